@@ -1,0 +1,50 @@
+"""What a hand's YAML says: where its MJCF is and what the MJCF cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class CandidateRule:
+    """Where contact candidates lie on a link's capsules.
+
+    Attributes:
+        per_link: how many candidates each listed link gets.
+        spread_rad: half the opening angle around the palmar direction that the candidates cover.
+        palmar: link name -> unit vector in the link's frame, out of the palmar side.
+    """
+
+    per_link: int
+    spread_rad: float
+    palmar: dict[str, list[float]]
+
+
+@dataclass
+class HandConfig:
+    """A pair of hands.
+
+    Attributes:
+        name: written into every file.
+        format: "mjcf" (one file for the right hand; the left one is its mirror) or "bimangrasp" (a `mjcf/` folder
+            of the BimanGrasp release, files as they are).
+        mjcf: the right hand's MJCF; a relative path is looked up in the package's assets, then in the current folder.
+        root: the folder of the release; only for format "bimangrasp".
+        palm_normal: unit vector in the right hand's frame, out of the palm.
+        finger_direction: unit vector in the right hand's frame, along the stretched fingers.
+        joint_mean: joint name -> mean of its first value in rad (right hand).
+        candidates: the rule for contact candidates; ignored for format "bimangrasp", which brings its own.
+        keypoints: link name -> penetration keypoints in m, link coordinates; ignored for format "bimangrasp".
+        surface_points: how many points on each hand's collision geometry stand for it in the inter-hand term.
+    """
+
+    name: str
+    format: str
+    mjcf: str
+    root: str
+    palm_normal: list[float]
+    finger_direction: list[float]
+    joint_mean: dict[str, float]
+    candidates: CandidateRule
+    keypoints: dict[str, list[list[float]]]
+    surface_points: int

@@ -1,0 +1,97 @@
+"""The description of one hand: a plain record in NumPy, read from MJCF, before any tensor is made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+
+Shape = Literal["capsule", "box", "cylinder", "mesh"]
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One collision shape, fixed to a link.
+
+    Attributes:
+        link: index of the link that carries it.
+        shape: a sphere is a capsule of length 0.
+        T_link_shape: (4, 4) pose of the shape in its link; capsules and cylinders lie along z, centred at 0.
+        size: (3,) m. Capsule and cylinder: radius, half length between the end centres, 0. Box: half extents.
+            Mesh: zeros.
+        vertices: (V, 3) m in the shape's frame, empty unless it is a mesh.
+        faces: (F, 3) vertex indices, counter-clockwise seen from outside, empty unless it is a mesh.
+    """
+
+    link: int
+    shape: Shape
+    T_link_shape: np.ndarray
+    size: np.ndarray
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+@dataclass(frozen=True)
+class HandDescription:
+    """All constants of one hand. Metres and radians; L links in depth-first order, J joints in tree order.
+
+    Attributes:
+        side: "left" or "right".
+        link_names: L names; link 0 is the root, whose frame is the hand's frame.
+        parent: (L,) index of the parent link, -1 for the root; a parent stands before its children.
+        T_parent_link: (L, 4, 4) pose of the link in its parent at joint value 0; identity for the root.
+        joint_names: J names.
+        joint_link: (J,) the link that the joint moves; a link has at most one joint.
+        joint_axis: (J, 3) unit axis in the link's frame, through the link's origin.
+        joint_lower, joint_upper: (J,) limits.
+        joint_mean: (J,) mean of the joints' first values.
+        primitives: the collision shapes, in link order.
+        candidate_link, candidate_position: (K,), (K, 3) contact candidates in link coordinates.
+        keypoint_link, keypoint_position: (P,), (P, 3) penetration keypoints in link coordinates.
+        palm_normal: (3,) unit vector in the hand's frame, out of the palm towards what is held.
+        finger_direction: (3,) unit vector in the hand's frame, along the stretched fingers.
+    """
+
+    side: str
+    link_names: tuple[str, ...]
+    parent: np.ndarray
+    T_parent_link: np.ndarray
+    joint_names: tuple[str, ...]
+    joint_link: np.ndarray
+    joint_axis: np.ndarray
+    joint_lower: np.ndarray
+    joint_upper: np.ndarray
+    joint_mean: np.ndarray
+    primitives: tuple[Primitive, ...]
+    candidate_link: np.ndarray
+    candidate_position: np.ndarray
+    keypoint_link: np.ndarray
+    keypoint_position: np.ndarray
+    palm_normal: np.ndarray
+    finger_direction: np.ndarray
+
+    @property
+    def sha256(self) -> str:
+        """The hash of everything above: two hands with one hash make the same grasps."""
+        digest = hashlib.sha256()
+        _update(digest, self)
+        return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, value: object) -> None:
+    """Feeds a record's names, dtypes, shapes and bytes into `digest`."""
+    if isinstance(value, (HandDescription, Primitive)):
+        for field in fields(value):
+            digest.update(field.name.encode())
+            _update(digest, getattr(value, field.name))
+    elif isinstance(value, tuple):
+        digest.update(str(len(value)).encode())
+        for item in value:
+            _update(digest, item)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    else:
+        digest.update(repr(value).encode())

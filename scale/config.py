@@ -1,0 +1,93 @@
+"""The settings of a run as one tree of dataclasses: the run's own keys and the ones of `bimangrasp`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from bimangrasp.energies import EnergyConfig
+from bimangrasp.hand_config import HandConfig
+from bimangrasp.initialization import InitializationConfig
+from bimangrasp.mala import OptimizerConfig
+from bimangrasp.object_model import ObjectConfig
+from bimangrasp.synthesis import SynthesisConfig
+
+
+@dataclass
+class FilterConfig:
+    """Which grasps count towards the quota.
+
+    Attributes:
+        name: "none" accepts every finite grasp, "energy" those with all three terms below the thresholds.
+        force_closure, distance, penetration: thresholds on the unweighted terms; ignored by "none".
+    """
+
+    name: str
+    force_closure: float
+    distance: float
+    penetration: float
+
+
+@dataclass
+class Config:
+    """One run. `conf.load` fills it from the YAML files; every number's home is there.
+
+    Attributes:
+        mode: "scale", "generate" or "status".
+        exp_name: name of the run folder below `output_root`.
+        output_root: folder of all runs.
+        object_root: folder of meshes; empty for the built-in objects.
+        object_code_list: a list of codes, "all", a glob, or a JSON or text file with codes.
+        target_count_per_object: the quota: a number, a mapping from object code (or "default") to number,
+            or a JSON file with such a mapping.
+        round_batch_size, num_iterations, contacts_per_hand, tile, curve_stride, kernels: `SynthesisConfig`.
+        seed_base: seed of round r of object i is seed_base + 100000 i + r.
+        gpus: "auto", a device number, or a list of numbers, UUIDs and "cpu".
+        threads: CPU threads of each worker.
+        max_rounds: most rounds of one object, 1 to 100000.
+        max_retries: further attempts at a round that failed before it is skipped.
+        max_hours: the run stops taking new rounds after this long; null is never.
+        merge_stride: rounds after which a growing final file is written again; 0 writes it once.
+        resume: go on with a run folder that has rounds; false refuses one.
+        keep_intermediate: keep shards after the merge.
+        allow_mixed_platform: accept devices of different platforms in one run.
+        verify: "auto" trusts files that look untouched, "full" reads everything at the start.
+        dry_run: print the plan and write nothing.
+        filter, hand, energy, optimizer, initialization, object: see there.
+    """
+
+    mode: str
+    exp_name: str
+    output_root: str
+    object_root: str
+    object_code_list: Any
+    target_count_per_object: Any
+    round_batch_size: int
+    num_iterations: int
+    contacts_per_hand: int
+    tile: int
+    curve_stride: int
+    kernels: str
+    seed_base: int
+    gpus: Any
+    threads: int
+    max_rounds: int
+    max_retries: int
+    max_hours: float | None
+    merge_stride: int
+    resume: bool
+    keep_intermediate: bool
+    allow_mixed_platform: bool
+    verify: str
+    dry_run: bool
+    filter: FilterConfig
+    hand: HandConfig
+    energy: EnergyConfig
+    optimizer: OptimizerConfig
+    initialization: InitializationConfig
+    object: ObjectConfig
+
+    @property
+    def synthesis(self) -> SynthesisConfig:
+        """The part that decides the grasps of a round."""
+        return SynthesisConfig(**{field.name: getattr(self, field.name) for field in fields(SynthesisConfig)})
