@@ -1,0 +1,125 @@
+"""The fields of a grasp file: names, dtypes, shapes, units, frames, and the check of columns against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TERMS = (
+    "force_closure",
+    "distance",
+    "penetration",
+    "self_penetration",
+    "joint_limits",
+    "wrench_volume",
+    "total",
+)
+
+Columns = Mapping[str, np.ndarray]
+
+
+class FormatError(ValueError):
+    """A file or a set of columns that does not keep the contract."""
+
+
+class Field(NamedTuple):
+    """One dataset. `shape` begins with N (grasps) or R (rounds); J joints, C contacts, P curve points."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+    unit: str
+    frame: str
+    text: str
+
+
+def _pose(group: str, when: str) -> list[Field]:
+    return [
+        Field(
+            f"{group}/translation", "<f4", ("N", 2, 3), "m", "object", f"origin of each hand's root, {when}"
+        ),
+        Field(
+            f"{group}/rotation", "<f4", ("N", 2, 3, 3), "1", "object", f"hand frame to object frame, {when}"
+        ),
+        Field(f"{group}/joints", "<f4", ("N", 2, "J"), "rad", "hand", f"joint values by joint_names, {when}"),
+    ]
+
+
+_GRASP = [
+    *_pose("hand", "of the grasp"),
+    *_pose("initial", "at the start"),
+    Field(
+        "contact/candidate", "<i4", ("N", 2, "C"), "1", "hand", "chosen contacts, rows of candidate_position"
+    ),
+    Field("contact/point", "<f4", ("N", 2, "C", 3), "m", "object", "the chosen contacts on the hand"),
+    Field(
+        "contact/normal",
+        "<f4",
+        ("N", 2, "C", 3),
+        "1",
+        "object",
+        "the object's outward normal at the contacts",
+    ),
+    Field("object_scale", "<f4", ("N",), "1", "object", "factor on the object's mesh"),
+    *(Field(f"energy/{t}", "<f4", ("N",), "1", "none", f"{t}, unweighted") for t in TERMS[:-1]),
+    Field("energy/total", "<f4", ("N",), "1", "none", "weighted sum of the terms"),
+    Field("seed", "<i8", ("N",), "1", "none", "seed of the grasp's round"),
+    Field("round", "<i8", ("N",), "1", "none", "round that made the grasp"),
+    Field("row", "<i8", ("N",), "1", "none", "row of the grasp in its round"),
+]
+_ROUND = [
+    Field("rounds/round", "<i8", ("R",), "1", "none", "round id"),
+    Field("rounds/seed", "<i8", ("R",), "1", "none", "seed"),
+    Field("rounds/state", "<i4", ("R",), "1", "none", "0 done, 1 skipped"),
+    Field("rounds/rows", "<i8", ("R",), "1", "none", "grasps that the round made"),
+    Field("rounds/tile_used", "<i4", ("R",), "1", "none", "grasps evaluated at once, 0 in a skipped round"),
+    Field("rounds/platform", "<i4", ("R",), "1", "none", "index into the attribute platforms, -1 if skipped"),
+]
+_FINAL_ROUND = [
+    Field("rounds/accepted", "<i8", ("R",), "1", "none", "grasps that pass the filter"),
+    Field("rounds/kept", "<i8", ("R",), "1", "none", "grasps in this file"),
+    Field(
+        "rounds/shard_sha256", "|S64", ("R",), "1", "none", "hash of the round's sealed shard, hexadecimal"
+    ),
+]
+_CURVE = [
+    Field("curve/step", "<i8", ("R", "P"), "1", "none", "steps taken at each point of the curve"),
+    Field("curve/acceptance", "<f4", ("R", "P"), "1", "none", "share of proposals accepted at that step"),
+    *(
+        Field(f"curve/{t}", "<f4", ("R", "P", 3), "1", "none", f"quartiles of {t} over the round")
+        for t in TERMS
+    ),
+]
+SHARD_FIELDS = tuple(_GRASP + _ROUND + _CURVE)
+FINAL_FIELDS = tuple(_GRASP + _ROUND + _FINAL_ROUND + _CURVE)
+GRASP_FIELDS, CURVE_FIELDS = tuple(_GRASP), tuple(_CURVE)
+ROUND_FIELDS = tuple(_ROUND + _FINAL_ROUND)
+
+
+def sizes_of(columns: Columns, fields: Sequence[Field] = SHARD_FIELDS) -> dict[str, int]:
+    """Returns the length of each named axis; raises FormatError where the columns break the contract."""
+    missing = [f.name for f in fields if f.name not in columns]
+    extra = sorted(set(columns) - {f.name for f in fields})
+    if missing or extra:
+        raise FormatError(f"columns are not the format's: missing {missing}, unknown {extra}")
+    sizes: dict[str, int] = {}
+    for f in fields:
+        _check_shape(f, columns[f.name], sizes)
+    return sizes
+
+
+def _check_shape(f: Field, column: Any, sizes: dict[str, int]) -> None:
+    """Compares one column with its field; named axes enter `sizes` when first seen."""
+    if column.dtype != np.dtype(f.dtype) or len(column.shape) != len(f.shape):
+        raise FormatError(f"{f.name} is {column.dtype} {tuple(column.shape)}, wanted {f.dtype} {f.shape}")
+    for axis, length in zip(f.shape, column.shape, strict=True):
+        wanted = sizes.setdefault(axis, length) if isinstance(axis, str) else axis
+        if length != wanted:
+            raise FormatError(f"{f.name} has shape {tuple(column.shape)}, wanted {f.shape} with {sizes}")
+
+
+def shape_of(f: Field, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Returns the field's shape in numbers."""
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in f.shape)

@@ -1,0 +1,194 @@
+"""The HDF5 contract: equal input gives equal bytes, and a file that breaks the contract is not believed."""
+
+import io
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from bimangrasp import grasp_file
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
+from bimangrasp.grasp_file import Content, Ending, HandTable, Header
+
+HAND = HandTable(
+    "toy", "ab" * 32, ("j0", "j1"), np.array([["tip", "palm"], ["tip", ""]]), np.zeros((2, 2, 3), np.float32)
+)
+HEADER = Header(
+    "böx", 3, "cd" * 32, HAND, {"w_fc": 1.0}, {"seed_base": 7}, {"mesh_sha256": "cd" * 32}, ({"torch": "2"},)
+)
+ENDING = Ending({"filter.name": "none"}, 5, True, "quota")
+SIZES = {"N": 5, "J": 2, "C": 4, "R": 1, "P": 3}
+
+
+def shard_columns(rows=5, round_id=2, seed=9):
+    draw = np.random.default_rng(seed)
+    sizes = SIZES | {"N": rows}
+    columns = {f.name: draw.normal(size=shape_of(f, sizes)).astype(f.dtype) for f in SHARD_FIELDS}
+    columns |= {"seed": np.full(rows, seed), "round": np.full(rows, round_id), "row": np.arange(rows)}
+    columns |= {
+        "rounds/seed": np.array([seed]),
+        "rounds/round": np.array([round_id]),
+        "rounds/rows": np.array([rows]),
+    }
+    return columns
+
+
+def write_final(path, columns, ending=ENDING):
+    sizes = SIZES | {"N": len(columns["row"])}
+    content = Content()
+    for f in FINAL_FIELDS:
+        content.update(f.name, columns[f.name])
+    layout = grasp_file.lay_out(HEADER, ending, sizes, content.hexdigest(sizes))
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, layout.length)
+        for offset, page in layout.pages:
+            os.pwrite(file.fileno(), page, offset)
+        for name, offset in layout.offsets.items():
+            if offset is not None:
+                os.pwrite(file.fileno(), columns[name].tobytes(), offset)
+
+
+def final_columns(rows=5, accepted=6):
+    columns = shard_columns(rows, round_id=0)
+    table = {
+        "accepted": np.array([accepted]),
+        "kept": np.array([rows]),
+        "shard_sha256": np.array([b"e" * 64]),
+    }
+    return columns | {f"rounds/{name}": value for name, value in table.items()}
+
+
+def test_equal_shards_have_equal_bytes_and_read_back():
+    columns = shard_columns()
+    image = grasp_file.shard_image(HEADER, columns)
+    assert image == grasp_file.shard_image(HEADER, dict(reversed(columns.items())))
+    header, again = grasp_file.read_shard(image)
+    assert (
+        header.object_code == "böx"
+        and header.run_key == {"seed_base": 7}
+        and header.hand.joint_names == ("j0", "j1")
+    )
+    assert header.hand.candidate_link.tolist() == [["tip", "palm"], ["tip", ""]]
+    assert all(np.array_equal(columns[name], again[name]) for name in columns)
+
+
+def test_shard_keeps_failed_rows():
+    columns = shard_columns()
+    columns["energy/total"][2] = np.nan
+    assert np.isnan(grasp_file.read_shard(grasp_file.shard_image(HEADER, columns))[1]["energy/total"][2])
+
+
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        ("hand/rotation", np.zeros((5, 2, 6), np.float32)),
+        ("hand/joints", np.zeros((5, 2, 2), np.float64)),
+        ("object_scale", np.zeros(4, np.float32)),
+        ("initial/joints", np.zeros((5, 2, 3), np.float32)),
+    ],
+)
+def test_a_wrong_column_is_named(name, wrong):
+    with pytest.raises(FormatError, match=name):
+        grasp_file.shard_image(HEADER, shard_columns() | {name: wrong})
+
+
+def test_missing_and_unknown_columns_are_named():
+    columns = shard_columns()
+    columns["extra"] = columns.pop("seed")
+    with pytest.raises(FormatError, match=r"\['seed'\].*\['extra'\]"):
+        grasp_file.shard_image(HEADER, columns)
+
+
+def test_every_dataset_says_unit_frame_and_description():
+    with h5py.File(io.BytesIO(grasp_file.shard_image(HEADER, shard_columns()))) as file:
+        for f in SHARD_FIELDS:
+            assert {"unit", "frame", "description"} <= set(file[f.name].attrs)
+
+
+def test_layout_of_a_million_grasps_is_small():
+    layout = grasp_file.lay_out(HEADER, ENDING, SIZES | {"N": 10**6})
+    assert layout.length > 5e8 and sum(len(page) for _, page in layout.pages) < 1e5
+
+
+def test_final_file_proves_itself(tmp_path):
+    path = tmp_path / "final.h5"
+    write_final(path, final_columns())
+    proof = grasp_file.verify_final(str(path))
+    assert proof.ending == ENDING and proof.sizes == SIZES and proof.header.object_index == 3
+    with h5py.File(path) as file:
+        assert np.array_equal(file["hand/rotation"][...], final_columns()["hand/rotation"])
+
+
+def test_an_empty_final_file_is_readable(tmp_path):
+    path = tmp_path / "final.h5"
+    write_final(path, final_columns(rows=0, accepted=0), Ending({}, 5, False, "partial"))
+    assert grasp_file.verify_final(str(path)).sizes["N"] == 0
+
+
+def test_any_flipped_bit_of_a_final_file_is_noticed_or_without_effect(tmp_path):
+    path = tmp_path / "final.h5"
+    write_final(path, final_columns())
+    good = path.read_bytes()
+    offsets = grasp_file.lay_out(HEADER, ENDING, SIZES).offsets
+    for name, offset in offsets.items():
+        path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
+        with pytest.raises(FormatError):
+            grasp_file.verify_final(str(path))
+            pytest.fail(f"a flipped bit in {name} went unseen")
+
+
+@pytest.mark.parametrize("cut", [0, 10, 700, 5000, -1])
+def test_a_torn_final_file_is_noticed(tmp_path, cut):
+    path = tmp_path / "final.h5"
+    write_final(path, final_columns())
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(FormatError):
+        grasp_file.verify_final(str(path))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"energy/total": np.array([1, 2, np.inf, 4, 5], np.float32)}, "energy/total.*finite"),
+        ({"row": np.array([0, 1, 2, 2, 4])}, "unique"),
+        ({"rounds/kept": np.array([4])}, "explain"),
+        ({"rounds/accepted": np.array([4])}, "explain"),
+        ({"rounds/round": np.array([1])}, "explain"),
+    ],
+)
+def test_a_final_file_that_breaks_the_contract_is_refused(tmp_path, change, message):
+    write_final(tmp_path / "final.h5", final_columns() | change)
+    with pytest.raises(FormatError, match=message):
+        grasp_file.verify_final(str(tmp_path / "final.h5"))
+
+
+def test_complete_means_quota(tmp_path):
+    write_final(tmp_path / "final.h5", final_columns(), Ending({}, 6, True, "quota"))
+    with pytest.raises(FormatError, match="quota 6"):
+        grasp_file.verify_final(str(tmp_path / "final.h5"))
+
+
+def test_a_shard_with_rows_of_another_round_is_refused():
+    image = grasp_file.shard_image(HEADER, shard_columns() | {"round": np.array([2, 2, 3, 2, 2])})
+    with pytest.raises(FormatError, match="seed, round and row"):
+        grasp_file.read_shard(image)
+
+
+def test_a_newer_format_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(grasp_file, "VERSION", 99)
+    image = grasp_file.shard_image(HEADER, shard_columns())
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="newer program"):
+        grasp_file.read_shard(image)
+
+
+def test_content_hash_does_not_depend_on_blocks():
+    columns = final_columns()
+    whole, parts = Content(), Content()
+    for f in FINAL_FIELDS:
+        whole.update(f.name, columns[f.name])
+        for row in columns[f.name]:
+            parts.update(f.name, np.asarray(row)[None])
+    assert whole.hexdigest(SIZES) == parts.hexdigest(SIZES)
