@@ -1,0 +1,9 @@
+"""Where the package keeps its own hand and objects."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+ASSET_ROOT = Path(str(files("bimangrasp"))) / "assets"
+OBJECT_ROOT = ASSET_ROOT / "objects"

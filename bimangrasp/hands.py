@@ -1,0 +1,57 @@
+"""Loads the pair of hands that a config describes."""
+
+from __future__ import annotations
+
+import math
+
+from bimangrasp.errors import InputError
+from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_tables import unit_vector
+from bimangrasp.mirror import mirror
+from bimangrasp.mjcf_hand import read_mjcf_hand
+from bimangrasp.release_hand import read_release_hands
+
+
+def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
+    """Returns the left and the right hand.
+
+    Raises:
+        InputError: a value of the config or a file that it names cannot be used.
+    """
+    _check(config)
+    if config.format == "bimangrasp":
+        return read_release_hands(config)
+    right = read_mjcf_hand(config)
+    return mirror(right), right
+
+
+def _check(config: HandConfig) -> None:
+    """Refuses values that no hand can have."""
+    if config.format not in ("mjcf", "bimangrasp"):
+        raise InputError(f"hand.format={config.format!r} is not known; wanted 'mjcf' or 'bimangrasp'.")
+    if config.surface_points < 1:
+        raise InputError(
+            f"hand.surface_points={config.surface_points}; wanted at least 1, for instance 2000."
+        )
+    palm = unit_vector(config.palm_normal, "hand.palm_normal")
+    fingers = unit_vector(config.finger_direction, "hand.finger_direction")
+    if abs(palm @ fingers) > 1e-3:
+        raise InputError(
+            f"hand.palm_normal={list(config.palm_normal)} and hand.finger_direction="
+            f"{list(config.finger_direction)} are not perpendicular; fingers are stretched along the palm."
+        )
+    if config.format == "mjcf":
+        _check_rule(config)
+
+
+def _check_rule(config: HandConfig) -> None:
+    rule = config.candidates
+    if rule.per_link < 1:
+        raise InputError(f"hand.candidates.per_link={rule.per_link}; wanted at least 1.")
+    if not 0.0 <= rule.spread_rad <= math.pi / 2:
+        raise InputError(f"hand.candidates.spread_rad={rule.spread_rad}; wanted an angle from 0 to pi/2 rad.")
+    if not rule.palmar:
+        raise InputError(
+            "hand.candidates.palmar is empty; name each link that may touch and its palmar direction."
+        )

@@ -1,0 +1,100 @@
+"""Reads a right hand from an MJCF file and its YAML, through MuJoCo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from bimangrasp.builtin import ASSET_ROOT
+from bimangrasp.contact_candidates import place_candidates
+from bimangrasp.errors import InputError
+from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_tables import joint_mean, keypoints, unit_vector
+from bimangrasp.mjcf_geometry import read_primitives
+from bimangrasp.mjcf_tree import KinematicTree, read_tree
+
+
+def read_mjcf_hand(config: HandConfig) -> HandDescription:
+    """Returns the right hand of `config.mjcf`.
+
+    What counts as a link, a joint and a collision shape is said in `read_tree` and `read_primitives`.
+    Tendons, equalities and actuators of the file do not count: every hinge moves on its own.
+
+    Raises:
+        InputError: the file is missing, MuJoCo refuses it, it holds something that a hand cannot have, or the
+            YAML names a link or joint that it does not have.
+    """
+    path = find_mjcf(config.mjcf)
+    with quiet_mujoco():
+        model = _compile(path)
+    tree = read_tree(model, str(path))
+    primitives = read_primitives(model, tree.body_link, str(path))
+    link_names = [link.name for link in tree.links]
+    candidate_link, candidate_position = place_candidates(primitives, link_names, config.candidates)
+    keypoint_link, keypoint_position = keypoints(config, link_names)
+    return HandDescription(
+        side="right",
+        **tree_fields(tree),
+        joint_mean=joint_mean(config, tree.joints),
+        primitives=primitives,
+        candidate_link=candidate_link,
+        candidate_position=candidate_position,
+        keypoint_link=keypoint_link,
+        keypoint_position=keypoint_position,
+        palm_normal=unit_vector(config.palm_normal, "hand.palm_normal"),
+        finger_direction=unit_vector(config.finger_direction, "hand.finger_direction"),
+    )
+
+
+def find_mjcf(mjcf: str) -> Path:
+    """Returns the file that `hand.mjcf` means: an asset of the package, else a path from the current folder.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    tried = [ASSET_ROOT / mjcf, Path(mjcf)] if mjcf else []
+    for path in tried:
+        if path.is_file():
+            return path
+    looked = f" (looked for {' and '.join(str(path.absolute()) for path in tried)})" if tried else ""
+    raise InputError(f"hand.mjcf={mjcf!r} is no file{looked}; give the path of the right hand's MJCF.")
+
+
+def _compile(path: Path) -> mujoco.MjModel:
+    try:
+        return mujoco.MjSpec.from_file(str(path)).compile()
+    except ValueError as error:
+        raise InputError(
+            f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {str(error).strip()}. "
+            "Wanted an MJCF that MuJoCo compiles on its own."
+        ) from error
+
+
+@contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """Keeps MuJoCo from writing its warnings into MUJOCO_LOG.TXT in the current folder."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)  # noqa: ARG005 - a hand is only measured, never simulated here
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def tree_fields(tree: KinematicTree) -> dict[str, object]:
+    """Returns the tree as the fields of a HandDescription."""
+    return {
+        "link_names": tuple(link.name for link in tree.links),
+        "parent": np.array([link.parent for link in tree.links], np.int64),
+        "T_parent_link": np.stack([link.T_parent_link for link in tree.links]),
+        "joint_names": tuple(joint.name for joint in tree.joints),
+        "joint_link": np.array([joint.link for joint in tree.joints], np.int64),
+        "joint_axis": np.stack([joint.axis for joint in tree.joints]),
+        "joint_lower": np.array([joint.lower for joint in tree.joints]),
+        "joint_upper": np.array([joint.upper for joint in tree.joints]),
+    }

@@ -1,0 +1,188 @@
+"""Reads both hands from a `mjcf/` folder of the BimanGrasp release, its files as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import mujoco
+import numpy as np
+import trimesh
+
+from bimangrasp.errors import InputError
+from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hand_tables import check_names, joint_mean, unit_vector
+from bimangrasp.mirror import mirror_direction
+from bimangrasp.mjcf_geometry import read_primitives
+from bimangrasp.mjcf_hand import quiet_mujoco, tree_fields
+from bimangrasp.mjcf_tree import KinematicTree, read_tree
+
+_HAND = "{side}_shadow_hand.xml"
+_CANDIDATES = "{side}_hand_contact_points.json"
+_KEYPOINTS = "penetration_points.json"
+_BOX = "meshes/box.obj"  # a rounded cube of half extent 1; the release puts it in place of every box
+_COLLISION_CLASS = "robot0:DC_Hand"
+_KEPT = {"body", "inertial", "joint", "geom"}
+_LINK_SUFFIX = "_child"  # the release's tables speak of "<body>_child", the frame behind the body's joint
+
+
+class _Table(NamedTuple):
+    """Points on links: (K,) link indices and (K, 3) positions in link coordinates."""
+
+    link: np.ndarray
+    position: np.ndarray
+
+
+class _Side(NamedTuple):
+    """One hand as its XML has it, with the limits and joint means that the release uses."""
+
+    name: str
+    tree: KinematicTree
+    shapes: tuple[Primitive, ...]
+    joint_mean: np.ndarray
+
+
+def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
+    """Returns the left and the right hand of the release's folder `config.root`.
+
+    As in the release, the left hand is bent by negative joint values, its limits are the right hand's negated and
+    swapped for every joint (wrong for the last one of the thumb), and its thumb candidates are not mirrored.
+
+    Raises:
+        InputError: the folder or a file of it is missing or is not what the release has.
+    """
+    root = _folder(config.root)
+    tree, shapes = _read_side(root, "right")
+    right = _Side("right", tree, shapes, joint_mean(config, tree.joints))
+    left = _left_side(*_read_side(root, "left"), right)
+    return _describe(config, root, left), _describe(config, root, right)
+
+
+def _left_side(tree: KinematicTree, shapes: tuple[Primitive, ...], right: _Side) -> _Side:
+    """Returns the left hand with limits and means made from the right hand's."""
+    joints = [
+        own._replace(lower=0.0 - other.upper, upper=0.0 - other.lower)
+        for own, other in zip(tree.joints, right.tree.joints, strict=True)
+    ]
+    about_y = [abs(joint.axis[1]) > 0.5 for joint in joints]
+    mean = np.where(about_y, right.joint_mean, 0.0 - right.joint_mean)
+    return _Side("left", tree._replace(joints=joints), shapes, mean)
+
+
+def _folder(root: str) -> Path:
+    """Returns the folder, which must hold every file that is read."""
+    wanted = [name.format(side=side) for side in ("left", "right") for name in (_HAND, _CANDIDATES)]
+    wanted += [_KEYPOINTS, _BOX]
+    missing = [name for name in wanted if not root or not (Path(root) / name).is_file()]
+    if missing:
+        raise InputError(
+            f"hand.root={root!r} lacks {', '.join(missing)}; hand=release wants the folder mjcf/ of the "
+            "BimanGrasp release: set hand.root=<its path>."
+        )
+    return Path(root)
+
+
+def _read_side(root: Path, side: str) -> tuple[KinematicTree, tuple[Primitive, ...]]:
+    """Returns tree and collision shapes of one hand, boxes replaced by the release's rounded box."""
+    path = root / _HAND.format(side=side)
+    try:
+        with quiet_mujoco():
+            model = mujoco.MjSpec.from_string(_reduced(path)).compile()
+    except (ValueError, ElementTree.ParseError) as error:
+        raise InputError(f"{path}: not the hand of the BimanGrasp release: {str(error).strip()}.") from error
+    tree = read_tree(model, str(path))
+    shapes = read_primitives(model, tree.body_link, str(path))
+    return tree, _with_round_boxes(shapes, root / _BOX)
+
+
+def _reduced(path: Path) -> str:
+    """Returns the MJCF with what MuJoCo needs for kinematics and collision shapes, and nothing else.
+
+    The file as it is has an unknown attribute, a mesh folder that is not there, and actuators on joints that do
+    not exist.
+    """
+    document = ElementTree.parse(path).getroot()
+    model = ElementTree.Element("mujoco")
+    compiler = document.find("compiler")
+    angle = {} if compiler is None else {"angle": compiler.get("angle", "degree")}
+    ElementTree.SubElement(model, "compiler", angle)
+    model.extend(document.findall("default"))
+    model.extend(document.findall("worldbody"))
+    for element in model.iter():
+        element.attrib.pop("material", None)
+        element.attrib.pop("user", None)
+    for element in [*model.iter("worldbody"), *model.iter("body")]:
+        for child in [child for child in element if not _is_kept(child)]:
+            element.remove(child)
+    return ElementTree.tostring(model, encoding="unicode")
+
+
+def _is_kept(element: ElementTree.Element) -> bool:
+    """Whether a child of a body stays: 1 mm marker boxes have no collision class and go, as do sites."""
+    return element.tag in _KEPT and (element.tag != "geom" or element.get("class") == _COLLISION_CLASS)
+
+
+def _with_round_boxes(shapes: Sequence[Primitive], path: Path) -> tuple[Primitive, ...]:
+    """Returns the shapes with all boxes of a link as one mesh in the link's frame."""
+    box = trimesh.load(path, process=False, force="mesh")
+    boxes: dict[int, list[Primitive]] = {}
+    for shape in shapes:
+        if shape.shape == "box":
+            boxes.setdefault(shape.link, []).append(shape)
+    meshes = [_box_mesh(link, of_link, box) for link, of_link in boxes.items()]
+    others = [shape for shape in shapes if shape.shape != "box"]
+    return tuple(sorted([*meshes, *others], key=lambda shape: shape.link))
+
+
+def _box_mesh(link: int, boxes: Sequence[Primitive], box: trimesh.Trimesh) -> Primitive:
+    vertices = [
+        (box.vertices * shape.size) @ shape.T_link_shape[:3, :3].T + shape.T_link_shape[:3, 3]
+        for shape in boxes
+    ]
+    faces = [box.faces + number * len(box.vertices) for number in range(len(boxes))]
+    return Primitive(
+        link, "mesh", np.eye(4), np.zeros(3), np.concatenate(vertices), np.concatenate(faces).astype(np.int64)
+    )
+
+
+def _describe(config: HandConfig, root: Path, side: _Side) -> HandDescription:
+    """Returns one hand with the tables of the folder."""
+    link_names = [link.name for link in side.tree.links]
+    candidates = _read_table(root / _CANDIDATES.format(side=side.name), link_names)
+    keypoints = _read_table(root / _KEYPOINTS, link_names)
+    directions = {
+        key: unit_vector(getattr(config, key), f"hand.{key}") for key in ("palm_normal", "finger_direction")
+    }
+    if side.name == "left":
+        directions = {key: mirror_direction(value) for key, value in directions.items()}
+    return HandDescription(
+        side=side.name,
+        **tree_fields(side.tree),
+        joint_mean=side.joint_mean,
+        primitives=side.shapes,
+        candidate_link=candidates.link,
+        candidate_position=candidates.position,
+        keypoint_link=keypoints.link,
+        keypoint_position=keypoints.position,
+        **directions,
+    )
+
+
+def _read_table(path: Path, link_names: Sequence[str]) -> _Table:
+    """Returns the points of a JSON file {link: [] or point or list of points}, in the file's order."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        named = {name.removesuffix(_LINK_SUFFIX): _points(value) for name, value in rows.items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a table of points by link: {error}.") from error
+    check_names(named, link_names, str(path))
+    links = [np.full(len(points), link_names.index(name), np.int64) for name, points in named.items()]
+    return _Table(np.concatenate(links), np.concatenate(list(named.values())))
+
+
+def _points(value: list) -> np.ndarray:
+    return np.array(value, np.float64).reshape(-1, 3)
