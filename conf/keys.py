@@ -1,0 +1,61 @@
+"""The keys of the configuration: which there are, of what type, and which one a misspelled one means."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from functools import cache
+from typing import Any, get_origin, get_type_hints
+
+from scale.config import Config
+
+
+@cache
+def types() -> dict[str, Any]:
+    """Returns dotted key -> declared type, for every value of the configuration."""
+    return dict(_walk(Config, ""))
+
+
+def is_open(key: str) -> bool:
+    """Whether keys below this one are free: a mapping, or a value of any form."""
+    declared = types().get(key)
+    return declared is Any or get_origin(declared) is dict
+
+
+def is_key(key: str) -> bool:
+    """Whether a dotted key names a value, a section, or an entry of a free mapping."""
+    parts = key.split(".")
+    parents = [".".join(parts[:count]) for count in range(1, len(parts))]
+    section = any(known.startswith(f"{key}.") for known in types())
+    return key in types() or section or any(is_open(parent) for parent in parents)
+
+
+def nearest(name: str, choices: list[str]) -> str | None:
+    """Returns the choice that `name` most likely means, None where none is near."""
+    scored = [(_likeness(name.lower(), choice.lower()), choice) for choice in choices]
+    score, choice = max(scored, default=(0.0, ""), key=lambda pair: pair[0])
+    return choice if score >= 0.6 else None
+
+
+def unknown(key: str) -> str:
+    """Returns the sentence for a key that there is not."""
+    meant = nearest(key, list(types()))
+    hint = f"did you mean {meant!r}?" if meant else "`python main.py --cfg job` prints every key."
+    return f"there is no key {key!r} in the configuration; {hint}"
+
+
+def _likeness(name: str, choice: str) -> float:
+    """Returns how alike a name is to a dotted key or to its last part, 0 to 1."""
+    last = choice.rpartition(".")[2]
+    return max(difflib.SequenceMatcher(None, name, target).ratio() for target in (choice, last))
+
+
+def _walk(record: type, prefix: str) -> list[tuple[str, Any]]:
+    """Returns the keys and types of a dataclass and of those inside it."""
+    pairs: list[tuple[str, Any]] = []
+    for name, declared in get_type_hints(record).items():
+        if dataclasses.is_dataclass(declared):
+            pairs += _walk(declared, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", declared))
+    return pairs

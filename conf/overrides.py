@@ -1,0 +1,110 @@
+"""Overrides as they are typed: checked key by key, and text kept as text where YAML would read a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from bimangrasp.errors import InputError
+from conf import keys
+
+FOLDER = Path(__file__).resolve().parent
+FIXED = "Hydra's own settings are fixed (--config-dir adds a folder of your own YAML files)"
+
+
+def parse(overrides: list[str], config_dir: Path | None = None) -> list[Override]:
+    """Returns the overrides, parsed and checked: known keys, known choices, text as it was typed.
+
+    Raises:
+        InputError: an override that cannot be read, or whose key or choice is unknown (the nearest is named).
+    """
+    choices = groups(config_dir)
+    parsed = [_parse_one(line) for line in overrides]
+    for override in parsed:
+        _check_key(override, choices)
+        _check_codes(override)
+    return parsed
+
+
+def lines(parsed: list[Override]) -> list[str]:
+    """Returns the overrides as Hydra is to read them."""
+    return [override.input_line for override in parsed]
+
+
+def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
+    """Returns group -> its choices, of the shipped folder and of `config_dir`."""
+    found: dict[str, set[str]] = {}
+    for folder in filter(None, (FOLDER, config_dir)):
+        for file in folder.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names) for group, names in found.items()}
+
+
+def _parse_one(line: str) -> Override:
+    """Returns one override; a bare value of a text key is quoted first."""
+    key, equals, raw = line.partition("=")
+    is_text = keys.types().get(key.lstrip("+")) is str and bool(equals)
+    try:
+        override = OverridesParser.create().parse_override(line)
+    except HydraException as error:
+        if not is_text:
+            raise InputError(_unreadable(line)) from error
+        return _quoted(key, raw)
+    if is_text and isinstance(override.value(), int | float | None) and not override.is_delete():
+        return _quoted(key, raw)
+    return override
+
+
+def _quoted(key: str, raw: str) -> Override:
+    """Returns the override key='raw'."""
+    quoted = QuotedString(text=raw.strip(), quote=Quote.single).with_quotes()
+    return OverridesParser.create().parse_override(f"{key}={quoted}")
+
+
+def _unreadable(line: str) -> str:
+    """Returns the sentence for an override that Hydra's parser refuses."""
+    return (
+        f"cannot read the argument {line!r}: wanted key=value. Text with commas, brackets or letters beyond "
+        f"a to z goes in quotes inside the shell's quotes, as in 'object_code_list=\"[ab]*\"'"
+    )
+
+
+def _check_key(override: Override, choices: dict[str, list[str]]) -> None:
+    """Refuses an override of Hydra's settings, an unknown key and an unknown choice."""
+    key = override.key_or_group
+    if key == "hydra" or override.is_hydra_override():
+        raise InputError(f"{override.input_line!r}: {FIXED}")
+    if override.is_delete():
+        raise InputError(f"{override.input_line!r}: no key can be removed; give it another value")
+    if key in choices:
+        _check_choice(override, choices[key])
+    elif not keys.is_key(key):
+        raise InputError(keys.unknown(key))
+
+
+def _check_codes(override: Override) -> None:
+    """Refuses an object code that Hydra has read as a number: its spelling is lost in the value."""
+    value = override.value()
+    items = value if isinstance(value, list) else [value]
+    if override.key_or_group != "object_code_list" or override.is_sweep_override():
+        return
+    for item in items:
+        if not isinstance(item, str):
+            raise InputError(
+                f"{override.input_line!r}: {item!r} is read as {type(item).__name__}, codes are text: quote "
+                f"it inside the shell's quotes, as in 'object_code_list=[\"2026_11_20\"]'"
+            )
+
+
+def _check_choice(override: Override, names: list[str]) -> None:
+    """Refuses a choice that the group does not have; a sweep is left to Hydra's splitting."""
+    value = override.value()
+    if override.is_sweep_override():
+        return
+    if value not in names:
+        meant = keys.nearest(str(value), names)
+        hint = f"did you mean {meant!r}? " if meant else ""
+        raise InputError(f"{override.key_or_group}={value}: {hint}There are {', '.join(names)}")
