@@ -1,0 +1,130 @@
+"""The locks of a run folder: one run at a time, and no worker of a dead run beside a living one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from bimangrasp.errors import InputError
+from scale import disk
+from scale.run_folder import RunFolder
+
+ORPHAN_WAIT_S = 30.0
+FOREIGN_FRESH_S = 120.0  # four times the interval of the heartbeat
+
+
+def boot_id() -> str:
+    """Returns the identity of this machine's boot: a pid means nothing on another one."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class RunLock:
+    """The exclusive lock of a run; held until `release` or the end of the process."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._fd = disk.create(folder.run_lock, 0)
+        held = self._read()
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise _in_use(folder, held) from error
+        if _is_foreign_and_fresh(held):
+            os.close(self._fd)
+            raise _in_use(folder, held)
+        self._started = time.time()
+        self.beat()
+
+    def _read(self) -> dict[str, Any]:
+        return read_lock(self._folder)
+
+    def beat(self) -> None:
+        """Writes who holds the lock, and that it lives."""
+        now = time.time()
+        line = {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id()}
+        data = json.dumps(line | {"started": self._started, "heartbeat": now, "running": True}).encode()
+        disk.write(self._fd, data.ljust(512) + b"\n", 0)
+
+    def release(self) -> None:
+        """Lets the next run in."""
+        disk.truncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def read_lock(folder: RunFolder) -> dict[str, Any]:
+    """Returns what the lock file says of the run that holds or held it; empty where nobody does."""
+    try:
+        return json.loads(folder.run_lock.read_bytes() or b"{}")
+    except (OSError, json.JSONDecodeError):  # torn by a crash: then nobody holds it
+        return {}
+
+
+def is_running(held: dict[str, Any]) -> bool:
+    """Returns whether the run that wrote the lock file lives, as far as this machine can tell."""
+    if not held:
+        return False
+    if held.get("boot_id") != boot_id():
+        return _is_foreign_and_fresh(held)
+    return Path(f"/proc/{held['pid']}").exists()
+
+
+def _is_foreign_and_fresh(held: dict[str, Any]) -> bool:
+    """Whether another machine holds the lock; flock does not tell on some network file systems."""
+    foreign = held.get("host", socket.gethostname()) != socket.gethostname()
+    return foreign and time.time() - held.get("heartbeat", 0) < FOREIGN_FRESH_S
+
+
+def _in_use(folder: RunFolder, held: dict[str, Any]) -> InputError:
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.get("started", 0)))
+    who = (
+        f"pid {held.get('pid', '?')} on {held.get('host', '?')}, started {started}"
+        if held
+        else "another process"
+    )
+    return InputError(
+        f"the run folder {folder.root} is in use by {who}: wait for it, or choose another exp_name"
+    )
+
+
+def hold_as_worker(folder: RunFolder) -> int:
+    """Takes the workers' shared lock until the process ends and returns its descriptor."""
+    fd = disk.create(folder.workers_lock, 0)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def wait_for_orphans(folder: RunFolder, wait_s: float = ORPHAN_WAIT_S) -> None:
+    """Returns when no worker of an earlier run is left; raises InputError that names those that stay."""
+    fd = disk.create(folder.workers_lock, 0)
+    deadline = time.monotonic() + wait_s
+    try:
+        while not _try_exclusive(fd):
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"workers of an earlier run on {folder.root} still live after {wait_s:.0f} s: "
+                    f"pids {_holders(folder.workers_lock)}: end them, then start again"
+                )
+            time.sleep(0.05)
+    finally:
+        os.close(fd)
+
+
+def _try_exclusive(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holders(path: Path) -> list[int]:
+    """Returns the pids that the kernel lists as holders of locks on this file."""
+    inode = str(path.stat().st_ino)
+    lines = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return sorted({int(parts[-4]) for parts in lines if parts[-3].rpartition(":")[2] == inode})

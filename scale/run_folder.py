@@ -1,0 +1,181 @@
+"""The run folder: the only place that spells a path of a run, and the only one that changes files there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from scale import disk
+
+_TEMPORARY = ".tmp-"
+_RESERVE_BYTES = 1 << 20  # room for some thousand lines of the journal when the disk is full
+_NAME_BYTES = 180  # of a file's 255, so that round, hash and suffix fit behind an object code
+
+
+def file_name(code: str) -> str:
+    """Returns the object code as one path component: itself, or percent-encoded, or cut with a hash."""
+    name = re.sub(r"[\x00-\x1f\x7f/\\%]", lambda found: quote(found[0], safe=""), code)
+    name = re.sub(r"^\.", "%2E", name)
+    if len(name.encode()) <= _NAME_BYTES:
+        return name
+    head = name.encode()[: _NAME_BYTES - 20].decode(errors="ignore")
+    return f"{head}%~{hashlib.sha256(code.encode()).hexdigest()[:16]}"
+
+
+class ShardName(NamedTuple):
+    """What a shard's file name says."""
+
+    code_name: str
+    round_id: int
+    sha16: str
+
+
+def shard_name(code: str, round_id: int, sha256: str) -> str:
+    """Returns the file name of a shard."""
+    return f"{file_name(code)}.{round_id:06d}.{sha256[:16]}.h5"
+
+
+def parse_shard_name(name: str) -> ShardName | None:
+    """Returns the parts of a shard's file name, None for any other name."""
+    found = re.fullmatch(r"(.+)\.(\d{6})\.([0-9a-f]{16})\.h5", name, re.DOTALL)
+    return ShardName(found[1], int(found[2]), found[3]) if found else None
+
+
+class RunFolder:
+    """The paths of one run and the ways to change what lies there."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.manifest = self.root / "manifest.json"
+        self.journal = self.root / "journal.jsonl"
+        self.reserve = self.root / "journal.reserve"
+        self.config = self.root / "config.yaml"
+        self.run_lock = self.root / "run.lock"
+        self.workers_lock = self.root / "workers.lock"
+        self.run_log = self.root / "logs" / "run.log"
+        self.dataset = self.root / "dataset.h5"
+        self.finals = self.root / "final"
+        self.shards = self.root / "shards"
+        self.generated = self.root / "generate"
+        self.damaged = self.root / "damaged"
+
+    def final(self, code: str) -> Path:
+        """The final file of an object."""
+        return self.finals / f"{file_name(code)}.h5"
+
+    def generate(self, code: str) -> Path:
+        """The file that `mode=generate` writes for an object."""
+        return self.generated / f"{file_name(code)}.h5"
+
+    def worker_log(self, worker: int) -> Path:
+        """The log of the worker on slot `worker`."""
+        return self.root / "logs" / f"worker_{worker}.log"
+
+    def worker_shards(self, worker: int, launch: int) -> Path:
+        """The folder of one worker process."""
+        return self.shards / f"worker_{worker}_{launch}"
+
+    def prepare(self) -> None:
+        """Makes the folders that every run has."""
+        for folder in (self.root, self.run_log.parent, self.shards, self.finals):
+            disk.make_folder(folder)
+
+    def next_launch(self) -> int:
+        """Returns a launch number that no worker's folder carries."""
+        taken = [int(path.name.rpartition("_")[2]) for path in self.shards.glob("worker_*_*")]
+        return max(taken, default=-1) + 1
+
+    def shard_files(self) -> Iterator[Path]:
+        """Yields the sealed shards, sorted by name."""
+        found = (path for path in self.shards.glob("worker_*_*/*") if parse_shard_name(path.name))
+        yield from sorted((path for path in found if not _is_temporary(path)), key=lambda path: path.parts)
+
+    def final_files(self) -> list[Path]:
+        """Returns the final files, sorted."""
+        return sorted(path for path in self.finals.glob("*.h5") if not _is_temporary(path))
+
+    def relative(self, path: Path) -> str:
+        """Returns a path as the journal and `dataset.h5` name it, so that the folder may move."""
+        return path.relative_to(self.root).as_posix()
+
+    def remove_leftovers(self) -> list[str]:
+        """Deletes what unfinished writes left and returns the names."""
+        left = [path for path in self.root.rglob(f"{_TEMPORARY}*") if path.is_file()]
+        for path in left:
+            disk.remove(path)
+        return [self.relative(path) for path in left]
+
+    def remove_empty_worker_folders(self) -> None:
+        """Deletes the workers' folders in which no shard is left."""
+        for folder in list(self.shards.glob("worker_*_*")):
+            disk.remove_folder(folder)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Puts a whole file in place: aside, synced, renamed, folder synced. An OSError leaves nothing."""
+        with self.replacement(path, len(data)) as fd:
+            disk.write(fd, data, 0)
+
+    @contextmanager
+    def replacement(self, path: Path, length: int) -> Iterator[int]:
+        """Yields a descriptor with `length` bytes of room; the file takes its place when the block ends."""
+        disk.make_folder(path.parent)
+        aside = path.with_name(
+            f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}"
+        )
+        fd = disk.create(aside)
+        try:
+            if length:
+                disk.reserve(fd, length)
+            yield fd
+            disk.sync(fd)
+            disk.replace(aside, path)
+        except BaseException:
+            disk.remove(aside)
+            raise
+        finally:
+            os.close(fd)
+        disk.sync_folder(path.parent)
+
+    def remove(self, path: Path) -> None:
+        """Deletes a file whose content is safe elsewhere."""
+        disk.remove(path)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Renames a file within the run; the target's entry is on the disk before the source's is gone."""
+        disk.make_folder(target.parent)
+        disk.replace(source, target)
+        disk.sync_folder(target.parent)
+        disk.sync_folder(source.parent)
+
+    def set_aside(self, path: Path) -> Path:
+        """Moves a damaged file to `damaged/<name>.<n>` and returns where it is."""
+        disk.make_folder(self.damaged)
+        n = 0
+        while (target := self.damaged / f"{path.name}.{n}").exists():
+            n += 1
+        self.move(path, target)
+        return target
+
+    def hold_reserve(self) -> None:
+        """Makes sure that the journal's reserve takes its room."""
+        if not self.reserve.exists() or self.reserve.stat().st_size < _RESERVE_BYTES:
+            self.write(self.reserve, bytes(_RESERVE_BYTES))
+
+    def release_reserve(self) -> None:
+        """Gives the journal's reserve back to the disk."""
+        disk.remove(self.reserve)
+
+    def free_bytes(self) -> int:
+        """Returns how much room the disk has for this user."""
+        state = os.statvfs(next(folder for folder in (self.root, *self.root.parents) if folder.exists()))
+        return state.f_bavail * state.f_frsize
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(_TEMPORARY)

@@ -1,0 +1,90 @@
+"""The journal: what was appended is told again, a torn tail is cut, and a full disk still takes a line."""
+
+import errno
+import os
+
+import pytest
+
+from scale import disk, journal
+from scale.journal import Journal, replay
+from scale.run_folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder(tmp_path)
+    made.prepare()
+    return made
+
+
+def names(folder):
+    return [event["event"] for event in replay(folder).events]
+
+
+def test_events_come_back_in_order(folder):
+    book = Journal(folder)
+    book.append("objects", indices={"müg": 0})
+    book.append("done", round=3)
+    book.close()
+    assert [(e["event"], e.get("indices"), e.get("round")) for e in replay(folder).events] == [
+        ("objects", {"müg": 0}, None),
+        ("done", None, 3),
+    ]
+
+
+def test_a_tail_torn_anywhere_is_cut_and_the_rest_stands(folder):
+    book = Journal(folder)
+    book.append("one")
+    whole = folder.journal.read_bytes()
+    book.append("two")
+    book.close()
+    both = folder.journal.read_bytes()
+    for length in range(len(whole), len(both)):
+        folder.journal.write_bytes(both[:length])
+        assert names(folder) == ["one"]
+        book = Journal(folder)
+        book.append("three")
+        book.close()
+        assert names(folder) == ["one", "three"]
+
+
+def test_a_bad_line_before_the_tail_is_counted_and_left(folder):
+    folder.journal.write_bytes(b'{"event": "one"}\n#bad\n{"event": "two"}\n')
+    assert names(folder) == ["one", "two"] and replay(folder).bad_lines == 1
+
+
+def test_replay_changes_nothing(folder):
+    folder.journal.write_bytes(b'{"event": "one"}\n{"ev')
+    assert names(folder) == ["one"] and folder.journal.read_bytes().endswith(b'{"ev')
+    assert replay(RunFolder(folder.root / "missing")).events == []
+
+
+def test_a_line_is_written_then_synced(folder, monkeypatch):
+    book, calls = Journal(folder), []
+    for name in ("write", "sync"):
+        inner = getattr(disk, name)
+        monkeypatch.setattr(disk, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
+    book.append("one")
+    assert calls == ["write", "sync"]
+
+
+def test_a_full_disk_costs_the_reserve_not_the_line(folder, monkeypatch):
+    book, write = Journal(folder), disk.write
+    assert folder.reserve.stat().st_blocks * 512 >= 1 << 20
+
+    def full(fd, data, offset=None):
+        if folder.reserve.exists():
+            os.write(fd, bytes(data)[:5])
+            raise OSError(errno.ENOSPC, "no space left")
+        write(fd, data, offset)
+
+    monkeypatch.setattr(disk, "write", full)
+    book.append("one")
+    assert names(folder) == ["one"] and not folder.reserve.exists()
+
+
+def test_a_torn_manifest_is_no_error(folder):
+    journal.write_manifest(folder, {"objects": {}})
+    assert journal.read_manifest(folder)["format_version"] == journal.VERSION
+    folder.manifest.write_bytes(folder.manifest.read_bytes()[:9])
+    assert journal.read_manifest(folder) == {}

@@ -1,0 +1,121 @@
+"""Paths, whole files, locks: nothing half-written takes a place, and one run at a time uses a folder."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bimangrasp.errors import InputError
+from scale import disk, locks
+from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder(tmp_path / "a run ü")
+    made.prepare()
+    return made
+
+
+@pytest.mark.parametrize(
+    "code", ["mug", "grüner Becher", "a/b", "..", ".hidden", "100%", "x" * 400, "a\\b", "n\nl"]
+)
+def test_every_code_is_one_path_component_of_its_own(code):
+    name = file_name(code)
+    assert "/" not in name and not name.startswith(".") and len(name.encode()) < 200
+    assert parse_shard_name(shard_name(code, 7, "ab" * 32)) == (name, 7, "ab" * 8)
+
+
+def test_names_differ_where_codes_differ():
+    codes = ["a/b", "a%2Fb", "a%252Fb", "x" * 400, "x" * 401, ".a", "%2Ea"]
+    assert len({file_name(code) for code in codes}) == len(codes)
+
+
+def test_write_replaces_a_file_as_a_whole(folder):
+    folder.write(folder.manifest, b"old")
+    folder.write(folder.manifest, b"new one")
+    assert folder.manifest.read_bytes() == b"new one" and folder.remove_leftovers() == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder, monkeypatch):
+    folder.write(folder.manifest, b"old")
+
+    def full(fd, data, offset=None):
+        os.pwrite(fd, bytes(data)[:2], 0)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(disk, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        folder.write(folder.manifest, b"new one")
+    assert folder.manifest.read_bytes() == b"old"
+    assert [path.name for path in folder.root.iterdir() if path.is_file()] == ["manifest.json"]
+
+
+def test_a_file_is_synced_before_it_takes_its_place_and_its_folder_after(folder, monkeypatch):
+    calls = []
+    for name in ("write", "sync", "replace", "sync_folder"):
+        inner = getattr(disk, name)
+        monkeypatch.setattr(disk, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
+    folder.write(folder.manifest, b"text")
+    assert calls == ["write", "sync", "replace", "sync_folder"]
+
+
+def test_damaged_files_are_moved_aside_never_over_each_other(folder):
+    for n in range(3):
+        folder.write(folder.final("mug"), b"bad %d" % n)
+        assert folder.set_aside(folder.final("mug")).name == f"mug.h5.{n}"
+
+
+def test_launch_numbers_are_never_used_twice(folder):
+    assert folder.next_launch() == 0
+    folder.worker_shards(3, 11).mkdir()
+    assert folder.next_launch() == 12
+
+
+def test_the_second_run_is_told_who_holds_the_folder(folder):
+    lock = locks.RunLock(folder)
+    with pytest.raises(InputError, match=f"pid {os.getpid()} on .*started"):
+        locks.RunLock(folder)
+    lock.release()
+    locks.RunLock(folder).release()
+
+
+def test_a_lock_of_another_machine_counts_while_its_heartbeat_is_fresh(folder):
+    held = {"host": "elsewhere", "pid": 1, "boot_id": "x", "started": time.time(), "heartbeat": time.time()}
+    folder.run_lock.write_text(json.dumps(held))
+    assert locks.is_running(locks.read_lock(folder))
+    with pytest.raises(InputError, match="pid 1 on elsewhere"):
+        locks.RunLock(folder)
+    folder.run_lock.write_text(json.dumps(held | {"heartbeat": time.time() - 1000}))
+    locks.RunLock(folder).release()
+
+
+def test_a_torn_lock_file_does_not_keep_the_folder(folder):
+    folder.run_lock.write_text('{"host": "els')
+    locks.RunLock(folder).release()
+
+
+HOLD = """
+import sys
+from scale.locks import hold_as_worker
+from scale.run_folder import RunFolder
+hold_as_worker(RunFolder(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_start_waits_for_the_workers_of_a_dead_run_and_names_those_that_stay(folder):
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match=str(child.pid)):
+        locks.wait_for_orphans(folder, wait_s=0.1)
+    child.stdin.close()
+    locks.wait_for_orphans(folder, wait_s=20)
+    child.wait()
