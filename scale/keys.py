@@ -1,0 +1,66 @@
+"""The three keys that decide whether a call may go on with a folder: run, object and acceptance key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from bimangrasp.errors import InputError
+from scale.config import Config
+
+Key = dict[str, Any]
+
+_SECTIONS = ("energy", "optimizer", "initialization", "object")
+_TOP = (
+    "round_batch_size",
+    "num_iterations",
+    "contacts_per_hand",
+    "tile",
+    "curve_stride",
+    "threads",
+    "seed_base",
+)
+
+
+def run_key(config: Config, hand_sha256: str, algorithm_version: int) -> Key:
+    """Returns everything but the mesh that decides the grasps of a round, by the names users type."""
+    key: Key = {name: getattr(config, name) for name in _TOP}
+    for section in _SECTIONS:
+        key |= {f"{section}.{name}": value for name, value in asdict(getattr(config, section)).items()}
+    return key | {"hand.sha256": hand_sha256, "algorithm_version": algorithm_version}
+
+
+def object_key(mesh_sha256: str) -> Key:
+    """Returns what makes two meshes of one code the same object."""
+    return {"mesh_sha256": mesh_sha256}
+
+
+def acceptance_key(config: Config) -> Key:
+    """Returns what decides which rows count."""
+    thresholds = asdict(config.filter)
+    name = thresholds.pop("name")
+    used = thresholds if name == "energy" else {}
+    return {"filter.name": name} | {f"filter.{term}": value for term, value in used.items()}
+
+
+def differences(folder: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:
+    """Returns a phrase for each field in which two keys differ, with both values."""
+    names = [
+        name for name in sorted({*folder, *call}) if folder.get(name, _ABSENT) != call.get(name, _ABSENT)
+    ]
+    return [
+        f"{name}: {_shown(folder, name)} in the folder, {_shown(call, name)} in this call" for name in names
+    ]
+
+
+def refuse(what: str, differing: list[str], remedy: str) -> InputError:
+    """Returns the error that names each differing field."""
+    return InputError(f"{what} was made with other settings:\n  " + "\n  ".join(differing) + f"\n{remedy}")
+
+
+_ABSENT = object()
+
+
+def _shown(key: Mapping[str, Any], name: str) -> str:
+    return repr(key[name]) if name in key else "absent"

@@ -1,0 +1,103 @@
+"""What the bytes of a round depend on besides its settings, and the devices that workers are bound to."""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bimangrasp.errors import InputError
+from scale.inputs import parse_gpus
+
+MAX_CPU_WORKERS = 4
+_PACKAGES = ("torch", "numpy", "scipy", "trimesh", "mujoco", "coacd")
+
+
+class Device(NamedTuple):
+    """Where a worker computes.
+
+    Attributes:
+        label: what people read: "cpu" or "gpu 3".
+        visible: the child's CUDA_VISIBLE_DEVICES; empty for a CPU worker.
+    """
+
+    label: str
+    visible: str
+
+    @property
+    def torch_name(self) -> str:
+        """The device as the child's torch calls it."""
+        return "cuda:0" if self.visible else "cpu"
+
+
+def devices(gpus: Any) -> list[Device]:
+    """Returns a device per worker, without making a CUDA context.
+
+    Raises:
+        InputError: a GPU that does not exist, or is not visible to this process.
+    """
+    asked = parse_gpus(gpus)
+    visible = visible_gpus() if asked == "auto" or any(item != "cpu" for item in asked) else []
+    if asked == "auto":
+        asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(
+            MAX_CPU_WORKERS, len(os.sched_getaffinity(0))
+        )
+    return [_device(item, visible) for item in asked]
+
+
+def _device(item: str, visible: list[str]) -> Device:
+    """Returns the device of one token, through the list that the environment already sets."""
+    if item == "cpu":
+        return Device("cpu", "")
+    if not item.isdigit():
+        return Device(f"gpu {item}", item)
+    if int(item) >= len(visible):
+        seen = f"devices 0 to {len(visible) - 1}" if visible else "no GPU"
+        raise InputError(
+            f"gpus names device {item}, but this process sees {seen} "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}): "
+            f"choose among those, or gpus=[cpu,cpu]"
+        )
+    return Device(f"gpu {item}", visible[int(item)])
+
+
+def visible_gpus() -> list[str]:
+    """Returns what CUDA_VISIBLE_DEVICES must say for each GPU that this process may use."""
+    import torch  # counts through the driver's library, so no context is made
+
+    found = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(i) for i in range(found)] if listed is None else [name.strip() for name in listed.split(",")]
+    return names[:found]
+
+
+def platform(device: str, kernels: str) -> dict[str, str]:
+    """Returns the platform of this process on a torch device; makes a context where that is a GPU."""
+    import h5py
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    facts = {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "cpu": f"{_cpu_vendor()} {torch.backends.cpu.get_cpu_capability()}",
+        "cuda": str(torch.version.cuda) if on_gpu else "none",
+        "hdf5": h5py.version.hdf5_version,
+        "kernels": kernels,
+    }
+    return facts | {name: _package_version(name) for name in _PACKAGES}
+
+
+def _cpu_vendor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("vendor_id", "CPU implementer")):
+            return line.partition(":")[2].strip()
+    return machine.machine()
+
+
+def _package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
