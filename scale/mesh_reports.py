@@ -1,0 +1,184 @@
+"""Mesh checks at the door: all objects before any worker starts, in parallel, remembered by file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from bimangrasp.errors import InputError
+from bimangrasp.object_model import MeshReport, check_mesh, check_size
+from scale.inputs import listed
+from scale.objects import ObjectEntry
+
+CHECKS = 1
+"""Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""
+ALONE = 16
+"""Up to so many meshes are checked in this process: starting others takes longer."""
+MOST_NAMED = 10
+"""So many bad meshes are named in one message."""
+
+
+def check_objects(
+    entries: list[ObjectEntry],
+    scales: list[float],
+    *,
+    remember: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, MeshReport]:
+    """Returns code -> what its mesh holds, for meshes that two hands can grasp.
+
+    Args:
+        entries: the objects of a run.
+        scales: sizes by which the meshes are multiplied, m.
+        remember: write the reports into the cache; a dry run reads it only.
+        on_progress: called with (done, total) after each mesh that had to be read.
+
+    Raises:
+        InputError: meshes that cannot be used, each with its reason.
+    """
+    _refuse(_unreadable(entries))
+    reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
+    new = [entry for entry in entries if entry.code not in reports]
+    failures: dict[str, str] = {}
+    for done, (entry, result) in enumerate(_checked(new), start=1):
+        if isinstance(result, MeshReport):
+            reports[entry.code] = result
+            if remember:
+                _remember(entry.path, result)
+        else:
+            failures[entry.code] = result
+        if on_progress is not None:
+            on_progress(done, len(new))
+    _refuse(failures)
+    _refuse(_wrong_sizes(entries, reports, scales))
+    return {entry.code: reports[entry.code] for entry in entries}
+
+
+def cache_folder() -> Path:
+    """Returns where mesh reports are kept: BIMANGRASP_CACHE, else `bimangrasp` in the user's cache."""
+    own = os.environ.get("BIMANGRASP_CACHE")
+    if own:
+        return Path(own) / "meshes"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
+
+
+def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
+    """Returns the cheap findings: files that are missing, empty or not to be read."""
+    found = {}
+    for code, path in entries:
+        try:
+            empty = path.stat().st_size == 0
+        except OSError as error:
+            found[code] = f"{path} cannot be read ({error.strerror})"
+            continue
+        if empty or not os.access(path, os.R_OK):
+            found[code] = f"{path} {'is empty' if empty else 'cannot be read (permission)'}"
+    return found
+
+
+def _wrong_sizes(
+    entries: list[ObjectEntry], reports: dict[str, MeshReport], scales: list[float]
+) -> dict[str, str]:
+    """Returns the objects whose size makes no sense at these scales."""
+    found = {}
+    for entry in entries:
+        try:
+            check_size(reports[entry.code], scales, entry.code)
+        except InputError as error:
+            found[entry.code] = str(error)
+    return found
+
+
+def _refuse(failures: dict[str, str]) -> None:
+    """Raises one error for all bad meshes."""
+    if not failures:
+        return
+    lines = [f"  {code!r}: {reason}" for code, reason in sorted(failures.items())]
+    rest = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+    raise InputError(
+        "\n".join(
+            [
+                f"{len(lines)} of the objects cannot be used; repair them or leave them out of the list:",
+                *lines[:MOST_NAMED],
+                *rest,
+            ]
+        )
+    )
+
+
+def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshReport | str]]:
+    """Yields each object with its report, or the reason why there is none, as they come."""
+    if len(entries) <= ALONE:
+        yield from ((entry, _check(str(entry.path))) for entry in entries)
+        return
+    cores = min(len(os.sched_getaffinity(0)), len(entries) // 4, 32)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, mp_context=context, initializer=_leave_signals) as pool:
+        waiting = {pool.submit(_check, str(entry.path)): entry for entry in entries}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            left = [
+                entry.code for future, entry in waiting.items() if not future.done() or future.exception()
+            ]
+            raise InputError(
+                f"a process that checked meshes died (out of memory?) at {listed(left, MOST_NAMED)}; try "
+                f"fewer objects at once: what was checked is remembered"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _check(path: str) -> MeshReport | str:
+    """Returns a mesh's report, or why there is none."""
+    try:
+        return check_mesh(path)
+    except InputError as error:
+        return str(error)
+
+
+def _leave_signals() -> None:
+    """Leaves the terminal's Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _cache_file(path: Path) -> Path:
+    """Returns where the report of a file with this path, size and time of change is kept."""
+    state = path.stat()
+    parts = (CHECKS, MeshReport._fields, str(path.absolute()), state.st_size, state.st_mtime_ns)
+    name = hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
+    return cache_folder() / name[:2] / f"{name}.json"
+
+
+def _remembered(path: Path) -> MeshReport | None:
+    """Returns the report in the cache; None where there is none or its hash says that it is broken."""
+    try:
+        digest, _, text = _cache_file(path).read_text(encoding="utf-8").partition("\n")
+    except (OSError, ValueError):
+        return None
+    if digest != hashlib.sha256(text.encode()).hexdigest():
+        return None
+    content = json.loads(text)
+    return MeshReport(**{name: tuple(it) if isinstance(it, list) else it for name, it in content.items()})
+
+
+def _remember(path: Path, report: MeshReport) -> None:
+    """Writes a report aside and renames it; a cache that cannot be written only costs time."""
+    text = json.dumps(report._asdict())
+    with contextlib.suppress(OSError):
+        target = _cache_file(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=target.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        Path(aside).replace(target)

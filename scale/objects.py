@@ -1,0 +1,148 @@
+"""Object codes and the meshes they name: the list of a run, resolved against the folder of meshes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bimangrasp.builtin import OBJECT_ROOT
+from bimangrasp.errors import InputError
+from scale.inputs import listed, nearest, parse_object_codes
+from scale.ranges import is_safe
+
+SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".off")
+DECOMPOSED = Path("coacd", "decomposed.obj")
+"""Where DexGraspNet and BimanGrasp keep an object's mesh below the folder of its code."""
+
+
+class ObjectEntry(NamedTuple):
+    """One object of a run.
+
+    Attributes:
+        code: its name.
+        path: its mesh.
+    """
+
+    code: str
+    path: Path
+
+
+def resolve_objects(object_root: str, object_code_list: Any) -> list[ObjectEntry]:
+    """Returns the objects of a run, in the order of the list; `all` and globs sorted by code.
+
+    Args:
+        object_root: folder with `<code>/coacd/decomposed.obj` or `<code>.obj|.stl|.ply|.glb|.off`; empty for
+            the built-in objects.
+        object_code_list: a list of codes, "all", a glob, the path of a JSON or text file, or one code.
+
+    Raises:
+        InputError: a root that is missing, a code that is unknown, listed twice or unsafe as a name.
+    """
+    root = Path(object_root).absolute() if object_root else OBJECT_ROOT
+    meshes = _meshes(root)
+    codes = _codes(parse_object_codes(object_code_list), meshes, root)
+    _check_codes(codes)
+    unknown = [code for code in codes if code not in meshes]
+    if unknown:
+        raise InputError(_unknown(unknown, meshes, root))
+    return [ObjectEntry(code, _only(code, meshes[code])) for code in codes]
+
+
+def _meshes(root: Path) -> dict[str, list[Path]]:
+    """Returns code -> its meshes below the root; hidden names are left out."""
+    if not root.is_dir():
+        raise InputError(
+            f"object_root={str(root)!r} is no folder: wanted one with <code>/{DECOMPOSED} or <code>.obj, or "
+            f"empty for the built-in objects"
+        )
+    try:
+        items = list(root.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"object_root={str(root)!r} cannot be read ({error}); wanted a readable folder"
+        ) from error
+    found: dict[str, list[Path]] = {}
+    for item in items:
+        if item.name.startswith("."):
+            continue
+        if item.suffix.lower() in SUFFIXES and item.is_file():
+            found.setdefault(item.stem, []).append(item)
+        elif (item / DECOMPOSED).is_file():
+            found.setdefault(item.name, []).append(item / DECOMPOSED)
+    return found
+
+
+def _codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -> list[str]:
+    """Returns the codes that `object_code_list` stands for."""
+    if isinstance(wanted, list):
+        return wanted
+    if wanted == "all" or (wanted not in meshes and any(char in wanted for char in "*?[")):
+        pattern = "*" if wanted == "all" else wanted
+        codes = sorted(code for code in meshes if fnmatchcase(code, pattern))
+        if not codes:
+            raise InputError(f"object_code_list={wanted!r} fits no object in {root}, {_choices(meshes)}")
+        return codes
+    if wanted not in meshes and wanted.lower().endswith((".json", ".txt")):
+        return _read_codes(Path(wanted))
+    return [wanted]
+
+
+def _read_codes(path: Path) -> list[str]:
+    """Returns the codes in a file: a JSON list, or a line each (empty lines and # comments left out)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix.lower() == ".json" else _lines(text)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"object_code_list={str(path)!r} cannot be read ({error}): wanted a JSON list of codes or a text "
+            f"file with a code on each line"
+        ) from error
+    codes = parse_object_codes(content)
+    if isinstance(codes, str):
+        raise InputError(f"object_code_list={str(path)!r} holds one text; wanted a JSON list of codes")
+    return codes
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the lines of a text that say something."""
+    stripped = (line.strip() for line in text.splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def _check_codes(codes: list[str]) -> None:
+    """Refuses codes that cannot name a file and codes that stand there twice."""
+    unsafe = [code for code in codes if not is_safe(code)]
+    if unsafe:
+        raise InputError(
+            f"object_code_list has {listed(unsafe)}: a code names a file, so it has no / or \\, no control "
+            f"character, no leading dot or outer space, and 200 bytes at most; rename the mesh"
+        )
+    twice = [code for code, count in Counter(codes).items() if count > 1]
+    if twice:
+        raise InputError(f"object_code_list names {listed(twice)} more than once; wanted each object once")
+
+
+def _unknown(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> str:
+    """Returns the sentence for codes without a mesh."""
+    return (
+        f"object_code_list names {listed(unknown)}, and there is no <code>/{DECOMPOSED} and no <code>"
+        f"{'|'.join(SUFFIXES)} of that name in {root}{nearest(unknown[0], meshes)}, {_choices(meshes)}"
+    )
+
+
+def _choices(meshes: dict[str, list[Path]]) -> str:
+    """Returns which objects there are."""
+    return f"which has {listed(sorted(meshes))}" if meshes else "which has no mesh at all"
+
+
+def _only(code: str, paths: list[Path]) -> Path:
+    """Returns the mesh of a code; refuses a choice between several."""
+    if len(paths) > 1:
+        names = ", ".join(sorted(str(path) for path in paths))
+        raise InputError(
+            f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away"
+        )
+    return paths[0]
