@@ -59,11 +59,10 @@ def _primitive(model: mujoco.MjModel, geom: int, link: int, source: str) -> Prim
 
 def _unknown_shape(model: mujoco.MjModel, geom: int, kind: mujoco.mjtGeom, source: str) -> str:
     name = model.geom(geom).name or f"number {geom}"
-    body = model.body(int(model.geom_bodyid[geom])).name
+    body, shape = model.body(int(model.geom_bodyid[geom])).name, kind.name.removeprefix("mjGEOM_").lower()
     return (
-        f"{source}: geom {name!r} of body {body!r} is of type {kind.name.removeprefix('mjGEOM_').lower()}; known "
-        "are capsule, sphere, cylinder, box and mesh. Replace it, or set contype=0 and conaffinity=0 if it is "
-        "only to be seen."
+        f"{source}: geom {name!r} of body {body!r} is of type {shape}; known are capsule, sphere, cylinder, box "
+        "and mesh. Replace it, or set contype=0 and conaffinity=0 if it is only to be seen."
     )
 
 

@@ -50,8 +50,8 @@ def read_tree(model: mujoco.MjModel, source: str) -> KinematicTree:
 
     The root is the one top body whose tree has joints; its pose in the world and a free joint on it do not
     count. A body with several hinges, or with a hinge beside its origin, becomes a chain of links:
-    "<body>:<joint>" for each hinge that needs one, and last a link with the body's own name and frame. `ref` of
-    a joint is part of the fixed pose, so that joint values mean what they mean in MuJoCo.
+    "<body>:<joint>" for each hinge that needs one, and last a link with the body's own name and frame. `ref`
+    of a joint is part of the fixed pose, so that joint values mean what they mean in MuJoCo.
 
     Raises:
         InputError: no or several roots, a joint that is no hinge, or a hinge without name or range.
@@ -125,8 +125,8 @@ def _check_joint(model: mujoco.MjModel, joint: int, is_root: bool, source: str) 
         raise InputError(f"{where} has no name; give it one, so that hand.joint_mean can speak of it.")
     if is_root:
         raise InputError(
-            f"{where} moves the root itself, whose frame is the hand's frame. Wrap {body!r} in a body without "
-            "joints."
+            f"{where} moves the root itself, whose frame is the hand's frame. "
+            f"Wrap {body!r} in a body without joints."
         )
     if not model.jnt_limited[joint]:
         raise InputError(f'{where} has no limits; give it a range="lower upper" in the file.')

@@ -49,8 +49,8 @@ class _Side(NamedTuple):
 def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
     """Returns the left and the right hand of the release's folder `config.root`.
 
-    As in the release, the left hand is bent by negative joint values, its limits are the right hand's negated and
-    swapped for every joint (wrong for the last one of the thumb), and its thumb candidates are not mirrored.
+    As in the release, the left hand is bent by negative joint values, its limits are the right hand's negated
+    and swapped for every joint (wrong for the thumb's last), and its thumb candidates are not mirrored.
 
     Raises:
         InputError: the folder or a file of it is missing or is not what the release has.
@@ -102,8 +102,8 @@ def _read_side(root: Path, side: str) -> tuple[KinematicTree, tuple[Primitive, .
 def _reduced(path: Path) -> str:
     """Returns the MJCF with what MuJoCo needs for kinematics and collision shapes, and nothing else.
 
-    The file as it is has an unknown attribute, a mesh folder that is not there, and actuators on joints that do
-    not exist.
+    The file as it is has an unknown attribute, a mesh folder that is not there, and actuators on joints that
+    do not exist.
     """
     document = ElementTree.parse(path).getroot()
     model = ElementTree.Element("mujoco")

@@ -1,0 +1,271 @@
+"""Makes the built-in objects anew: `python make_objects.py [folder]`, here by default.
+
+Each object is built of rings: a profile in the plane of radius and height is swept around the z axis along a
+circle or a rounded rectangle, and neighbouring rings are joined by triangles as even as their spacing allows.
+Needs trimesh and, for the mug's handle, manifold3d; the package itself reads only the OBJ files.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from scipy.spatial import Delaunay
+
+Ring = np.ndarray  # (n, 3), counter-clockwise seen from above; n = 1 is a pole on the axis
+Section = Callable[[float, float], np.ndarray]  # (radius, edge length) -> (n, 2) closed curve
+
+
+def circle(radius: float, edge: float) -> np.ndarray:
+    """Returns the points of a circle."""
+    count = max(6, round(2 * np.pi * radius / edge))
+    angle = 2 * np.pi * np.arange(count) / count
+    return radius * np.stack((np.cos(angle), np.sin(angle)), axis=1)
+
+
+def rounded_rectangle(aspect: float, corner: float) -> Section:
+    """Returns the section whose half width is `radius` along y, `aspect` times that along x.
+
+    The corners are rounded by `corner` times the radius.
+    """
+
+    def section(radius: float, edge: float) -> np.ndarray:
+        half = radius * np.array([aspect, 1.0])
+        inner, turn = half - radius * corner, radius * corner
+        arc = max(2 if radius > edge else 1, round(turn * np.pi / 2 / edge * 1.5))
+        points: list[np.ndarray] = []
+        for quarter, signs in enumerate(((1, 1), (-1, 1), (-1, -1), (1, -1))):
+            angle = np.pi / 2 * (quarter + np.arange(arc + 1) / arc)
+            points.extend(inner * signs + turn * np.stack((np.cos(angle), np.sin(angle)), axis=1))
+        return _subdivided(np.array(points), edge)
+
+    return section
+
+
+def _subdivided(loop: np.ndarray, edge: float) -> np.ndarray:
+    """Returns the closed loop with long sides cut into pieces of about `edge`."""
+    pieces = []
+    for start, end in zip(loop, np.roll(loop, -1, axis=0), strict=True):
+        count = max(1, round(np.linalg.norm(end - start) / edge))
+        pieces.append(start + (end - start) * np.arange(count)[:, None] / count)
+    return np.concatenate(pieces)
+
+
+def rounded_profile(corners: Sequence[tuple[float, float, float]], edge: float) -> np.ndarray:
+    """Returns points along a polyline of (radius, height, fillet) corners, spaced by about `edge`."""
+    vertices = np.array(corners, np.float64)
+    path: list[np.ndarray] = [vertices[0, :2]]
+    for before, corner, after in zip(vertices, vertices[1:], vertices[2:], strict=False):
+        path.extend(_fillet(before[:2], corner[:2], after[:2], corner[2], edge))
+    path.append(vertices[-1, :2])
+    pieces = [path[0][None]]
+    for start, end in zip(path, path[1:], strict=False):
+        length = np.linalg.norm(end - start)
+        if length < 1e-9:  # two fillets that meet
+            continue
+        count = max(1, round(length / edge))
+        pieces.append(start + (end - start) * np.arange(1, count + 1)[:, None] / count)
+    return np.concatenate(pieces)
+
+
+def _fillet(
+    before: np.ndarray, corner: np.ndarray, after: np.ndarray, radius: float, edge: float
+) -> np.ndarray:
+    """Returns the arc of this radius in place of a corner; its sides are at most 0.7 edge and 45 degrees."""
+    if radius == 0.0:
+        return corner[None]
+    back, ahead = (v / np.linalg.norm(v) for v in (before - corner, after - corner))
+    half = np.arccos(np.clip(back @ ahead, -1.0, 1.0)) / 2
+    middle = (back + ahead) / np.linalg.norm(back + ahead)
+    centre = corner + middle * radius / np.sin(half)
+    first, turn = corner + back * radius / np.tan(half) - centre, np.pi - 2 * half
+    sign = np.sign(first[1] * back[0] - first[0] * back[1])
+    count = max(1, int(np.ceil(turn * radius / (0.7 * edge))), int(np.ceil(turn / np.radians(45))))
+    angle = sign * turn * np.arange(count + 1) / count
+    cos, sin = np.cos(angle), np.sin(angle)
+    return centre + np.stack((cos * first[0] - sin * first[1], sin * first[0] + cos * first[1]), axis=1)
+
+
+def sweep(profile: np.ndarray, section: Section, edge: float) -> trimesh.Trimesh:
+    """Returns the closed solid whose profile runs from the axis below, outside, to the axis above or inside.
+
+    The flat pieces at the profile's two ends become caps.
+    """
+    flat_below, flat_above = (np.abs(profile[:, 1] - profile[end, 1]) < 1e-9 for end in (0, -1))
+    walls = profile[np.flatnonzero(flat_below)[-1] : np.flatnonzero(flat_above)[0] + 1]
+    rings = [_lifted(section(radius, edge), height) for radius, height in walls]
+    wall = _joined(rings)
+    below, above = _cap(rings[0], edge), _cap(rings[-1], edge)
+    below.invert()
+    mesh = trimesh.util.concatenate([below, wall, above])
+    mesh.merge_vertices()
+    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
+    return mesh
+
+
+def _lifted(flat: np.ndarray, height: float) -> Ring:
+    return np.column_stack((flat, np.full(len(flat), height)))
+
+
+def _cap(ring: Ring, edge: float) -> trimesh.Trimesh:
+    """Returns a flat convex cap within a ring, facing up, filled with nearly equilateral triangles."""
+    outline, reach = ring[:, :2], np.abs(ring[:, :2]).max() + edge
+    rows = np.arange(-reach, reach, edge * np.sqrt(0.75))
+    lattice = [
+        [x + edge / 2 * (k % 2), y] for k, y in enumerate(rows) for x in np.arange(-reach, reach, edge)
+    ]
+    sides = np.roll(outline, -1, axis=0) - outline
+    inward = np.stack((-sides[:, 1], sides[:, 0]), axis=1) / np.linalg.norm(sides, axis=1, keepdims=True)
+    depth = np.einsum("nkd,kd->nk", np.array(lattice)[:, None] - outline, inward).min(axis=1)
+    points = np.concatenate((outline, np.array(lattice)[depth > 0.55 * edge]))
+    corners = points[faces := Delaunay(points).simplices]
+    area = np.linalg.det(corners[:, 1:] - corners[:, :1])
+    faces = np.where(area[:, None] > 0, faces, faces[:, ::-1])[np.abs(area) > 1e-6 * edge**2]
+    return trimesh.Trimesh(_lifted(points, ring[0, 2]), faces, process=False)
+
+
+def _joined(rings: Sequence[Ring]) -> trimesh.Trimesh:
+    """Returns the open surface of bands between neighbouring rings."""
+    first = np.cumsum([0, *(len(ring) for ring in rings)])
+    bands = zip(rings, rings[1:], first, first[1:], strict=False)
+    faces = [face for lower, upper, a, b in bands for face in _band(lower, upper, a, b)]
+    return trimesh.Trimesh(np.concatenate(rings), np.array(faces), process=False)
+
+
+def _band(lower: Ring, upper: Ring, first_lower: int, first_upper: int) -> list[tuple[int, int, int]]:
+    """Returns the triangles between two rings; each step takes the shorter of the two possible diagonals."""
+    i = j = 0
+    start = int(np.argmin(np.linalg.norm(upper - lower[0], axis=1)))
+    count_lower, count_upper = (len(ring) if len(ring) > 1 else 0 for ring in (lower, upper))
+    faces = []
+    while i < count_lower or j < count_upper:
+        at_lower, next_lower = i % len(lower), (i + 1) % len(lower)
+        at_upper, next_upper = (start + j) % len(upper), (start + j + 1) % len(upper)
+        along_lower = np.linalg.norm(lower[next_lower] - upper[at_upper])
+        along_upper = np.linalg.norm(upper[next_upper] - lower[at_lower])
+        if j >= count_upper or (i < count_lower and along_lower <= along_upper):
+            faces.append((first_lower + at_lower, first_lower + next_lower, first_upper + at_upper))
+            i += 1
+        else:
+            faces.append((first_lower + at_lower, first_upper + next_upper, first_upper + at_upper))
+            j += 1
+    return faces
+
+
+def tube(path: np.ndarray, width: float, depth: float, count: int) -> trimesh.Trimesh:
+    """Returns a closed tube of elliptic section along a path in the plane y = 0."""
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    angle = 2 * np.pi * np.arange(count) / count
+    across = np.stack((-tangent[:, 1], tangent[:, 0]), axis=1)
+    rings = [
+        np.column_stack(
+            (p[0] + depth * np.cos(angle) * n[0], width * np.sin(angle), p[1] + depth * np.cos(angle) * n[1])
+        )
+        for p, n in zip(path, across, strict=True)
+    ]
+    poles = [np.array([[p[0], 0.0, p[1]]]) for p in (path[0], path[-1])]
+    mesh = _joined([poles[0], *rings, poles[1]])
+    mesh.fix_normals()
+    return mesh
+
+
+def storage_bin() -> trimesh.Trimesh:
+    """Returns an open, tapered bin with a rim that sticks out."""
+    edge = 0.105
+    profile = rounded_profile(
+        [
+            (0.0, 0.0, 0.0),
+            (0.44, 0.0, 0.07),
+            (0.50, 0.78, 0.02),
+            (0.58, 0.78, 0.04),
+            (0.58, 0.86, 0.04),
+            (0.455, 0.86, 0.04),
+            (0.39, 0.06, 0.05),
+            (0.0, 0.06, 0.0),
+        ],
+        edge,
+    )
+    return sweep(profile, rounded_rectangle(1.4, 0.3), edge)
+
+
+def bowl() -> trimesh.Trimesh:
+    """Returns a bowl on a foot, a ninth of its radius thick."""
+    edge = 0.115
+    outside, inside = np.radians(np.linspace(24, 90, 12)), np.radians(np.linspace(90, 15, 12))
+    outer = np.stack((np.sin(outside), 1.08 - np.cos(outside)), axis=1)
+    inner = np.stack((0.9 * np.sin(inside), 1.08 - 0.88 * np.cos(inside)), axis=1)
+    corners = [(0.0, 0.02, 0.0), (0.4, 0.02, 0.03), *((r, z, 0.0) for r, z in outer), (1.0, 1.17, 0.05)]
+    corners += [(0.9, 1.17, 0.05), *((r, z, 0.0) for r, z in inner), (0.0, inner[-1, 1], 0.0)]
+    return sweep(rounded_profile(corners, edge), circle, edge)
+
+
+def bottle() -> trimesh.Trimesh:
+    """Returns a closed bottle with shoulder, neck and cap."""
+    edge = 0.085
+    profile = rounded_profile(
+        [
+            (0.0, 0.0, 0.0),
+            (0.34, 0.0, 0.07),
+            (0.34, 1.15, 0.25),
+            (0.13, 1.47, 0.12),
+            (0.13, 1.64, 0.02),
+            (0.165, 1.64, 0.015),
+            (0.165, 1.84, 0.03),
+            (0.0, 1.84, 0.0),
+        ],
+        edge,
+    )
+    return sweep(profile, circle, edge)
+
+
+def mug() -> trimesh.Trimesh:
+    """Returns a mug with a handle."""
+    edge = 0.11
+    profile = rounded_profile(
+        [
+            (0.0, 0.0, 0.0),
+            (0.6, 0.0, 0.08),
+            (0.6, 1.35, 0.05),
+            (0.5, 1.35, 0.05),
+            (0.5, 0.1, 0.08),
+            (0.0, 0.1, 0.0),
+        ],
+        edge,
+    )
+    handle = rounded_profile(
+        [(0.545, 1.12, 0.0), (1.0, 1.12, 0.27), (1.0, 0.32, 0.27), (0.545, 0.32, 0.0)], 0.09
+    )
+    return trimesh.boolean.union(
+        [sweep(profile, circle, edge), tube(handle, 0.1, 0.07, 10)], engine="manifold"
+    )
+
+
+def box() -> trimesh.Trimesh:
+    """Returns a closed box with rounded edges."""
+    edge = 0.105
+    profile = rounded_profile([(0.0, 0.0, 0.0), (0.45, 0.0, 0.06), (0.45, 0.7, 0.06), (0.0, 0.7, 0.0)], edge)
+    return sweep(profile, rounded_rectangle(1.45, 0.15), edge)
+
+
+def unit(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Returns the mesh with its bounding box about the origin and its farthest vertex at distance 1."""
+    centred = mesh.vertices - mesh.bounds.mean(axis=0)
+    return trimesh.Trimesh(centred / np.linalg.norm(centred, axis=1).max(), mesh.faces, process=False)
+
+
+def write(mesh: trimesh.Trimesh, path: Path) -> None:
+    """Writes a text OBJ with six significant digits."""
+    lines = [f"# {path.stem}, a built-in object; made by make_objects.py; unit size, z up"]
+    lines += ["v " + " ".join(f"{x + 0.0:.6g}" for x in np.round(vertex, 6)) for vertex in mesh.vertices]
+    lines += ["f " + " ".join(str(i + 1) for i in face) for face in mesh.faces]
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "objects"
+    for make in (storage_bin, bowl, bottle, mug, box):
+        write(unit(make()), folder / f"{make.__name__}.obj")
