@@ -22,7 +22,8 @@ def parse(overrides: list[str], config_dir: Path | None = None) -> list[Override
         InputError: an override that cannot be read, or whose key or choice is unknown (the nearest is named).
     """
     choices = groups(config_dir)
-    parsed = [_parse_one(line) for line in overrides]
+    parser = OverridesParser.create(config_loader=_Choices(choices))
+    parsed = [_parse_one(parser, line) for line in overrides]
     for override in parsed:
         _check_key(override, choices)
         _check_codes(override)
@@ -43,25 +44,35 @@ def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
     return {group: sorted(names) for group, names in found.items()}
 
 
-def _parse_one(line: str) -> Override:
+class _Choices:
+    """What Hydra's parser asks a loader of configurations, for `filter=glob(*)`."""
+
+    def __init__(self, choices: dict[str, list[str]]) -> None:
+        self.choices = choices
+
+    def get_group_options(self, group_name: str, *_: object, **__: object) -> list[str]:
+        """Returns the choices of a group."""
+        return self.choices.get(group_name, [])
+
+
+def _parse_one(parser: OverridesParser, line: str) -> Override:
     """Returns one override; a bare value of a text key is quoted first."""
     key, equals, raw = line.partition("=")
     is_text = keys.types().get(key.lstrip("+")) is str and bool(equals)
     try:
-        override = OverridesParser.create().parse_override(line)
+        override = parser.parse_overrides([line])[0]
     except HydraException as error:
         if not is_text:
             raise InputError(_unreadable(line)) from error
-        return _quoted(key, raw)
+        return parser.parse_override(_quoted(key, raw))
     if is_text and isinstance(override.value(), int | float | None) and not override.is_delete():
-        return _quoted(key, raw)
+        return parser.parse_override(_quoted(key, raw))
     return override
 
 
-def _quoted(key: str, raw: str) -> Override:
+def _quoted(key: str, raw: str) -> str:
     """Returns the override key='raw'."""
-    quoted = QuotedString(text=raw.strip(), quote=Quote.single).with_quotes()
-    return OverridesParser.create().parse_override(f"{key}={quoted}")
+    return f"{key}={QuotedString(text=raw.strip(), quote=Quote.single).with_quotes()}"
 
 
 def _unreadable(line: str) -> str:

@@ -21,7 +21,7 @@ from scale.objects import ObjectEntry
 
 CHECKS = 1
 """Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""
-ALONE = 16
+ALONE = 64
 """Up to so many meshes are checked in this process: starting others takes longer."""
 MOST_NAMED = 10
 """So many bad meshes are named in one message."""
@@ -102,7 +102,10 @@ def _refuse(failures: dict[str, str]) -> None:
     """Raises one error for all bad meshes."""
     if not failures:
         return
-    lines = [f"  {code!r}: {reason}" for code, reason in sorted(failures.items())]
+    named = sorted((code, reason) for code, reason in failures.items())
+    lines = [
+        f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named
+    ]
     rest = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
     raise InputError(
         "\n".join(

@@ -1,0 +1,124 @@
+"""Hydra multirun: which jobs a sweep has, whether they may stand side by side, and the folder of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+
+import conf
+from bimangrasp.errors import InputError
+from bimangrasp.synthesis import SynthesisConfig
+from conf.overrides import groups, parse
+from scale.config import Config
+
+SECTIONS = ("energy", "optimizer", "initialization", "object", "filter", "hand")
+"""Sections whose values stand in the run key or in the acceptance key."""
+NAMES = {field.name for field in dataclasses.fields(SynthesisConfig)} | {"seed_base", "threads"}
+"""The same for values at the top."""
+PATHS = {"hand.root", "hand.mjcf"}
+LONGEST = 120
+"""Characters of a job's folder; beyond, its end is a hash."""
+
+
+def jobs(overrides: list[str], config_dir: str | Path | None = None) -> list[list[str]]:
+    """Returns the overrides of each job of a sweep, checked: every one composes, and no two clash.
+
+    Raises:
+        InputError: a sweep over a key that decides nothing about the grasps, seeds too near to each other,
+            two jobs that are the same.
+    """
+    folder = Path(config_dir) if config_dir else None
+    parsed = parse(overrides, folder)
+    for override in parsed:
+        _check_sweep(override, groups(folder))
+    try:
+        found = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except HydraException as error:
+        raise InputError(f"the sweep cannot be listed: {error}") from error
+    configs = [conf.load(job, folder) for job in found]
+    _check_folders([job_folder(job, config, folder) for job, config in zip(found, configs, strict=True)])
+    _check_seeds([config.seed_base for config in configs], max(config.max_rounds for config in configs))
+    return found
+
+
+def job_folder(job: Iterable[str], config: Config, config_dir: str | Path | None = None) -> str:
+    """Returns the folder of a job below `exp_name`: its choices and the values that decide its grasps.
+
+    Quota, devices and paths are left out, so that the same sweep resumes where they change.
+    """
+    known = groups(Path(config_dir) if config_dir else None)
+    parts = set()
+    for override in parse(list(job), Path(config_dir) if config_dir else None):
+        key = override.key_or_group
+        if key in known:
+            parts.add(f"{key}={quote(str(override.value()), safe='')}")
+        elif _decides(key):
+            parts.add(f"{key}={quote(_text(_value(config, key)), safe='')}")
+    name = ",".join(sorted(parts)) or "default"
+    if len(name) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: LONGEST - 13]}~{digest}"
+
+
+def _check_sweep(override: Override, known: dict[str, list[str]]) -> None:
+    """Refuses a sweep over anything but choices and values that decide the grasps."""
+    key = override.key_or_group
+    if not override.is_sweep_override() or key in known:
+        return
+    if not _decides(key) or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        raise InputError(
+            f"{override.input_line!r}: {key} cannot be swept, only choices ({', '.join(sorted(known))}) and "
+            f"values that decide the grasps (seed_base, num_iterations, energy.w_pen, ...); a list goes in brackets"
+        )
+
+
+def _decides(key: str) -> bool:
+    """Whether a key stands in the run key or in the acceptance key."""
+    return key in NAMES or (key.split(".")[0] in SECTIONS and key not in PATHS)
+
+
+def _check_folders(folders: list[str]) -> None:
+    """Refuses two jobs with one folder."""
+    twice = [folder for folder, count in Counter(folders).items() if count > 1]
+    if twice:
+        raise InputError(f"two jobs of the sweep are the same run {twice[0]!r}: wanted each value once")
+
+
+def _check_seeds(bases: list[int], max_rounds: int) -> None:
+    """Refuses jobs whose seeds overlap without being equal: some of their rounds would be the same."""
+    ordered = sorted(set(bases))
+    for low, high in zip(ordered, ordered[1:], strict=False):
+        if high - low < max_rounds:
+            raise InputError(
+                f"seed_base={low} and seed_base={high} are less than max_rounds={max_rounds} apart, so that "
+                f"rounds of both jobs share seeds: wanted equal ones or a step of {max_rounds} or more, such as "
+                f"seed_base={low},{low + max_rounds}"
+            )
+
+
+def _value(config: Config, key: str) -> Any:
+    """Returns the value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    return value
+
+
+def _text(value: Any) -> str:
+    """Returns a value as text that is the same however it was typed: 100 for 100, 100.0 and 1e2."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
