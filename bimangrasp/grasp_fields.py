@@ -98,7 +98,7 @@ GRASP_FIELDS, CURVE_FIELDS = tuple(_GRASP), tuple(_CURVE)
 ROUND_FIELDS = tuple(_ROUND + _FINAL_ROUND)
 
 
-def sizes_of(columns: Columns, fields: Sequence[Field] = SHARD_FIELDS) -> dict[str, int]:
+def sizes_of(columns: Mapping[str, Any], fields: Sequence[Field] = SHARD_FIELDS) -> dict[str, int]:
     """Returns the length of each named axis; raises FormatError where the columns break the contract."""
     missing = [f.name for f in fields if f.name not in columns]
     extra = sorted(set(columns) - {f.name for f in fields})

@@ -47,6 +47,13 @@ def parse_shard_name(name: str) -> ShardName | None:
     return ShardName(found[1], int(found[2]), found[3]) if found else None
 
 
+class Aside(NamedTuple):
+    """A file that is being written under a temporary name."""
+
+    fd: int
+    path: Path
+
+
 class RunFolder:
     """The paths of one run and the ways to change what lies there."""
 
@@ -118,12 +125,12 @@ class RunFolder:
 
     def write(self, path: Path, data: bytes) -> None:
         """Puts a whole file in place: aside, synced, renamed, folder synced. An OSError leaves nothing."""
-        with self.replacement(path, len(data)) as fd:
-            disk.write(fd, data, 0)
+        with self.replacement(path, len(data)) as aside:
+            disk.write(aside.fd, data, 0)
 
     @contextmanager
-    def replacement(self, path: Path, length: int) -> Iterator[int]:
-        """Yields a descriptor with `length` bytes of room; the file takes its place when the block ends."""
+    def replacement(self, path: Path, length: int) -> Iterator[Aside]:
+        """Yields a file with `length` bytes of room, which takes its place when the block ends."""
         disk.make_folder(path.parent)
         aside = path.with_name(
             f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}"
@@ -132,7 +139,7 @@ class RunFolder:
         try:
             if length:
                 disk.reserve(fd, length)
-            yield fd
+            yield Aside(fd, aside)
             disk.sync(fd)
             disk.replace(aside, path)
         except BaseException:

@@ -1,0 +1,167 @@
+"""The merge is a pure function of the prefix: in one go or in many, the same bytes."""
+
+import errno
+import itertools
+
+import h5py
+import numpy as np
+import pytest
+from stub_rounds import Stub, made_columns
+
+from bimangrasp import grasp_file
+from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
+from bimangrasp.grasp_file import Ending, Header
+from scale import acceptance, disk, merge, rounds, shards
+from scale.config import FilterConfig
+from scale.merge import MergeJob, MergeRound
+from scale.run_folder import RunFolder
+
+HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(None), {}, {"contacts_per_hand": 2}, {})
+ACCEPT = acceptance.acceptance(FilterConfig("none", 1.0, 1.0, 1.0))
+PLATFORM = {"torch": "2"}
+BATCH = 8
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder(tmp_path)
+    made.prepare()
+    return made
+
+
+def seal_rounds(folder, states):
+    """Seals a round for every True and returns round -> shard."""
+    header = grasp_file.Header(**(vars(HEADER) | {"platforms": (PLATFORM,)}))
+    made = {}
+    for r in np.flatnonzero(states):
+        columns = shards.round_columns(made_columns(int(r), BATCH), int(r), int(r), BATCH)
+        made[int(r)] = shards.verify(shards.seal(folder, folder.worker_shards(0, 0), header, columns))
+    return made
+
+
+def job(made, count, quota, old=None):
+    """The merge of the first `count` rounds; `old` is the proof of the file before."""
+    accepted = {r: int(ACCEPT(made[r].columns).sum()) if r in made else 0 for r in range(count)}
+    prefix = rounds.prefix(accepted, quota)
+    table, total = [], 0
+    for r in range(prefix.rounds):
+        kept = min(accepted[r], quota - total)
+        total += kept
+        already = int(old.rounds["rounds/kept"][r]) if old and r < old.sizes["R"] else 0
+        shard = made.get(r)
+        needs = shard is not None and (kept > already or not old or r >= old.sizes["R"])
+        facts = (
+            (shard.rows, accepted[r], kept, BATCH, shard.sha256, PLATFORM)
+            if shard
+            else (0, 0, 0, 0, "", None)
+        )
+        table.append(MergeRound(r, r, *facts, shard.path if needs else None, already))
+    ending = Ending({"filter.name": "none"}, quota, total == quota, "quota" if total == quota else "partial")
+    return MergeJob(HEADER, ending, tuple(table), None, old.sizes["R"] if old else 0, ACCEPT)
+
+
+def run(folder, made, count, quota, old=None):
+    wanted = job(made, count, quota, old)
+    return merge.merge(folder, wanted._replace(old=folder.final("mug") if old else None))
+
+
+@pytest.mark.parametrize("states", [[1, 1, 1, 1, 1], [0, 1, 0, 0, 1], [0, 0, 0, 1, 1], [1, 1, 0, 0, 0]])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("quota", [9, 100])
+def test_one_merge_or_many_give_the_same_bytes(folder, states, stride, quota):
+    made = seal_rounds(folder, states)
+    whole = run(folder, made, 5, quota)
+    whole_bytes = whole.path.read_bytes()
+    whole.path.unlink()
+    old = None
+    for count in [*range(stride, 5, stride), 5]:
+        old = run(folder, made, count, quota, old).proof
+    assert whole.path.read_bytes() == whole_bytes
+
+
+@pytest.mark.parametrize("first, second", [(3, 4), (5, 17), (6, 12), (1, 30)])
+def test_a_raised_quota_gives_the_bytes_of_the_larger_one(folder, first, second):
+    made = seal_rounds(folder, [1, 1, 0, 1, 1, 1])
+    wanted = run(folder, made, 6, second).path.read_bytes()
+    old = run(folder, made, 6, first).proof
+    assert old.sizes["N"] == first
+    assert run(folder, made, 6, second, old).path.read_bytes() == wanted
+
+
+def test_rows_are_the_accepted_ones_in_round_and_row_order(folder):
+    made = seal_rounds(folder, [1, 0, 1])
+    with h5py.File(run(folder, made, 3, 100).path) as file:
+        for f in GRASP_FIELDS:
+            parts = [made[r].columns[f.name][ACCEPT(made[r].columns)] for r in (0, 2)]
+            assert np.array_equal(file[f.name][...], np.concatenate(parts)), f.name
+        assert file["rounds/state"][...].tolist() == [0, 1, 0]
+        assert np.isnan(file["curve/total"][1]).all() and (file["curve/step"][1] == -1).all()
+        assert np.array_equal(file["curve/total"][2], made[2].columns["curve/total"][0])
+        assert file["rounds/shard_sha256"][1] == b""
+
+
+def test_the_file_proves_itself(folder):
+    merged = run(folder, seal_rounds(folder, [1, 1]), 2, 10)
+    assert grasp_file.verify_final(str(merged.path)).content_sha256 == merged.proof.content_sha256
+    assert merge.file_sha256(merged.path) == merged.sha256
+
+
+def test_an_object_whose_rounds_all_failed_has_a_readable_file(folder):
+    merged = run(folder, {}, 3, 10)
+    assert merged.proof.sizes == {"N": 0, "R": 3, "J": 2, "C": 2, "P": 0}
+
+
+def test_a_full_disk_leaves_the_old_file_as_it_was(folder, monkeypatch):
+    made = seal_rounds(folder, [1, 1, 1])
+    old = run(folder, made, 1, 100)
+    before = old.path.read_bytes()
+    counter, write = itertools.count(), disk.write
+
+    def full(fd, data, offset=None):
+        if next(counter) == 7:
+            raise OSError(errno.ENOSPC, "no space left")
+        write(fd, data, offset)
+
+    monkeypatch.setattr(disk, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        run(folder, made, 3, 100, old.proof)
+    assert old.path.read_bytes() == before and folder.remove_leftovers() == []
+
+
+def test_a_changed_shard_is_not_merged(folder):
+    made = seal_rounds(folder, [1, 1])
+    other = made[1]._replace(sha256="0" * 64)
+    with pytest.raises(FormatError, match="not the shard"):
+        run(folder, made | {1: other}, 2, 100)
+    assert folder.final_files() == []
+
+
+def test_small_blocks_give_the_same_bytes(folder, monkeypatch):
+    made = seal_rounds(folder, [1, 1, 1])
+    old = run(folder, made, 2, 100).proof
+    wanted = run(folder, made, 3, 100).path.read_bytes()
+    run(folder, made, 2, 100)
+    monkeypatch.setattr(grasp_file, "BLOCK_BYTES", 64)
+    assert run(folder, made, 3, 100, old).path.read_bytes() == wanted
+
+
+def test_the_data_set_opens_every_final_file_wherever_the_folder_lies(folder, tmp_path):
+    run(folder, seal_rounds(folder, [1, 1]), 2, 5)
+    merge.write_dataset(folder)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    with h5py.File(moved / "dataset.h5") as file:
+        assert len(file["mug/row"]) == 5 and file["mug"].attrs["quota"] == 5
+        assert set(FINAL_FIELDS[0].name.split("/")[:1]) <= set(file["mug"])
+
+
+def test_filter_by_energy_and_never_a_row_that_is_not_finite():
+    columns = shards.round_columns(made_columns(1, 200), 1, 0, 200)
+    mask = acceptance.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0))(columns)
+    inside = [
+        columns[f"energy/{t}"] < limit
+        for t, limit in (("force_closure", 2), ("distance", 3), ("penetration", 1))
+    ]
+    assert np.array_equal(mask, np.logical_and.reduce(inside) & np.isfinite(columns["energy/total"]))
+    assert 0 < mask.sum() < 200
+    columns["hand/joints"][np.flatnonzero(mask)[0], 1, 1] = np.inf
+    assert acceptance.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0))(columns).sum() == mask.sum() - 1
