@@ -79,7 +79,7 @@ def _check_sweep(override: Override, known: dict[str, list[str]]) -> None:
     if not _decides(key) or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         raise InputError(
             f"{override.input_line!r}: {key} cannot be swept, only choices ({', '.join(sorted(known))}) and "
-            f"values that decide the grasps (seed_base, num_iterations, energy.w_pen, ...); a list goes in brackets"
+            f"values that decide the grasps (seed_base, energy.w_pen, ...); a list goes in brackets"
         )
 
 
@@ -102,8 +102,8 @@ def _check_seeds(bases: list[int], max_rounds: int) -> None:
         if high - low < max_rounds:
             raise InputError(
                 f"seed_base={low} and seed_base={high} are less than max_rounds={max_rounds} apart, so that "
-                f"rounds of both jobs share seeds: wanted equal ones or a step of {max_rounds} or more, such as "
-                f"seed_base={low},{low + max_rounds}"
+                f"rounds of both jobs share seeds: wanted equal ones or a step of {max_rounds} or more, such "
+                f"as seed_base={low},{low + max_rounds}"
             )
 
 

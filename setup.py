@@ -1,0 +1,37 @@
+"""Packages, dependencies and the console script."""
+
+from setuptools import find_packages, setup
+
+DEPENDENCIES = [
+    "torch>=2.3",  # the first that runs with numpy 2
+    "numpy>=1.26",  # the first with wheels for Python 3.12
+    "scipy>=1.11.4",  # the same
+    "h5py>=3.11",  # the first that runs with numpy 2
+    "hydra-core>=1.3.2,<1.4",  # main.py asks the override parser and the sweeper of 1.3 what a sweep will run
+    "omegaconf>=2.3",  # the first with unions in a schema
+    "mujoco>=3.2",  # the first with MjSpec, which reads hands
+    "trimesh>=4.4",  # the first that runs with numpy 2
+    "rich>=13.0",  # the panel of a run
+    "jaxtyping>=0.2.34",  # shapes in signatures
+]
+
+setup(
+    name="bimangrasp",
+    version="0.1.0",
+    description="Exact quotas of bimanual dexterous grasps from object meshes",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["bimangrasp", "bimangrasp.*", "scale", "scale.*", "conf"]),
+    py_modules=["main"],
+    package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"]},
+    install_requires=DEPENDENCIES,
+    extras_require={
+        "dev": [
+            "pytest>=8.0",
+            "ruff>=0.6",  # the first whose formatter and rules agree with pyproject.toml
+            "beartype>=0.18",  # checks the shapes while the tests run
+            "hypothesis>=6.100",
+        ],
+    },
+    entry_points={"console_scripts": ["bimangrasp=main:main"]},
+)
