@@ -1,0 +1,1 @@
+"""Bimanual dexterous grasps by energy minimisation: hands, objects, energies and the sampler."""

@@ -36,9 +36,7 @@ class Grasps:
         return torch.cat((self.translation, self.rotation, self.joints), dim=-1)
 
     @classmethod
-    def from_pose(
-        cls, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]
-    ) -> Grasps:
+    def from_pose(cls, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]) -> Grasps:
         """Returns the grasps whose `pose` is the given one (views, no copy)."""
         return cls(pose[..., :3], pose[..., 3:9], pose[..., 9:], candidate)
 

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+from scipy.spatial import ConvexHull
+from torch import Tensor
+
+from bimangrasp.errors import InputError
+from bimangrasp.farthest_points import farthest_points, key_generator
+from bimangrasp.signed_distance import mesh_distance
+from bimangrasp.spatial_order import spatial_order
+from bimangrasp.triangle_mesh import TriangleMesh, winding_number
+
+SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
+"""Range of an object's diameter, m, in which two Shadow hands (0.2 m long) can make sense of it."""
+
+WINDING_TEST_POINTS = 500
+MOST_UNDECIDED = 0.02
+"""Share of points in the bounding box whose winding number may lie between 1/4 and 3/4 before a mesh with holes is
+refused: there the mesh does not say whether they are inside."""
 
 
 @dataclass
@@ -18,3 +42,200 @@ class ObjectConfig:
     scales: list[float]
     surface_points: int
     surface_samples_per_point: int
+
+
+class Mesh(NamedTuple):
+    """A checked triangle mesh, unit scale.
+
+    Attributes:
+        vertices: (V, 3) m, as in the file.
+        faces: (F, 3) in the order of the file, outward.
+        sign: "normal" or "winding": how the side of a point is told (`TriangleMesh`).
+        sha256: of the file.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    sign: str
+    sha256: str
+
+
+class MeshReport(NamedTuple):
+    """What the door needs to know of a mesh file.
+
+    Attributes:
+        sha256: of the file.
+        vertices, faces: counts.
+        sign: see `Mesh`.
+        low, high: corners of the bounding box, unit scale, m.
+        diameter: length of the bounding box's diagonal, unit scale, m.
+    """
+
+    sha256: str
+    vertices: int
+    faces: int
+    sign: str
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    diameter: float
+
+
+def check_mesh(path: str) -> MeshReport:
+    """Returns what a mesh file holds.
+
+    Raises:
+        InputError: it cannot be read, is empty or degenerate, holds NaN, or its inside cannot be told.
+    """
+    mesh = read_mesh(path)
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    return MeshReport(
+        mesh.sha256,
+        len(mesh.vertices),
+        len(mesh.faces),
+        mesh.sign,
+        tuple(low.tolist()),
+        tuple(high.tolist()),
+        float(np.linalg.norm(high - low)),
+    )
+
+
+def check_size(report: MeshReport, scales: list[float], code: str) -> None:
+    """Refuses an object that two hands cannot hold at these scales, or whose origin lies far from it.
+
+    Raises:
+        InputError: naming the object, its size and what to do.
+    """
+    sizes = [report.diameter * scale for scale in (min(scales), max(scales))]
+    if not SMALLEST_SIZE <= sizes[0] <= sizes[1] <= LARGEST_SIZE:
+        raise InputError(
+            f"object {code!r} is {sizes[0]:.4g} to {sizes[1]:.4g} m across (mesh {report.diameter:.4g} m, "
+            f"object.scales={scales}); two hands hold {SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in "
+            "millimetres? Rescale the mesh or set object.scales"
+        )
+    low, high = np.array(report.low), np.array(report.high)
+    margin = (high - low).max() / 2
+    if (low > margin).any() or (high < -margin).any():
+        raise InputError(
+            f"object {code!r} lies at {low.round(4).tolist()} to {high.round(4).tolist()}, far from its origin, about "
+            "which hands are placed; move it there, e.g. with trimesh: mesh.apply_translation(-mesh.bounds.mean(0))"
+        )
+
+
+def read_mesh(path: str) -> Mesh:
+    """Returns the checked mesh of a file, in any format that trimesh reads.
+
+    A closed mesh that is inside out is turned; one with holes is taken with the winding number as its sign where
+    that decides nearly everywhere.
+
+    Raises:
+        InputError: see `check_mesh`.
+    """
+    vertices, faces = _load(path)
+    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if not np.isfinite(vertices).all():
+        row = int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])
+        raise InputError(f"mesh {path}: vertex {row} is {vertices[row].tolist()}; all must be finite numbers")
+    corners = vertices[faces]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    extent = np.ptp(vertices[np.unique(faces)], axis=0)
+    if areas.sum() <= 1e-10 * extent.max() ** 2 or extent.min() <= 1e-6 * extent.max():
+        raise InputError(
+            f"mesh {path} is degenerate: {len(faces)} faces span {extent.tolist()} m; a solid body is wanted"
+        )
+    if not _is_closed(vertices, faces):
+        _check_winding(path, corners)
+        return Mesh(vertices, faces, "winding", sha256)
+    volume = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
+    return Mesh(vertices, faces if volume > 0 else faces[:, ::-1].copy(), "normal", sha256)
+
+
+class ObjectModel:
+    """One mesh, constant. It stays at the origin; grasp b sees it multiplied by `object_scale[b]`.
+
+    Attributes:
+        mesh: the unit mesh.
+        surface_points: (N, 3) points spread over the unit mesh, m.
+        hull: (V, 3) vertices of the unit mesh's convex hull, m, float64 on the CPU.
+        sha256: of the mesh file.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        config: ObjectConfig,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        """Takes a mesh to a device and spreads its surface points.
+
+        The points are drawn on the CPU from a generator keyed by the mesh and their count, so that every round and
+        every device sees the same ones.
+        """
+        self.sha256 = mesh.sha256
+        self.mesh = TriangleMesh(mesh.vertices, mesh.faces, device, dtype, mesh.sign)
+        self.hull = mesh.vertices[ConvexHull(mesh.vertices).vertices]
+        generator = key_generator(mesh.sha256, config.surface_points)
+        points = farthest_points(
+            mesh.vertices[mesh.faces], config.surface_points, config.surface_samples_per_point, generator
+        )
+        self.surface_points = torch.as_tensor(points[spatial_order(points)], dtype=dtype, device=device)
+
+    @classmethod
+    def load(cls, path: str, config: ObjectConfig, device: torch.device | str = "cpu") -> ObjectModel:
+        """Returns the object of a mesh file; see `read_mesh` for what is refused."""
+        return cls(read_mesh(path), config, device)
+
+    def scaled_surface_points(self, object_scale: Float[Tensor, " batch"]) -> Float[Tensor, "batch point 3"]:
+        """Returns the surface points of each sample's object, m."""
+        return object_scale[:, None, None] * self.surface_points
+
+    def signed_distance(
+        self, points: Float[Tensor, "batch point 3"], object_scale: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch point"], Float[Tensor, "batch point 3"]]:
+        """Returns signed distance, m, negative inside, and the outward unit normal at each point.
+
+        The distance is scale * sign * sqrt(d^2 + 1e-8) with d the exact distance on the unit mesh. Sign, nearest
+        point and normal are constant in the gradient; at the surface the normal is ill-conditioned.
+        """
+        unit = (points / object_scale[:, None, None]).view(-1, 3)
+        distance, normal = mesh_distance(self.mesh, unit)
+        return distance.view(points.shape[:2]) * object_scale[:, None], normal.view(points.shape)
+
+
+def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns vertices (V, 3) and faces (F, 3) of a file, in its order."""
+    if not Path(path).is_file():
+        raise InputError(f"mesh {path} is not there")
+    try:
+        loaded = trimesh.load_scene(path, process=False).to_mesh()
+    except Exception as error:
+        raise InputError(f"mesh {path} cannot be read: {error}; trimesh reads obj, stl, ply, glb and off") from error
+    if not len(loaded.faces):
+        raise InputError(f"mesh {path} has {len(loaded.vertices)} vertices and no face; a triangle mesh is wanted")
+    return np.asarray(loaded.vertices, dtype=np.float64), np.asarray(loaded.faces, dtype=np.int64)
+
+
+def _is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:
+    """Returns whether every edge is walked equally often in both directions, vertices at one place taken as one."""
+    _, same = np.unique(vertices, axis=0, return_inverse=True)
+    merged = same.reshape(-1)[faces]
+    edges = np.concatenate([merged[:, [k, (k + 1) % 3]] for k in range(3)])
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    low, high = edges.min(axis=1), edges.max(axis=1)
+    direction = np.where(edges[:, 0] == low, 1, -1)
+    _, edge = np.unique(low * len(vertices) + high, return_inverse=True)
+    return not np.bincount(edge, weights=direction).any()
+
+
+def _check_winding(path: str, corners: np.ndarray) -> None:
+    """Refuses an open mesh that does not say for nearly all points around it whether they are inside."""
+    low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
+    draws = torch.rand((WINDING_TEST_POINTS, 3), generator=key_generator("winding"), dtype=torch.float64)
+    points = torch.as_tensor(low) + draws * torch.as_tensor(high - low)
+    number = winding_number(points, torch.as_tensor(corners))
+    undecided = float(((number.abs() > 0.25) & (number.abs() < 0.75)).double().mean())
+    if undecided > MOST_UNDECIDED or float((number.abs() >= 0.75).double().mean()) == 0:
+        raise InputError(
+            f"mesh {path} is not closed, and for {undecided:.0%} of the points around it the faces do not tell inside "
+            "from outside; close it (trimesh.repair.fill_holes) or decompose it into convex pieces (coacd)"
+        )

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from bimangrasp.energies import EnergyConfig
-from bimangrasp.initialization import InitializationConfig
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bimangrasp import mala
+from bimangrasp.energies import Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.errors import InputError
+from bimangrasp.grasp import Grasps
+from bimangrasp.hand_model import HandModel
+from bimangrasp.initialization import InitializationConfig, first_grasps
 from bimangrasp.mala import OptimizerConfig
-from bimangrasp.object_model import ObjectConfig
+from bimangrasp.object_model import ObjectConfig, ObjectModel
+from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
+
+ALGORITHM_VERSION = 1
+"""Raised by hand with every change that moves results; a recorded tiny round guards it."""
+
+KERNELS = {"plain": "plain-1"}
+"""The kernel paths by name, with their version."""
 
 
 @dataclass
@@ -18,7 +35,7 @@ class SynthesisConfig:
         round_batch_size: grasps of a round.
         num_iterations: steps of the sampler.
         contacts_per_hand: contact candidates that each hand uses at a time.
-        tile: how many grasps are evaluated at once; 0 is the whole batch. Bounds memory, not the result's law.
+        tile: how many grasps are evaluated at once; 0 is the whole batch. Bounds memory, not the random numbers.
         curve_stride: steps between two points of the recorded energy curve; 0 records none.
         kernels: the kernel path, "auto" or a name.
         energy, optimizer, initialization, object: see there.
@@ -34,3 +51,206 @@ class SynthesisConfig:
     optimizer: OptimizerConfig
     initialization: InitializationConfig
     object: ObjectConfig
+
+
+class Curve(NamedTuple):
+    """How the batch's energies fell.
+
+    Attributes:
+        step: steps made at each recorded point.
+        acceptance: share of proposals accepted since the point before; NaN at the start.
+        quartiles: lower quartile, median and upper quartile of each term of `Energies`, in its order.
+    """
+
+    step: Int[Tensor, " point"]
+    acceptance: Float[Tensor, " point"]
+    quartiles: Float[Tensor, "point term 3"]
+
+
+class Synthesis(NamedTuple):
+    """The result of a round, B grasps.
+
+    Attributes:
+        grasps: the result; rotations of unit length. A failed grasp has NaN energies.
+        initial: where they started.
+        object_scale: the size of each grasp's object.
+        contact_point: the chosen contacts on the hands, object's frame, m.
+        contact_normal: the object's outward unit normals there.
+        energies: all terms.
+        curve: how they fell.
+        tile_used: how many grasps were evaluated at once.
+    """
+
+    grasps: Grasps
+    initial: Grasps
+    object_scale: Float[Tensor, " batch"]
+    contact_point: Float[Tensor, "batch hand contact 3"]
+    contact_normal: Float[Tensor, "batch hand contact 3"]
+    energies: Energies
+    curve: Curve
+    tile_used: int
+
+
+def synthesize(
+    hands: HandModel,
+    obj: ObjectModel,
+    config: SynthesisConfig,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+) -> Synthesis:
+    """Returns a batch of grasps: initialisation and `num_iterations` steps of the sampler.
+
+    The batch is coupled (spread of the starting places, mean of squared gradients), so its size is part of what
+    decides each grasp. Equal arguments on one platform give equal bits.
+
+    Args:
+        hands: both hands, on the device that computes.
+        obj: the object, on the same device.
+        config: everything else that decides the result.
+        seed: of all random numbers, below 2^32.
+        on_step: called after each step with the number of steps made.
+    """
+    generator = torch.Generator(hands.device).manual_seed(seed)
+    choices = torch.tensor(config.object.scales, device=hands.device, dtype=hands.dtype)
+    drawn = torch.randint(len(choices), (config.round_batch_size,), generator=generator, device=hands.device)
+    object_scale = choices[drawn]
+    initial = first_grasps(hands, obj, object_scale, config.contacts_per_hand, config.initialization, generator)
+    tile = config.tile or config.round_batch_size
+    energy = grasp_energy(hands, obj, object_scale, config.energy, tile)
+    record = _Recorder(hands, obj, object_scale, config)
+    length = mala.schedule_length(config.optimizer, config.num_iterations)
+    state = mala.init(initial.pose, initial.candidate, energy, config.optimizer)
+    record(state, None)
+    for _ in range(config.num_iterations):
+        state, accepted = mala.step(state, energy, hands.candidate_count, config.optimizer, length, generator)
+        record(state, accepted)
+        if on_step:
+            on_step(state.step)
+    point = state.best if config.optimizer.keep == "best" else state.point
+    return _finish(hands, obj, object_scale, initial, point, config, record.curve(), tile)
+
+
+def grasp_energy(
+    hands: HandModel, obj: ObjectModel, object_scale: Float[Tensor, " batch"], config: EnergyConfig, tile: int
+) -> mala.Energy:
+    """Returns the weighted total of a batch of poses, with its gradient, `tile` grasps at a time."""
+
+    def energy(pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]) -> mala.Evaluation:
+        parts = [
+            _tile_energy(hands, obj, object_scale[rows], pose[rows], candidate[rows], config)
+            for rows in (slice(start, start + tile) for start in range(0, len(pose), tile))
+        ]
+        return mala.Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    return energy
+
+
+def _tile_energy(
+    hands: HandModel,
+    obj: ObjectModel,
+    object_scale: Tensor,
+    pose: Tensor,
+    candidate: Tensor,
+    config: EnergyConfig,
+) -> mala.Evaluation:
+    pose = pose.detach().requires_grad_()
+    total = energies(hands, obj, object_scale, Grasps.from_pose(pose, candidate), config).total
+    (gradient,) = torch.autograd.grad(total.sum(), pose)
+    return mala.Evaluation(total.detach(), gradient)
+
+
+def resolve_kernels(name: str) -> str:
+    """Returns name and version of the kernel path that `kernels=name` means here.
+
+    Raises:
+        InputError: there is no such path.
+    """
+    if name != "auto" and name not in KERNELS:
+        raise InputError(f"kernels={name!r} is unknown; choose auto, {', '.join(KERNELS)}")
+    return KERNELS["plain" if name == "auto" else name]
+
+
+def set_determinism(threads: int) -> None:
+    """Makes this process repeat its bits: deterministic algorithms, no TF32, a fixed number of threads."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+class _Recorder:
+    """Collects the curve every `curve_stride` steps and at the end."""
+
+    def __init__(
+        self,
+        hands: HandModel,
+        obj: ObjectModel,
+        object_scale: Float[Tensor, " batch"],
+        config: SynthesisConfig,
+    ):
+        self._terms = lambda grasps: _terms(hands, obj, object_scale, grasps, config)
+        self._stride, self._last = config.curve_stride, config.num_iterations
+        self._steps: list[int] = []
+        self._acceptance: list[Tensor] = []
+        self._quartiles: list[Tensor] = []
+        self._accepted: list[Tensor] = []
+
+    def __call__(self, state: mala.State, accepted: Tensor | None) -> None:
+        if not self._stride:
+            return
+        if accepted is not None:
+            self._accepted.append(accepted.float().mean())
+        if state.step % self._stride == 0 or state.step == self._last:
+            terms = torch.stack(self._terms(Grasps.from_pose(state.point.position, state.point.choice)))
+            quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
+            self._steps.append(state.step)
+            self._quartiles.append(torch.nanquantile(terms, quarters, dim=1).T)
+            nothing = torch.full((1,), torch.nan, device=terms.device)
+            self._acceptance.append(torch.stack(self._accepted or list(nothing)).mean())
+            self._accepted = []
+
+    def curve(self) -> Curve:
+        """Returns what was collected."""
+        if not self._steps:
+            return Curve(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, len(Energies._fields), 3))
+        return Curve(torch.tensor(self._steps), torch.stack(self._acceptance), torch.stack(self._quartiles))
+
+
+def _terms(
+    hands: HandModel, obj: ObjectModel, object_scale: Tensor, grasps: Grasps, config: SynthesisConfig
+) -> Energies:
+    """Returns all terms without gradient, tile by tile."""
+    tile = config.tile or len(object_scale)
+    with torch.no_grad():
+        parts = [
+            energies(hands, obj, object_scale[rows], grasps.select(rows), config.energy)
+            for rows in (slice(start, start + tile) for start in range(0, len(object_scale), tile))
+        ]
+    return Energies(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _finish(
+    hands: HandModel,
+    obj: ObjectModel,
+    object_scale: Tensor,
+    initial: Grasps,
+    point: mala.Point,
+    config: SynthesisConfig,
+    curve: Curve,
+    tile: int,
+) -> Synthesis:
+    """Returns the result with rotations of unit length, and its energies as they are for what is stored."""
+    grasps = _orthonormal(Grasps.from_pose(point.position, point.choice))
+    failed = point.energy.isnan()
+    terms = Energies(
+        *(term.masked_fill(failed, torch.nan) for term in _terms(hands, obj, object_scale, grasps, config))
+    )
+    with torch.no_grad():
+        contacts = contacts_of(hands, obj, object_scale, hands.link_frames(grasps), grasps)
+    return Synthesis(grasps, _orthonormal(initial), object_scale, contacts.point, contacts.normal, terms, curve, tile)
+
+
+def _orthonormal(grasps: Grasps) -> Grasps:
+    rotation = matrix_to_rot6d(rot6d_to_matrix(grasps.rotation))
+    return Grasps(grasps.translation, rotation, grasps.joints, grasps.candidate)

@@ -1,0 +1,52 @@
+"""Points spread evenly over a triangle surface: area-uniform samples, of them the farthest from each other."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def key_generator(*key: object) -> torch.Generator:
+    """Returns a CPU generator whose seed is a hash of `key`: equal keys draw equal numbers everywhere."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:4], "big"))
+
+
+def uniform_points(corners: np.ndarray, draws: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
+    """Returns area-uniform points on triangles, in float64.
+
+    Args:
+        corners: (F, 3, 3) m, entry [f, k] is corner k of triangle f.
+        draws: uniform in [0, 1): the first chooses the triangle, the others the place on it.
+    """
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    u = draws.double().cpu()
+    edges = torch.as_tensor(areas.cumsum() / areas.sum())
+    face = torch.searchsorted(edges, u[:, 0].contiguous(), right=True).clamp_max(len(corners) - 1)
+    a, b, c = torch.tensor(corners)[face].unbind(1)
+    root = u[:, 1:2].sqrt()
+    return a + root * (1 - u[:, 2:3]) * (b - a) + root * u[:, 2:3] * (c - a)
+
+
+def farthest_of(points: Float[Tensor, "point 3"], count: int) -> Float[Tensor, "chosen 3"]:
+    """Returns `count` of the points, each the farthest from all chosen before it, starting with the first."""
+    columns = points.float().T.contiguous()
+    chosen = torch.zeros(count, dtype=torch.int64)
+    nearest = torch.full((len(points),), torch.inf)
+    for k in range(1, count):
+        x, y, z = (column - column[chosen[k - 1]] for column in columns)
+        torch.minimum(nearest, x.square_().addcmul_(y, y).addcmul_(z, z), out=nearest)
+        chosen[k] = nearest.argmax()
+    return points[chosen]
+
+
+def farthest_points(corners: np.ndarray, count: int, samples_per_point: int, generator: torch.Generator) -> np.ndarray:
+    """Returns (count, 3) points spread over triangles: the farthest of `count * samples_per_point` uniform ones."""
+    draws = torch.rand((count * samples_per_point, 3), generator=generator, dtype=torch.float64)
+    if count == 0:
+        return np.zeros((0, 3))
+    return farthest_of(uniform_points(corners, draws), count).numpy()

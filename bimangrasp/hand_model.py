@@ -1,0 +1,222 @@
+"""HandModel: the constants of both hands as tensors; pose -> link frames, contact points, penetration keypoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bimangrasp.errors import InputError
+from bimangrasp.farthest_points import farthest_points, key_generator
+from bimangrasp.grasp import Grasps
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.rotation import cross_matrix, rot6d_to_matrix
+from bimangrasp.signed_distance import HandShapes, LinkFrames
+from bimangrasp.spatial_order import spatial_order
+
+SURFACE_SAMPLES_PER_POINT = 100
+"""Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""
+
+ROUND_SECTIONS = 64
+"""Corners of the circles by which surfaces of capsules and cylinders are sampled: off by 0.1 % of the radius."""
+
+
+class HandModel:
+    """Both hands, constant. Every table has a hand axis, 0 = left, 1 = right; the hands have one tree.
+
+    Attributes:
+        names: link names.
+        joint_names: joint names, in the order of the joint axis.
+        joint_lower, joint_upper, joint_mean: (hand, joint) rad.
+        candidate_link, candidate_position: contact candidates in link coordinates.
+        keypoint_link, keypoint_position: penetration keypoints in link coordinates.
+        palm_normal, finger_direction: (hand, 3) unit vectors in the hand's frame.
+        shapes: the collision shapes.
+        surface: (hand, point, 4 link) the weights with which the link frames make points on the collision shapes.
+        sha256: hash of both descriptions.
+    """
+
+    def __init__(
+        self,
+        left: HandDescription,
+        right: HandDescription,
+        surface_points: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        """Takes two hands to a device.
+
+        Args:
+            left: the left hand.
+            right: a hand with the same links, joints and kinds of shapes.
+            surface_points: how many points stand for each hand's surface in the inter-hand term.
+            device: where the tables live.
+            dtype: of the tables.
+
+        Raises:
+            InputError: the hands have different trees.
+        """
+        _check_alike(left, right)
+        hands = (left, right)
+
+        def table(name: str) -> Tensor:
+            column = np.stack([getattr(hand, name) for hand in hands])
+            return torch.as_tensor(column, dtype=dtype, device=device)
+
+        def index(name: str) -> Tensor:
+            return torch.as_tensor(np.stack([getattr(hand, name) for hand in hands]), device=device)
+
+        self.descriptions = hands
+        self.device, self.dtype = torch.device(device), dtype
+        self.names, self.joint_names = left.link_names, left.joint_names
+        self.joint_lower, self.joint_upper = table("joint_lower"), table("joint_upper")
+        self.joint_mean = table("joint_mean")
+        self.candidate_link, self.candidate_position = index("candidate_link"), table("candidate_position")
+        self.keypoint_link, self.keypoint_position = index("keypoint_link"), table("keypoint_position")
+        self.palm_normal, self.finger_direction = table("palm_normal"), table("finger_direction")
+        self.shapes = HandShapes.from_descriptions(hands, device, dtype)
+        self.surface = torch.stack([self._surface_weights(hand, surface_points) for hand in hands])
+        self._plan_tree(left, table("T_parent_link"), table("joint_axis"))
+
+    @property
+    def joint_count(self) -> int:
+        """Number of joints of one hand."""
+        return len(self.joint_names)
+
+    @property
+    def candidate_count(self) -> int:
+        """Number of contact candidates of one hand."""
+        return self.candidate_link.shape[1]
+
+    @property
+    def sha256(self) -> tuple[str, str]:
+        """Hashes of the left and the right description."""
+        return self.descriptions[0].sha256, self.descriptions[1].sha256
+
+    def _plan_tree(self, hand: HandDescription, fixed: Tensor, axis: Tensor) -> None:
+        """Sorts links by their depth, so that the frames of one depth are one batched product."""
+        depth = np.zeros(len(hand.parent), dtype=np.int64)
+        for link, parent in enumerate(hand.parent[1:], start=1):
+            depth[link] = depth[parent] + 1
+        joint = np.full(len(depth), len(hand.joint_link))
+        joint[hand.joint_link] = np.arange(len(hand.joint_link))
+        order = np.argsort(depth, kind="stable")
+        place = np.argsort(order)
+
+        def on_device(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, device=self.device)
+
+        first = np.searchsorted(depth[order], np.arange(int(depth.max()) + 1))
+        self._levels = [
+            (on_device(place[hand.parent[links]] - first[d]), on_device(links))
+            for d, links in enumerate(np.flatnonzero(depth == d + 1) for d in range(int(depth.max())))
+        ]
+        self._place, self._joint_of_link = on_device(place), on_device(joint)
+        self._fixed_rotation, self._fixed_translation = fixed[..., :3, :3], fixed[..., :3, 3]
+        turn = cross_matrix(torch.nn.functional.pad(axis, (0, 0, 0, 1)))
+        self._turn, self._turn_squared = turn, turn @ turn
+
+    def link_frames(self, grasps: Grasps) -> LinkFrames:
+        """Returns the poses of all links in the object's frame, entry [b, h, l] of link l of hand h of sample b."""
+        return self.frames_from_root(rot6d_to_matrix(grasps.rotation), grasps.translation, grasps.joints)
+
+    def frames_from_root(
+        self,
+        rotation: Float[Tensor, "batch hand 3 3"],
+        translation: Float[Tensor, "batch hand 3"],
+        joints: Float[Tensor, "batch hand joint"],
+    ) -> LinkFrames:
+        """Returns the poses of all links in the frame in which the root's pose is given, m."""
+        angle = torch.nn.functional.pad(joints, (0, 1))[..., None, None]
+        eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
+        turned = eye + angle.sin() * self._turn + (1 - angle.cos()) * self._turn_squared
+        local = self._fixed_rotation @ turned[:, :, self._joint_of_link]
+        rotations, translations = [rotation[:, :, None]], [translation[:, :, None]]
+        for parent, links in self._levels:
+            above = rotations[-1][:, :, parent]
+            offset = (above @ self._fixed_translation[:, links, :, None]).squeeze(-1)
+            translations.append(translations[-1][:, :, parent] + offset)
+            rotations.append(above @ local[:, :, links])
+        return LinkFrames(
+            torch.cat(rotations, dim=2)[:, :, self._place], torch.cat(translations, dim=2)[:, :, self._place]
+        )
+
+    def contact_points(
+        self, frames: LinkFrames, candidate: Int[Tensor, "batch hand contact"]
+    ) -> Float[Tensor, "batch hand contact 3"]:
+        """Returns the chosen contact candidates in the object's frame, m."""
+        hand = torch.arange(2, device=self.device)[:, None]
+        return self._carry(frames, self.candidate_link[hand, candidate], self.candidate_position[hand, candidate])
+
+    def keypoints(self, frames: LinkFrames) -> Float[Tensor, "batch hand keypoint 3"]:
+        """Returns the penetration keypoints in the object's frame, m."""
+        return self._carry(frames, self.keypoint_link, self.keypoint_position)
+
+    def surface_points(self, frames: LinkFrames, side: int) -> Float[Tensor, "batch point 3"]:
+        """Returns the points on one hand's collision shapes in the object's frame, m: one matrix product."""
+        frame = torch.cat((frames.rotation[:, side].mT, frames.translation[:, side, :, None]), dim=-2)
+        return self.surface[side] @ frame.flatten(1, 2)
+
+    def _surface_weights(self, hand: HandDescription, count: int) -> Float[Tensor, "point weight"]:
+        """Returns for each surface point its link coordinates and a 1 at its link's place, zeros elsewhere."""
+        link, position = surface_of(hand, count)
+        weights = np.zeros((count, len(hand.link_names), 4))
+        weights[np.arange(count), link] = np.concatenate((position, np.ones((count, 1))), axis=1)
+        return torch.as_tensor(weights.reshape(count, -1), dtype=self.dtype, device=self.device)
+
+    def _carry(self, frames: LinkFrames, link: Tensor, position: Tensor) -> Float[Tensor, "batch hand point 3"]:
+        """Returns points given in link coordinates in the object's frame; tables may lack the batch axis."""
+        batch = torch.arange(len(frames.translation), device=self.device)[:, None, None]
+        hand = torch.arange(2, device=self.device)[:, None]
+        rotation, translation = frames.rotation[batch, hand, link], frames.translation[batch, hand, link]
+        return translation + (rotation @ position[..., None]).squeeze(-1)
+
+
+def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns link (N,) and position (N, 3) of `count` points spread over the hand's collision shapes.
+
+    Each link gets its share of the area, rounded down, the rest goes to the root (or the first link with a shape).
+    Drawn on the CPU from a generator keyed by the hand and the count, so that every round and device sees the same.
+    """
+    links = sorted({shape.link for shape in hand.primitives})
+    surfaces = [trimesh.util.concatenate([_as_mesh(s) for s in hand.primitives if s.link == link]) for link in links]
+    areas = np.array([surface.area for surface in surfaces])
+    counts = np.floor(count * areas / areas.sum()).astype(np.int64)
+    counts[0] += count - counts.sum()
+    generator = key_generator(hand.sha256, count)
+    chosen = [
+        farthest_points(surface.triangles, n, SURFACE_SAMPLES_PER_POINT, generator)
+        for surface, n in zip(surfaces, counts, strict=True)
+    ]
+    return np.repeat(links, counts), np.concatenate([points[spatial_order(points)] for points in chosen])
+
+
+def _as_mesh(shape: Primitive) -> trimesh.Trimesh:
+    """Returns the shape's surface as triangles in link coordinates."""
+    radius, half_length = float(shape.size[0]), float(shape.size[1])
+    match shape.shape:
+        case "capsule":
+            count = [ROUND_SECTIONS // 2, ROUND_SECTIONS]
+            mesh = trimesh.creation.capsule(height=2 * half_length, radius=radius, count=count)
+        case "cylinder":
+            mesh = trimesh.creation.cylinder(radius, 2 * half_length, sections=ROUND_SECTIONS)
+        case "box":
+            mesh = trimesh.creation.box(2 * shape.size)
+        case _:
+            mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+    return mesh.apply_transform(shape.T_link_shape)
+
+
+def _check_alike(left: HandDescription, right: HandDescription) -> None:
+    """Refuses two hands that do not share one tree."""
+    for name in ("link_names", "joint_names"):
+        if getattr(left, name) != getattr(right, name):
+            raise InputError(
+                f"the left hand's {name} are {getattr(left, name)}, the right hand's {getattr(right, name)}; "
+                "both hands must have the same, in the same order: use the mirror of one hand for the other"
+            )
+    kinds = [[(shape.link, shape.shape) for shape in hand.primitives] for hand in (left, right)]
+    if kinds[0] != kinds[1]:
+        raise InputError("the hands' collision shapes differ in kind or link; use the mirror of one hand")

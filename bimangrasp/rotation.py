@@ -1,0 +1,58 @@
+"""Rotations: 6D vectors to matrices and back, turns about an axis."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SMALLEST_NORM = 1e-8
+"""Norms below this are taken as this, so that a zero vector gives zeros and not NaN (released code)."""
+
+
+def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
+    """Returns the rotation matrix of two vectors (a, b), orthonormalised symmetrically.
+
+    The first two columns span the plane of a and b and deviate equally from them (Zhou et al. 2019 give the 6D
+    form; the symmetric variant is BimanGrasp's). Proper for every pair of vectors that are not parallel.
+
+    Args:
+        rot6d: a and b behind each other; their lengths do not matter.
+    """
+    x, y = _normalise(rot6d[..., :3]), _normalise(rot6d[..., 3:])
+    middle, across = _normalise(x + y), _normalise(x - y)
+    first, second = _normalise(middle + across), _normalise(middle - across)
+    third = _normalise(torch.linalg.cross(first, second, dim=-1))
+    return torch.stack((first, second, third), dim=-1)
+
+
+def matrix_to_rot6d(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
+    """Returns the first two columns behind each other; `rot6d_to_matrix` takes them back to the matrix."""
+    return torch.cat((matrix[..., 0], matrix[..., 1]), dim=-1)
+
+
+def turn_x(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
+    """Returns the rotation by `angle` (rad) about the x axis."""
+    one, zero, c, s = torch.ones_like(angle), torch.zeros_like(angle), angle.cos(), angle.sin()
+    return _rows((one, zero, zero), (zero, c, -s), (zero, s, c))
+
+
+def turn_z(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
+    """Returns the rotation by `angle` (rad) about the z axis."""
+    one, zero, c, s = torch.ones_like(angle), torch.zeros_like(angle), angle.cos(), angle.sin()
+    return _rows((c, -s, zero), (s, c, zero), (zero, zero, one))
+
+
+def cross_matrix(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Returns the matrix K with K x = vector x x."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return _rows((zero, -z, y), (z, zero, -x), (-y, x, zero))
+
+
+def _rows(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def _normalise(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)

@@ -1,0 +1,255 @@
+"""Points to the collision shapes of both hands: signed distance, and how deep a hand holds points inside itself.
+
+The fast path (`penetration_depth`) and the plain reference (`penetration_depth_reference`) have one signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.spatial_order import RUN
+from bimangrasp.triangle_mesh import TriangleMesh
+
+SQUARED_DISTANCE_FLOOR = 1e-8
+"""Added under the root of a mesh distance, m^2, so that its gradient exists on the surface (released code)."""
+
+BOUND_SLACK = 1e-5
+"""Bounding boxes grow by this, m, so that float32 rounding culls no point that is inside a shape."""
+
+
+class LinkFrames(NamedTuple):
+    """Poses of all links of both hands in the object's frame: x_object = rotation x_link + translation."""
+
+    rotation: Float[Tensor, "batch hand link 3 3"]
+    translation: Float[Tensor, "batch hand link 3"]
+
+    def hand(self, side: int) -> LinkFrames:
+        """Returns the frames of one hand, with a hand axis of length one."""
+        return LinkFrames(self.rotation[:, side : side + 1], self.translation[:, side : side + 1])
+
+
+@dataclass(frozen=True)
+class HandShapes:
+    """The collision shapes of one or both hands. S shapes a hand, alike in kind from hand to hand.
+
+    Capsules, spheres and boxes are one formula, a box with rounded corners: half extents `extent`, rounding
+    `radius`. A cylinder is that formula in the half plane (distance from the axis, 0, height).
+
+    Attributes:
+        link: the link that carries a shape.
+        rotation, translation: pose of the shape in its link, m.
+        extent, radius: see above, m.
+        is_cylinder: which shapes are cylinders.
+        bound_centre, bound_extent: a box around the shape, along the shape's axes, m.
+        meshes: (hand, shape) -> its triangles, in the shape's frame.
+    """
+
+    link: Int[Tensor, " shape"]
+    rotation: Float[Tensor, "hand shape 3 3"]
+    translation: Float[Tensor, "hand shape 3"]
+    extent: Float[Tensor, "hand shape 3"]
+    radius: Float[Tensor, "hand shape"]
+    is_cylinder: Bool[Tensor, " shape"]
+    bound_centre: Float[Tensor, "hand shape 3"]
+    bound_extent: Float[Tensor, "hand shape 3"]
+    meshes: dict[tuple[int, int], TriangleMesh]
+
+    @classmethod
+    def from_descriptions(
+        cls, hands: tuple[HandDescription, ...], device: torch.device | str, dtype: torch.dtype
+    ) -> HandShapes:
+        """Returns the shapes of these hands; the hands have the same kinds of shapes on the same links."""
+
+        def table(column: list[list[np.ndarray]]) -> Tensor:
+            return torch.as_tensor(np.array(column), dtype=dtype, device=device)
+
+        shapes = [hand.primitives for hand in hands]
+        bounds = [[_bound(shape) for shape in row] for row in shapes]
+        return cls(
+            link=torch.tensor([shape.link for shape in shapes[0]], device=device),
+            rotation=table([[shape.T_link_shape[:3, :3] for shape in row] for row in shapes]),
+            translation=table([[shape.T_link_shape[:3, 3] for shape in row] for row in shapes]),
+            extent=table([[_rounded_box(shape)[0] for shape in row] for row in shapes]),
+            radius=table([[_rounded_box(shape)[1] for shape in row] for row in shapes]),
+            is_cylinder=torch.tensor([shape.shape == "cylinder" for shape in shapes[0]], device=device),
+            bound_centre=table([[bound[0] for bound in row] for row in bounds]),
+            bound_extent=table([[bound[1] + BOUND_SLACK for bound in row] for row in bounds]),
+            meshes={
+                (h, s): TriangleMesh(shape.vertices, shape.faces, device, dtype)
+                for h, row in enumerate(shapes)
+                for s, shape in enumerate(row)
+                if shape.shape == "mesh"
+            },
+        )
+
+    def hand(self, side: int) -> HandShapes:
+        """Returns the shapes of one hand, with a hand axis of length one."""
+        keep = slice(side, side + 1)
+        return HandShapes(
+            self.link,
+            self.rotation[keep],
+            self.translation[keep],
+            self.extent[keep],
+            self.radius[keep],
+            self.is_cylinder,
+            self.bound_centre[keep],
+            self.bound_extent[keep],
+            {(0, s): mesh for (h, s), mesh in self.meshes.items() if h == side},
+        )
+
+    def frames(self, links: LinkFrames) -> LinkFrames:
+        """Returns the poses of the shapes in the object's frame; the link axis becomes the shape axis."""
+        rotation, translation = links.rotation[:, :, self.link], links.translation[:, :, self.link]
+        return LinkFrames(rotation @ self.rotation, translation + (rotation @ self.translation[..., None]).squeeze(-1))
+
+
+def penetration_depth(
+    shapes: HandShapes, links: LinkFrames, points: Float[Tensor, "batch point 3"]
+) -> Float[Tensor, "batch hand"]:
+    """Returns the sum over points of how deep each lies inside a hand, m: sum of max(0, -signed distance).
+
+    Only the deepest shape around a point counts and carries gradient. Runs of points far from a shape are dropped by
+    their bounding spheres, then points outside its bounding box; what remains is a list of (sample, hand, point,
+    shape). Fast where consecutive points lie close together (`spatial_order`).
+
+    Args:
+        shapes: of H hands.
+        links: poses of their links in the object's frame.
+        points: in the object's frame, m; every hand is tested against all of them.
+    """
+    frames = shapes.frames(links)
+    hands = len(shapes.radius)
+    with torch.no_grad():
+        b, h, n, s = _near_pairs(shapes, frames, points)
+        depth = -_distance(shapes, _local(frames, points, b, h, n, s), h, s)
+        deepest = _deepest(depth, (b * hands + h) * points.shape[1] + n, len(points) * hands * points.shape[1])
+        b, h, n, s = b[deepest], h[deepest], n[deepest], s[deepest]
+    depth = -_distance(shapes, _local(frames, points, b, h, n, s), h, s)
+    return depth.new_zeros(len(points) * hands).index_add(0, b * hands + h, depth).view(len(points), hands)
+
+
+def penetration_depth_reference(
+    shapes: HandShapes, links: LinkFrames, points: Float[Tensor, "batch point 3"]
+) -> Float[Tensor, "batch hand"]:
+    """Returns what `penetration_depth` does, from all distances of all points."""
+    return (-signed_distance(shapes, links, points)).clamp_min(0).sum(-1)
+
+
+def signed_distance(
+    shapes: HandShapes, links: LinkFrames, points: Float[Tensor, "batch point 3"]
+) -> Float[Tensor, "batch hand point"]:
+    """Returns the signed distance of each point to each hand, m, negative inside: the least over its shapes."""
+    frames = shapes.frames(links)
+    hands, count = shapes.radius.shape
+    size = (len(points), hands, points.shape[1], count)
+    index = torch.arange(np.prod(size), device=points.device)
+    b, h, n, s = torch.unravel_index(index, size)
+    return _distance(shapes, _local(frames, points, b, h, n, s), h, s).view(size).amin(-1)
+
+
+def rounded_box_distance(
+    points: Float[Tensor, "*batch 3"], extent: Float[Tensor, "*batch 3"], radius: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """Returns the exact signed distance to a box of these half extents, its surface moved out by `radius`."""
+    beyond = points.abs() - extent
+    outside = torch.linalg.vector_norm(beyond.clamp_min(0), dim=-1)
+    return outside + beyond.amax(-1).clamp_max(0) - radius
+
+
+def mesh_distance(
+    mesh: TriangleMesh, points: Float[Tensor, "point 3"]
+) -> tuple[Float[Tensor, " point"], Float[Tensor, "point 3"]]:
+    """Returns sign * sqrt(d^2 + 1e-8) and the outward normal sign * (x - c) / sqrt(d^2 + 1e-16).
+
+    d is the exact distance to the nearest triangle. Nearest point, sign and normal are constant in the gradient.
+    """
+    nearest = mesh.nearest(points.detach())
+    squared = (points - nearest.point).square().sum(-1)
+    offset = points.detach() - nearest.point
+    normal = offset * (nearest.sign / (squared.detach() + 1e-16).sqrt())[:, None]
+    return nearest.sign * (squared + SQUARED_DISTANCE_FLOOR).sqrt(), normal
+
+
+def _near_pairs(
+    shapes: HandShapes, frames: LinkFrames, points: Float[Tensor, "batch point 3"]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns sample, hand, point and shape of all points that lie in the bounding box of a shape."""
+    count = points.shape[1]
+    runs = torch.nn.functional.pad(points.mT, (0, -count % RUN), mode="replicate").mT.unflatten(1, (-1, RUN))
+    low, high = runs.amin(dim=2), runs.amax(dim=2)
+    reach = torch.linalg.vector_norm(high - low, dim=-1)[:, None, :, None] / 2
+    reach = reach + torch.linalg.vector_norm(shapes.bound_extent, dim=-1)[:, None]
+    centre = frames.translation + (frames.rotation @ shapes.bound_centre[..., None]).squeeze(-1)
+    offset = (low + high)[:, None, :, None] / 2 - centre[:, :, None]
+    b, h, run, s = torch.nonzero(torch.linalg.vector_norm(offset, dim=-1) <= reach, as_tuple=True)
+    local = (runs[b, run] - centre[b, h, s][:, None]) @ frames.rotation[b, h, s]
+    inside = (local.abs() <= shapes.bound_extent[h, s][:, None]).all(-1)
+    pair, member = torch.nonzero(inside, as_tuple=True)
+    n = run[pair] * RUN + member
+    kept = n < count
+    return b[pair][kept], h[pair][kept], n[kept], s[pair][kept]
+
+
+def _local(
+    frames: LinkFrames, points: Float[Tensor, "batch point 3"], b: Tensor, h: Tensor, n: Tensor, s: Tensor
+) -> Float[Tensor, "pair 3"]:
+    """Returns point n of sample b in the frame of shape s of hand h, for each listed pair."""
+    offset = points[b, n] - frames.translation[b, h, s]
+    return (offset[:, None] @ frames.rotation[b, h, s]).squeeze(1)
+
+
+def _distance(
+    shapes: HandShapes, local: Float[Tensor, "pair 3"], h: Int[Tensor, " pair"], s: Int[Tensor, " pair"]
+) -> Float[Tensor, " pair"]:
+    """Returns the signed distance of points in their shape's frame."""
+    axial = torch.linalg.vector_norm(local[:, :2], dim=-1)
+    folded = torch.stack((axial, torch.zeros_like(axial), local[:, 2]), dim=-1)
+    folded = torch.where(shapes.is_cylinder[s][:, None], folded, local)
+    distance = rounded_box_distance(folded, shapes.extent[h, s], shapes.radius[h, s])
+    for (hand, shape), mesh in shapes.meshes.items():
+        rows = torch.nonzero((h == hand) & (s == shape)).squeeze(1)
+        distance = distance.index_put((rows,), mesh_distance(mesh, local[rows])[0])
+    return distance
+
+
+def _deepest(depth: Float[Tensor, " pair"], owner: Int[Tensor, " pair"], owners: int) -> Int[Tensor, " kept"]:
+    """Returns for each owner its pair of greatest depth, if that is positive; the first one of equals."""
+    greatest = depth.new_zeros(owners).scatter_reduce(0, owner, depth, "amax")
+    pairs = torch.arange(len(depth), device=depth.device)
+    chosen = torch.where((depth > 0) & (depth == greatest[owner]), pairs, len(depth))
+    first = torch.full_like(greatest, len(depth), dtype=torch.int64).scatter_reduce(0, owner, chosen, "amin")
+    return first[first < len(depth)]
+
+
+def _rounded_box(shape: Primitive) -> tuple[np.ndarray, float]:
+    """Returns half extents and rounding of an analytic shape; of a mesh a point, never the nearest by itself."""
+    radius, half_length = float(shape.size[0]), float(shape.size[1])
+    match shape.shape:
+        case "capsule":
+            return np.array([0.0, 0.0, half_length]), radius
+        case "cylinder":
+            return np.array([radius, radius + half_length, half_length]), 0.0
+        case "box":
+            return shape.size, 0.0
+    return np.zeros(3), 0.0
+
+
+def _bound(shape: Primitive) -> tuple[np.ndarray, np.ndarray]:
+    """Returns centre and half extents of a box around the shape, along its axes."""
+    radius, half_length = float(shape.size[0]), float(shape.size[1])
+    match shape.shape:
+        case "capsule":
+            return np.zeros(3), np.array([radius, radius, half_length + radius])
+        case "cylinder":
+            return np.zeros(3), np.array([radius, radius, half_length])
+        case "box":
+            return np.zeros(3), shape.size
+    low, high = shape.vertices.min(axis=0), shape.vertices.max(axis=0)
+    return (low + high) / 2, (high - low) / 2

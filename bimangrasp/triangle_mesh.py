@@ -1,0 +1,178 @@
+"""A triangle mesh that answers for the nearest triangle, exactly, on any device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bimangrasp.spatial_order import RUN, spatial_order
+
+CULL_SLACK = 1e-5
+"""Share of the mesh's diagonal by which culling is loosened against rounding."""
+
+PAIRS_AT_ONCE = 4_000_000
+"""Point-box pairs of one block of the first pass: 16 MB each for a handful of arrays."""
+
+
+class Nearest(NamedTuple):
+    """The nearest point of a mesh, for M points.
+
+    Attributes:
+        face: index of the nearest triangle, the first one of equally near ones.
+        point: the nearest point on it.
+        sign: +1 outside, -1 inside.
+    """
+
+    face: Int[Tensor, " point"]
+    point: Float[Tensor, "point 3"]
+    sign: Float[Tensor, " point"]
+
+
+class Boxes(NamedTuple):
+    """Boxes along the axes, by their corners."""
+
+    low: Float[Tensor, "*box 3"]
+    high: Float[Tensor, "*box 3"]
+
+    def at(self, index: Int[Tensor, "*chosen"]) -> Boxes:
+        """Returns the boxes of these indices."""
+        return Boxes(self.low[index], self.high[index])
+
+    def distance(self, points: Float[Tensor, "*box 3"]) -> Float[Tensor, "*box"]:
+        """Returns the distance of points to boxes, 0 inside; the shapes broadcast."""
+        beyond = torch.maximum(self.low - points, points - self.high).clamp_min_(0)
+        return torch.linalg.vector_norm(beyond, dim=-1)
+
+
+class TriangleMesh:
+    """Triangles, in runs of close ones, with the bounding boxes of runs and triangles.
+
+    The distance to a box bounds the distance to what is in it from below, the distance to a corner of any triangle
+    bounds the distance to the mesh from above: what lies above the bound is culled, and the nearest never is.
+    """
+
+    def __init__(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        sign: str = "normal",
+    ):
+        """Takes a mesh to a device.
+
+        Args:
+            vertices: (V, 3) m.
+            faces: (F, 3), counter-clockwise seen from outside.
+            device: where queries run.
+            dtype: of queries.
+            sign: "normal" takes the side from the nearest triangle's normal, "winding" from the generalised winding
+                number (Jacobson et al. 2013), which also works for meshes with holes and costs a pass over all
+                triangles.
+        """
+        corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
+        runs = _runs(corners)
+        self.sign = sign
+        self.corners = torch.as_tensor(corners, dtype=dtype, device=device)
+        self.normals = torch.as_tensor(_unit_normals(corners), dtype=dtype, device=device)
+        self._runs = torch.as_tensor(runs, device=device)
+        self._boxes = Boxes(self.corners.amin(dim=1), self.corners.amax(dim=1))
+        self._run_boxes = Boxes(self._boxes.low[self._runs].amin(dim=1), self._boxes.high[self._runs].amax(dim=1))
+        self._slack = CULL_SLACK * float(np.linalg.norm(np.ptp(corners.reshape(-1, 3), axis=0)))
+
+    def nearest(self, points: Float[Tensor, "point 3"]) -> Nearest:
+        """Returns the nearest triangle, its nearest point and the side of each point. Carries no gradient.
+
+        A point that is not finite gives triangle 0 and NaN.
+        """
+        with torch.no_grad():
+            block = max(1, PAIRS_AT_ONCE // len(self._runs))
+            face = torch.cat([self._nearest_face(part) for part in points.split(block)])
+            closest = closest_on_triangle(points, self.corners[face])
+            return Nearest(face, closest, self._sign(points, closest, face))
+
+    def _nearest_face(self, points: Float[Tensor, "point 3"]) -> Int[Tensor, " point"]:
+        """Returns the first nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
+        a_corner = self.corners[self._runs[:, 0], 0]
+        bound = torch.cdist(points, a_corner, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        row, run = torch.nonzero(
+            self._run_boxes.distance(points[:, None]) <= bound[:, None] + self._slack, as_tuple=True
+        )
+        face = self._runs[run]
+        reach = torch.linalg.vector_norm(points[row, None] - self.corners[face, 0], dim=-1)
+        bound = bound.scatter_reduce(0, row, reach.amin(dim=1), "amin")
+        near = self._boxes.at(face).distance(points[row, None]) <= bound[row, None] + self._slack
+        pair, member = torch.nonzero(near, as_tuple=True)
+        return self._first_nearest(points, row[pair], face[pair, member])
+
+    def _first_nearest(self, points: Tensor, row: Tensor, face: Tensor) -> Int[Tensor, " point"]:
+        """Returns for each point the triangle of least distance among the pairs, the least index of equals."""
+        squared = (points[row] - closest_on_triangle(points[row], self.corners[face])).square().sum(-1)
+        least = torch.full_like(points[:, 0], torch.inf).scatter_reduce(0, row, squared, "amin")
+        beyond = len(self.corners)
+        face = torch.where(squared == least[row], face, beyond)
+        first = row.new_full((len(points),), beyond).scatter_reduce(0, row, face, "amin")
+        return torch.where(first < beyond, first, 0)
+
+    def _sign(self, points: Tensor, closest: Tensor, face: Tensor) -> Float[Tensor, " point"]:
+        if self.sign == "winding":
+            outside = winding_number(points, self.corners).abs() < 0.5
+        else:
+            outside = ((points - closest) * self.normals[face]).sum(-1) >= 0
+        return torch.where(outside, 1.0, -1.0).to(points.dtype)
+
+
+def closest_on_triangle(
+    points: Float[Tensor, "point 3"], corners: Float[Tensor, "point 3 3"]
+) -> Float[Tensor, "point 3"]:
+    """Returns for each point the nearest point of its own triangle; a degenerate triangle counts as its edges.
+
+    Args:
+        points: one point a row.
+        corners: entry [i, k] is corner k of the triangle of point i.
+    """
+    edges = corners.roll(-1, dims=1) - corners
+    offsets = points[:, None] - corners
+    along = (offsets * edges).sum(-1) / edges.square().sum(-1).clamp_min(torch.finfo(points.dtype).tiny)
+    on_edges = corners + along.clamp(0, 1)[..., None] * edges
+    nearest_edge = (points[:, None] - on_edges).square().sum(-1).argmin(dim=1)
+    on_edge = on_edges[torch.arange(len(points), device=points.device), nearest_edge]
+    normal = torch.linalg.cross(edges[:, 0], edges[:, 1], dim=-1)
+    squared = normal.square().sum(-1, keepdim=True)
+    on_plane = points - normal * (offsets[:, 0] * normal).sum(-1, keepdim=True) / squared
+    over = (torch.linalg.cross(edges, offsets, dim=-1) * normal[:, None]).sum(-1) >= 0
+    inside: Bool[Tensor, " point"] = over.all(dim=1) & (squared[:, 0] > 0)
+    return torch.where(inside[:, None], on_plane, on_edge)
+
+
+def winding_number(points: Float[Tensor, "point 3"], corners: Float[Tensor, "face 3 3"]) -> Float[Tensor, " point"]:
+    """Returns how often the triangles wrap around each point: 1 inside a closed mesh, 0 outside.
+
+    The sum of signed solid angles over 4 pi (van Oosterom and Strackee 1983).
+    """
+    blocks = points.split(max(1, PAIRS_AT_ONCE // (4 * len(corners))))
+    return torch.cat([_winding_number(block, corners) for block in blocks] or [points[:, 0]])
+
+
+def _winding_number(points: Tensor, corners: Tensor) -> Tensor:
+    a, b, c = (corners[None, :, k] - points[:, None] for k in range(3))
+    la, lb, lc = (torch.linalg.vector_norm(v, dim=-1) for v in (a, b, c))
+    volume = (a * torch.linalg.cross(b, c, dim=-1)).sum(-1)
+    scale = la * lb * lc + (a * b).sum(-1) * lc + (b * c).sum(-1) * la + (c * a).sum(-1) * lb
+    return torch.atan2(volume, scale).sum(-1) / (2 * torch.pi)
+
+
+def _unit_normals(corners: np.ndarray) -> np.ndarray:
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def _runs(corners: np.ndarray) -> np.ndarray:
+    """Returns (R, RUN) indices of triangles that lie close together; the last run repeats its last one."""
+    order = spatial_order(corners.mean(axis=1))
+    missing = -len(order) % RUN
+    return np.pad(order, (0, missing), mode="edge").reshape(-1, RUN)

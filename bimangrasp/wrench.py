@@ -1,0 +1,49 @@
+"""Contacts -> grasp matrix -> singular values -> how well the contacts close around the object."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FEWEST_CONTACTS = 6
+"""Below six frictionless contacts the grasp matrix has no rank 6 and both wrench terms are 0 (released code)."""
+
+SMALLEST_SINGULAR_VALUE = 1e-8
+
+
+def grasp_matrix(
+    contact_point: Float[Tensor, "batch contact 3"], contact_normal: Float[Tensor, "batch contact 3"]
+) -> Float[Tensor, "batch 6 contact"]:
+    """Returns the wrenches of unit forces along the normals: column i is (n_i ; x_i cross n_i).
+
+    Args:
+        contact_point: in the object's frame, m; torques are taken about its origin.
+        contact_normal: outward from the object; divided by its length + 1e-8.
+    """
+    length = torch.linalg.vector_norm(contact_normal, dim=-1, keepdim=True)
+    normal = contact_normal / (length + 1e-8)
+    torque = torch.linalg.cross(contact_point, normal, dim=-1)
+    return torch.cat((normal, torque), dim=-1).transpose(-1, -2)
+
+
+def singular_values(matrix: Float[Tensor, "batch 6 contact"]) -> Float[Tensor, "batch 6"]:
+    """Returns the singular values, descending; NaN for a sample with an entry that is not finite.
+
+    Taken in float64: the smallest value of a grasp near singularity drowns in float32's rounding of the largest.
+    The gradient is u v^T per value, which stays finite where values coincide.
+    """
+    finite = matrix.isfinite().all(dim=-1).all(dim=-1)[:, None, None]
+    safe = torch.where(finite, matrix, torch.eye(*matrix.shape[-2:], dtype=matrix.dtype, device=matrix.device))
+    values = torch.linalg.svdvals(safe.double()).to(matrix.dtype)
+    return torch.where(finite[..., 0], values, torch.nan)
+
+
+def force_closure(values: Float[Tensor, "batch 6"]) -> Float[Tensor, " batch"]:
+    """Returns ln(s_1 / (s_6 + 1e-8) + 1) / 10: how unevenly the contacts resist wrenches (BimanGrasp)."""
+    return torch.log(values[:, 0] / (values[:, -1] + SMALLEST_SINGULAR_VALUE) + 1) / 10
+
+
+def wrench_volume(values: Float[Tensor, "batch 6"]) -> Float[Tensor, " batch"]:
+    """Returns (s_1 ... s_6)^(-1/10): small where the wrench ellipsoid is large (BimanGrasp)."""
+    return torch.exp(-values.clamp_min(SMALLEST_SINGULAR_VALUE).log().sum(dim=-1) / 10)
