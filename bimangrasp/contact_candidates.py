@@ -82,7 +82,8 @@ def _on_round_shape(shape: Primitive, palmar: np.ndarray, rule: CandidateRule) -
     if half_length == 0.0:
         return radius * _cap(palmar, rule)
     if abs(palmar[2]) < np.sqrt(0.5):
-        return _strip(palmar, radius, half_length, rule)
+        inset = half_length / rule.per_link if shape.shape == "cylinder" else 0.0  # off its edges
+        return _strip(palmar, radius, half_length - inset, rule)
     end = np.array([0.0, 0.0, np.copysign(1.0, palmar[2])])
     on_end = _cap(end, rule) if shape.shape == "capsule" else _disc(end, rule.per_link)
     return half_length * end + radius * on_end

@@ -61,8 +61,8 @@ def _unknown_shape(model: mujoco.MjModel, geom: int, kind: mujoco.mjtGeom, sourc
     name = model.geom(geom).name or f"number {geom}"
     body, shape = model.body(int(model.geom_bodyid[geom])).name, kind.name.removeprefix("mjGEOM_").lower()
     return (
-        f"{source}: geom {name!r} of body {body!r} is of type {shape}; known are capsule, sphere, cylinder, box "
-        "and mesh. Replace it, or set contype=0 and conaffinity=0 if it is only to be seen."
+        f"{source}: geom {name!r} of body {body!r} is of type {shape}; known are capsule, sphere, cylinder, "
+        "box and mesh. Replace it, or set contype=0 and conaffinity=0 if it is only to be seen."
     )
 
 

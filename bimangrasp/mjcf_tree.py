@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mujoco
@@ -136,7 +137,7 @@ def _body_name(model: mujoco.MjModel, body: int) -> str:
     return model.body(body).name or f"body_{body}"
 
 
-def pose(position: np.ndarray, quaternion: np.ndarray = (1.0, 0.0, 0.0, 0.0)) -> np.ndarray:
+def pose(position: np.ndarray, quaternion: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0)) -> np.ndarray:
     """Returns the (4, 4) pose of a position and a (w, x, y, z) quaternion."""
     T = np.eye(4)
     T[:3, :3] = Rotation.from_quat(quaternion, scalar_first=True).as_matrix()
