@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from bimangrasp.grasp_file import HandTable
-from bimangrasp.hand_config import HandConfig
 
 if TYPE_CHECKING:  # only workers load the optimiser
+    from bimangrasp.hand_config import HandConfig
     from bimangrasp.synthesis import SynthesisConfig
 
 
 class Task(NamedTuple):
-    """What a worker gets to do."""
+    """A round as its maker sees it.
+
+    Attributes:
+        code: the object.
+        mesh: path of its mesh.
+        mesh_sha256: hash of the mesh that was checked.
+        seed: the round's.
+        round_id: the round's.
+        attempt: 0 at the first.
+    """
 
     code: str
     mesh: str
+    mesh_sha256: str
     seed: int
     round_id: int
     attempt: int
@@ -41,22 +51,29 @@ class Bench(Protocol):
     """The loaded models of one worker."""
 
     @property
-    def kernels(self) -> str:
-        """Name and version of the kernel path that computes; part of the platform."""
+    def platform(self) -> dict[str, str]:
+        """What the bytes of its rounds depend on besides the settings."""
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         """Returns the grasps of a round; calls `on_step` at every step."""
 
 
 class Maker(Protocol):
-    """Loads a bench in a worker. It is pickled, so it is small and of a module's top level."""
+    """The settings of the rounds and how to load what computes them. It is pickled into each worker."""
 
     @property
     def algorithm_version(self) -> int:
         """Raised by hand when the same settings give other grasps."""
 
-    def hand_table(self, config: HandConfig) -> HandTable:
+    def hand_table(self) -> HandTable:
         """Returns what files say of the hands; raises InputError. Called in the parent: no context."""
 
-    def __call__(self, hand: HandConfig, synthesis: SynthesisConfig, device: str, threads: int) -> Bench:
-        """Returns the bench, on a torch device. Called once, in the worker."""
+    def load(self, device: str, threads: int) -> Bench:
+        """Returns the bench on a torch device. Called once, in the worker."""
+
+
+class MakerOf(Protocol):
+    """How `scale.run` gets its maker from the configuration."""
+
+    def __call__(self, hand: HandConfig, synthesis: SynthesisConfig) -> Maker:
+        """Returns the maker of rounds with these settings."""

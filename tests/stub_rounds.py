@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_file import HandTable
-from scale.making import Made
+from scale.making import Made, Task
 
 JOINTS, CONTACTS, POINTS = 2, 2, 3
 MADE_FIELDS = [f for f in (*GRASP_FIELDS, *CURVE_FIELDS) if f.name not in ("seed", "round", "row")]
@@ -33,7 +34,7 @@ def made_columns(seed: int, rows: int, nan_share: float = 0.25) -> dict[str, np.
 
 @dataclass(frozen=True)
 class Stub:
-    """What `scale` asks of a maker.
+    """What `scale` asks of a maker; called with settings it is the maker of rounds of that size.
 
     `faults`: (object code, round id) -> what happens at each attempt, then nothing: "raise", "kill", "segv",
     "exit" or "slow:<seconds>"; attempts are counted in files of `marks`, which outlive the worker.
@@ -45,35 +46,38 @@ class Stub:
     delay: float = 0.0
     broken: bool = False
     platform: str = "stub-1"
+    rows: int = 8
     algorithm_version: int = 1
 
-    def hand_table(self, config: object) -> HandTable:
+    def __call__(self, hand: object, synthesis: object) -> Stub:
+        return replace(self, rows=synthesis.round_batch_size)
+
+    def hand_table(self) -> HandTable:
         links = np.array([["tip", "palm"], ["tip", "palm"]])
         return HandTable("stub", "ab" * 32, ("j0", "j1"), links, np.zeros((2, 2, 3), np.float32))
 
-    def __call__(self, hand: object, synthesis: object, device: str, threads: int) -> StubBench:
+    def load(self, device: str, threads: int) -> StubBench:
         if self.broken:
             raise RuntimeError("the stub cannot load its hands")
-        return StubBench(self, synthesis.round_batch_size)
+        return StubBench(self)
 
 
 @dataclass
 class StubBench:
     stub: Stub
-    rows: int
 
     @property
-    def kernels(self) -> str:
-        return self.stub.platform
+    def platform(self) -> dict[str, str]:
+        return {"kernels": self.stub.platform}
 
-    def make(self, task, on_step) -> Made:
+    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         on_step(0)
         self.suffer(task.code, task.round_id)
         end = time.monotonic() + self.stub.delay
         while time.monotonic() < end:
             on_step(1)
             time.sleep(0.005)
-        return Made(made_columns(task.seed, self.rows, self.stub.nan_share), self.rows)
+        return Made(made_columns(task.seed, self.stub.rows, self.stub.nan_share), self.stub.rows)
 
     def suffer(self, code: str, round_id: int) -> None:
         plan = self.stub.faults.get((code, round_id), [])

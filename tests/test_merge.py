@@ -16,7 +16,7 @@ from scale.config import FilterConfig
 from scale.merge import MergeJob, MergeRound
 from scale.run_folder import RunFolder
 
-HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(None), {}, {"contacts_per_hand": 2}, {})
+HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(), {}, {"contacts_per_hand": 2}, {})
 ACCEPT = acceptance.acceptance(FilterConfig("none", 1.0, 1.0, 1.0))
 PLATFORM = {"torch": "2"}
 BATCH = 8
@@ -50,11 +50,7 @@ def job(made, count, quota, old=None):
         already = int(old.rounds["rounds/kept"][r]) if old and r < old.sizes["R"] else 0
         shard = made.get(r)
         needs = shard is not None and (kept > already or not old or r >= old.sizes["R"])
-        facts = (
-            (shard.rows, accepted[r], kept, BATCH, shard.sha256, PLATFORM)
-            if shard
-            else (0, 0, 0, 0, "", None)
-        )
+        facts = (shard.rows, accepted[r], kept, BATCH, shard.sha256, PLATFORM) if shard else (0, 0, 0, 0, "", None)
         table.append(MergeRound(r, r, *facts, shard.path if needs else None, already))
     ending = Ending({"filter.name": "none"}, quota, total == quota, "quota" if total == quota else "partial")
     return MergeJob(HEADER, ending, tuple(table), None, old.sizes["R"] if old else 0, ACCEPT)
@@ -158,8 +154,7 @@ def test_filter_by_energy_and_never_a_row_that_is_not_finite():
     columns = shards.round_columns(made_columns(1, 200), 1, 0, 200)
     mask = acceptance.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0))(columns)
     inside = [
-        columns[f"energy/{t}"] < limit
-        for t, limit in (("force_closure", 2), ("distance", 3), ("penetration", 1))
+        columns[f"energy/{t}"] < limit for t, limit in (("force_closure", 2), ("distance", 3), ("penetration", 1))
     ]
     assert np.array_equal(mask, np.logical_and.reduce(inside) & np.isfinite(columns["energy/total"]))
     assert 0 < mask.sum() < 200

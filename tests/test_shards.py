@@ -9,7 +9,7 @@ from bimangrasp.grasp_file import Header
 from scale import shards
 from scale.run_folder import RunFolder
 
-HEADER = Header("müg", 2, "cd" * 32, Stub().hand_table(None), {}, {"seed_base": 1}, {}, ({"torch": "2"},))
+HEADER = Header("müg", 2, "cd" * 32, Stub().hand_table(), {}, {"seed_base": 1}, {}, ({"torch": "2"},))
 
 
 @pytest.fixture

@@ -1,0 +1,229 @@
+"""The worker process: bound to one device, it computes rounds, seals them, and says so over its pipe."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import hashlib
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bimangrasp.grasp_fields import TERMS
+from bimangrasp.grasp_file import HandTable, Header
+from scale import locks, shards
+from scale.making import Bench, Made, Task
+from scale.platforms import platform
+from scale.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from bimangrasp.hand_config import HandConfig
+    from bimangrasp.hand_description import HandDescription
+    from bimangrasp.object_model import ObjectModel
+    from bimangrasp.synthesis import Synthesis, SynthesisConfig
+
+BEAT_S = 0.5  # a step is told to the parent at most this often
+CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only to retry
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+Message = dict[str, Any]
+
+
+class WorkerSpec(NamedTuple):
+    """What a worker is started with.
+
+    Attributes:
+        root: the run folder.
+        worker, launch: slot and number of the start; they name its folder of shards.
+        device: as torch calls it in the worker.
+        threads: CPU threads.
+        maker: the pickled maker, opened only when the worker is under its lock.
+        header: what all shards say; object and platform are filled in.
+        parent: pid of the parent.
+    """
+
+    root: str
+    worker: int
+    launch: int
+    device: str
+    threads: int
+    maker: bytes
+    header: Header
+    parent: int
+
+
+def main(connection: Connection, spec: WorkerSpec) -> None:
+    """The body of the process: until the parent closes the pipe."""
+    folder = RunFolder(spec.root)
+    locks.hold_as_worker(folder)
+    _end_with_parent(spec.parent)
+    _leave_signals_to_parent()
+    faulthandler.enable()
+    bench = pickle.loads(spec.maker).load(spec.device, spec.threads)
+    connection.send({"kind": "ready", "platform": bench.platform})
+    while (job := _receive(connection)) is not None:
+        connection.send(_work(folder, spec, bench, job, _Beat(connection)))
+
+
+def _end_with_parent(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent dies, and ends it if that has happened already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+
+
+def _leave_signals_to_parent() -> None:
+    """Ctrl-C and preemption reach the whole process group; the parent decides what they mean."""
+    for number in PARENTS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+
+
+def _receive(connection: Connection) -> Message | None:
+    try:
+        return connection.recv()
+    except (EOFError, ConnectionResetError):
+        return None
+
+
+class _Beat:
+    """Tells the parent about steps: the first one, then one now and then."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last = 0.0
+
+    def __call__(self, step: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= BEAT_S:
+            self._last = now
+            self._connection.send({"kind": "step", "step": step})
+
+
+def _work(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, on_step: Callable[[int], None]) -> Message:
+    """Computes and seals one round and returns the message about it."""
+    start = time.monotonic()
+    names = {"code": job["code"], "round": job["round"]}
+    try:
+        path = _round(folder, spec, bench, job, on_step)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # whatever it is, the parent decides what becomes of the round
+        traceback.print_exc()
+        told = {"kind": "failed", "traceback": traceback.format_exc(), "errno": getattr(error, "errno", None)}
+        return told | names
+    return {"kind": "sealed", "path": folder.relative(path), "seconds": time.monotonic() - start} | names
+
+
+def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, on_step: Callable[[int], None]) -> Any:
+    """Computes one round and returns the path of its sealed shard."""
+    task = Task(job["code"], job["mesh"], job["mesh_sha256"], job["seed"], job["round"], job["attempt"])
+    made = bench.make(task, on_step)
+    header = replace(
+        spec.header,
+        object_code=task.code,
+        object_index=job["index"],
+        mesh_sha256=task.mesh_sha256,
+        object_key=job["object_key"],
+        platforms=(bench.platform,),
+    )
+    columns = shards.round_columns(made.columns, task.seed, task.round_id, made.tile_used)
+    return shards.seal(folder, folder.worker_shards(spec.worker, spec.launch), header, columns)
+
+
+@dataclass(frozen=True)
+class Synthesizer:
+    """The maker in earnest. The optimiser is imported where it is used, so that the parent never loads it."""
+
+    hand: HandConfig
+    synthesis: SynthesisConfig
+
+    @property
+    def algorithm_version(self) -> int:
+        """That of the optimiser."""
+        from bimangrasp.synthesis import ALGORITHM_VERSION
+
+        return ALGORITHM_VERSION
+
+    def hand_table(self) -> HandTable:
+        """Returns what files say of the hands, read by MuJoCo alone."""
+        from bimangrasp.hands import load_hands
+
+        left, right = load_hands(self.hand)
+        most = max(len(left.candidate_link), len(right.candidate_link))
+        both = hashlib.sha256(f"{left.sha256} {right.sha256}".encode()).hexdigest()
+        links, positions = zip(*(_candidates(one, most) for one in (left, right)), strict=True)
+        return HandTable(self.hand.name, both, right.joint_names, np.stack(links), np.stack(positions))
+
+    def load(self, device: str, threads: int) -> Optimiser:
+        """Returns the bench with both hands on the device."""
+        from bimangrasp.hand_model import HandModel
+        from bimangrasp.hands import load_hands
+        from bimangrasp.synthesis import resolve_kernels, set_determinism
+
+        set_determinism(threads)
+        kernels = resolve_kernels(self.synthesis.kernels)
+        hands = HandModel(*load_hands(self.hand), self.hand.surface_points, device)
+        return Optimiser(hands, self.synthesis, device, platform(device, kernels))
+
+
+def _candidates(hand: HandDescription, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the link names and positions of a hand's contact candidates, filled up to `most`."""
+    missing = most - len(hand.candidate_link)
+    links = [hand.link_names[link] for link in hand.candidate_link] + [""] * missing
+    positions = np.pad(hand.candidate_position, ((0, missing), (0, 0)), constant_values=np.nan)
+    return np.array(links), positions.astype(np.float32)
+
+
+class Optimiser:
+    """The bench in earnest: both hands on one device, and the objects used last."""
+
+    def __init__(self, hands: Any, synthesis: SynthesisConfig, device: str, platform: dict[str, str]) -> None:
+        self.platform = platform
+        self._hands, self._synthesis, self._device = hands, synthesis, device
+        self._object = lru_cache(CACHED_OBJECTS)(self._load)
+
+    def _load(self, mesh: str, sha256: str) -> ObjectModel:
+        from bimangrasp.object_model import ObjectModel
+
+        loaded = ObjectModel.load(mesh, self._synthesis.object, self._device)
+        if loaded.sha256 != sha256:
+            raise RuntimeError(f"{mesh} was changed while the run was going: sha256 {loaded.sha256}, not {sha256}")
+        return loaded
+
+    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+        """Returns the grasps of a round."""
+        from bimangrasp.synthesis import synthesize
+
+        loaded = self._object(task.mesh, task.mesh_sha256)
+        result = synthesize(self._hands, loaded, self._synthesis, task.seed, on_step)
+        return Made(columns_from(result), result.tile_used)
+
+
+def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
+    """Returns what the optimiser made as columns of the grasp file."""
+    from bimangrasp.rotation import rot6d_to_matrix
+
+    columns: dict[str, Any] = {}
+    for group, grasps in (("hand", result.grasps), ("initial", result.initial)):
+        columns[f"{group}/translation"] = grasps.translation
+        columns[f"{group}/rotation"] = rot6d_to_matrix(grasps.rotation.double()).float()  # proper to float32
+        columns[f"{group}/joints"] = grasps.joints
+    columns["contact/candidate"] = grasps.candidate.int()
+    columns |= {"contact/point": result.contact_point, "contact/normal": result.contact_normal}
+    columns |= {f"energy/{term}": getattr(result.energies, term) for term in TERMS}
+    columns |= {f"curve/{term}": result.curve.quartiles[:, i] for i, term in enumerate(TERMS)}
+    columns |= {"curve/step": result.curve.step, "curve/acceptance": result.curve.acceptance}
+    columns["object_scale"] = result.object_scale
+    return {name: value.detach().cpu().numpy() for name, value in columns.items()}
