@@ -53,9 +53,7 @@ def _checked(arguments: argparse.Namespace) -> list[str]:
     for name in ("config_path", "config_name", "experimental_rerun"):
         if getattr(arguments, name):
             flag = f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"{flag} is not for this program; --config-dir adds a folder of your own YAML files"
-            )
+            raise InputError(f"{flag} is not for this program; --config-dir adds a folder of your own YAML files")
     given, folder = arguments.overrides, arguments.config_dir
     if arguments.multirun:
         sweep.jobs(given, folder)
@@ -73,21 +71,21 @@ def _only_shows(arguments: argparse.Namespace) -> bool:
 def _flags(arguments: argparse.Namespace) -> list[str]:
     """Returns the flags of the command line, ahead of the overrides."""
     named = {name: value for name, value in vars(arguments).items() if value and name != "overrides"}
-    return [
-        f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "")
-        for name, value in named.items()
-    ]
+    return [f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "") for name, value in named.items()]
 
 
 def _start_hydra(outcomes: list[int], config_dir: str | None) -> None:
-    """Lets Hydra call the job, once or for each job of a sweep; a job's exit code goes into `outcomes`."""
+    """Lets Hydra call the job, once or for each job of a sweep; exit codes go into `outcomes`."""
 
     @hydra.main(version_base="1.3", config_path=str(overrides.FOLDER), config_name="config")
     def job(cfg: DictConfig) -> None:
         if not any(code > 128 for code in outcomes):
             outcomes.append(_outcome(cfg, config_dir))
 
-    job()
+    try:
+        job()
+    except SystemExit as end:  # how Hydra ends after --help, and after an error of its own
+        outcomes.append(1 if end.code else 0)
 
 
 def _outcome(cfg: DictConfig, config_dir: str | None) -> int:
