@@ -1,1 +1,53 @@
 """Data sets of bimanual grasps: exact quotas per object, on every GPU, reproducible to the byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scale.making import MakerOf
+    from scale.planned import Plan
+    from scale.report import RunReport
+    from scale.standing import Status
+
+__all__ = ["generate", "plan", "run", "status"]
+
+# The modules are imported where they are called: a worker imports this package and needs few of them.
+
+
+def run(cfg: Any, maker: MakerOf | None = None) -> RunReport:
+    """Returns the report of a run that collects every object's quota.
+
+    Args:
+        cfg: a Config (`conf.load`), or a DictConfig of the same shape.
+        maker: gives the maker of rounds; the optimiser's where it is left out.
+
+    Raises:
+        InputError: the call cannot be served; it says why and what to do.
+        RunError: the run cannot go on.
+    """
+    from scale.call import run as body
+
+    return body(cfg, maker)
+
+
+def generate(cfg: Any, maker: MakerOf | None = None) -> list[Path]:
+    """Returns the files of `mode=generate`: one round of each object, without quotas."""
+    from scale.call import generate as body
+
+    return body(cfg, maker)
+
+
+def plan(cfg: Any, maker: MakerOf | None = None) -> Plan:
+    """Returns what `run` would do; writes nothing at all. `str()` of it is for people."""
+    from scale.planned import plan as body
+
+    return body(cfg, maker)
+
+
+def status(run_dir: Path | str) -> Status:
+    """Returns how a run stands, running or not, without its lock. `str()` of it is a table."""
+    from scale.standing import status as body
+
+    return body(run_dir)

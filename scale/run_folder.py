@@ -100,8 +100,13 @@ class RunFolder:
 
     def shard_files(self) -> Iterator[Path]:
         """Yields the sealed shards, sorted by name."""
-        found = (path for path in self.shards.glob("worker_*_*/*") if parse_shard_name(path.name))
-        yield from sorted((path for path in found if not _is_temporary(path)), key=lambda path: path.parts)
+        for place in sorted(self.shards.glob("worker_*_*")):
+            yield from self.shard_files_in(place)
+
+    def shard_files_in(self, place: Path) -> list[Path]:
+        """Returns the sealed shards of one worker process, sorted."""
+        found = place.iterdir() if place.is_dir() else []
+        return sorted(path for path in found if parse_shard_name(path.name) and not _is_temporary(path))
 
     def final_files(self) -> list[Path]:
         """Returns the final files, sorted."""
@@ -132,9 +137,7 @@ class RunFolder:
     def replacement(self, path: Path, length: int) -> Iterator[Aside]:
         """Yields a file with `length` bytes of room, which takes its place when the block ends."""
         disk.make_folder(path.parent)
-        aside = path.with_name(
-            f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}"
-        )
+        aside = path.with_name(f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}")
         fd = disk.create(aside)
         try:
             if length:

@@ -1,0 +1,158 @@
+"""A call from beginning to end: door, lock, resume, loop, report."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scale import door, journal, merge, report
+from scale.door import Order
+from scale.generation import Generator
+from scale.journal import Journal
+from scale.locks import RunLock, wait_for_orphans
+from scale.making import MakerOf
+from scale.progress import Progress
+from scale.report import RunReport
+from scale.resume import Resumed, resume
+from scale.runner import RunError, Runner, refuse_mixed
+from scale.stopping import Stop
+from scale.survey import survey
+
+
+def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
+    """Returns the report of a call that collects every object's quota.
+
+    Raises:
+        InputError: the call cannot be served; nothing was started.
+        RunError: the run cannot go on.
+    """
+    start = time.monotonic()
+    order = door.check(settings, maker)
+    with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
+        runner = Runner(order, resumed, book, progress, lock)
+        exit_code = report.EXIT_ERROR
+        try:
+            runner.loop(stop)
+            runner.remove_surplus()
+            _tidy(order)
+            exit_code = stop.exit_code or _exit_code(runner)
+        finally:
+            runner.save(exit_code)
+            book.append("end", exit_code=exit_code)
+        seconds = time.monotonic() - start
+        told = RunReport(exit_code, order.folder.root, runner.reports(), _warnings(runner, stop), seconds)
+        progress.say(str(told))
+        return told
+
+
+def generate(settings: Any, maker: MakerOf | None = None) -> list[Path]:
+    """Returns the files with one round of each object, without quotas.
+
+    Raises:
+        InputError: see `run`.
+        RunError: a round failed at every attempt; the others have their files.
+    """
+    order = door.check(settings, maker)
+    with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
+        runner = Generator(order, resumed, book, progress, lock)
+        runner.loop(stop)
+        _tidy(order)
+        book.append("end", exit_code=stop.exit_code)
+        if stop.exit_code > report.EXIT_SHORT:
+            raise KeyboardInterrupt
+        failed = [f"{one.code}: {one.ended or 'stopped'}" for one in runner.objects if one.ended != "generated"]
+        if failed:
+            raise RunError("no grasps were generated for " + "; ".join(failed))
+    return [order.folder.generate(entry.code) for entry in order.entries]
+
+
+def _exit_code(runner: Runner) -> int:
+    return report.EXIT_SHORT if any(one.is_short for one in runner.reports()) else report.EXIT_OK
+
+
+def _warnings(runner: Runner, stop: Stop) -> list[str]:
+    return [*runner.notes, *([stop.reason] if stop.reason else [])]
+
+
+@contextmanager
+def _opened(order: Order) -> Iterator[tuple[Any, Resumed, Journal, Progress, RunLock]]:
+    """Yields the run folder under its lock: surveyed, resumed, journal open, leftovers removed."""
+    folder = order.folder
+    folder.root.parent.mkdir(parents=True, exist_ok=True)
+    folder.prepare()
+    lock = RunLock(folder)
+    try:
+        wait_for_orphans(folder)
+        with _telling(order) as progress:
+            found = survey(folder, order.accept, order.config.verify, progress.say)
+            resumed = resume(order, found)
+            refuse_mixed(resumed.platforms, order.config.allow_mixed_platform)
+            book = Journal(folder)
+            try:
+                _enter(order, resumed, book, progress)
+                for path in found.damaged:
+                    folder.set_aside(path)
+                yield found, resumed, book, progress, lock
+            finally:
+                book.close()
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _telling(order: Order) -> Iterator[Progress]:
+    progress = Progress(order.folder, f"{order.config.mode} {order.config.exp_name}")
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _enter(order: Order, resumed: Resumed, book: Journal, progress: Progress) -> None:
+    """Writes down what this call is, before anything is handed out."""
+    folder, config = order.folder, order.config
+    removed = folder.remove_leftovers()
+    book.append(
+        "start",
+        format_version=journal.VERSION,
+        version=_version(),
+        mode=config.mode,
+        run_key=order.run_key,
+        acceptance_key=order.acceptance_key,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        devices=[device.label for device in order.devices],
+        quotas=order.quotas,
+        notes=resumed.notes,
+    )
+    if resumed.indices:
+        book.append("objects", indices=resumed.indices)
+    folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
+    devices = ", ".join(device.label for device in order.devices)
+    progress.say(f"{folder.root}: {len(order.entries)} objects, workers on {devices}")
+    for note in (*resumed.notes, *(f"unfinished write removed: {name}" for name in removed)):
+        progress.say(note)
+
+
+def _tidy(order: Order) -> None:
+    """Leaves a folder without empty rooms, and the file that opens all final files."""
+    order.folder.remove_leftovers()
+    order.folder.remove_empty_worker_folders()
+    if order.folder.final_files():
+        merge.write_dataset(order.folder)
+
+
+def _version() -> str:
+    try:
+        return version("bimangrasp")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

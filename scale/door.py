@@ -1,0 +1,109 @@
+"""The door: everything that can be refused before a folder is touched or a worker started."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_file import HandTable, Header
+from bimangrasp.object_model import MeshReport
+from scale import keys, platforms
+from scale.acceptance import Accept, acceptance
+from scale.config import Config
+from scale.inputs import parse_target
+from scale.keys import Key
+from scale.making import Maker, MakerOf
+from scale.mesh_reports import check_objects
+from scale.objects import ObjectEntry, resolve_objects
+from scale.platforms import Device
+from scale.ranges import check_ranges, check_seeds
+from scale.run_folder import RunFolder
+from scale.worker import Synthesizer
+
+
+class Order(NamedTuple):
+    """A checked call.
+
+    Attributes:
+        config: the settings.
+        folder: of the run.
+        entries: the objects, in order.
+        quotas: object code -> rows wanted.
+        meshes: object code -> what its mesh holds.
+        devices: one per worker.
+        maker: of the rounds.
+        hand: what files say of the hands.
+        run_key, acceptance_key: what an earlier call must have had.
+        accept: columns -> mask of rows that count.
+    """
+
+    config: Config
+    folder: RunFolder
+    entries: list[ObjectEntry]
+    quotas: dict[str, int]
+    meshes: dict[str, MeshReport]
+    devices: list[Device]
+    maker: Maker
+    hand: HandTable
+    run_key: Key
+    acceptance_key: Key
+    accept: Accept
+
+    def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
+        """Returns what an object's files say, but for the platforms; without a code the part that is common."""
+        weights = {name: value for name, value in vars(self.config.energy).items() if name.startswith("w_")}
+        object_key = keys.object_key(mesh_sha256)
+        return Header(code, index, mesh_sha256, self.hand, weights, self.run_key, object_key)
+
+
+def check(
+    settings: Any,
+    maker_of: MakerOf | None = None,
+    remember: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Order:
+    """Returns the call, checked.
+
+    Args:
+        settings: a Config, or a DictConfig of the same shape.
+        maker_of: gives the maker; the optimiser's where it is left out.
+        remember: whether mesh reports may be cached on the disk.
+        on_progress: told (done, total) of the mesh checks.
+
+    Raises:
+        InputError: names what cannot be used and what to do.
+    """
+    refuse_unguarded_script()
+    config = as_config(settings)
+    check_ranges(config)
+    entries = resolve_objects(config.object_root, config.object_code_list)
+    quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
+    check_seeds(config.seed_base, len(entries), config.max_rounds)
+    devices = platforms.devices(config.gpus)
+    maker = (maker_of or Synthesizer)(config.hand, config.synthesis)
+    hand = maker.hand_table()
+    meshes = check_objects(entries, config.object.scales, remember=remember, on_progress=on_progress)
+    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
+    run_key = keys.run_key(config, hand.sha256, maker.algorithm_version)
+    accept_key, accept = keys.acceptance_key(config), acceptance(config.filter)
+    return Order(config, folder, entries, quotas, meshes, devices, maker, hand, run_key, accept_key, accept)
+
+
+def as_config(settings: Any) -> Config:
+    """Returns the settings as the dataclass, from a DictConfig too."""
+    if isinstance(settings, Config):
+        return settings
+    from omegaconf import OmegaConf  # only callers that have it already bring such an object
+
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))
+
+
+def refuse_unguarded_script() -> None:
+    """Refuses a call from a script that a starting worker imports anew: it would start workers without end."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "scale was called while a worker process was starting, which imports your script anew: put the call "
+            'under `if __name__ == "__main__":`'
+        )

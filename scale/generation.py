@@ -1,0 +1,73 @@
+"""`mode=generate`: one round of each object, without quotas, as a file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bimangrasp.grasp_fields import FormatError
+from scale import keys, shards
+from scale.ledger import Done, ObjectState
+from scale.resume import ELSEWHERE
+from scale.runner import Runner
+
+
+def _keep_round_0(state: ObjectState) -> None:
+    """Forgets what other rounds gave; without its shard round 0 is computed again, to the same bytes."""
+    one = state.finished.get(0)
+    state.finished.clear()
+    state.final = None
+    if isinstance(one, Done) and one.shard is None:
+        state.promised = {0: one.sha256}
+    elif isinstance(one, Done):
+        state.finished = {0: one}
+
+
+class Generator(Runner):
+    """The same loop with another end: round 0 of an object, sealed, becomes its file."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._earlier = set(self._folder.shard_files())
+        for state in self.objects:
+            _keep_round_0(state)
+            state.quota = self._config.round_batch_size
+
+    @property
+    def max_rounds(self) -> int:
+        """Round 0 and no other."""
+        return 1
+
+    def _settle(self, state: ObjectState) -> None:
+        """Ends an object whose round is there or given up."""
+        target = self._folder.generate(state.code)
+        one = state.finished.get(0)
+        if state.ended:
+            return
+        if target.exists() and self._is_the_same(target, state):
+            self._end(state, "generated")
+        elif isinstance(one, Done) and one.shard is not None:
+            self._folder.write(target, one.shard.read_bytes())
+            self._end(state, "generated")
+        elif one is not None and not isinstance(one, Done):
+            self._end(state, "skipped: " + (one.reason.strip().splitlines() or [""])[-1])
+
+    def _remove_spent(self, state: ObjectState) -> None:
+        """Deletes the shard that this call made; those of quota runs stay theirs."""
+        one = state.finished.get(0)
+        if isinstance(one, Done) and one.shard is not None and one.shard not in self._earlier:
+            self._folder.remove(one.shard)
+
+    def _is_the_same(self, target: Path, state: ObjectState) -> bool:
+        """Returns whether an earlier call wrote this file; refuses one with other settings."""
+        try:
+            header = shards.read(target).header
+        except (FormatError, OSError):
+            self._folder.set_aside(target)
+            return False
+        wanted = self._order.header(state.code, state.index, state.mesh_sha256)
+        for old, new in ((header.run_key, wanted.run_key), (header.object_key, wanted.object_key)):
+            differing = keys.differences(old, new)
+            if differing:
+                raise keys.refuse(f"{target}", differing, ELSEWHERE)
+        return True

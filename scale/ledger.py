@@ -1,0 +1,175 @@
+"""The ledger: what is known of each object while a run goes on. Built from files and journal, kept by the parent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bimangrasp.grasp_file import Ending, Header, Proof
+from scale import rounds
+from scale.acceptance import Accept
+from scale.merge import MergeJob, MergeRound
+from scale.rounds import Prefix
+
+
+@dataclass(frozen=True)
+class Done:
+    """A proven round.
+
+    Attributes:
+        seed, rows, accepted, tile_used, platform: what it was.
+        sha256: of its sealed shard.
+        shard: where that is; None where the final file has every accepted row, or as many as its quota needs.
+    """
+
+    seed: int
+    rows: int
+    accepted: int
+    tile_used: int
+    platform: dict[str, str]
+    sha256: str
+    shard: Path | None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A round that was given up, with the end of its last traceback."""
+
+    seed: int
+    reason: str
+    accepted: int = 0
+
+
+@dataclass
+class ObjectState:
+    """One object of a run.
+
+    Attributes:
+        code, mesh, mesh_sha256, index: identity.
+        quota: rows wanted.
+        finished: round -> what it gave.
+        in_flight: rounds that workers have.
+        promised: round -> the hash it must have when it is computed again.
+        spare: further shards of finished rounds, wanted by nobody.
+        failures: failed attempts at each round, in this run.
+        final: what its verified final file says; None where there is none.
+        final_sha256: of that file.
+        ended: why no more rounds are wanted: quota, max_rounds, changed; empty while some are.
+        merging: whether a merge of it is under way.
+        notes: what the report should say of it.
+    """
+
+    code: str
+    mesh: str
+    mesh_sha256: str
+    index: int
+    quota: int
+    finished: dict[int, Done | Skipped] = field(default_factory=dict)
+    in_flight: set[int] = field(default_factory=set)
+    promised: dict[int, str] = field(default_factory=dict)
+    spare: list[Path] = field(default_factory=list)
+    failures: Counter[int] = field(default_factory=Counter)
+    final: Proof | None = None
+    final_sha256: str = ""
+    ended: str = ""
+    merging: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> dict[int, int]:
+        """Finished round -> accepted rows."""
+        return {round_id: one.accepted for round_id, one in self.finished.items()}
+
+    @property
+    def prefix(self) -> Prefix:
+        """The prefix as far as the quota reaches."""
+        return rounds.prefix(self.accepted, self.quota)
+
+    @property
+    def rows_in_file(self) -> int:
+        """Rows of the final file."""
+        return self.final.sizes["N"] if self.final else 0
+
+    @property
+    def rounds_in_file(self) -> int:
+        """Rounds in the table of the final file."""
+        return self.final.sizes["R"] if self.final else 0
+
+    @property
+    def collected(self) -> int:
+        """Rows that the object has: those of its prefix, or of a file that a larger quota left."""
+        return max(self.prefix.kept, self.rows_in_file)
+
+    @property
+    def has_larger_file(self) -> bool:
+        """Whether the final file was made for a larger quota and has enough for this one."""
+        return self.final is not None and self.final.ending.quota > self.quota <= self.rows_in_file
+
+    @property
+    def skipped(self) -> dict[int, Skipped]:
+        """The rounds that were given up."""
+        return {r: one for r, one in sorted(self.finished.items()) if isinstance(one, Skipped)}
+
+    def next_round(self, batch: int, max_rounds: int) -> int | None:
+        """Returns the round to hand out next, None where none is wanted now."""
+        if self.ended:
+            return None
+        return rounds.first(rounds.needed(self.accepted, self.in_flight, self.quota, batch, max_rounds))
+
+    def ending(self, max_rounds: int) -> str:
+        """Returns why the prefix ends: quota, max_rounds, or partial while it still grows."""
+        reached = self.prefix
+        if reached.kept == self.quota:
+            return "quota"
+        return "max_rounds" if reached.rounds >= max_rounds else "partial"
+
+    def has_final(self, reason: str, acceptance_key: dict) -> bool:
+        """Whether the final file is the one of the prefix as it stands."""
+        if self.final is None:
+            return False
+        reached, wanted = self.prefix, Ending(acceptance_key, self.quota, reason == "quota", reason)
+        return (self.rounds_in_file, self.rows_in_file) == reached[:2] and self.final.ending == wanted
+
+    def merge_job(self, header: Header, reason: str, acceptance_key: dict, old: Path, accept: Accept) -> MergeJob:
+        """Returns the merge of the prefix as it stands; `old` is where the final file is, if there is one."""
+        ending = Ending(acceptance_key, self.quota, reason == "quota", reason)
+        has_old = self.final is not None
+        return MergeJob(
+            header, ending, tuple(self._merge_rounds()), old if has_old else None, self.rounds_in_file, accept
+        )
+
+    def _merge_rounds(self) -> Iterator[MergeRound]:
+        total = 0
+        for round_id in range(self.prefix.rounds):
+            one = self.finished[round_id]
+            already = int(self.final.rounds["rounds/kept"][round_id]) if round_id < self.rounds_in_file else 0
+            kept = min(one.accepted, self.quota - total)
+            total += kept
+            if isinstance(one, Skipped):
+                yield MergeRound(round_id, one.seed, 0, 0, 0, 0, "", None, None, 0)
+                continue
+            shard = one.shard if round_id >= self.rounds_in_file or kept > already else None
+            facts = (one.rows, one.accepted, kept, one.tile_used, one.sha256, one.platform)
+            yield MergeRound(round_id, one.seed, *facts, shard, already)
+
+    def spent_shards(self) -> list[Path]:
+        """Takes the shards out that the final file has made superfluous and returns them.
+
+        Those of rounds whose accepted rows are all kept; where the quota is reached, those beyond the cut as well.
+        """
+        spent, self.spare = self.spare, []
+        if self.final is None:
+            return spent
+        for round_id, one in list(self.finished.items()):
+            if isinstance(one, Skipped) or one.shard is None:
+                continue
+            if round_id < self.rounds_in_file:
+                if self.final.rounds["rounds/kept"][round_id] == one.accepted:
+                    spent.append(one.shard)
+                    self.finished[round_id] = Done(**(vars(one) | {"shard": None}))
+            elif self.final.ending.complete:
+                spent.append(one.shard)
+                del self.finished[round_id]
+        return spent

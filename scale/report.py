@@ -1,0 +1,141 @@
+"""What a call tells when it ends: per object and as a whole, for people, callers and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bimangrasp.grasp_file import Proof
+from scale.ledger import Done, ObjectState
+
+EXIT_OK, EXIT_ERROR, EXIT_SHORT = 0, 1, 3
+SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest has them all
+
+
+@dataclass(frozen=True)
+class ObjectReport:
+    """One object at the end of a call.
+
+    Attributes:
+        code, index: identity.
+        quota: rows wanted.
+        collected: rows that it has.
+        rounds_done: rounds that are proven.
+        failed_attempts: attempts that failed in this call.
+        skipped: rounds that were given up, each with round, seed and traceback.
+        end_reason: quota, max_rounds, changed, generated, or stopped where the call ended before the object.
+        path: its final file, None where there is none.
+        sha256, content_sha256: of that file.
+        notes: what else there is to say.
+    """
+
+    code: str
+    index: int
+    quota: int
+    collected: int
+    rounds_done: int
+    failed_attempts: int
+    skipped: list[dict[str, Any]]
+    end_reason: str
+    path: Path | None
+    sha256: str
+    content_sha256: str
+    notes: list[str]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the quota was not reached."""
+        return self.end_reason not in ("quota", "generated")
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a call did. `str(report)` is the table at the end.
+
+    Attributes:
+        exit_code: 0 every quota reached, 3 some object fell short, 130 and 143 after signals.
+        run_dir: the run's folder.
+        objects: in the order of the call.
+        notes: warnings of the whole call.
+        seconds: how long it took.
+    """
+
+    exit_code: int
+    run_dir: Path
+    objects: list[ObjectReport]
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def skips(self) -> list[tuple[str, int]]:
+        """Object code and round of everything that was given up."""
+        return [(one.code, skip["round"]) for one in self.objects for skip in one.skipped]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The final files."""
+        return [one.path for one in self.objects if one.path is not None]
+
+    def __str__(self) -> str:
+        rows = [(o.code, f"{o.collected}/{o.quota}", o.rounds_done, len(o.skipped), o.end_reason) for o in self.objects]
+        lines = table(("object", "grasps", "rounds", "skipped", "ended by"), rows[:SHOWN_OBJECTS])
+        if len(rows) > SHOWN_OBJECTS:
+            lines.append(f"... and {len(rows) - SHOWN_OBJECTS} more objects, see manifest.json")
+        lines += [f"short: {one.code}: {_why_short(one)}" for one in self.objects if one.is_short]
+        lines += [_skip_warning(one) for one in self.objects if one.skipped]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {one.code}: {note}" for one in self.objects for note in one.notes]
+        return "\n".join([*lines, f"{self.run_dir}  {self.seconds:.1f} s  exit code {self.exit_code}"])
+
+
+def _why_short(one: ObjectReport) -> str:
+    """Returns why an object has fewer rows than its quota."""
+    have = f"{one.collected} of {one.quota}"
+    if one.end_reason == "max_rounds":
+        gone = f", {len(one.skipped)} of them skipped" if one.skipped else ""
+        return f"{have} after max_rounds rounds{gone}; raise max_rounds, or loosen the filter"
+    if one.end_reason == "stopped":
+        return f"{have} when the run was stopped; the same command goes on"
+    return f"{have}, {one.end_reason}"
+
+
+def _skip_warning(one: ObjectReport) -> str:
+    named = ", ".join(str(skip["round"]) for skip in one.skipped)
+    last = one.skipped[-1]["traceback"].strip().splitlines() or ["no traceback"]
+    return f"warning: {one.code}: skipped rounds {named}; the last one with: {last[-1]}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Returns lines with aligned columns."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def object_report(state: ObjectState, path: Path) -> ObjectReport:
+    """Returns the report of an object as it stands; `path` is where its final file would be."""
+    proof: Proof | None = state.final
+    done = sum(isinstance(one, Done) for one in state.finished.values())
+    skipped = [{"round": r, "seed": one.seed, "traceback": one.reason} for r, one in state.skipped.items()]
+    return ObjectReport(
+        state.code,
+        state.index,
+        state.quota,
+        state.collected,
+        done,
+        state.failures.total(),
+        skipped,
+        state.ended or "stopped",
+        path if proof else None,
+        state.final_sha256,
+        proof.content_sha256 if proof else "",
+        list(state.notes),
+    )
+
+
+def as_manifest(report: ObjectReport, root: Path) -> dict[str, Any]:
+    """Returns an object's entry of the manifest."""
+    entry = {name: value for name, value in vars(report).items() if name != "code"}
+    return entry | {"path": report.path.relative_to(root).as_posix() if report.path else None}
