@@ -21,9 +21,7 @@ def check_names(given: Iterable[str], known: Sequence[str], key: str) -> None:
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
-            raise InputError(
-                f"{key} names {name!r}, which the hand does not have. Nearest: {', '.join(near)}."
-            )
+            raise InputError(f"{key} names {name!r}, which the hand does not have. Nearest: {', '.join(near)}.")
 
 
 def joint_mean(config: HandConfig, joints: Sequence[Joint]) -> np.ndarray:
@@ -36,9 +34,7 @@ def joint_mean(config: HandConfig, joints: Sequence[Joint]) -> np.ndarray:
     check_names(config.joint_mean, names, "hand.joint_mean")
     missing = [name for name in names if name not in config.joint_mean]
     if missing:
-        raise InputError(
-            f"hand.joint_mean lacks {', '.join(missing)}; give each joint its mean first value in rad."
-        )
+        raise InputError(f"hand.joint_mean lacks {', '.join(missing)}; give each joint its mean first value in rad.")
     for joint in joints:
         if not joint.lower <= config.joint_mean[joint.name] <= joint.upper:
             raise InputError(

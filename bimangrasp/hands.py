@@ -31,9 +31,7 @@ def _check(config: HandConfig) -> None:
     if config.format not in ("mjcf", "bimangrasp"):
         raise InputError(f"hand.format={config.format!r} is not known; wanted 'mjcf' or 'bimangrasp'.")
     if config.surface_points < 1:
-        raise InputError(
-            f"hand.surface_points={config.surface_points}; wanted at least 1, for instance 2000."
-        )
+        raise InputError(f"hand.surface_points={config.surface_points}; wanted at least 1, for instance 2000.")
     palm = unit_vector(config.palm_normal, "hand.palm_normal")
     fingers = unit_vector(config.finger_direction, "hand.finger_direction")
     if abs(palm @ fingers) > 1e-3:
@@ -52,6 +50,4 @@ def _check_rule(config: HandConfig) -> None:
     if not 0.0 <= rule.spread_rad <= math.pi / 2:
         raise InputError(f"hand.candidates.spread_rad={rule.spread_rad}; wanted an angle from 0 to pi/2 rad.")
     if not rule.palmar:
-        raise InputError(
-            "hand.candidates.palmar is empty; name each link that may touch and its palmar direction."
-        )
+        raise InputError("hand.candidates.palmar is empty; name each link that may touch and its palmar direction.")

@@ -10,9 +10,7 @@ from bimangrasp.hand_description import HandDescription, Primitive
 
 _POSITION = np.array([1.0, -1.0, 1.0])
 _AXIS = np.array([-1.0, 1.0, -1.0])  # a rotation vector is an axial vector: it mirrors with the other sign
-_POSE = np.array(
-    [[1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]
-)
+_POSE = np.array([[1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
 _OTHER = {"right": "left", "left": "right"}
 
 

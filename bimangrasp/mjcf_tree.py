@@ -80,9 +80,7 @@ def _root_body(model: mujoco.MjModel, source: str) -> int:
     if not roots:
         raise InputError(f"{source}: no body has a joint; wanted the hinge joints of one hand.")
     names = ", ".join(repr(_body_name(model, body)) for body in roots)
-    raise InputError(
-        f"{source}: {len(roots)} separate trees have joints ({names}); keep only the right hand's."
-    )
+    raise InputError(f"{source}: {len(roots)} separate trees have joints ({names}); keep only the right hand's.")
 
 
 def _add_body(tree: KinematicTree, model: mujoco.MjModel, body: int, is_root: bool, source: str) -> None:
@@ -96,9 +94,7 @@ def _add_body(tree: KinematicTree, model: mujoco.MjModel, body: int, is_root: bo
         name = _body_name(model, body) if last else f"{_body_name(model, body)}:{model.joint(joint).name}"
         reference = model.qpos0[model.jnt_qposadr[joint]]
         T_parent_link = T_parent_next @ pose(anchor) @ _turn(axis, -reference)
-        tree.joints.append(
-            Joint(model.joint(joint).name, len(tree.links), axis.copy(), *model.jnt_range[joint])
-        )
+        tree.joints.append(Joint(model.joint(joint).name, len(tree.links), axis.copy(), *model.jnt_range[joint]))
         tree.links.append(Link(name, parent, T_parent_link))
         parent, T_parent_next = len(tree.links) - 1, pose(-anchor)
     if not hinges or model.jnt_pos[hinges[-1]].any():
@@ -126,8 +122,7 @@ def _check_joint(model: mujoco.MjModel, joint: int, is_root: bool, source: str) 
         raise InputError(f"{where} has no name; give it one, so that hand.joint_mean can speak of it.")
     if is_root:
         raise InputError(
-            f"{where} moves the root itself, whose frame is the hand's frame. "
-            f"Wrap {body!r} in a body without joints."
+            f"{where} moves the root itself, whose frame is the hand's frame. Wrap {body!r} in a body without joints."
         )
     if not model.jnt_limited[joint]:
         raise InputError(f'{where} has no limits; give it a range="lower upper" in the file.')

@@ -140,8 +140,7 @@ def _with_round_boxes(shapes: Sequence[Primitive], path: Path) -> tuple[Primitiv
 
 def _box_mesh(link: int, boxes: Sequence[Primitive], box: trimesh.Trimesh) -> Primitive:
     vertices = [
-        (box.vertices * shape.size) @ shape.T_link_shape[:3, :3].T + shape.T_link_shape[:3, 3]
-        for shape in boxes
+        (box.vertices * shape.size) @ shape.T_link_shape[:3, :3].T + shape.T_link_shape[:3, 3] for shape in boxes
     ]
     faces = [box.faces + number * len(box.vertices) for number in range(len(boxes))]
     return Primitive(
@@ -154,9 +153,7 @@ def _describe(config: HandConfig, root: Path, side: _Side) -> HandDescription:
     link_names = [link.name for link in side.tree.links]
     candidates = _read_table(root / _CANDIDATES.format(side=side.name), link_names)
     keypoints = _read_table(root / _KEYPOINTS, link_names)
-    directions = {
-        key: unit_vector(getattr(config, key), f"hand.{key}") for key in ("palm_normal", "finger_direction")
-    }
+    directions = {key: unit_vector(getattr(config, key), f"hand.{key}") for key in ("palm_normal", "finger_direction")}
     if side.name == "left":
         directions = {key: mirror_direction(value) for key, value in directions.items()}
     return HandDescription(

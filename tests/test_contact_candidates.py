@@ -90,9 +90,7 @@ def test_candidates_cover_a_box_face_evenly():
     box = Primitive(0, "box", np.eye(4), np.array([0.03, 0.01, 0.04]), *NONE)
     _, points = place_candidates([box], ["palm"], CandidateRule(12, SPREAD, {"palm": [0.0, -1.0, 0.0]}))
     np.testing.assert_allclose(points[:, 1], -0.01, atol=1e-15)
-    dense = np.stack(np.meshgrid(np.linspace(-0.03, 0.03, 30), np.linspace(-0.04, 0.04, 30)), -1).reshape(
-        -1, 2
-    )
+    dense = np.stack(np.meshgrid(np.linspace(-0.03, 0.03, 30), np.linspace(-0.04, 0.04, 30)), -1).reshape(-1, 2)
     holes = np.linalg.norm(dense[:, None] - points[None, :, [0, 2]], axis=-1).min(axis=1)
     assert holes.max() < 0.018  # twelve squares of 20 mm have half diagonals of 14 mm
 
@@ -101,9 +99,7 @@ def test_of_several_shapes_the_one_that_reaches_farthest_carries_them():
     inner = Primitive(0, "capsule", np.eye(4), np.array([0.01, 0.02, 0.0]), *NONE)
     outer = Primitive(0, "box", np.eye(4), np.array([0.005, 0.012, 0.005]), *NONE)
     for shapes in ([inner, outer], [outer, inner]):
-        _, points = place_candidates(
-            shapes, ["finger"], CandidateRule(5, SPREAD, {"finger": [0.0, -1.0, 0.0]})
-        )
+        _, points = place_candidates(shapes, ["finger"], CandidateRule(5, SPREAD, {"finger": [0.0, -1.0, 0.0]}))
         np.testing.assert_allclose(points[:, 1], -0.012, atol=1e-15)
 
 
@@ -144,9 +140,7 @@ def test_the_builtin_candidates_are_like_the_recorded_ones(right: HandDescriptio
     """Same links, side, radius and reach along the link; angles as wide as nine in ten of theirs."""
     golden = np.load(shared / "golden" / "hands.npz")
     order = json.loads((shared / "golden" / "hands.json").read_text())["right"]["mesh_link_names"]
-    theirs_link = [
-        order[link].split(":")[1].removesuffix("_child") for link in golden["right_contact_candidate_link"]
-    ]
+    theirs_link = [order[link].split(":")[1].removesuffix("_child") for link in golden["right_contact_candidate_link"]]
     ours_link = [right.link_names[link].replace("_", "") for link in right.candidate_link]
     assert sorted(ours_link) == sorted(theirs_link)
     angles = {"ours": [], "theirs": []}

@@ -29,9 +29,7 @@ def test_mirroring_twice_gives_the_same_bits(hands: tuple[HandDescription, HandD
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_same_joint_values_give_the_mirror_image(
-    hands: tuple[HandDescription, HandDescription], seed: int
-):
+def test_the_same_joint_values_give_the_mirror_image(hands: tuple[HandDescription, HandDescription], seed: int):
     left, right = hands
     joints = random_joints(right, seed)
     frames_left, frames_right = link_frames(left, joints), link_frames(right, joints)

@@ -86,7 +86,7 @@ def test_toy_reads_as_written(tmp_path: Path):
 def test_a_mesh_is_its_convex_hull_where_the_file_puts_it(tmp_path: Path):
     hand = read_mjcf_hand(toy_config(tmp_path))
     shape = hand.primitives[3]
-    corners = np.array([[0, 0, 0], [0.03, 0, 0], [0, 0.02, 0], [0.01, 0.02, 0.04]])  # the fifth is inside
+    corners = np.array([[0, 0, 0], [0.03, 0, 0], [0, 0.02, 0], [0.01, 0.02, 0.04]])  # one more is inside
     quaternion = np.array([0.6, 0.3, 0.2, 0.7])
     rotation = np.zeros(9)
     mujoco.mju_quat2Mat(rotation, quaternion / np.linalg.norm(quaternion))
@@ -114,9 +114,7 @@ def test_a_free_joint_on_the_root_and_its_place_in_the_world_do_not_count(tmp_pa
 
 
 NO_BODIES = "<mujoco><worldbody><geom size='1'/></worldbody></mujoco>"
-TWO_HANDS = TOY.replace(
-    "</worldbody>", "<body name='other'><joint axis='0 0 1'/><geom size='0.1'/></body></worldbody>"
-)
+TWO_HANDS = TOY.replace("</worldbody>", "<body name='other'><joint axis='0 0 1'/><geom size='0.1'/></body></worldbody>")
 JOINTLESS = "<mujoco><worldbody><body name='a'><geom size='1'/></body></worldbody></mujoco>"
 REFUSED = {
     "fragment": (NO_BODIES, ["without bodies", "<include>"]),

@@ -124,9 +124,7 @@ def test_files_stay_as_they_are(copied: Path):
 
 
 def test_no_folder_is_refused_with_what_is_wanted():
-    with pytest.raises(
-        InputError, match=r"hand.root='' lacks left_shadow_hand.xml.*BimanGrasp.*hand.root=<its path>"
-    ):
+    with pytest.raises(InputError, match=r"hand.root='' lacks left_shadow_hand.xml.*BimanGrasp.*hand.root=<its path>"):
         load("")
 
 
@@ -146,9 +144,7 @@ def test_a_broken_table_is_named(copied: Path):
     with pytest.raises(InputError, match=r"left_hand_contact_points.json: not a table of points"):
         load(copied)
     table.write_text('{"robot0:ffdistel_child": [[0, 1, 2]]}')
-    with pytest.raises(
-        InputError, match=r"left_hand_contact_points.json names 'robot0:ffdistel'.*robot0:ffdistal"
-    ):
+    with pytest.raises(InputError, match=r"left_hand_contact_points.json names 'robot0:ffdistel'.*robot0:ffdistal"):
         load(copied)
 
 

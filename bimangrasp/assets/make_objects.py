@@ -71,9 +71,7 @@ def rounded_profile(corners: Sequence[tuple[float, float, float]], edge: float) 
     return np.concatenate(pieces)
 
 
-def _fillet(
-    before: np.ndarray, corner: np.ndarray, after: np.ndarray, radius: float, edge: float
-) -> np.ndarray:
+def _fillet(before: np.ndarray, corner: np.ndarray, after: np.ndarray, radius: float, edge: float) -> np.ndarray:
     """Returns the arc of this radius in place of a corner; its sides are at most 0.7 edge and 45 degrees."""
     if radius == 0.0:
         return corner[None]
@@ -114,9 +112,7 @@ def _cap(ring: Ring, edge: float) -> trimesh.Trimesh:
     """Returns a flat convex cap within a ring, facing up, filled with nearly equilateral triangles."""
     outline, reach = ring[:, :2], np.abs(ring[:, :2]).max() + edge
     rows = np.arange(-reach, reach, edge * np.sqrt(0.75))
-    lattice = [
-        [x + edge / 2 * (k % 2), y] for k, y in enumerate(rows) for x in np.arange(-reach, reach, edge)
-    ]
+    lattice = [[x + edge / 2 * (k % 2), y] for k, y in enumerate(rows) for x in np.arange(-reach, reach, edge)]
     sides = np.roll(outline, -1, axis=0) - outline
     inward = np.stack((-sides[:, 1], sides[:, 0]), axis=1) / np.linalg.norm(sides, axis=1, keepdims=True)
     depth = np.einsum("nkd,kd->nk", np.array(lattice)[:, None] - outline, inward).min(axis=1)
@@ -236,12 +232,8 @@ def mug() -> trimesh.Trimesh:
         ],
         edge,
     )
-    handle = rounded_profile(
-        [(0.545, 1.12, 0.0), (1.0, 1.12, 0.27), (1.0, 0.32, 0.27), (0.545, 0.32, 0.0)], 0.09
-    )
-    return trimesh.boolean.union(
-        [sweep(profile, circle, edge), tube(handle, 0.1, 0.07, 10)], engine="manifold"
-    )
+    handle = rounded_profile([(0.545, 1.12, 0.0), (1.0, 1.12, 0.27), (1.0, 0.32, 0.27), (0.545, 0.32, 0.0)], 0.09)
+    return trimesh.boolean.union([sweep(profile, circle, edge), tube(handle, 0.1, 0.07, 10)], engine="manifold")
 
 
 def box() -> trimesh.Trimesh:
