@@ -8,7 +8,9 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +25,8 @@ CHECKS = 1
 """Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""
 ALONE = 64
 """Up to so many meshes are checked in this process: starting others takes longer."""
+SILENCE_S = 5.0
+"""Seconds between two lines of progress."""
 MOST_NAMED = 10
 """So many bad meshes are named in one message."""
 
@@ -40,7 +44,8 @@ def check_objects(
         entries: the objects of a run.
         scales: sizes by which the meshes are multiplied, m.
         remember: write the reports into the cache; a dry run reads it only.
-        on_progress: called with (done, total) after each mesh that had to be read.
+        on_progress: called with (done, total) after each mesh that had to be read; where it is left out, a line
+            goes to stderr every few seconds.
 
     Raises:
         InputError: meshes that cannot be used, each with its reason.
@@ -49,6 +54,7 @@ def check_objects(
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
+    tell = on_progress or _teller()
     for done, (entry, result) in enumerate(_checked(new), start=1):
         if isinstance(result, MeshReport):
             reports[entry.code] = result
@@ -56,8 +62,7 @@ def check_objects(
                 _remember(entry.path, result)
         else:
             failures[entry.code] = result
-        if on_progress is not None:
-            on_progress(done, len(new))
+        tell(done, len(new))
     _refuse(failures)
     _refuse(_wrong_sizes(entries, reports, scales))
     return {entry.code: reports[entry.code] for entry in entries}
@@ -69,6 +74,19 @@ def cache_folder() -> Path:
     if own:
         return Path(own) / "meshes"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
+
+
+def _teller() -> Callable[[int, int], None]:
+    """Returns what says on stderr, every few seconds, how many meshes are checked."""
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SILENCE_S:
+            last = time.monotonic()
+            sys.stderr.write(f"checked {done} of {total} meshes\n")
+
+    return tell
 
 
 def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
@@ -85,9 +103,7 @@ def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
     return found
 
 
-def _wrong_sizes(
-    entries: list[ObjectEntry], reports: dict[str, MeshReport], scales: list[float]
-) -> dict[str, str]:
+def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], scales: list[float]) -> dict[str, str]:
     """Returns the objects whose size makes no sense at these scales."""
     found = {}
     for entry in entries:
@@ -103,9 +119,7 @@ def _refuse(failures: dict[str, str]) -> None:
     if not failures:
         return
     named = sorted((code, reason) for code, reason in failures.items())
-    lines = [
-        f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named
-    ]
+    lines = [f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named]
     rest = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
     raise InputError(
         "\n".join(
@@ -131,9 +145,7 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
-            left = [
-                entry.code for future, entry in waiting.items() if not future.done() or future.exception()
-            ]
+            left = [entry.code for future, entry in waiting.items() if not future.done() or future.exception()]
             raise InputError(
                 f"a process that checked meshes died (out of memory?) at {listed(left, MOST_NAMED)}; try "
                 f"fewer objects at once: what was checked is remembered"

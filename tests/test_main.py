@@ -15,6 +15,7 @@ import main
 import scale
 from bimangrasp.errors import InputError
 from scale.config import Config
+from scale.runner import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,13 +55,13 @@ def test_the_reports_exit_code_is_the_programs(run, code):
     assert run(codes=(code,)) == code
 
 
-@pytest.mark.parametrize("error", [InputError("no such object"), KeyboardInterrupt(), RuntimeError("broken")])
+@pytest.mark.parametrize("error", [InputError("no object"), RunError("broken"), KeyboardInterrupt(), TypeError("bug")])
 def test_errors_have_their_exit_codes(run, capsys, error):
-    assert run(raises=error) == {InputError: 2, KeyboardInterrupt: 130, RuntimeError: 1}[type(error)]
+    assert run(raises=error) == {InputError: 2, RunError: 1, KeyboardInterrupt: 130, TypeError: 1}[type(error)]
     shown = capsys.readouterr().err
-    assert ("Traceback" in shown) == isinstance(error, RuntimeError)
-    if isinstance(error, InputError):
-        assert shown == "error: no such object\n"
+    assert ("Traceback" in shown) == isinstance(error, TypeError)
+    if isinstance(error, InputError | RunError):
+        assert shown == f"error: {error}\n"
 
 
 @pytest.mark.parametrize(

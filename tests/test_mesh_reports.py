@@ -84,6 +84,12 @@ def test_missing_and_empty_files_are_found_before_any_is_read(tmp_path, reads):
     assert not reads
 
 
+def test_a_long_check_is_not_silent(monkeypatch, capsys):
+    monkeypatch.setattr(mesh_reports, "SILENCE_S", 0.0)
+    check_objects(resolve_objects("", ["mug", "bowl"]), SCALES)
+    assert capsys.readouterr().err.splitlines() == ["checked 1 of 2 meshes", "checked 2 of 2 meshes"]
+
+
 def test_a_size_that_makes_no_sense_is_refused():
     with pytest.raises(InputError, match="'mug'"):
         check_objects(resolve_objects("", ["mug"]), [150.0])
