@@ -12,6 +12,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.farthest_points import farthest_points, key_generator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.mirror import mirror, mirror_direction
 from bimangrasp.rotation import cross_matrix, rot6d_to_matrix
 from bimangrasp.signed_distance import HandShapes, LinkFrames
 from bimangrasp.spatial_order import spatial_order
@@ -179,12 +180,16 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
 
     Each link gets its share of the area, rounded down, the rest goes to the root (or the first link with a shape).
     Drawn on the CPU from a generator keyed by the hand and the count, so that every round and device sees the same.
+    A left hand has the mirror image of its right twin's points, so that mirrored scenes have equal energies.
     """
+    if hand.side == "left":
+        link, position = surface_of(mirror(hand), count)
+        return link, mirror_direction(position)
     links = sorted({shape.link for shape in hand.primitives})
     surfaces = [trimesh.util.concatenate([_as_mesh(s) for s in hand.primitives if s.link == link]) for link in links]
     areas = np.array([surface.area for surface in surfaces])
-    counts = np.floor(count * areas / areas.sum()).astype(np.int64)
-    counts[0] += count - counts.sum()
+    counts = [int(count * area / areas.sum()) for area in areas]
+    counts[0] += count - sum(counts)
     generator = key_generator(hand.sha256, count)
     chosen = [
         farthest_points(surface.triangles, n, SURFACE_SAMPLES_PER_POINT, generator)

@@ -166,7 +166,7 @@ def step(
     position, choice = propose(state.point, moment, draws, now, config)
     proposal = Point(position, choice, *checked(energy(position, choice)))
     after = schedule(config, state.step + 1, length)
-    log_ratio = proposal_log_ratio(state.point, proposal, moment, now, config) if config.proposal_ratio else 0
+    log_ratio = proposal_log_ratio(state.point, proposal, moment, now, config)
     accepted = accepts(state.point, proposal, log_ratio, after.temperature, draws.acceptance)
     point = _where(accepted, proposal, state.point)
     better = (point.energy < state.best.energy) | (state.best.energy.isnan() & ~point.energy.isnan())
@@ -228,7 +228,9 @@ def accepts(
 def proposal_log_ratio(
     point: Point, proposal: Point, second_moment: Tensor, now: Schedule, config: OptimizerConfig
 ) -> Float[Tensor, " batch"]:
-    """Returns ln q(x | x') - ln q(x' | x), the second moment taken as the same both ways."""
+    """Returns ln q(x | x') - ln q(x' | x), the second moment taken as the same both ways; 0 where it is not asked for."""
+    if not config.proposal_ratio:
+        return torch.zeros_like(point.energy)
     scale = second_moment.sqrt() + config.preconditioner_floor
 
     def log_density(target: Point, origin: Point) -> Tensor:

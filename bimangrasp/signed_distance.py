@@ -67,7 +67,7 @@ class HandShapes:
     ) -> HandShapes:
         """Returns the shapes of these hands; the hands have the same kinds of shapes on the same links."""
 
-        def table(column: list[list[np.ndarray]]) -> Tensor:
+        def table(column: list[list[np.ndarray]] | list[list[float]]) -> Tensor:
             return torch.as_tensor(np.array(column), dtype=dtype, device=device)
 
         shapes = [hand.primitives for hand in hands]

@@ -42,7 +42,7 @@ class Boxes(NamedTuple):
         """Returns the boxes of these indices."""
         return Boxes(self.low[index], self.high[index])
 
-    def distance(self, points: Float[Tensor, "*box 3"]) -> Float[Tensor, "*box"]:
+    def distance(self, points: Float[Tensor, "*point 3"]) -> Float[Tensor, "*pair"]:
         """Returns the distance of points to boxes, 0 inside; the shapes broadcast."""
         beyond = torch.maximum(self.low - points, points - self.high).clamp_min_(0)
         return torch.linalg.vector_norm(beyond, dim=-1)
@@ -70,15 +70,16 @@ class TriangleMesh:
             faces: (F, 3), counter-clockwise seen from outside.
             device: where queries run.
             dtype: of queries.
-            sign: "normal" takes the side from the nearest triangle's normal, "winding" from the generalised winding
-                number (Jacobson et al. 2013), which also works for meshes with holes and costs a pass over all
-                triangles.
+            sign: "normal" takes the side from the normal at the nearest point; on an edge or corner, where the
+                triangles that meet there may contradict each other, from their angle-weighted mean (Baerentzen and
+                Aanaes 2005). "winding" takes it from the generalised winding number (Jacobson et al. 2013), which
+                also works for meshes with holes and costs a pass over all triangles.
         """
         corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
         runs = _runs(corners)
         self.sign = sign
         self.corners = torch.as_tensor(corners, dtype=dtype, device=device)
-        self.normals = torch.as_tensor(_unit_normals(corners), dtype=dtype, device=device)
+        self.normals = torch.as_tensor(_pseudonormals(corners), dtype=dtype, device=device)
         self._runs = torch.as_tensor(runs, device=device)
         self._boxes = Boxes(self.corners.amin(dim=1), self.corners.amax(dim=1))
         self._run_boxes = Boxes(self._boxes.low[self._runs].amin(dim=1), self._boxes.high[self._runs].amax(dim=1))
@@ -92,11 +93,11 @@ class TriangleMesh:
         with torch.no_grad():
             block = max(1, PAIRS_AT_ONCE // len(self._runs))
             face = torch.cat([self._nearest_face(part) for part in points.split(block)])
-            closest = closest_on_triangle(points, self.corners[face])
-            return Nearest(face, closest, self._sign(points, closest, face))
+            closest, part = closest_on_triangle(points, self.corners[face])
+            return Nearest(face, closest, self._sign(points, closest, self.normals[face, part]))
 
     def _nearest_face(self, points: Float[Tensor, "point 3"]) -> Int[Tensor, " point"]:
-        """Returns the first nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
+        """Returns the nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
         a_corner = self.corners[self._runs[:, 0], 0]
         bound = torch.cdist(points, a_corner, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
         row, run = torch.nonzero(
@@ -110,26 +111,30 @@ class TriangleMesh:
         return self._first_nearest(points, row[pair], face[pair, member])
 
     def _first_nearest(self, points: Tensor, row: Tensor, face: Tensor) -> Int[Tensor, " point"]:
-        """Returns for each point the triangle of least distance among the pairs, the least index of equals."""
-        squared = (points[row] - closest_on_triangle(points[row], self.corners[face])).square().sum(-1)
+        """Returns for each point the triangle of least distance among the pairs, the first of equals."""
+        nearest, _ = closest_on_triangle(points[row], self.corners[face])
+        squared = (points[row] - nearest).square().sum(-1)
         least = torch.full_like(points[:, 0], torch.inf).scatter_reduce(0, row, squared, "amin")
         beyond = len(self.corners)
         face = torch.where(squared == least[row], face, beyond)
         first = row.new_full((len(points),), beyond).scatter_reduce(0, row, face, "amin")
         return torch.where(first < beyond, first, 0)
 
-    def _sign(self, points: Tensor, closest: Tensor, face: Tensor) -> Float[Tensor, " point"]:
+    def _sign(self, points: Tensor, closest: Tensor, normal: Tensor) -> Float[Tensor, " point"]:
         if self.sign == "winding":
             outside = winding_number(points, self.corners).abs() < 0.5
         else:
-            outside = ((points - closest) * self.normals[face]).sum(-1) >= 0
+            outside = ((points - closest) * normal).sum(-1) >= 0
         return torch.where(outside, 1.0, -1.0).to(points.dtype)
 
 
 def closest_on_triangle(
     points: Float[Tensor, "point 3"], corners: Float[Tensor, "point 3 3"]
-) -> Float[Tensor, "point 3"]:
-    """Returns for each point the nearest point of its own triangle; a degenerate triangle counts as its edges.
+) -> tuple[Float[Tensor, "point 3"], Int[Tensor, " point"]]:
+    """Returns for each point the nearest point of its own triangle, and on what part of it that lies.
+
+    Parts 0 to 2 are the edges from corner k to the next, 3 to 5 the corners, 6 the inside. A degenerate triangle
+    counts as its edges.
 
     Args:
         points: one point a row.
@@ -139,14 +144,16 @@ def closest_on_triangle(
     offsets = points[:, None] - corners
     along = (offsets * edges).sum(-1) / edges.square().sum(-1).clamp_min(torch.finfo(points.dtype).tiny)
     on_edges = corners + along.clamp(0, 1)[..., None] * edges
-    nearest_edge = (points[:, None] - on_edges).square().sum(-1).argmin(dim=1)
-    on_edge = on_edges[torch.arange(len(points), device=points.device), nearest_edge]
+    edge = (points[:, None] - on_edges).square().sum(-1).argmin(dim=1)
+    row = torch.arange(len(points), device=points.device)
+    on_edge, along = on_edges[row, edge], along[row, edge]
+    part = torch.where(along <= 0, 3 + edge, torch.where(along >= 1, 3 + (edge + 1) % 3, edge))
     normal = torch.linalg.cross(edges[:, 0], edges[:, 1], dim=-1)
     squared = normal.square().sum(-1, keepdim=True)
     on_plane = points - normal * (offsets[:, 0] * normal).sum(-1, keepdim=True) / squared
     over = (torch.linalg.cross(edges, offsets, dim=-1) * normal[:, None]).sum(-1) >= 0
     inside: Bool[Tensor, " point"] = over.all(dim=1) & (squared[:, 0] > 0)
-    return torch.where(inside[:, None], on_plane, on_edge)
+    return torch.where(inside[:, None], on_plane, on_edge), torch.where(inside, 6, part)
 
 
 def winding_number(points: Float[Tensor, "point 3"], corners: Float[Tensor, "face 3 3"]) -> Float[Tensor, " point"]:
@@ -166,9 +173,33 @@ def _winding_number(points: Tensor, corners: Tensor) -> Tensor:
     return torch.atan2(volume, scale).sum(-1) / (2 * torch.pi)
 
 
-def _unit_normals(corners: np.ndarray) -> np.ndarray:
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+def _pseudonormals(corners: np.ndarray) -> np.ndarray:
+    """Returns (F, 7, 3) outward directions at the parts of each triangle, in the order of `closest_on_triangle`.
+
+    At an edge the sum of the normals of all triangles that share it, at a corner weighted with their angles there;
+    corners at one place are one corner, so opposite coincident triangles (cuts between solids) cancel.
+    """
+    edges = np.roll(corners, -1, axis=1) - corners
+    normals = _unit(np.cross(edges[:, 0], edges[:, 1]))
+    cosines = -(_unit(edges) * _unit(np.roll(edges, 1, axis=1))).sum(axis=-1)
+    weighted = np.arccos(cosines.clip(-1, 1))[..., None] * normals[:, None]
+    _, place = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
+    place = place.reshape(-1, 3)
+    ends = np.sort(np.stack((place, np.roll(place, -1, axis=1)), axis=-1), axis=-1)
+    _, edge = np.unique(ends[..., 0] * (place.max() + 1) + ends[..., 1], return_inverse=True)
+    at_edges = _sum_by(edge.reshape(-1, 3), np.broadcast_to(normals[:, None], weighted.shape))
+    return np.concatenate((at_edges, _sum_by(place, weighted), normals[:, None]), axis=1)
+
+
+def _sum_by(key: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns for each entry the sum of the values (..., 3) of all entries with its key."""
+    sums = np.zeros((key.max() + 1, 3))
+    np.add.at(sums, key.reshape(-1), values.reshape(-1, 3))
+    return sums[key]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def _runs(corners: np.ndarray) -> np.ndarray:

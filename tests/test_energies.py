@@ -1,0 +1,184 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scene import POINTS, built_in, energy_config, grasps_near, random_rotation, shadow_hands, slope, solid
+
+from bimangrasp.energies import Energies, contacts_of, energies, joint_limits, keypoint_penetration
+from bimangrasp.grasp import Grasps
+from bimangrasp.object_model import Mesh, ObjectModel
+from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
+from bimangrasp.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
+
+M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
+SCALE = torch.tensor([0.15, 0.16, 0.17, 0.15, 0.16, 0.17], dtype=torch.float64)
+GRASPS = partial(grasps_near, count=6, distance=0.07)
+
+
+def moved(obj, matrix):
+    """The object with its mesh and surface points turned or mirrored."""
+    corners = obj.mesh.corners @ matrix.T
+    if torch.linalg.det(matrix) < 0:
+        corners = corners.flip(1)
+    twin = ObjectModel.__new__(ObjectModel)
+    twin.mesh = type(obj.mesh)(
+        corners.reshape(-1, 3).numpy(), np.arange(3 * len(corners)).reshape(-1, 3), dtype=torch.float64
+    )
+    twin.surface_points = obj.surface_points @ matrix.T
+    return twin
+
+
+def close(ours, theirs, but=()):
+    for name in Energies._fields:
+        if name not in but:
+            torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
+def test_turning_hands_and_object_together_changes_no_energy(inter_hand):
+    hands, obj, config = shadow_hands(), built_in("mug"), energy_config(inter_hand)
+    grasps, turn = GRASPS(hands, seed=1), random_rotation(2)
+    turned = Grasps(
+        grasps.translation @ turn.T,
+        matrix_to_rot6d(turn @ rot6d_to_matrix(grasps.rotation)),
+        grasps.joints,
+        grasps.candidate,
+    )
+    before = energies(hands, obj, SCALE, grasps, config)
+    assert (before.penetration > 0).any() and (before.self_penetration > 0).any()
+    close(energies(hands, moved(obj, turn), SCALE, turned, config), before)
+
+
+def mirrored_scene(hands, obj, grasps):
+    R = M @ rot6d_to_matrix(grasps.rotation).flip(1) @ M
+    mirrored = Grasps(
+        grasps.translation.flip(1) @ M, matrix_to_rot6d(R), grasps.joints.flip(1), grasps.candidate.flip(1)
+    )
+    return moved(obj, M), mirrored
+
+
+def crossing_hands(hands):
+    """Grasps whose hands overlap in ways that differ with the side that is looked at."""
+    grasps = GRASPS(hands, seed=3)
+    return Grasps(grasps.translation * 0.3, grasps.rotation, grasps.joints, grasps.candidate)
+
+
+def test_mirroring_the_scene_changes_the_inter_hand_term_alone():
+    hands, config = shadow_hands(), energy_config()
+    grasps = crossing_hands(hands)
+    obj, mirrored = mirrored_scene(hands, built_in("mug"), grasps)
+    before = energies(hands, built_in("mug"), SCALE, grasps, config)
+    after = energies(hands, obj, SCALE, mirrored, config)
+    close(after, before, but=("self_penetration", "total"))
+    assert not torch.allclose(after.self_penetration, before.self_penetration, rtol=1e-3)
+
+
+def test_mirroring_the_scene_changes_nothing_where_both_hands_are_measured():
+    hands, config = shadow_hands(), energy_config("symmetric")
+    grasps = crossing_hands(hands)
+    obj, mirrored = mirrored_scene(hands, built_in("mug"), grasps)
+    close(energies(hands, obj, SCALE, mirrored, config), energies(hands, built_in("mug"), SCALE, grasps, config))
+
+
+def held_terms(hands, obj, grasps, config):
+    """The terms as functions of the poses, with normals and the hands' surface points held where they are."""
+    frames = hands.link_frames(grasps)
+    normal = contacts_of(hands, obj, SCALE, frames, grasps).normal.flatten(1, 2)
+    points = torch.stack([hands.surface_points(frames, side) for side in (0, 1)], dim=1)
+
+    def all_terms(pose):
+        return energies(hands, obj, SCALE, Grasps.from_pose(pose, grasps.candidate), config, points)
+
+    def values(pose):
+        now = Grasps.from_pose(pose, grasps.candidate)
+        point = contacts_of(hands, obj, SCALE, hands.link_frames(now), now).point.flatten(1, 2)
+        return singular_values(grasp_matrix(point, normal))
+
+    terms = {name: (lambda pose, name=name: getattr(all_terms(pose), name)) for name in Energies._fields}
+    terms["force_closure"] = lambda pose: force_closure(values(pose))
+    terms["wrench_volume"] = lambda pose: wrench_volume(values(pose))
+    del terms["total"]
+    return all_terms, terms
+
+
+@pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
+def test_gradients_equal_finite_differences(inter_hand):
+    hands, obj, config = shadow_hands(), built_in("mug"), energy_config(inter_hand)
+    grasps = GRASPS(hands, seed=12)
+    all_terms, terms = held_terms(hands, obj, grasps, config)
+    pose = grasps.pose.requires_grad_()
+    ours = all_terms(pose)
+    directions = torch.randn((3, *pose.shape), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for name, term in terms.items():
+        (gradient,) = torch.autograd.grad(getattr(ours, name).sum(), pose, retain_graph=True)
+        assert gradient.abs().max() > 0, name
+        for direction in directions:
+            measured = slope(term, pose.detach(), direction, step=1e-8)
+            analytic = (gradient * direction).sum(dim=(1, 2))
+            torch.testing.assert_close(analytic, measured, rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_total_is_the_weighted_sum():
+    hands, obj, config = shadow_hands(), built_in("mug"), energy_config()
+    terms = energies(hands, obj, SCALE, GRASPS(hands, seed=6), config)
+    weights = {"force_closure": 1, "distance": 100, "penetration": 125, "self_penetration": 10, "joint_limits": 1}
+    weights["wrench_volume"] = 0.5
+    total = sum(weight * getattr(terms, name) for name, weight in weights.items())
+    torch.testing.assert_close(terms.total, total)
+
+
+def test_distance_is_the_sum_over_the_eight_contacts():
+    hands = shadow_hands()
+    sphere = solid(trimesh.creation.icosphere(subdivisions=5))
+    grasps = GRASPS(hands, seed=7)
+    frames = hands.link_frames(grasps)
+    radius = hands.contact_points(frames, grasps.candidate).norm(dim=-1)
+    exact = (radius - SCALE[:, None, None]).abs().sum(dim=(1, 2))
+    torch.testing.assert_close(
+        energies(hands, sphere, SCALE, grasps, energy_config()).distance, exact, atol=2e-3, rtol=0
+    )
+
+
+def test_keypoint_pairs_count_twice_and_coincident_ones_not_at_all():
+    points = torch.tensor([[[[0.0, 0, 0], [0.015, 0, 0], [0, 0, 0], [1, 0, 0]]]], dtype=torch.float64)
+    torch.testing.assert_close(keypoint_penetration(points, 0.02), torch.tensor([2 * 2 * 0.005], dtype=torch.float64))
+
+
+def test_coincident_keypoints_have_a_finite_gradient():
+    points = torch.zeros((1, 1, 2, 3), dtype=torch.float64, requires_grad=True)
+    keypoint_penetration(points, 0.02).sum().backward()
+    assert points.grad.isfinite().all()
+
+
+def test_joints_beyond_both_limits_add_up():
+    lower, upper = torch.zeros(2, 3), torch.ones(2, 3)
+    joints = torch.tensor([[[-0.5, 0.5, 1.25], [0.0, 1.0, 3.0]]])
+    torch.testing.assert_close(joint_limits(joints, lower, upper), torch.tensor([0.5 + 0.25 + 2.0]))
+
+
+def test_too_few_contacts_have_no_wrench_terms():
+    hands, obj = shadow_hands(), built_in("mug")
+    grasps = GRASPS(hands, seed=8)
+    few = Grasps(grasps.translation, grasps.rotation, grasps.joints, grasps.candidate[..., :2])
+    terms = energies(hands, obj, SCALE, few, energy_config())
+    assert (terms.force_closure == 0).all() and (terms.wrench_volume == 0).all() and (terms.distance > 0).all()
+
+
+def test_a_pose_that_is_not_finite_fails_alone():
+    hands, obj = shadow_hands(), built_in("mug")
+    grasps = GRASPS(hands, seed=9)
+    spoiled = Grasps(grasps.translation.clone(), grasps.rotation, grasps.joints, grasps.candidate)
+    spoiled.translation[1, 0, 2] = torch.nan
+    sound, broken = (energies(hands, obj, SCALE, g, energy_config()).total for g in (grasps, spoiled))
+    keep = torch.arange(6) != 1
+    assert broken[1].isnan() and torch.equal(broken[keep], sound[keep])
+
+
+def test_unclosed_meshes_are_measured_too():
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    holed = ObjectModel(Mesh(ball.vertices, ball.faces[4:], "winding", "holed"), POINTS, dtype=torch.float64)
+    hands = shadow_hands()
+    terms = energies(hands, holed, SCALE, GRASPS(hands, seed=10), energy_config())
+    assert terms.total.isfinite().all()

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scene import built_in, shadow_hands, solid
+
+import conf
+from bimangrasp.initialization import anchors, first_grasps, first_joints, palm_frame, place_hands
+from bimangrasp.rotation import rot6d_to_matrix, turn_x, turn_z
+
+
+def config():
+    return conf.load([]).initialization
+
+
+def first(count=200, seed=1, code="mug"):
+    scale = torch.full((count,), 0.15, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    return first_grasps(shadow_hands(), built_in(code), scale, 4, config(), generator)
+
+
+def test_anchors_lie_on_the_inflated_hull_and_look_at_the_hull():
+    hull = np.array(trimesh.creation.icosphere(subdivisions=3).vertices) * 0.1
+    draws = torch.rand((3000, 3), generator=torch.Generator().manual_seed(1))
+    points, normals = anchors(hull, 30, draws, 0.2)
+    torch.testing.assert_close(points.norm(dim=1), torch.full((30,), 0.3).double(), atol=0.005, rtol=0)
+    towards = -torch.nn.functional.normalize(points, dim=1)
+    assert ((normals * towards).sum(1) > 0.99).all()
+    spread = torch.cdist(points, points).fill_diagonal_(9).amin(1)
+    assert spread.min() > 0.06  # 30 points on a sphere of 0.3 m, far from each other
+
+
+def test_hands_look_at_the_object_from_their_distance():
+    grasps = first()
+    distance = grasps.translation.norm(dim=-1)
+    assert distance.min() > 0.3 and distance.max() < 0.7
+    towards = -grasps.translation / distance[..., None]
+    canonical = rot6d_to_matrix(grasps.rotation) @ palm_frame(shadow_hands()).mT
+    palm = -(canonical @ turn_x(torch.tensor(torch.pi / 3).double()))[..., 1]  # the tilt taken back
+    fingers = (canonical @ turn_x(torch.tensor(torch.pi / 3).double()))[..., 2]
+    assert ((fingers * towards).sum(-1) > 0.6).all() and palm.isfinite().all()
+
+
+def test_the_right_hand_is_half_a_turn_about_z_from_the_left():
+    ours = config()
+    ours.cone_rad = 0.0
+    grasps = first_grasps(
+        shadow_hands(), built_in("box"), torch.full((40,), 0.15).double(), 4, ours, torch.Generator().manual_seed(2)
+    )
+    half_turn = turn_z(torch.tensor(torch.pi).double())
+    left, right = torch.nn.functional.normalize(grasps.translation, dim=-1).unbind(1)
+    assert ((left @ half_turn.T * right).sum(-1) > 0.98).all()  # distances differ, directions agree
+
+
+def test_the_palm_frame_of_the_shadow_hands_is_the_released_one():
+    frames = palm_frame(shadow_hands())
+    torch.testing.assert_close(frames[1], torch.eye(3).double())
+    torch.testing.assert_close(frames[0], torch.diag(torch.tensor([-1.0, -1.0, 1.0])).double())
+
+
+def test_joints_are_a_truncated_normal():
+    hands, draws = shadow_hands(), torch.rand((40000, 2, 22), generator=torch.Generator().manual_seed(3))
+    joints = first_joints(hands, draws, config())
+    lower, upper, mean = hands.joint_lower[1], hands.joint_upper[1], hands.joint_mean[1]
+    assert (joints >= lower - 1e-6).all() and (joints <= upper + 1e-6).all()
+    spread = 0.1 * (upper - lower)
+    a, b = (lower - mean) / spread, (upper - mean) / spread
+    normal = torch.distributions.Normal(0.0, 1.0)
+    mass = normal.cdf(b) - normal.cdf(a)
+    shift = (normal.log_prob(a).exp() - normal.log_prob(b).exp()) / mass
+    torch.testing.assert_close(joints[:, 1].mean(0), mean + spread * shift, atol=0.004, rtol=0)
+
+
+def test_first_grasps_repeat_with_the_seed_and_differ_without():
+    a, b, c = first(20, 5), first(20, 5), first(20, 6)
+    assert torch.equal(a.pose, b.pose) and torch.equal(a.candidate, b.candidate)
+    assert not torch.equal(a.pose, c.pose)
+    assert a.candidate.min() >= 0 and a.candidate.max() < shadow_hands().candidate_count
+
+
+def test_placement_equals_the_recorded_one(shared):
+    golden = np.load(shared / "golden" / "init_and_steps_Curver.npz", allow_pickle=False)
+    half_turn = torch.tensor([[1.0, 1, 1], [-1, -1, 1]])
+
+    def both(name):
+        return torch.as_tensor(np.stack([golden[name.format(side)] for side in ("left", "right")], axis=1))
+
+    points, normals = (torch.as_tensor(golden[f"init_{name}_left"])[:, None] * half_turn for name in "pn")
+    draws = torch.as_tensor(np.stack([golden[f"init_uniform_{side}"].T for side in ("left", "right")], axis=1))
+    palms = palm_frame(shadow_hands()).float()
+    translation, rotation = place_hands(points, normals, draws, palms, config())
+    pose = both("init_{}_pose")
+    torch.testing.assert_close(translation, pose[..., :3], atol=1e-6, rtol=0)
+    torch.testing.assert_close(rotation, rot6d_to_matrix(pose[..., 3:9]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.15, 0.5])
+def test_hands_start_outside_the_object(scale):
+    obj = solid(trimesh.creation.box((1.2, 1.2, 1.2)))
+    sizes = torch.full((30,), scale, dtype=torch.float64)
+    grasps = first_grasps(shadow_hands(), obj, sizes, 4, config(), torch.Generator().manual_seed(7))
+    distance, _ = obj.signed_distance(grasps.translation, sizes)
+    assert (distance > 0.25).all()
