@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scale.guard import refuse_unguarded_script
+
 if TYPE_CHECKING:
     from scale.making import MakerOf
     from scale.planned import Plan
@@ -27,6 +29,7 @@ def run(cfg: Any, maker: MakerOf | None = None) -> RunReport:
         InputError: the call cannot be served; it says why and what to do.
         RunError: the run cannot go on.
     """
+    refuse_unguarded_script()
     from scale.call import run as body
 
     return body(cfg, maker)
@@ -34,6 +37,7 @@ def run(cfg: Any, maker: MakerOf | None = None) -> RunReport:
 
 def generate(cfg: Any, maker: MakerOf | None = None) -> list[Path]:
     """Returns the files of `mode=generate`: one round of each object, without quotas."""
+    refuse_unguarded_script()
     from scale.call import generate as body
 
     return body(cfg, maker)

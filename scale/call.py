@@ -49,7 +49,7 @@ def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
             runner.save(exit_code)
             book.append("end", exit_code=exit_code)
         seconds = time.monotonic() - start
-        told = RunReport(exit_code, order.folder.root, runner.reports(), _warnings(runner, stop), seconds)
+        told = RunReport(exit_code, order.folder.root, runner.reports(), runner.notes, seconds)
         progress.say(str(told))
         return told
 
@@ -77,10 +77,6 @@ def generate(settings: Any, maker: MakerOf | None = None) -> list[Path]:
 
 def _exit_code(runner: Runner) -> int:
     return report.EXIT_SHORT if any(one.is_short for one in runner.reports()) else report.EXIT_OK
-
-
-def _warnings(runner: Runner, stop: Stop) -> list[str]:
-    return [*runner.notes, *([stop.reason] if stop.reason else [])]
 
 
 @contextmanager

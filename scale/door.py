@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bimangrasp.errors import InputError
 from bimangrasp.grasp_file import HandTable, Header
 from bimangrasp.object_model import MeshReport
 from scale import keys, platforms
@@ -75,7 +73,6 @@ def check(
     Raises:
         InputError: names what cannot be used and what to do.
     """
-    refuse_unguarded_script()
     config = as_config(settings)
     check_ranges(config)
     entries = resolve_objects(config.object_root, config.object_code_list)
@@ -98,12 +95,3 @@ def as_config(settings: Any) -> Config:
     from omegaconf import OmegaConf  # only callers that have it already bring such an object
 
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))
-
-
-def refuse_unguarded_script() -> None:
-    """Refuses a call from a script that a starting worker imports anew: it would start workers without end."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise InputError(
-            "scale was called while a worker process was starting, which imports your script anew: put the call "
-            'under `if __name__ == "__main__":`'
-        )

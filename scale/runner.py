@@ -70,7 +70,9 @@ class Runner:
                 self._settle(state)
             self._say = self._progress.say
             while not self._is_over(stop):
-                if not stop.look():
+                if stop.look():
+                    self._tell_once(stop.reason)
+                else:
                     self._hand_out()
                 for event in self._engine.events(TICK_S, self._merger.wake):
                     self._on(event)
@@ -80,6 +82,12 @@ class Runner:
         finally:
             self._engine.stop()
             self._merger.close()
+
+    def _tell_once(self, reason: str) -> None:
+        """Says why no new rounds are handed out."""
+        if reason not in self.notes:
+            self.notes.append(reason)
+            self._progress.say(reason)
 
     def _is_over(self, stop: Stop) -> bool:
         if stop.is_immediate:

@@ -1,0 +1,319 @@
+"""A call from door to report: refusals, retries and skips, ends that are honest, signals, dry run, status."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+from omegaconf import OmegaConf
+from stub_rounds import Stub
+
+import scale
+from bimangrasp.errors import InputError
+from scale import guard, journal, locks
+from scale.run_folder import RunFolder
+from scale.runner import RunError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run(small_config):
+    """Runs the stub on one object: run("max_rounds=2", stub=Stub(...), exp_name="x")."""
+
+    def call(*overrides, stub=None, **settings):
+        return scale.run(small_config(*overrides, **settings), maker=stub or Stub())
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "experiments" / "demo")
+
+
+def events(folder, kind):
+    return [event for event in journal.replay(folder).events if event["event"] == kind]
+
+
+def snapshot_of(root):
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_a_round_that_raises_is_retried_then_skipped_and_named_everywhere(run, folder, tmp_path):
+    stub = Stub(faults={("storage_bin", 1): ["raise"] * 3}, marks=str(tmp_path))
+    report = run(stub=stub, target_count_per_object=9)
+    assert report.exit_code == 0 and report.skips == [("storage_bin", 1)]
+    assert "skipped rounds 1; the last one with: RuntimeError: fault on order" in str(report)
+    skipped = json.loads(folder.manifest.read_bytes())["objects"]["storage_bin"]["skipped"]
+    assert skipped[0]["round"] == 1 and "fault on order" in skipped[0]["traceback"]
+    assert [event["attempt"] for event in events(folder, "fail")] == [1, 2, 3]
+    with h5py.File(report.paths[0]) as file:
+        assert file["rounds/state"][:2].tolist() == [0, 1] and len(file["row"]) == 9
+    again = run(stub=stub, target_count_per_object=20)
+    assert again.skips == [("storage_bin", 1)] and again.exit_code == 0
+
+
+def test_max_rounds_ends_an_object_short_with_exit_code_3_and_the_reason(run, folder):
+    report = run("max_rounds=2", target_count_per_object=100, gpus="[cpu,cpu]")
+    assert report.exit_code == 3 and report.objects[0].end_reason == "max_rounds"
+    assert 0 < report.objects[0].collected < 9
+    assert "short: storage_bin: " in str(report) and "max_rounds" in str(report)
+    with h5py.File(report.paths[0]) as file:
+        assert not file.attrs["complete"] and file.attrs["end_reason"] == b"max_rounds"
+        assert len(file["rounds/round"]) == 2
+    assert len(events(folder, "done")) == 2
+    assert run("max_rounds=40", target_count_per_object=100).exit_code == 0
+
+
+def test_an_object_whose_every_round_fails_is_never_called_done(run, tmp_path):
+    faults = {("storage_bin", r): ["raise"] for r in range(2)}
+    stub = Stub(faults=faults, marks=str(tmp_path))
+    report = run("max_retries=0", "max_rounds=2", stub=stub)
+    assert report.exit_code == 3 and report.objects[0].collected == 0
+    assert "2 of them skipped" in str(report)
+
+
+def test_only_accepted_rows_count(run):
+    report = run("filter=energy", "filter.force_closure=2", "filter.distance=3", "filter.penetration=2")
+    with h5py.File(report.paths[0]) as file:
+        assert len(file["row"]) == 6 and (file["energy/force_closure"][...] < 2).all()
+        assert file["rounds/accepted"][...].sum() < file["rounds/rows"][...].sum()
+        assert json.loads(file.attrs["acceptance_key"])["filter.distance"] == 3
+
+
+def test_another_weight_is_refused_with_the_key_and_both_values(run, folder):
+    run()
+    before = snapshot_of(folder.finals)
+    with pytest.raises(InputError, match=r"energy\.w_pen: 125\.0 in the folder, 126\.0 in this call"):
+        run("energy.w_pen=126")
+    folder.journal.unlink()  # the files alone tell as well
+    with pytest.raises(InputError, match=r"energy\.w_pen"):
+        run("energy.w_pen=126")
+    assert snapshot_of(folder.finals) == before
+
+
+def test_another_mesh_under_the_same_code_is_refused(run, tmp_path):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    source = next((ROOT / "bimangrasp/assets/objects").glob("storage_bin*")).read_text()
+    (meshes / "box.obj").write_text(source)
+    run(object_root=meshes, object_code_list="[box]")
+    (meshes / "box.obj").write_text("# changed\n" + source)
+    with pytest.raises(InputError, match=r"'box'.*\n.*mesh_sha256"):
+        run(object_root=meshes, object_code_list="[box]")
+
+
+def test_another_filter_needs_the_shards(run, folder):
+    run(exp_name="gone")
+    with pytest.raises(InputError, match=r"(?s)filter\.name: 'none' in the folder, 'energy'.*keep_intermediate"):
+        run("filter=energy", exp_name="gone")
+    strict = ("filter=energy", "filter.force_closure=2", "filter.distance=3", "filter.penetration=2")
+    run("keep_intermediate=true")
+    rebuilt = run(*strict, "keep_intermediate=true").paths[0].read_bytes()
+    assert rebuilt == run(*strict, exp_name="fresh").paths[0].read_bytes()
+
+
+def test_a_folder_in_use_is_refused_and_the_holder_named(run, folder):
+    folder.prepare()
+    lock = locks.RunLock(folder)
+    with pytest.raises(InputError, match=f"in use by pid {os.getpid()}"):
+        run()
+    lock.release()
+
+
+def test_resume_false_refuses_a_used_folder_only(run):
+    assert run("resume=false").exit_code == 0
+    with pytest.raises(InputError, match="resume=false"):
+        run("resume=false")
+
+
+def test_a_folder_of_a_newer_version_is_refused(run, folder, monkeypatch):
+    monkeypatch.setattr(journal, "VERSION", 99)
+    run()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="newer version"):
+        run()
+
+
+def test_seeds_stay_below_2_to_the_32(run):
+    with pytest.raises(InputError, match="2\\^32"):
+        run(seed_base=2**32 - 5)
+
+
+def test_another_platform_is_refused_unless_mixing_is_allowed(run, folder):
+    run()
+    with pytest.raises(InputError, match=r"kernels: 'stub-1' in the folder, 'stub-2'.*\n.*allow_mixed_platform"):
+        run(stub=Stub(platform="stub-2"), target_count_per_object=30)
+    report = run("allow_mixed_platform=true", stub=Stub(platform="stub-2"), target_count_per_object=30)
+    assert report.exit_code == 0 and json.loads(folder.manifest.read_bytes())["mixed_platform"]
+    with h5py.File(report.paths[0]) as file:
+        assert json.loads(file.attrs["platforms"]) == [{"kernels": "stub-1"}, {"kernels": "stub-2"}]
+        assert set(file["rounds/platform"][...]) == {0, 1}
+    with pytest.raises(InputError, match="several platforms"):
+        run(target_count_per_object=40)
+
+
+def test_workers_that_never_get_ready_stop_the_run_with_their_stderr(run, folder):
+    with pytest.raises(RunError, match=r"(?s)2 workers in a row.*the stub cannot load its hands"):
+        run(stub=Stub(broken=True), gpus="[cpu,cpu]")
+    assert [event["exitcode"] for event in events(folder, "died")][:2] == [1, 1]
+    assert events(folder, "end")[0]["exit_code"] == 1
+    assert run().exit_code == 0
+
+
+def send_at_first_round(folder, numbers):
+    """Sends signals to this process, from a thread: when a round is done, then when the one before was heard."""
+
+    def wait_for(heard):
+        deadline = time.monotonic() + 60
+        while not heard() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def wait():
+        wait_for(lambda: events(folder, "done"))
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            wait_for(lambda: "running rounds" in folder.run_log.read_text())
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number, exit_code):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    thread = send_at_first_round(folder, [number])
+    report = run(stub=Stub(delay=0.3), target_count_per_object=30)
+    thread.join()
+    assert report.exit_code == exit_code and "the same command goes on" in str(report)
+    assert 1 <= len(events(folder, "done")) <= 3
+    assert json.loads(folder.manifest.read_bytes())["exit_code"] == exit_code
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    assert run(target_count_per_object=30).exit_code == 0
+
+
+def test_a_second_ctrl_c_ends_at_once(run, folder):
+    thread = send_at_first_round(folder, [signal.SIGINT, signal.SIGINT])
+    start = time.monotonic()
+    stub = Stub(faults={("storage_bin", 1): ["slow:120"]}, marks=str(folder.root.parents[1]))
+    assert run(stub=stub, target_count_per_object=30).exit_code == 130
+    thread.join()
+    assert time.monotonic() - start < 60
+
+
+def test_a_run_outside_the_main_thread_touches_no_handlers(run):
+    reports = []
+    thread = threading.Thread(target=lambda: reports.append(run()))
+    thread.start()
+    thread.join()
+    assert reports[0].exit_code == 0
+
+
+def test_max_hours_stops_taking_rounds_and_says_short(run, folder):
+    report = run("max_hours=1e-4", stub=Stub(delay=0.3), target_count_per_object=1000)
+    assert report.exit_code == 3 and "max_hours" in str(report)
+
+
+SCRIPT = """
+import multiprocessing, sys
+sys.path[:0] = sys.argv[2:]
+import scale
+from stub_rounds import Stub
+
+def settings():
+    import conf
+    names = ["object_code_list=[storage_bin]", "target_count_per_object=2", "gpus=[cpu]", "round_batch_size=2"]
+    return conf.load([f"output_root={sys.argv[1]}", *names])
+
+scale.run(None if multiprocessing.parent_process() else settings(), maker=Stub())
+"""
+
+
+def test_a_script_without_a_guard_fails_with_that_hint(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out"), str(ROOT / "tests"), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and 'if __name__ == "__main__":' in done.stderr
+
+
+def test_the_guards_flag_is_the_interpreters(monkeypatch):
+    guard.refuse_unguarded_script()
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(InputError, match="__main__"):
+        guard.refuse_unguarded_script()
+
+
+def test_a_dict_config_does_as_well(small_config):
+    assert scale.run(OmegaConf.structured(small_config()), maker=Stub()).exit_code == 0
+
+
+def test_a_dry_run_writes_nothing_and_tells_what_would_be_done(small_config, tmp_path, run):
+    before = snapshot_of(tmp_path)
+    plan = scale.plan(small_config(object_code_list="[bowl,mug]", target_count_per_object="{bowl:9,default:4}"), Stub())
+    assert snapshot_of(tmp_path) == before
+    assert [(o.code, o.index, o.rounds, o.seeds) for o in plan.objects] == [
+        ("bowl", 0, [0, 1, 2], [1, 2, 3]),
+        ("mug", 1, [0], [100001]),
+    ]
+    assert plan.disk_bytes > 0 and "nothing is written" in str(plan) and "1 to 3" in str(plan)
+    run(object_code_list="[mug]")
+    before = snapshot_of(tmp_path)
+    plan = scale.plan(small_config(object_code_list="[bowl,mug]"), Stub())
+    assert snapshot_of(tmp_path) == before
+    assert [(o.code, o.index, o.rounds) for o in plan.objects] == [("bowl", 1, [0, 1]), ("mug", 0, [])]
+
+
+def test_generate_makes_one_round_of_each_object_without_quotas(small_config, folder):
+    cfg = small_config(object_code_list="[mug,bowl]", target_count_per_object=1000, mode="generate")
+    paths = scale.generate(cfg, maker=Stub())
+    assert paths == [folder.generate("mug"), folder.generate("bowl")]
+    with h5py.File(paths[1]) as file:
+        assert len(file["row"]) == 4 and file.attrs["object_index"] == 1 and set(file["round"][...]) == {0}
+    assert list(folder.shard_files()) == [] and folder.final_files() == []
+    before = paths[0].read_bytes()
+    assert scale.generate(cfg, maker=Stub()) == paths and paths[0].read_bytes() == before
+    with pytest.raises(InputError, match=r"energy\.w_fc"):
+        scale.generate(small_config("energy.w_fc=2", mode="generate", object_code_list="[mug]"), maker=Stub())
+
+
+def test_generate_names_an_object_whose_round_fails_and_makes_the_others(small_config, folder, tmp_path):
+    cfg = small_config(object_code_list="[mug,bowl]", mode="generate")
+    stub = Stub(faults={("mug", 0): ["raise"] * 3}, marks=str(tmp_path))
+    with pytest.raises(RunError, match="mug: skipped: RuntimeError: fault on order"):
+        scale.generate(cfg, maker=stub)
+    assert folder.generate("bowl").exists() and not folder.generate("mug").exists()
+
+
+def test_status_reads_without_the_lock_and_without_a_manifest(run, folder):
+    with pytest.raises(InputError, match="holds no run"):
+        scale.status(folder.root)
+    run("max_rounds=1", target_count_per_object=9)
+    folder.manifest.unlink()
+    lock = locks.RunLock(folder)
+    found = scale.status(folder.root)
+    assert found.running["pid"] == os.getpid() and "running for" in str(found)
+    assert (found.objects[0].quota, found.objects[0].rounds, found.objects[0].end_reason) == (9, 1, "max_rounds")
+    lock.release()
+    assert scale.status(folder.root).running is None and "ended with 3" in str(scale.status(folder.root))
+
+
+def test_what_a_run_leaves(run, folder, capsys):
+    run("keep_intermediate=false", target_count_per_object=9)
+    names = {path.name for path in folder.root.iterdir()}
+    assert names == {
+        *("manifest.json", "journal.jsonl", "journal.reserve", "config.yaml", "run.lock", "workers.lock"),
+        *("logs", "shards", "final", "dataset.h5"),
+    }
+    assert {path.name for path in (folder.root / "logs").iterdir()} == {"run.log", "worker_0.log"}
+    shown = capsys.readouterr().out
+    assert "storage_bin  9/9" in shown and "storage_bin  9/9" in folder.run_log.read_text()
+    assert OmegaConf.load(folder.config).target_count_per_object == 9
