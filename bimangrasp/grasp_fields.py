@@ -37,12 +37,8 @@ class Field(NamedTuple):
 
 def _pose(group: str, when: str) -> list[Field]:
     return [
-        Field(
-            f"{group}/translation", "<f4", ("N", 2, 3), "m", "object", f"origin of each hand's root, {when}"
-        ),
-        Field(
-            f"{group}/rotation", "<f4", ("N", 2, 3, 3), "1", "object", f"hand frame to object frame, {when}"
-        ),
+        Field(f"{group}/translation", "<f4", ("N", 2, 3), "m", "object", f"origin of each hand's root, {when}"),
+        Field(f"{group}/rotation", "<f4", ("N", 2, 3, 3), "1", "object", f"hand frame to object frame, {when}"),
         Field(f"{group}/joints", "<f4", ("N", 2, "J"), "rad", "hand", f"joint values by joint_names, {when}"),
     ]
 
@@ -50,9 +46,7 @@ def _pose(group: str, when: str) -> list[Field]:
 _GRASP = [
     *_pose("hand", "of the grasp"),
     *_pose("initial", "at the start"),
-    Field(
-        "contact/candidate", "<i4", ("N", 2, "C"), "1", "hand", "chosen contacts, rows of candidate_position"
-    ),
+    Field("contact/candidate", "<i4", ("N", 2, "C"), "1", "hand", "chosen contacts, rows of candidate_position"),
     Field("contact/point", "<f4", ("N", 2, "C", 3), "m", "object", "the chosen contacts on the hand"),
     Field(
         "contact/normal",
@@ -80,17 +74,12 @@ _ROUND = [
 _FINAL_ROUND = [
     Field("rounds/accepted", "<i8", ("R",), "1", "none", "grasps that pass the filter"),
     Field("rounds/kept", "<i8", ("R",), "1", "none", "grasps in this file"),
-    Field(
-        "rounds/shard_sha256", "|S64", ("R",), "1", "none", "hash of the round's sealed shard, hexadecimal"
-    ),
+    Field("rounds/shard_sha256", "|S64", ("R",), "1", "none", "hash of the round's sealed shard, hexadecimal"),
 ]
 _CURVE = [
     Field("curve/step", "<i8", ("R", "P"), "1", "none", "steps taken at each point of the curve"),
     Field("curve/acceptance", "<f4", ("R", "P"), "1", "none", "share of proposals accepted at that step"),
-    *(
-        Field(f"curve/{t}", "<f4", ("R", "P", 3), "1", "none", f"quartiles of {t} over the round")
-        for t in TERMS
-    ),
+    *(Field(f"curve/{t}", "<f4", ("R", "P", 3), "1", "none", f"quartiles of {t} over the round") for t in TERMS),
 ]
 SHARD_FIELDS = tuple(_GRASP + _ROUND + _CURVE)
 FINAL_FIELDS = tuple(_GRASP + _ROUND + _FINAL_ROUND + _CURVE)

@@ -94,15 +94,11 @@ def shard_image(header: Header, columns: Columns) -> bytes:
         return file.id.get_file_image()
 
 
-def lay_out(
-    header: Header, ending: Ending, sizes: Mapping[str, int], content_sha256: str = "0" * 64
-) -> Layout:
+def lay_out(header: Header, ending: Ending, sizes: Mapping[str, int], content_sha256: str = "0" * 64) -> Layout:
     """Returns the layout of a final file. HDF5 writes its metadata, the caller the columns."""
     pages = _Pages()
     with h5py.File(pages, "w", libver="earliest") as file:
-        attributes = (
-            header_attributes(header) | ending_attributes(ending) | {"content_sha256": content_sha256}
-        )
+        attributes = header_attributes(header) | ending_attributes(ending) | {"content_sha256": content_sha256}
         _write_attributes(file, attributes)
         offsets = {f.name: _create(file, f, shape_of(f, sizes)).id.get_offset() for f in FINAL_FIELDS}
     return Layout(pages.written, pages.length, offsets)
@@ -144,9 +140,7 @@ def _create(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Dataset:
     group, _, name = f.name.rpartition("/")
     parent = file.require_group(group) if group else file
     kind = h5py.h5t.py_create(np.dtype(f.dtype), logical=True)
-    dataset = h5py.Dataset(
-        h5py.h5d.create(parent.id, name.encode(), kind, h5py.h5s.create_simple(shape), settings)
-    )
+    dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, h5py.h5s.create_simple(shape), settings))
     _write_attributes(dataset, {"unit": f.unit, "frame": f.frame, "description": f.text})
     return dataset
 
@@ -264,9 +258,7 @@ class Content:
         """Returns the hash of names, dtypes, shapes and bytes of all columns."""
         whole = hashlib.sha256()
         for f in FINAL_FIELDS:
-            whole.update(
-                f"{f.name} {f.dtype} {shape_of(f, sizes)} {self._digests[f.name].hexdigest()}\n".encode()
-            )
+            whole.update(f"{f.name} {f.dtype} {shape_of(f, sizes)} {self._digests[f.name].hexdigest()}\n".encode())
         return whole.hexdigest()
 
 

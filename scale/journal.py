@@ -82,9 +82,7 @@ class Journal:
 
 def write_manifest(folder: RunFolder, manifest: dict[str, Any]) -> None:
     """Replaces the readable snapshot."""
-    text = json.dumps(
-        {"format": "bimangrasp-run", "format_version": VERSION} | manifest, indent=1, ensure_ascii=False
-    )
+    text = json.dumps({"format": "bimangrasp-run", "format_version": VERSION} | manifest, indent=1, ensure_ascii=False)
     folder.write(folder.manifest, text.encode() + b"\n")
 
 

@@ -46,12 +46,8 @@ def acceptance_key(config: Config) -> Key:
 
 def differences(folder: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:
     """Returns a phrase for each field in which two keys differ, with both values."""
-    names = [
-        name for name in sorted({*folder, *call}) if folder.get(name, _ABSENT) != call.get(name, _ABSENT)
-    ]
-    return [
-        f"{name}: {_shown(folder, name)} in the folder, {_shown(call, name)} in this call" for name in names
-    ]
+    names = [name for name in sorted({*folder, *call}) if folder.get(name, _ABSENT) != call.get(name, _ABSENT)]
+    return [f"{name}: {_shown(folder, name)} in the folder, {_shown(call, name)} in this call" for name in names]
 
 
 def refuse(what: str, differing: list[str], remedy: str) -> InputError:

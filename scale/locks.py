@@ -82,14 +82,8 @@ def _is_foreign_and_fresh(held: dict[str, Any]) -> bool:
 
 def _in_use(folder: RunFolder, held: dict[str, Any]) -> InputError:
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.get("started", 0)))
-    who = (
-        f"pid {held.get('pid', '?')} on {held.get('host', '?')}, started {started}"
-        if held
-        else "another process"
-    )
-    return InputError(
-        f"the run folder {folder.root} is in use by {who}: wait for it, or choose another exp_name"
-    )
+    who = f"pid {held.get('pid', '?')} on {held.get('host', '?')}, started {started}" if held else "another process"
+    return InputError(f"the run folder {folder.root} is in use by {who}: wait for it, or choose another exp_name")
 
 
 def hold_as_worker(folder: RunFolder) -> int:

@@ -41,9 +41,7 @@ def devices(gpus: Any) -> list[Device]:
     asked = parse_gpus(gpus)
     visible = visible_gpus() if asked == "auto" or any(item != "cpu" for item in asked) else []
     if asked == "auto":
-        asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(
-            MAX_CPU_WORKERS, len(os.sched_getaffinity(0))
-        )
+        asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(MAX_CPU_WORKERS, len(os.sched_getaffinity(0)))
     return [_device(item, visible) for item in asked]
 
 

@@ -49,9 +49,7 @@ class Shard(NamedTuple):
         return self.header.platforms[0]
 
 
-def round_columns(
-    made: Mapping[str, np.ndarray], seed: int, round_id: int, tile_used: int
-) -> dict[str, np.ndarray]:
+def round_columns(made: Mapping[str, np.ndarray], seed: int, round_id: int, tile_used: int) -> dict[str, np.ndarray]:
     """Returns a shard's columns from what a round made.
 
     Args:

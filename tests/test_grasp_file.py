@@ -66,9 +66,7 @@ def test_equal_shards_have_equal_bytes_and_read_back():
     assert image == grasp_file.shard_image(HEADER, dict(reversed(columns.items())))
     header, again = grasp_file.read_shard(image)
     assert (
-        header.object_code == "böx"
-        and header.run_key == {"seed_base": 7}
-        and header.hand.joint_names == ("j0", "j1")
+        header.object_code == "böx" and header.run_key == {"seed_base": 7} and header.hand.joint_names == ("j0", "j1")
     )
     assert header.hand.candidate_link.tolist() == [["tip", "palm"], ["tip", ""]]
     assert all(np.array_equal(columns[name], again[name]) for name in columns)

@@ -10,9 +10,7 @@ flight = st.sets(st.integers(0, 12), max_size=4)
 
 
 @given(history, flight, st.integers(1, 40), st.integers(1, 30))
-def test_what_is_handed_out_is_neither_finished_nor_in_flight_nor_beyond_max_rounds(
-    done, flying, quota, most
-):
+def test_what_is_handed_out_is_neither_finished_nor_in_flight_nor_beyond_max_rounds(done, flying, quota, most):
     chosen = list(rounds.needed(done, flying - set(done), quota, 4, most))
     assert chosen == sorted(set(chosen)) and all(r < most for r in chosen)
     assert not set(chosen) & (set(done) | flying - set(done))

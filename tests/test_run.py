@@ -234,7 +234,8 @@ def settings():
     names = ["object_code_list=[storage_bin]", "target_count_per_object=2", "gpus=[cpu]", "round_batch_size=2"]
     return conf.load([f"output_root={sys.argv[1]}", *names])
 
-scale.run(None if multiprocessing.parent_process() else settings(), maker=Stub())
+is_child = getattr(multiprocessing.current_process(), "_inheriting", False)
+scale.run(None if is_child else settings(), maker=Stub())
 """
 
 

@@ -21,9 +21,7 @@ def folder(tmp_path):
     return made
 
 
-@pytest.mark.parametrize(
-    "code", ["mug", "grüner Becher", "a/b", "..", ".hidden", "100%", "x" * 400, "a\\b", "n\nl"]
-)
+@pytest.mark.parametrize("code", ["mug", "grüner Becher", "a/b", "..", ".hidden", "100%", "x" * 400, "a\\b", "n\nl"])
 def test_every_code_is_one_path_component_of_its_own(code):
     name = file_name(code)
     assert "/" not in name and not name.startswith(".") and len(name.encode()) < 200
