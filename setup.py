@@ -2,17 +2,18 @@
 
 from setuptools import find_packages, setup
 
+# The oldest on which the tests were seen to pass, and why no older one does.
 DEPENDENCIES = [
     "torch>=2.3",  # the first that runs with numpy 2
     "numpy>=1.26",  # the first with wheels for Python 3.12
-    "scipy>=1.11.4",  # the same
+    "scipy>=1.14",  # Rotation.from_quat(scalar_first=...)
     "h5py>=3.11",  # the first that runs with numpy 2
     "hydra-core>=1.3.2,<1.4",  # main.py asks the override parser and the sweeper of 1.3 what a sweep will run
-    "omegaconf>=2.3",  # the first with unions in a schema
-    "mujoco>=3.2",  # the first with MjSpec, which reads hands
-    "trimesh>=4.4",  # the first that runs with numpy 2
+    "omegaconf>=2.3",  # unions in a schema
+    "mujoco>=3.3",  # MjSpec.from_file and from_string as functions of the class
+    "trimesh>=4.6",  # load_scene
     "rich>=13.0",  # the panel of a run
-    "jaxtyping>=0.2.34",  # shapes in signatures
+    "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]
 
 setup(
@@ -29,8 +30,9 @@ setup(
         "dev": [
             "pytest>=8.0",
             "ruff>=0.6",  # the first whose formatter and rules agree with pyproject.toml
-            "beartype>=0.18",  # checks the shapes while the tests run
+            "beartype>=0.20",  # checks the shapes while the tests run
             "hypothesis>=6.100",
+            "rtree>=1.0",  # with which trimesh finds nearest points, an oracle of the tests
         ],
     },
     entry_points={"console_scripts": ["bimangrasp=main:main"]},

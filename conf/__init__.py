@@ -82,9 +82,7 @@ def _refuse_numbers_for_text(cfg: DictConfig) -> None:
     for key, declared in keys.types().items():
         value = OmegaConf.select(cfg, key, throw_on_missing=False) if declared is str else None
         if value is not None and not isinstance(value, str):
-            raise InputError(
-                f"{key}={value!r} is read as {type(value).__name__}; wanted text: quote it in the YAML"
-            )
+            raise InputError(f"{key}={value!r} is read as {type(value).__name__}; wanted text: quote it in the YAML")
 
 
 def _explained(error: OmegaConfBaseException, cfg: DictConfig) -> str:

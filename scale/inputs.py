@@ -67,10 +67,7 @@ def read_target(value: Any) -> int | dict[str, int]:
         return _count(value, "target_count_per_object")
     if not value:
         raise InputError("target_count_per_object={}: wanted a number for every listed object, or default")
-    return {
-        _target_code(code): _count(number, f"target_count_per_object[{code}]")
-        for code, number in value.items()
-    }
+    return {_target_code(code): _count(number, f"target_count_per_object[{code}]") for code, number in value.items()}
 
 
 def parse_gpus(value: Any) -> str | list[str]:

@@ -61,9 +61,7 @@ def _meshes(root: Path) -> dict[str, list[Path]]:
     try:
         items = list(root.iterdir())
     except OSError as error:
-        raise InputError(
-            f"object_root={str(root)!r} cannot be read ({error}); wanted a readable folder"
-        ) from error
+        raise InputError(f"object_root={str(root)!r} cannot be read ({error}); wanted a readable folder") from error
     found: dict[str, list[Path]] = {}
     for item in items:
         if item.name.startswith("."):
@@ -142,7 +140,5 @@ def _only(code: str, paths: list[Path]) -> Path:
     """Returns the mesh of a code; refuses a choice between several."""
     if len(paths) > 1:
         names = ", ".join(sorted(str(path) for path in paths))
-        raise InputError(
-            f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away"
-        )
+        raise InputError(f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away")
     return paths[0]

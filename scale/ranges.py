@@ -51,9 +51,7 @@ DIRECTION = Rule(
 
 RULES: dict[str, Rule] = {
     "mode": _among("scale", "generate", "status"),
-    "exp_name": Rule(
-        lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"
-    ),
+    "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
     "num_iterations": _at_least(1),
@@ -65,9 +63,7 @@ RULES: dict[str, Rule] = {
     "threads": _at_least(1),
     "max_rounds": Rule(lambda value: 1 <= value <= SEED_STRIDE, f"a whole number from 1 to {SEED_STRIDE}"),
     "max_retries": _at_least(0),
-    "max_hours": Rule(
-        lambda value: value is None or 0 < value < math.inf, "null or a number of hours above 0"
-    ),
+    "max_hours": Rule(lambda value: value is None or 0 < value < math.inf, "null or a number of hours above 0"),
     "merge_stride": _at_least(0),
     "verify": _among("auto", "full"),
     "filter.name": _among("none", "energy"),

@@ -41,9 +41,7 @@ def shared() -> Path:
     """The folder with recorded values and real meshes; tests that need it are skipped where it is missing."""
     folder = Path(os.environ.get("BIMANGRASP_SHARED", ROOT.parent / "shared"))
     if not (folder / "golden").is_dir():
-        pytest.skip(
-            f"needs the recorded data of ../shared, and {folder} is not there (BIMANGRASP_SHARED names it)"
-        )
+        pytest.skip(f"needs the recorded data of ../shared, and {folder} is not there (BIMANGRASP_SHARED names it)")
     return folder
 
 
