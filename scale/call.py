@@ -16,14 +16,16 @@ import yaml
 
 from scale import door, journal, merge, report
 from scale.door import Order
-from scale.generation import Generator
+from scale.errors import RunError
+from scale.generation import GenerationSettler
 from scale.journal import Journal
 from scale.locks import RunLock, wait_for_orphans
 from scale.making import MakerOf
 from scale.progress import Progress
 from scale.report import RunReport
 from scale.resume import Resumed, resume
-from scale.runner import RunError, Runner, refuse_mixed
+from scale.runner import Runner, refuse_mixed
+from scale.settling import Settler
 from scale.stopping import Stop
 from scale.survey import survey
 
@@ -38,18 +40,19 @@ def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
     start = time.monotonic()
     order = door.check(settings, maker)
     with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
-        runner = Runner(order, resumed, book, progress, lock)
+        settler = Settler(order, resumed, book, progress)
+        runner = Runner(order, settler, resumed.platforms, book, progress, lock)
         exit_code = report.EXIT_ERROR
         try:
             runner.loop(stop)
-            runner.remove_surplus()
+            settler.remove_surplus()
             _tidy(order)
             exit_code = stop.exit_code or _exit_code(runner)
         finally:
             runner.save(exit_code)
             book.append("end", exit_code=exit_code)
         seconds = time.monotonic() - start
-        told = RunReport(exit_code, order.folder.root, runner.reports(), runner.notes, seconds)
+        told = RunReport(exit_code, order.folder.root, runner.reports(), settler.notes, seconds)
         progress.say(str(told))
         return told
 
@@ -63,13 +66,13 @@ def generate(settings: Any, maker: MakerOf | None = None) -> list[Path]:
     """
     order = door.check(settings, maker)
     with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
-        runner = Generator(order, resumed, book, progress, lock)
-        runner.loop(stop)
+        settler = GenerationSettler(order, resumed, book, progress)
+        Runner(order, settler, resumed.platforms, book, progress, lock).loop(stop)
         _tidy(order)
         book.append("end", exit_code=stop.exit_code)
         if stop.exit_code > report.EXIT_SHORT:
             raise KeyboardInterrupt
-        failed = [f"{one.code}: {one.ended or 'stopped'}" for one in runner.objects if one.ended != "generated"]
+        failed = [f"{one.code}: {one.ended or 'stopped'}" for one in settler.objects if one.ended != "generated"]
         if failed:
             raise RunError("no grasps were generated for " + "; ".join(failed))
     return [order.folder.generate(entry.code) for entry in order.entries]

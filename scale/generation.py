@@ -9,7 +9,7 @@ from bimangrasp.grasp_fields import FormatError
 from scale import keys, shards
 from scale.ledger import Done, ObjectState
 from scale.resume import ELSEWHERE
-from scale.runner import Runner
+from scale.settling import Settler
 
 
 def _keep_round_0(state: ObjectState) -> None:
@@ -23,8 +23,8 @@ def _keep_round_0(state: ObjectState) -> None:
         state.finished = {0: one}
 
 
-class Generator(Runner):
-    """The same loop with another end: round 0 of an object, sealed, becomes its file."""
+class GenerationSettler(Settler):
+    """Another end: round 0 of an object, sealed, becomes its file."""
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -38,7 +38,7 @@ class Generator(Runner):
         """Round 0 and no other."""
         return 1
 
-    def _settle(self, state: ObjectState) -> None:
+    def settle(self, state: ObjectState) -> None:
         """Ends an object whose round is there or given up."""
         target = self._folder.generate(state.code)
         one = state.finished.get(0)

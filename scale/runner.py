@@ -1,4 +1,4 @@
-"""The parent's loop: hands out rounds, hears what became of them, merges, and ends when the quotas are met."""
+"""The parent's loop: hands out rounds, hears what became of them, and ends when every object is through."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from bimangrasp.grasp_fields import FormatError
 from scale import keys, report, rounds, shards
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
+from scale.errors import RunError
 from scale.journal import Journal, read_manifest, write_manifest
-from scale.ledger import Done, ObjectState, Skipped
+from scale.ledger import ObjectState, Skipped
 from scale.locks import RunLock
-from scale.merger import MergeOutcome, Merger
 from scale.progress import Meter, Progress, Snapshot
-from scale.resume import Resumed
-from scale.run_folder import file_name, parse_shard_name
+from scale.settling import Settler
 from scale.stopping import Stop
 from scale.survey import done_of
 from scale.worker import Message
@@ -34,69 +33,63 @@ TRACEBACK_BYTES = 2000  # of each failure, in journal and manifest
 OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 
 
-class RunError(RuntimeError):
-    """The run cannot go on; the message says why."""
-
-
 class Runner:
     """One call at work. Everything it decides follows from sealed rows and the order."""
 
-    def __init__(self, order: Order, resumed: Resumed, journal: Journal, progress: Progress, lock: RunLock) -> None:
+    def __init__(
+        self,
+        order: Order,
+        settler: Settler,
+        platforms: list[dict[str, str]],
+        journal: Journal,
+        progress: Progress,
+        lock: RunLock,
+    ) -> None:
         self._order, self._config, self._folder = order, order.config, order.folder
-        self.objects = resumed.objects
-        self.notes = list(resumed.notes)
-        self._by_code = {state.code: state for state in self.objects}
-        self._platforms = list(resumed.platforms)
+        self._settler, self._platforms = settler, list(platforms)
         self._journal, self._progress, self._lock = journal, progress, lock
         self._meter = Meter()
         self._early = {"exits": 0, "kills": 0}
         self._saved = time.monotonic()
         maker = pickle.dumps(order.maker)
         self._engine = Engine(self._folder, order.devices, self._config.threads, maker, order.header())
-        self._merger = Merger(self._folder)
         earlier = read_manifest(self._folder).get("objects", {})
-        self._others = {code: entry for code, entry in earlier.items() if code not in self._by_code}
-        self._say = progress.log  # what earlier calls have ended is no news
-
-    @property
-    def max_rounds(self) -> int:
-        """No round id reaches it."""
-        return self._config.max_rounds
+        self._others = {code: entry for code, entry in earlier.items() if code not in settler.by_code}
 
     def loop(self, stop: Stop) -> None:
         """Works until every object has ended, or the run is stopped."""
         try:
-            for state in self.objects:
-                self._settle(state)
-            self._say = self._progress.say
+            for state in self._settler.objects:
+                self._settler.settle(state)
+            self._settler.say = self._progress.say
             while not self._is_over(stop):
                 if stop.look():
                     self._tell_once(stop.reason)
                 else:
                     self._hand_out()
-                for event in self._engine.events(TICK_S, self._merger.wake):
+                for event in self._engine.events(TICK_S, self._settler.merger.wake):
                     self._on(event)
-                for outcome in self._merger.outcomes():
-                    self._merged(outcome)
+                for outcome in self._settler.merger.outcomes():
+                    self._settler.merged(outcome)
                 self._tick()
         finally:
             self._engine.stop()
-            self._merger.close()
+            self._settler.merger.close()
 
     def _tell_once(self, reason: str) -> None:
         """Says why no new rounds are handed out."""
-        if reason not in self.notes:
-            self.notes.append(reason)
+        if reason not in self._settler.notes:
+            self._settler.notes.append(reason)
             self._progress.say(reason)
 
     def _is_over(self, stop: Stop) -> bool:
         if stop.is_immediate:
             return True
-        if self._merger.pending:
+        if self._settler.merger.pending:
             return False
         if stop.look():
             return not self._engine.busy()
-        return all(state.ended for state in self.objects)
+        return all(state.ended for state in self._settler.objects)
 
     def _hand_out(self) -> None:
         """Gives the idle workers rounds, and starts workers where there is more to do than they can take."""
@@ -113,9 +106,9 @@ class Runner:
     def _wanted(self) -> Iterator[tuple[ObjectState, int]]:
         """Yields the rounds to hand out next, object by object."""
         batch = self._config.round_batch_size
-        for state in self.objects:
+        for state in self._settler.objects:
             if not state.ended:
-                needed = rounds.needed(state.accepted, state.in_flight, state.quota, batch, self.max_rounds)
+                needed = rounds.needed(state.accepted, state.in_flight, state.quota, batch, self._settler.max_rounds)
                 yield from ((state, round_id) for round_id in needed)
 
     def _job(self, state: ObjectState, round_id: int) -> dict[str, Any]:
@@ -142,7 +135,7 @@ class Runner:
         elif message["kind"] == "sealed":
             self._sealed(one, message, self._folder.root / message["path"], message["seconds"])
         elif message["kind"] == "failed":
-            self._failed(self._by_code[message["code"]], message["round"], message["traceback"])
+            self._failed(self._settler.by_code[message["code"]], message["round"], message["traceback"])
         elif message["kind"] == "died":
             self._died(one, message["exitcode"])
 
@@ -165,7 +158,7 @@ class Runner:
 
     def _sealed(self, one: Worker, job: Message, path: Path, seconds: float) -> None:
         """Takes a sealed round in."""
-        state, round_id = self._by_code[job["code"]], job["round"]
+        state, round_id = self._settler.by_code[job["code"]], job["round"]
         try:
             shard = shards.verify(path)
         except (FormatError, OSError) as error:
@@ -197,7 +190,7 @@ class Runner:
         state.promised.pop(round_id, None)
         state.finished[round_id] = done
         self._meter.gained(self._device_name(one), done.accepted)
-        self._settle(state)
+        self._settler.settle(state)
 
     def _failed(self, state: ObjectState, round_id: int, text: str) -> None:
         """Notes a failed attempt; the round is handed out again, or skipped and named."""
@@ -213,7 +206,7 @@ class Runner:
             self._journal.append("skip", seed=seed, attempts=attempts, **names)
             self._progress.say(f"{state.code}: round {round_id} is skipped after {attempts} attempts")
             state.finished[round_id] = Skipped(seed, tail)
-            self._settle(state)
+            self._settler.settle(state)
 
     def _died(self, one: Worker, exitcode: int) -> None:
         """Adopts what a dead worker had sealed, else returns its round."""
@@ -226,7 +219,7 @@ class Runner:
             self._died_early(one, exitcode, how)
         if not job:
             return
-        state, round_id = self._by_code[job["code"]], job["round"]
+        state, round_id = self._settler.by_code[job["code"]], job["round"]
         adopted = self._sealed_by(one, state, round_id)
         if adopted is not None:
             self._sealed(one, job, adopted, 0.0)
@@ -258,76 +251,6 @@ class Runner:
                 return path
         return None
 
-    def _settle(self, state: ObjectState) -> None:
-        """Merges an object's prefix where that is due, and ends the object where its file says what it should."""
-        if state.merging or state.ended:
-            return
-        if state.has_larger_file:
-            state.notes.append(f"its file was made for {state.final.ending.quota} grasps and stays as it is")
-            self._end(state, "quota")
-            return
-        reason, key = state.ending(self.max_rounds), self._order.acceptance_key
-        if reason != "partial" and state.has_final(reason, key):
-            self._end(state, reason)
-            return
-        stride = self._config.merge_stride
-        grown = state.prefix.rounds - state.rounds_in_file
-        if reason != "partial" or (stride and grown >= stride):
-            header = self._order.header(state.code, state.index, state.mesh_sha256)
-            old = self._folder.final(state.code)
-            state.merging = True
-            self._merger.submit(state.merge_job(header, reason, key, old, self._order.accept))
-
-    def _end(self, state: ObjectState, reason: str) -> None:
-        """Wants no more rounds of an object."""
-        self._remove_spent(state)
-        state.ended = reason
-        self._say(f"{state.code}: {state.collected}/{state.quota} grasps, ended by {reason}")
-
-    def _merged(self, outcome: MergeOutcome) -> None:
-        """Takes a final file in, or what kept it from being written."""
-        state = self._by_code[outcome.job.header.object_code]
-        state.merging = False
-        if outcome.merged is None:
-            self._merge_failed(state, outcome.error)
-            return
-        merged, proof = outcome.merged, outcome.merged.proof
-        state.final, state.final_sha256 = proof, merged.sha256
-        self._journal.append(
-            "merged",
-            code=state.code,
-            rows=proof.sizes["N"],
-            rounds=proof.sizes["R"],
-            quota=proof.ending.quota,
-            end_reason=proof.ending.end_reason,
-            sha256=merged.sha256,
-            content_sha256=proof.content_sha256,
-            size=merged.size,
-            mtime_ns=merged.mtime_ns,
-        )
-        self._remove_spent(state)
-        self._settle(state)
-
-    def _merge_failed(self, state: ObjectState, error: Exception | None) -> None:
-        """Sets damaged shards aside and has their rounds computed again; any other failure ends the run."""
-        bad = [r for r, one in state.finished.items() if isinstance(one, Done) and _is_damaged(one.shard)]
-        if not bad:
-            raise RunError(f"the final file of {state.code} cannot be written: {error}") from error
-        for round_id in bad:
-            one = state.finished.pop(round_id)
-            if one.shard.exists():
-                self._folder.set_aside(one.shard)
-            if round_id < state.rounds_in_file:
-                state.promised[round_id] = one.sha256
-            self.notes.append(f"{one.shard} was damaged; round {round_id} of {state.code} is computed again")
-        self._settle(state)
-
-    def _remove_spent(self, state: ObjectState) -> None:
-        """Deletes the shards that the verified final file has made superfluous."""
-        if not self._config.keep_intermediate:
-            for path in state.spent_shards():
-                self._folder.remove(path)
-
     def _tick(self) -> None:
         """Brings screen, lock and manifest up to date."""
         if self._progress.is_due():
@@ -343,36 +266,26 @@ class Runner:
         facts |= {"platforms": self._platforms, "mixed_platform": len(self._platforms) > 1}
         entries = {one.code: report.as_manifest(one, self._folder.root) for one in self.reports()}
         write_manifest(
-            self._folder, facts | {"exit_code": exit_code, "notes": self.notes, "objects": self._others | entries}
+            self._folder,
+            facts | {"exit_code": exit_code, "notes": self._settler.notes, "objects": self._others | entries},
         )
-
-    def remove_surplus(self) -> None:
-        """Deletes what was sealed beyond the cut of finished objects after their merge."""
-        if self._config.keep_intermediate:
-            return
-        through = {file_name(one.code): one for one in self.objects if one.final and one.final.ending.complete}
-        for path in self._folder.shard_files():
-            name = parse_shard_name(path.name)
-            state = through.get(name.code_name)
-            if state is not None and state.ended == "quota" and name.round_id >= state.rounds_in_file:
-                self._folder.remove(path)
 
     def reports(self) -> list[report.ObjectReport]:
         """Returns every object as it stands."""
-        return [report.object_report(state, self._folder.final(state.code)) for state in self.objects]
+        return [report.object_report(state, self._folder.final(state.code)) for state in self._settler.objects]
 
     def snapshot(self) -> Snapshot:
         """Returns the moment for the screen."""
-        open_objects = [state for state in self.objects if not state.ended]
+        open_objects = [state for state in self._settler.objects if not state.ended]
         missing = sum(max(0, one.quota - sum(one.accepted.values())) for one in open_objects)
         return Snapshot(
-            sum(min(state.quota, state.collected) for state in self.objects),
-            sum(state.quota for state in self.objects),
-            len(self.objects) - len(open_objects),
-            len(self.objects),
+            sum(min(state.quota, state.collected) for state in self._settler.objects),
+            sum(state.quota for state in self._settler.objects),
+            len(self._settler.objects) - len(open_objects),
+            len(self._settler.objects),
             self._meter.rates(),
-            sum(state.failures.total() for state in self.objects),
-            sum(len(state.skipped) for state in self.objects),
+            sum(state.failures.total() for state in self._settler.objects),
+            sum(len(state.skipped) for state in self._settler.objects),
             [self._doing(one) for _, one in sorted(self._engine.workers.items())],
             self._meter.eta(missing),
         )
@@ -384,16 +297,6 @@ class Runner:
     def _doing(self, one: Worker) -> str:
         what = f"{one.job['code']} {one.job['round']}" if one.job else "idle" if one.ready else "starting"
         return f"{self._device_name(one)}: {what}"
-
-
-def _is_damaged(shard: Path | None) -> bool:
-    if shard is None:
-        return False
-    try:
-        shards.verify(shard)
-    except (FormatError, OSError):
-        return True
-    return False
 
 
 def refuse_mixed(platforms: list[dict[str, str]], allowed: bool) -> None:

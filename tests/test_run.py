@@ -169,8 +169,8 @@ def test_workers_that_never_get_ready_stop_the_run_with_their_stderr(run, folder
     assert run().exit_code == 0
 
 
-def send_at_first_round(folder, numbers):
-    """Sends signals to this process, from a thread: when a round is done, then when the one before was heard."""
+def send_when(folder, has_come, numbers):
+    """Sends signals to this process, from a thread: when the moment has come, and when the one before was heard."""
 
     def wait_for(heard):
         deadline = time.monotonic() + 60
@@ -178,7 +178,7 @@ def send_at_first_round(folder, numbers):
             time.sleep(0.01)
 
     def wait():
-        wait_for(lambda: events(folder, "done"))
+        wait_for(has_come)
         for number in numbers:
             os.kill(os.getpid(), number)
             wait_for(lambda: "running rounds" in folder.run_log.read_text())
@@ -191,7 +191,7 @@ def send_at_first_round(folder, numbers):
 @pytest.mark.parametrize("number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number, exit_code):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
-    thread = send_at_first_round(folder, [number])
+    thread = send_when(folder, lambda: events(folder, "done"), [number])
     report = run(stub=Stub(delay=0.3), target_count_per_object=30)
     thread.join()
     assert report.exit_code == exit_code and "the same command goes on" in str(report)
@@ -202,9 +202,10 @@ def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, f
 
 
 def test_a_second_ctrl_c_ends_at_once(run, folder):
-    thread = send_at_first_round(folder, [signal.SIGINT, signal.SIGINT])
+    mark = folder.root.parents[1] / "storage_bin-1-0"  # the stub's, once round 1 is under way
+    thread = send_when(folder, mark.exists, [signal.SIGINT, signal.SIGINT])
     start = time.monotonic()
-    stub = Stub(faults={("storage_bin", 1): ["slow:120"]}, marks=str(folder.root.parents[1]))
+    stub = Stub(faults={("storage_bin", 1): ["slow:120"]}, marks=str(mark.parent))
     assert run(stub=stub, target_count_per_object=30).exit_code == 130
     thread.join()
     assert time.monotonic() - start < 60

@@ -1,0 +1,131 @@
+"""When an object is through: its prefix is merged, its file verified, what became superfluous removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bimangrasp.grasp_fields import FormatError
+from scale import shards
+from scale.door import Order
+from scale.errors import RunError
+from scale.journal import Journal
+from scale.ledger import Done, ObjectState
+from scale.merger import MergeOutcome, Merger
+from scale.progress import Progress
+from scale.resume import Resumed
+from scale.run_folder import file_name, parse_shard_name
+
+
+class Settler:
+    """Merges and ends the objects of a call.
+
+    Attributes:
+        objects: in the order of the call.
+        by_code: the same by code.
+        notes: what the report should say of the whole call.
+        merger: the thread that merges.
+        say: tells what happened; only into the log at first, for what earlier calls have ended is no news.
+    """
+
+    def __init__(self, order: Order, resumed: Resumed, journal: Journal, progress: Progress) -> None:
+        self._order, self._config, self._folder, self._journal = order, order.config, order.folder, journal
+        self.objects, self.notes = resumed.objects, list(resumed.notes)
+        self.by_code = {state.code: state for state in self.objects}
+        self.merger = Merger(self._folder)
+        self.say = progress.log
+
+    @property
+    def max_rounds(self) -> int:
+        """No round id reaches it."""
+        return self._config.max_rounds
+
+    def settle(self, state: ObjectState) -> None:
+        """Merges an object's prefix where that is due, and ends the object where its file says what it should."""
+        if state.merging or state.ended:
+            return
+        if state.has_larger_file:
+            state.notes.append(f"its file was made for {state.final.ending.quota} grasps and stays as it is")
+            self._end(state, "quota")
+            return
+        reason, key = state.ending(self.max_rounds), self._order.acceptance_key
+        if reason != "partial" and state.has_final(reason, key):
+            self._end(state, reason)
+            return
+        stride = self._config.merge_stride
+        grown = state.prefix.rounds - state.rounds_in_file
+        if reason != "partial" or (stride and grown >= stride):
+            header = self._order.header(state.code, state.index, state.mesh_sha256)
+            old = self._folder.final(state.code)
+            state.merging = True
+            self.merger.submit(state.merge_job(header, reason, key, old, self._order.accept))
+
+    def merged(self, outcome: MergeOutcome) -> None:
+        """Takes a final file in, or what kept it from being written."""
+        state = self.by_code[outcome.job.header.object_code]
+        state.merging = False
+        if outcome.merged is None:
+            self._merge_failed(state, outcome.error)
+            return
+        merged, proof = outcome.merged, outcome.merged.proof
+        state.final, state.final_sha256 = proof, merged.sha256
+        self._journal.append(
+            "merged",
+            code=state.code,
+            rows=proof.sizes["N"],
+            rounds=proof.sizes["R"],
+            quota=proof.ending.quota,
+            end_reason=proof.ending.end_reason,
+            sha256=merged.sha256,
+            content_sha256=proof.content_sha256,
+            size=merged.size,
+            mtime_ns=merged.mtime_ns,
+        )
+        self._remove_spent(state)
+        self.settle(state)
+
+    def _end(self, state: ObjectState, reason: str) -> None:
+        """Wants no more rounds of an object."""
+        self._remove_spent(state)
+        state.ended = reason
+        self.say(f"{state.code}: {state.collected}/{state.quota} grasps, ended by {reason}")
+
+    def remove_surplus(self) -> None:
+        """Deletes what was sealed beyond the cut of finished objects after their merge."""
+        if self._config.keep_intermediate:
+            return
+        through = {file_name(one.code): one for one in self.objects if one.final and one.final.ending.complete}
+        for path in self._folder.shard_files():
+            name = parse_shard_name(path.name)
+            state = through.get(name.code_name)
+            if state is not None and state.ended == "quota" and name.round_id >= state.rounds_in_file:
+                self._folder.remove(path)
+
+    def _merge_failed(self, state: ObjectState, error: Exception | None) -> None:
+        """Sets damaged shards aside and has their rounds computed again; any other failure ends the run."""
+        bad = [r for r, one in state.finished.items() if isinstance(one, Done) and _is_damaged(one.shard)]
+        if not bad:
+            raise RunError(f"the final file of {state.code} cannot be written: {error}") from error
+        for round_id in bad:
+            one = state.finished.pop(round_id)
+            if one.shard.exists():
+                self._folder.set_aside(one.shard)
+            if round_id < state.rounds_in_file:
+                state.promised[round_id] = one.sha256
+            self.notes.append(f"{one.shard} was damaged; round {round_id} of {state.code} is computed again")
+        self.settle(state)
+
+    def _remove_spent(self, state: ObjectState) -> None:
+        """Deletes the shards that the verified final file has made superfluous."""
+        if not self._config.keep_intermediate:
+            for path in state.spent_shards():
+                self._folder.remove(path)
+
+
+def _is_damaged(shard: Path | None) -> bool:
+    if shard is None:
+        return False
+    try:
+        shards.verify(shard)
+    except (FormatError, OSError):
+        return True
+    return False
