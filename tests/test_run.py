@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from stub_rounds import Stub
@@ -306,6 +307,34 @@ def test_status_reads_without_the_lock_and_without_a_manifest(run, folder):
     assert (found.objects[0].quota, found.objects[0].rounds, found.objects[0].end_reason) == (9, 1, "max_rounds")
     lock.release()
     assert scale.status(folder.root).running is None and "ended with 3" in str(scale.status(folder.root))
+
+
+def test_the_optimiser_itself_gives_the_same_bytes_after_a_killed_worker(small_config, folder):
+    report = scale.run(small_config(exp_name="whole"))
+    killed = threading.Thread(target=kill_first_worker, args=(folder,))
+    killed.start()
+    again = scale.run(small_config())
+    killed.join()
+    assert report.exit_code == again.exit_code == 0
+    assert report.paths[0].read_bytes() == again.paths[0].read_bytes()
+    assert [event["exitcode"] for event in events(folder, "died")] == [-9]
+    with h5py.File(again.paths[0]) as file:
+        turned = file["hand/rotation"][...].astype(float)
+        assert abs(turned @ turned.swapaxes(-1, -2) - np.eye(3)).max() < 1e-6 and np.linalg.det(turned).min() > 0.99
+        weights, total = json.loads(file.attrs["energy_weights"]), file["energy/total"][...]
+        names = {"w_fc": "force_closure", "w_dis": "distance", "w_pen": "penetration"}
+        names |= {"w_spen": "self_penetration", "w_joints": "joint_limits", "w_vew": "wrench_volume"}
+        assert np.allclose(sum(weights[key] * file[f"energy/{name}"][...] for key, name in names.items()), total, 1e-4)
+        assert file["curve/step"][0].tolist() == [0, 1, 2, 3] and file.attrs["joint_names"].shape == (22,)
+
+
+def kill_first_worker(folder):
+    """Kills the first worker when it is ready."""
+    deadline = time.monotonic() + 60
+    while not events(folder, "ready") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGKILL)
 
 
 def test_what_a_run_leaves(run, folder, capsys):
