@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-# The oldest on which the tests were seen to pass, and why no older one does.
+# The oldest on which the tests were seen to pass (torch: 2.13), and why no older one is taken.
 DEPENDENCIES = [
     "torch>=2.3",  # the first that runs with numpy 2
     "numpy>=1.26",  # the first with wheels for Python 3.12
