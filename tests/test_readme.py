@@ -1,0 +1,91 @@
+"""The README says what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import h5py
+import pytest
+
+import conf
+import scale
+from scale.config import Config
+from scale.report import RunReport
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def keys_of(record: type, prefix: str = "") -> set[str]:
+    """Every dotted key of the configuration."""
+    found = set()
+    for field in fields(record):
+        found.add(prefix + field.name)
+        value = conf.load([])
+        for part in (prefix + field.name).split("."):
+            value = getattr(value, part) if is_dataclass(value) else None
+        if is_dataclass(value):
+            found |= keys_of(type(value), f"{prefix}{field.name}.")
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A run of two objects as the reading example expects it, made with few steps."""
+    folder = tmp_path_factory.mktemp("readme")
+    small = ["num_iterations=2", "round_batch_size=4", "target_count_per_object=6", "gpus=[cpu]"]
+    small += ["object.surface_samples_per_point=4", "object.surface_points=100", "hand.surface_points=100"]
+    report = scale.run(conf.load([*small, f"output_root={folder}/data/experiments"]))
+    assert report.exit_code == 0
+    return folder
+
+
+def test_the_reading_example_reads(demo):
+    done = subprocess.run([sys.executable, "-c", PYTHON[0]], cwd=demo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "bowl 6 grasps" in done.stdout and "storage_bin 6 grasps" in done.stdout
+    assert len(PYTHON[0].strip().splitlines()) <= 12
+
+
+def test_a_run_leaves_what_is_listed(demo):
+    run = demo / "data" / "experiments" / "demo"
+    listed = README.split("<exp_name>/\n")[1].split("```")[0]
+    for name in ("dataset.h5", "manifest.json", "journal.jsonl", "config.yaml", "logs", "final", "shards"):
+        assert name in listed and (run / name).exists(), name
+
+
+def test_the_script_example_is_valid_up_to_the_run():
+    used = re.findall(r"report\.(\w+)", PYTHON[1])
+    assert used and all(hasattr(RunReport, name) or name in RunReport.__dataclass_fields__ for name in used)
+    source = re.sub(r"report = scale.run\((.*)\)\n.*", r"print(\1)", PYTHON[1])
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert done.returncode == 0 and "exp_name='mugs'" in done.stdout, done.stderr
+
+
+def test_every_named_key_exists():
+    commands = " ".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    named = set(re.findall(r"(?<=[ '])([a-z_.]+)=", commands)) | set(re.findall(r"`([a-z_]+\.[a-z_]+)`", README))
+    table = README.split("| Key |")[1].split("##")[0]
+    named |= {key.partition("=")[0] for key in re.findall(r"`([a-z_.]+(?:=[a-z]+)?)`", table)}
+    words = {"auto", "all", "none", "energy", "default"}  # values of keys
+    named = {key for key in named if not key.endswith((".json", ".md", ".py", ".h5"))} - words
+    assert len(named) > 15 and named <= keys_of(Config) | {"experiment"}
+
+
+def test_every_named_dataset_exists(demo):
+    with h5py.File(demo / "data/experiments/demo/final/bowl.h5") as file:
+        datasets = re.findall(r"`((?:hand|contact|energy|rounds|curve)/[a-z]+|object_scale|seed|round|row)`", README)
+        assert len(datasets) > 8 and all(name in file for name in datasets)
+        assert {"joint_names", "candidate_link", "candidate_position", "complete"} <= set(file.attrs)
+
+
+def test_the_first_screen_has_picture_and_commands():
+    first = "\n".join(README.splitlines()[:40])
+    picture = re.search(r"!\[.*?\]\((.*?)\)", first)
+    assert picture and (ROOT / picture[1]).is_file()
+    assert "pip install -e . && python main.py mode=scale" in first and "pip install -e '.[dev]' && pytest" in first
