@@ -220,7 +220,7 @@ def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
         columns[f"{group}/translation"] = grasps.translation
         columns[f"{group}/rotation"] = rot6d_to_matrix(grasps.rotation.double()).float()  # proper to float32
         columns[f"{group}/joints"] = grasps.joints
-    columns["contact/candidate"] = grasps.candidate.int()
+    columns["contact/candidate"] = result.grasps.candidate.int()
     columns |= {"contact/point": result.contact_point, "contact/normal": result.contact_normal}
     columns |= {f"energy/{term}": getattr(result.energies, term) for term in TERMS}
     columns |= {f"curve/{term}": result.curve.quartiles[:, i] for i, term in enumerate(TERMS)}
