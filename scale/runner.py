@@ -72,6 +72,8 @@ class Runner:
                 for outcome in self._settler.merger.outcomes():
                     self._settler.merged(outcome)
                 self._tick()
+            if stop.reason:
+                self._tell_once(stop.reason)
         finally:
             self._engine.stop()
             self._settler.merger.close()

@@ -191,6 +191,17 @@ def test_damaged_files_are_set_aside_and_computed_again(tmp_path, reference):
     assert str(final) in str(report)
 
 
+def test_a_file_that_looks_untouched_is_trusted_and_verify_full_reads_it(tmp_path, reference):
+    run(tmp_path, "x")
+    final = RunFolder(tmp_path / "x").final("bowl")
+    state, data = final.stat(), bytearray(final.read_bytes())
+    data[len(data) // 2] ^= 1
+    final.write_bytes(data)
+    os.utime(final, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert run(tmp_path, "x")[1] != reference[QUOTA]
+    assert run(tmp_path, "x", "verify=full")[1] == reference[QUOTA]
+
+
 def test_no_file_tells_of_the_way(tmp_path, reference):
     report, found = run(tmp_path / "elsewhere ü", "other name", gpus="[cpu,cpu]")
     assert found == reference[QUOTA]

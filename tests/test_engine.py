@@ -119,6 +119,14 @@ def test_workers_ignore_the_terminals_signals(engine_of):
     next_event(engine, "sealed")
 
 
+def test_the_parents_output_is_its_own_again_after_a_start(engine_of, capfd):
+    folder, engine = engine_of(Stub())
+    engine.start(0)
+    os.write(1, b"the parent's words")
+    assert "the parent's words" in capfd.readouterr().out
+    assert "the parent's words" not in folder.worker_log(0).read_text()
+
+
 def test_the_environment_is_the_childs_alone(engine_of, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     before = dict(os.environ)
@@ -143,7 +151,8 @@ if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])
     folder.prepare()
     header = Header("", 0, "", Stub().hand_table(), {}, {}, {})
-    engine = Engine(folder, [Device("cpu", "")], 1, pickle.dumps(Stub(delay=600)), header)
+    silent = Stub(faults={("m", 0): ["slow:600"]}, marks=sys.argv[1])  # so that no broken pipe ends it
+    engine = Engine(folder, [Device("cpu", "")], 1, pickle.dumps(silent), header)
     one = engine.start(0)
     while not one.ready:
         list(engine.events(1))

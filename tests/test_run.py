@@ -180,9 +180,10 @@ def send_when(folder, has_come, numbers):
 
     def wait():
         wait_for(has_come)
-        for number in numbers:
-            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), numbers[0])
+        for number in numbers[1:]:
             wait_for(lambda: "running rounds" in folder.run_log.read_text())
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=wait)
     thread.start()
