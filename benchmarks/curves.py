@@ -1,6 +1,6 @@
 """Energies over steps with the released settings, to set beside curves recorded from the BimanGrasp release.
 
-    python benchmarks/curves.py --hands <mjcf folder> --mesh <file.obj> [--seeds 1 2 3] [--steps 1000] [--recorded <csv> ...]
+    python benchmarks/curves.py --hands <mjcf folder> --mesh <file.obj> [--seeds 1 2 3] [--steps 1000]
 
 runs `experiment=released` at batch 16 with the release's hands, cut at `--steps`, one seed after the other, prints the
 mean total energy of the batch every so many steps, and at the end the shares under the released thresholds.
@@ -28,10 +28,7 @@ def run(hands: Path, mesh: Path, seed: int, steps: int, device: str) -> Synthesi
     """Returns a round of 16 grasps with the released settings, cut at `steps`."""
     overrides = ["hand=release", f"hand.root='{hands}'", "experiment=released", f"curve_stride={max(steps // 20, 1)}"]
     config = conf.load(overrides)
-    config.round_batch_size = 16
-    length = config.num_iterations
-    config.num_iterations = steps
-    config.optimizer.schedule_steps = min(length, 6000)
+    config.round_batch_size, config.num_iterations = 16, steps
     pair = HandModel(*load_hands(config.hand), config.hand.surface_points, device)
     obj = ObjectModel.load(str(mesh), config.object, device)
     return synthesize(pair, obj, config.synthesis, seed)

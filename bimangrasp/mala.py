@@ -228,7 +228,7 @@ def accepts(
 def proposal_log_ratio(
     point: Point, proposal: Point, second_moment: Tensor, now: Schedule, config: OptimizerConfig
 ) -> Float[Tensor, " batch"]:
-    """Returns ln q(x | x') - ln q(x' | x), the second moment taken as the same both ways; 0 where it is not asked for."""
+    """Returns ln q(x | x') - ln q(x' | x), the second moment taken as the same both ways; 0 unless it is asked for."""
     if not config.proposal_ratio:
         return torch.zeros_like(point.energy)
     scale = second_moment.sqrt() + config.preconditioner_floor

@@ -14,7 +14,7 @@ TOY = """
 <mujoco>
   <compiler angle="radian" autolimits="true"/>
   <asset>
-    <mesh name="wedge" vertex="0 0 0  0.002 0.002 0.004  0.03 0 0  0 0.02 0  0.01 0.02 0.04"/>
+    <mesh name="wedge" vertex="0 0 0  0.004 0.004 0.004  0.03 0 0  0 0.02 0  0.01 0.02 0.04"/>
   </asset>
   <worldbody>
     <geom name="floor" type="plane" size="1 1 1"/>
