@@ -123,7 +123,7 @@ def _dispatch(config: Config) -> int:
     elif config.dry_run:
         print(scale.plan(config))
     elif config.mode == "generate":
-        print(*scale.generate(config), sep="\n")
+        return scale.generate(config).exit_code
     else:
         return scale.run(config).exit_code
     return 0

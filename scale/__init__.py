@@ -35,8 +35,11 @@ def run(cfg: Any, maker: MakerOf | None = None) -> RunReport:
     return body(cfg, maker)
 
 
-def generate(cfg: Any, maker: MakerOf | None = None) -> list[Path]:
-    """Returns the files of `mode=generate`: one round of each object, without quotas."""
+def generate(cfg: Any, maker: MakerOf | None = None) -> RunReport:
+    """Returns the report of `mode=generate`: one round of each object, without quotas, each in a file of its own.
+
+    Arguments and errors are those of `run`.
+    """
     refuse_unguarded_script()
     from scale.call import generate as body
 

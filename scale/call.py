@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from scale import door, journal, merge, report
 from scale.door import Order
-from scale.errors import RunError
 from scale.generation import GenerationSettler
 from scale.journal import Journal
 from scale.locks import RunLock, wait_for_orphans
@@ -51,31 +49,38 @@ def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
         finally:
             runner.save(exit_code)
             book.append("end", exit_code=exit_code)
-        seconds = time.monotonic() - start
-        told = RunReport(exit_code, order.folder.root, runner.reports(), settler.notes, seconds)
-        progress.say(str(told))
-        return told
+        return _told(order, runner, settler, progress, exit_code, start)
 
 
-def generate(settings: Any, maker: MakerOf | None = None) -> list[Path]:
-    """Returns the files with one round of each object, without quotas.
+def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
+    """Returns the report of a call that makes one round of each object, without quotas.
 
     Raises:
         InputError: see `run`.
-        RunError: a round failed at every attempt; the others have their files.
+        RunError: see `run`.
     """
+    start = time.monotonic()
     order = door.check(settings, maker)
     with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
         settler = GenerationSettler(order, resumed, book, progress)
-        Runner(order, settler, resumed.platforms, book, progress, lock).loop(stop)
-        _tidy(order)
-        book.append("end", exit_code=stop.exit_code)
-        if stop.exit_code > report.EXIT_SHORT:
-            raise KeyboardInterrupt
-        failed = [f"{one.code}: {one.ended or 'stopped'}" for one in settler.objects if one.ended != "generated"]
-        if failed:
-            raise RunError("no grasps were generated for " + "; ".join(failed))
-    return [order.folder.generate(entry.code) for entry in order.entries]
+        runner = Runner(order, settler, resumed.platforms, book, progress, lock)
+        exit_code = report.EXIT_ERROR
+        try:
+            runner.loop(stop)
+            _tidy(order)
+            exit_code = stop.exit_code or _exit_code(runner)
+        finally:
+            book.append("end", exit_code=exit_code)
+        return _told(order, runner, settler, progress, exit_code, start)
+
+
+def _told(
+    order: Order, runner: Runner, settler: Settler, progress: Progress, exit_code: int, start: float
+) -> RunReport:
+    """Returns the report and shows it."""
+    told = RunReport(exit_code, order.folder.root, runner.reports(), settler.notes, time.monotonic() - start)
+    progress.say(str(told))
+    return told
 
 
 def _exit_code(runner: Runner) -> int:

@@ -36,6 +36,7 @@ class Worker:
     log_start: int
     ready: bool = False
     job: Message | None = None
+    step: int = 0
     since: float = field(default_factory=time.monotonic)
 
 
@@ -93,7 +94,7 @@ class Engine:
 
     def assign(self, one: Worker, job: Message) -> None:
         """Hands a round out. A worker that died meanwhile is told by `events`."""
-        one.job, one.since = job, time.monotonic()
+        one.job, one.step, one.since = job, 0, time.monotonic()
         try:
             one.connection.send(job)
         except OSError:  # its end of the pipe is gone: the death is the next event
@@ -122,6 +123,8 @@ class Engine:
     def _noted(self, one: Worker, message: Message) -> Message:
         if message["kind"] == "ready":
             one.ready = True
+        if message["kind"] == "step":
+            one.step = message["step"]
         if message["kind"] in ("sealed", "failed"):
             one.job = None
         return message

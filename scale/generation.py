@@ -26,6 +26,8 @@ def _keep_round_0(state: ObjectState) -> None:
 class GenerationSettler(Settler):
     """Another end: round 0 of an object, sealed, becomes its file."""
 
+    has_manifest = False
+
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._earlier = set(self._folder.shard_files())
@@ -37,6 +39,11 @@ class GenerationSettler(Settler):
     def max_rounds(self) -> int:
         """Round 0 and no other."""
         return 1
+
+    def file(self, state: ObjectState) -> Path | None:
+        """Returns the file of an object's round, if it is there."""
+        target = self._folder.generate(state.code)
+        return target if target.exists() else None
 
     def settle(self, state: ObjectState) -> None:
         """Ends an object whose round is there or given up."""

@@ -16,6 +16,7 @@ from scale.run_folder import RunFolder
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
+FEW_WORKERS = 4  # what each of more does would fill the screen
 
 
 class Snapshot(NamedTuple):
@@ -113,9 +114,10 @@ def plain(now: Snapshot) -> str:
     """Returns a moment as a line."""
     total = f"{sum(now.rates.values()):.2f} grasps/s"
     faults = f", {now.failures} failed attempts, {now.skipped} rounds skipped" if now.failures or now.skipped else ""
+    doing = f" ({'; '.join(now.workers)})" if len(now.workers) <= FEW_WORKERS else ""
     return (
         f"{now.collected}/{now.quota} grasps, {now.ended}/{now.objects} objects, {total}, "
-        f"{len(now.workers)} workers, {duration(now.eta_s)} to go{faults}"
+        f"{len(now.workers)} workers{doing}, {duration(now.eta_s)} to go{faults}"
     )
 
 
@@ -128,7 +130,7 @@ def _panel(title: str, now: Snapshot) -> Panel:
     grid.add_row("grasps", f"{bar} {now.collected}/{now.quota}")
     grid.add_row("objects", f"{now.ended}/{now.objects} through")
     grid.add_row("grasps/s", "   ".join(f"{name} {rate:.2f}" for name, rate in now.rates.items()) or "none yet")
-    grid.add_row("workers", "   ".join(now.workers) or "none")
+    grid.add_row("workers", "\n".join(now.workers) or "none")
     grid.add_row("failed", f"{now.failures} attempts, {now.skipped} rounds skipped")
     grid.add_row("to go", duration(now.eta_s))
     return Panel(grid, title=title, expand=False)

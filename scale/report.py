@@ -26,7 +26,7 @@ class ObjectReport:
         failed_attempts: attempts that failed in this call.
         skipped: rounds that were given up, each with round, seed and traceback.
         end_reason: quota, max_rounds, changed, generated, or stopped where the call ended before the object.
-        path: its final file, None where there is none.
+        path: its final file (of `mode=generate`, its round's file), None where there is none.
         sha256, content_sha256: of that file.
         notes: what else there is to say.
     """
@@ -114,8 +114,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def object_report(state: ObjectState, path: Path) -> ObjectReport:
-    """Returns the report of an object as it stands; `path` is where its final file would be."""
+def object_report(state: ObjectState, path: Path | None) -> ObjectReport:
+    """Returns the report of an object as it stands; `path` is its file, if there is one."""
     proof: Proof | None = state.final
     done = sum(isinstance(one, Done) for one in state.finished.values())
     skipped = [{"round": r, "seed": one.seed, "traceback": one.reason} for r, one in state.skipped.items()]
@@ -128,7 +128,7 @@ def object_report(state: ObjectState, path: Path) -> ObjectReport:
         state.failures.total(),
         skipped,
         state.ended or "stopped",
-        path if proof else None,
+        path,
         state.final_sha256,
         proof.content_sha256 if proof else "",
         list(state.notes),

@@ -260,7 +260,8 @@ class Runner:
         if time.monotonic() - self._saved >= MANIFEST_EVERY_S:
             self._saved = time.monotonic()
             self._lock.beat()
-            self.save(None)
+            if self._settler.has_manifest:
+                self.save(None)
 
     def save(self, exit_code: int | None) -> None:
         """Writes the manifest; `exit_code` is None while the run goes on."""
@@ -274,7 +275,7 @@ class Runner:
 
     def reports(self) -> list[report.ObjectReport]:
         """Returns every object as it stands."""
-        return [report.object_report(state, self._folder.final(state.code)) for state in self._settler.objects]
+        return [report.object_report(state, self._settler.file(state)) for state in self._settler.objects]
 
     def snapshot(self) -> Snapshot:
         """Returns the moment for the screen."""
@@ -297,7 +298,8 @@ class Runner:
         return f"{one.device.label} #{one.slot}" if one.device.label == "cpu" else one.device.label
 
     def _doing(self, one: Worker) -> str:
-        what = f"{one.job['code']} {one.job['round']}" if one.job else "idle" if one.ready else "starting"
+        at = f"{one.step}/{self._config.num_iterations} steps"
+        what = f"{one.job['code']} {one.job['round']}, {at}" if one.job else "idle" if one.ready else "starting"
         return f"{self._device_name(one)}: {what}"
 
 

@@ -34,10 +34,17 @@ class Settler:
         self.merger = Merger(self._folder)
         self.say = progress.log
 
+    has_manifest = True
+    """Whether the objects' entries in the manifest are about what is done here."""
+
     @property
     def max_rounds(self) -> int:
         """No round id reaches it."""
         return self._config.max_rounds
+
+    def file(self, state: ObjectState) -> Path | None:
+        """Returns the file that an object has, if it has one."""
+        return self._folder.final(state.code) if state.final else None
 
     def settle(self, state: ObjectState) -> None:
         """Merges an object's prefix where that is due, and ends the object where its file says what it should."""

@@ -278,13 +278,14 @@ def test_a_dry_run_writes_nothing_and_tells_what_would_be_done(small_config, tmp
 
 def test_generate_makes_one_round_of_each_object_without_quotas(small_config, folder):
     cfg = small_config(object_code_list="[mug,bowl]", target_count_per_object=1000, mode="generate")
-    paths = scale.generate(cfg, maker=Stub())
-    assert paths == [folder.generate("mug"), folder.generate("bowl")]
+    report = scale.generate(cfg, maker=Stub())
+    paths = report.paths
+    assert report.exit_code == 0 and paths == [folder.generate("mug"), folder.generate("bowl")]
     with h5py.File(paths[1]) as file:
         assert len(file["row"]) == 4 and file.attrs["object_index"] == 1 and set(file["round"][...]) == {0}
     assert list(folder.shard_files()) == [] and folder.final_files() == []
     before = paths[0].read_bytes()
-    assert scale.generate(cfg, maker=Stub()) == paths and paths[0].read_bytes() == before
+    assert scale.generate(cfg, maker=Stub()).paths == paths and paths[0].read_bytes() == before
     with pytest.raises(InputError, match=r"energy\.w_fc"):
         scale.generate(small_config("energy.w_fc=2", mode="generate", object_code_list="[mug]"), maker=Stub())
 
@@ -292,8 +293,9 @@ def test_generate_makes_one_round_of_each_object_without_quotas(small_config, fo
 def test_generate_names_an_object_whose_round_fails_and_makes_the_others(small_config, folder, tmp_path):
     cfg = small_config(object_code_list="[mug,bowl]", mode="generate")
     stub = Stub(faults={("mug", 0): ["raise"] * 3}, marks=str(tmp_path))
-    with pytest.raises(RunError, match="mug: skipped: RuntimeError: fault on order"):
-        scale.generate(cfg, maker=stub)
+    report = scale.generate(cfg, maker=stub)
+    assert report.exit_code == 3 and report.skips == [("mug", 0)]
+    assert "short: mug: 0 of 4, skipped: RuntimeError: fault on order" in str(report)
     assert folder.generate("bowl").exists() and not folder.generate("mug").exists()
 
 
