@@ -13,6 +13,7 @@ DEPENDENCIES = [
     "mujoco>=3.3",  # MjSpec.from_file and from_string as functions of the class
     "trimesh>=4.6",  # load_scene
     "pyyaml>=6.0",  # writes the settings into the run folder
+    "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LEFT, RIGHT = 0, 1
@@ -47,14 +47,3 @@ class Grasps:
     def to(self, device: torch.device | str) -> Grasps:
         """Returns the grasps on another device."""
         return Grasps(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
-def where(condition: Bool[Tensor, " batch"], chosen: Grasps, other: Grasps) -> Grasps:
-    """Returns row for row the chosen grasp where the condition holds, else the other one, bit for bit."""
-    columns = ((getattr(chosen, field.name), getattr(other, field.name)) for field in fields(Grasps))
-    return Grasps(*(torch.where(condition[:, None, None], a, b) for a, b in columns))
-
-
-def cat(batches: list[Grasps]) -> Grasps:
-    """Returns the batches behind each other."""
-    return Grasps(*(torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(Grasps)))

@@ -78,7 +78,7 @@ _FINAL_ROUND = [
 ]
 _CURVE = [
     Field("curve/step", "<i8", ("R", "P"), "1", "none", "steps taken at each point of the curve"),
-    Field("curve/acceptance", "<f4", ("R", "P"), "1", "none", "share of proposals accepted at that step"),
+    Field("curve/acceptance", "<f4", ("R", "P"), "1", "none", "share of proposals accepted since the point before"),
     *(Field(f"curve/{t}", "<f4", ("R", "P", 3), "1", "none", f"quartiles of {t} over the round") for t in TERMS),
 ]
 SHARD_FIELDS = tuple(_GRASP + _ROUND + _CURVE)

@@ -222,6 +222,13 @@ def _check_alike(left: HandDescription, right: HandDescription) -> None:
                 f"the left hand's {name} are {getattr(left, name)}, the right hand's {getattr(right, name)}; "
                 "both hands must have the same, in the same order: use the mirror of one hand for the other"
             )
+    for name in ("parent", "joint_link"):
+        if not np.array_equal(getattr(left, name), getattr(right, name)):
+            raise InputError(f"the hands' trees differ in {name}; use the mirror of one hand for the other")
+    for name in ("candidate_link", "keypoint_link"):
+        counts = len(getattr(left, name)), len(getattr(right, name))
+        if counts[0] != counts[1]:
+            raise InputError(f"{name} has {counts[0]} entries for the left hand and {counts[1]} for the right one")
     kinds = [[(shape.link, shape.shape) for shape in hand.primitives] for hand in (left, right)]
     if kinds[0] != kinds[1]:
         raise InputError("the hands' collision shapes differ in kind or link; use the mirror of one hand")

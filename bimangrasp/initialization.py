@@ -17,6 +17,9 @@ from bimangrasp.object_model import ObjectModel
 from bimangrasp.rotation import matrix_to_rot6d, turn_x, turn_z
 from bimangrasp.triangle_mesh import TriangleMesh
 
+TOUCHING = 1e-9
+"""A point of the inflated hull nearer to the hull than this, m, has no direction to it."""
+
 LIMIT_SLACK = 1e-6
 """First joint values may exceed their limits by this, rad (released code)."""
 
@@ -81,17 +84,22 @@ def anchors(
 ) -> tuple[Float[Tensor, "anchor 3"], Float[Tensor, "anchor 3"]]:
     """Returns spread points on the inflated hull and the unit directions from there to the hull, float64, CPU.
 
+    A face of the hull through the origin does not move, so points on it touch the hull; they look at its middle.
+
     Args:
         hull: (V, 3) corners of the object's convex hull, m.
         count: how many points.
         draws: uniform in [0, 1), of which the farthest `count` points are made.
         inflation: how far each corner moves away from the origin, m.
     """
-    inflated = hull + inflation * hull / np.linalg.norm(hull, axis=1, keepdims=True)
+    length = np.linalg.norm(hull, axis=1, keepdims=True)
+    inflated = hull + inflation * hull / np.maximum(length, np.finfo(hull.dtype).tiny)
     points = farthest_of(uniform_points(_hull_triangles(inflated), draws), count)
     corners = _hull_triangles(hull).reshape(-1, 3)
     surface = TriangleMesh(corners, np.arange(len(corners)).reshape(-1, 3), dtype=torch.float64)
     offset = surface.nearest(points).point - points
+    touching = torch.linalg.vector_norm(offset, dim=-1, keepdim=True) < TOUCHING
+    offset = torch.where(touching, torch.as_tensor(hull.mean(axis=0)) - points, offset)
     return points, offset / torch.linalg.vector_norm(offset, dim=-1, keepdim=True)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from bimangrasp.errors import InputError
@@ -22,6 +22,9 @@ from bimangrasp.triangle_mesh import TriangleMesh, winding_number
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
 """Range of an object's diameter, m, in which two Shadow hands (0.2 m long) can make sense of it."""
+
+FLAT = 1e-6
+"""A convex hull with less than this share of its largest extent cubed is flat."""
 
 WINDING_TEST_POINTS = 500
 MOST_UNDECIDED = 0.02
@@ -136,12 +139,9 @@ def read_mesh(path: str) -> Mesh:
         row = int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])
         raise InputError(f"mesh {path}: vertex {row} is {vertices[row].tolist()}; all must be finite numbers")
     corners = vertices[faces]
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
-    extent = np.ptp(vertices[np.unique(faces)], axis=0)
-    if areas.sum() <= 1e-10 * extent.max() ** 2 or extent.min() <= 1e-6 * extent.max():
-        raise InputError(
-            f"mesh {path} is degenerate: {len(faces)} faces span {extent.tolist()} m; a solid body is wanted"
-        )
+    if _is_flat(vertices):
+        extent = np.ptp(vertices, axis=0).tolist()
+        raise InputError(f"mesh {path} is degenerate: its {len(faces)} faces span {extent} m; a solid body is wanted")
     if not _is_closed(vertices, faces):
         _check_winding(path, corners)
         return Mesh(vertices, faces, "winding", sha256)
@@ -203,7 +203,7 @@ class ObjectModel:
 
 
 def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns vertices (V, 3) and faces (F, 3) of a file, in its order."""
+    """Returns vertices (V, 3) that a face uses and faces (F, 3) of a file, in its order."""
     if not Path(path).is_file():
         raise InputError(f"mesh {path} is not there")
     try:
@@ -212,7 +212,17 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"mesh {path} cannot be read: {error}; trimesh reads obj, stl, ply, glb and off") from error
     if not len(loaded.faces):
         raise InputError(f"mesh {path} has {len(loaded.vertices)} vertices and no face; a triangle mesh is wanted")
-    return np.asarray(loaded.vertices, dtype=np.float64), np.asarray(loaded.faces, dtype=np.int64)
+    used, faces = np.unique(np.asarray(loaded.faces), return_inverse=True)
+    return np.asarray(loaded.vertices, dtype=np.float64)[used], faces.reshape(-1, 3)
+
+
+def _is_flat(vertices: np.ndarray) -> bool:
+    """Returns whether the vertices span no volume to speak of."""
+    try:
+        volume = ConvexHull(vertices).volume
+    except (QhullError, ValueError):  # fewer than four points, or all in one plane
+        return True
+    return bool(volume <= FLAT * np.ptp(vertices, axis=0).max() ** 3)
 
 
 def _is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:

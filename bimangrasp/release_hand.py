@@ -64,6 +64,9 @@ def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescrip
 
 def _left_side(tree: KinematicTree, shapes: tuple[Primitive, ...], right: _Side) -> _Side:
     """Returns the left hand with limits and means made from the right hand's."""
+    names = [[joint.name for joint in joints] for joints in (tree.joints, right.tree.joints)]
+    if names[0] != names[1]:
+        raise InputError(f"the left hand's joints are {names[0]}, the right hand's {names[1]}; wanted the same.")
     joints = [
         own._replace(lower=0.0 - other.upper, upper=0.0 - other.lower)
         for own, other in zip(tree.joints, right.tree.joints, strict=True)
@@ -129,6 +132,8 @@ def _is_kept(element: ElementTree.Element) -> bool:
 def _with_round_boxes(shapes: Sequence[Primitive], path: Path) -> tuple[Primitive, ...]:
     """Returns the shapes with all boxes of a link as one mesh in the link's frame."""
     box = trimesh.load(path, process=False, force="mesh")
+    if not len(box.faces):
+        raise InputError(f"{path} has no faces; wanted the rounded cube of the release.")
     boxes: dict[int, list[Primitive]] = {}
     for shape in shapes:
         if shape.shape == "box":
@@ -174,11 +179,14 @@ def _read_table(path: Path, link_names: Sequence[str]) -> _Table:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         named = {name.removesuffix(_LINK_SUFFIX): _points(value) for name, value in rows.items()}
-    except (ValueError, AttributeError) as error:
+        position = np.concatenate([np.zeros((0, 3)), *named.values()])
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: not a table of points by link: {error}.") from error
     check_names(named, link_names, str(path))
+    if not len(position) or not np.isfinite(position).all():
+        raise InputError(f"{path} has {len(position)} points; wanted some, all finite numbers, as in the release.")
     links = [np.full(len(points), link_names.index(name), np.int64) for name, points in named.items()]
-    return _Table(np.concatenate(links), np.concatenate(list(named.values())))
+    return _Table(np.concatenate(links), position)
 
 
 def _points(value: list) -> np.ndarray:

@@ -20,6 +20,9 @@ from bimangrasp.triangle_mesh import TriangleMesh
 SQUARED_DISTANCE_FLOOR = 1e-8
 """Added under the root of a mesh distance, m^2, so that its gradient exists on the surface (released code)."""
 
+SQUARED_NORMAL_FLOOR = 1e-16
+"""The same for the normal, m^2: on the surface it is 0 and not NaN (released code)."""
+
 BOUND_SLACK = 1e-5
 """Bounding boxes grow by this, m, so that float32 rounding culls no point that is inside a shape."""
 
@@ -173,7 +176,7 @@ def mesh_distance(
     nearest = mesh.nearest(points.detach())
     squared = (points - nearest.point).square().sum(-1)
     offset = points.detach() - nearest.point
-    normal = offset * (nearest.sign / (squared.detach() + 1e-16).sqrt())[:, None]
+    normal = offset * (nearest.sign / (squared.detach() + SQUARED_NORMAL_FLOOR).sqrt())[:, None]
     return nearest.sign * (squared + SQUARED_DISTANCE_FLOOR).sqrt(), normal
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -101,7 +102,7 @@ def synthesize(
     """Returns a batch of grasps: initialisation and `num_iterations` steps of the sampler.
 
     The batch is coupled (spread of the starting places, mean of squared gradients), so its size is part of what
-    decides each grasp. Equal arguments on one platform give equal bits.
+    decides each grasp. Equal arguments on one platform give equal bits, after `set_determinism`.
 
     Args:
         hands: both hands, on the device that computes.
@@ -115,7 +116,7 @@ def synthesize(
     drawn = torch.randint(len(choices), (config.round_batch_size,), generator=generator, device=hands.device)
     object_scale = choices[drawn]
     initial = first_grasps(hands, obj, object_scale, config.contacts_per_hand, config.initialization, generator)
-    tile = config.tile or config.round_batch_size
+    tile = min(config.tile or config.round_batch_size, config.round_batch_size)
     energy = grasp_energy(hands, obj, object_scale, config.energy, tile)
     record = _Recorder(hands, obj, object_scale, config)
     length = mala.schedule_length(config.optimizer, config.num_iterations)
@@ -171,7 +172,11 @@ def resolve_kernels(name: str) -> str:
 
 
 def set_determinism(threads: int) -> None:
-    """Makes this process repeat its bits: deterministic algorithms, no TF32, a fixed number of threads."""
+    """Makes this process repeat its bits: deterministic algorithms, no TF32, a fixed number of threads.
+
+    To be called before the first CUDA context is made.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for equal bits
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -10,6 +10,10 @@ FEWEST_CONTACTS = 6
 """Below six frictionless contacts the grasp matrix has no rank 6 and both wrench terms are 0 (released code)."""
 
 SMALLEST_SINGULAR_VALUE = 1e-8
+"""Added under the quotient of force closure, and the least that enters the volume (released code)."""
+
+SMALLEST_NORMAL = 1e-8
+"""Added to the length of a normal that is divided by it (released code)."""
 
 
 def grasp_matrix(
@@ -19,24 +23,34 @@ def grasp_matrix(
 
     Args:
         contact_point: in the object's frame, m; torques are taken about its origin.
-        contact_normal: outward from the object; divided by its length + 1e-8.
+        contact_normal: outward from the object; divided by its length (and a little).
     """
     length = torch.linalg.vector_norm(contact_normal, dim=-1, keepdim=True)
-    normal = contact_normal / (length + 1e-8)
+    normal = contact_normal / (length + SMALLEST_NORMAL)
     torque = torch.linalg.cross(contact_point, normal, dim=-1)
     return torch.cat((normal, torque), dim=-1).transpose(-1, -2)
 
 
 def singular_values(matrix: Float[Tensor, "batch 6 contact"]) -> Float[Tensor, "batch 6"]:
-    """Returns the singular values, descending; NaN for a sample with an entry that is not finite.
+    """Returns the singular values, descending; NaN for a sample that is not finite or cannot be decomposed.
 
     Taken in float64: the smallest value of a grasp near singularity drowns in float32's rounding of the largest.
     The gradient is u v^T per value, which stays finite where values coincide.
     """
     finite = matrix.isfinite().all(dim=-1).all(dim=-1)[:, None, None]
     safe = torch.where(finite, matrix, torch.eye(*matrix.shape[-2:], dtype=matrix.dtype, device=matrix.device))
-    values = torch.linalg.svdvals(safe.double()).to(matrix.dtype)
+    values = _decomposed(safe.double()).to(matrix.dtype)
     return torch.where(finite[..., 0], values, torch.nan)
+
+
+def _decomposed(matrix: Float[Tensor, "batch 6 contact"]) -> Float[Tensor, "batch 6"]:
+    """Returns the singular values, NaN for a sample whose decomposition does not converge."""
+    try:
+        return torch.linalg.svdvals(matrix)
+    except torch.linalg.LinAlgError:
+        if len(matrix) == 1:
+            return torch.full_like(matrix[..., 0], torch.nan)
+        return torch.cat([_decomposed(one) for one in matrix.split(1)])
 
 
 def force_closure(values: Float[Tensor, "batch 6"]) -> Float[Tensor, " batch"]:

@@ -75,7 +75,7 @@ RULES: dict[str, Rule] = {
     "hand.palm_normal": DIRECTION,
     "hand.finger_direction": DIRECTION,
     "hand.candidates.per_link": _at_least(0),
-    "hand.candidates.spread_rad": _between(0, math.pi),
+    "hand.candidates.spread_rad": _between(0, math.pi / 2),
     "hand.surface_points": _at_least(1),
     **{f"energy.w_{term}": NOT_NEGATIVE for term in ("fc", "dis", "pen", "spen", "joints", "vew")},
     "energy.keypoint_distance": NOT_NEGATIVE,
@@ -97,12 +97,12 @@ RULES: dict[str, Rule] = {
         lambda value: value == "auto" or (isinstance(value, int) and value >= 1),
         "auto or a whole number, 1 or more",
     ),
-    "initialization.hull_inflation": NOT_NEGATIVE,
+    "initialization.hull_inflation": POSITIVE,
     "initialization.distance_min": NOT_NEGATIVE,
     "initialization.distance_max": NOT_NEGATIVE,
     "initialization.cone_rad": _between(0, math.pi),
     "initialization.tilt_rad": _between(-math.pi, math.pi),
-    "initialization.joint_spread": NOT_NEGATIVE,
+    "initialization.joint_spread": POSITIVE,
     "initialization.hull_samples_per_grasp": _at_least(1),
     "object.scales": Rule(
         lambda value: len(value) > 0 and all(0 < size < math.inf for size in value),
@@ -128,6 +128,11 @@ def check_ranges(config: Config) -> None:
         raise InputError(
             f"initialization.distance_min={start.distance_min!r} is above "
             f"initialization.distance_max={start.distance_max!r}: wanted the smaller first"
+        )
+    if config.optimizer.proposal_ratio and not config.optimizer.noise_factor:
+        raise InputError(
+            "optimizer.noise_factor=0 with optimizer.proposal_ratio=true accepts nothing: proposals without noise have "
+            "no density; wanted a factor above 0, such as 1"
         )
     check_seeds(config.seed_base, 1, config.max_rounds)
 

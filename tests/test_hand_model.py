@@ -102,3 +102,18 @@ def test_two_hands_of_different_trees_are_refused():
         HandModel(renamed, right, surface_points=1)
     with pytest.raises(InputError, match="collision shapes"):
         HandModel(replace(left, primitives=left.primitives[:-1]), mirror(left), surface_points=1)
+
+
+def test_hand_points_are_spread():
+    hand = shadow_hands().descriptions[1]
+    link, position = surface_of(hand, 500)
+    one = position[link == hand.link_names.index("th_proximal")]
+    gap = np.linalg.norm(one[:, None] - one[None], axis=-1) + np.eye(len(one))
+    assert gap.min() > 0.5 * gap.min(axis=1).mean()
+
+
+def test_every_link_but_the_root_has_its_share_rounded_down():
+    hand = shadow_hands().descriptions[1]
+    few, many = (np.bincount(surface_of(hand, n)[0], minlength=len(hand.link_names)) for n in (37, 3700))
+    share = (many[1:] + 0.999) / 3700
+    assert (few[1:] <= share * 37).all() and few.sum() == 37

@@ -187,3 +187,27 @@ def test_the_temperature_of_acceptance_is_the_next_steps():
         ).point.energy
     )
     assert not rose.any() and not accepted.any()
+
+
+def test_a_step_proposes_with_its_own_step_size_and_temperature():
+    ours = constant(step_decay=0.5, step_decay_every=1, temperature_decay=0.5, temperature_decay_every=1, step_size=0.1)
+    seen = []
+
+    def watched(position, choice):
+        seen.append(position)
+        return gaussian(position, choice)
+
+    start = torch.zeros((20, GROUPS, D), dtype=torch.float64)
+    state = mala.init(start, torch.zeros((20, GROUPS, 2), dtype=torch.int64), watched, ours)
+    mala.step(state, watched, 5, ours, 6000, torch.Generator().manual_seed(1))
+    draws = mala.draw(state.point, 5, torch.Generator().manual_seed(1))
+    moment = mala.next_second_moment(state, ours)
+    assert torch.equal(seen[-1], mala.propose(state.point, moment, draws, mala.Schedule(0.1, 1.0), ours)[0])
+
+
+def test_a_hopeless_proposal_is_rejected_by_every_number():
+    old, worse = (
+        mala.Point(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.tensor([e]), torch.zeros(1, 1, 1))
+        for e in (0.0, 1e6)
+    )
+    assert not mala.accepts(old, worse, torch.zeros(1), 1e-6, torch.zeros(1)).any()

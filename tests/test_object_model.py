@@ -9,6 +9,10 @@ from bimangrasp.object_model import ObjectModel, check_mesh, check_size, read_me
 
 BALL = trimesh.creation.icosphere(subdivisions=3)
 
+TURNED_SQUARE = trimesh.Trimesh(
+    [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3], [0, 2, 1], [0, 3, 2]], process=False
+).apply_transform(trimesh.transformations.rotation_matrix(0.7, [1, 2, 3]))
+
 
 def saved(folder, mesh, name="mesh.obj"):
     mesh.export(folder / name)
@@ -72,6 +76,7 @@ def test_a_ball_with_a_hole_is_told_apart_by_its_winding_number(tmp_path):
         (lambda: BALL.submesh([np.flatnonzero(np.abs(BALL.triangles_center[:, 2]) < 0.4)])[0], "not closed"),
         (lambda: trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 1]]), "degenerate"),
         (lambda: trimesh.Trimesh([[0, 0, 0], [1, 1, 1], [2, 2, 2]], [[0, 1, 2]]), "degenerate"),
+        (lambda: TURNED_SQUARE, "degenerate"),
     ],
 )
 def test_a_mesh_without_an_inside_is_refused(tmp_path, make, words):
@@ -103,3 +108,22 @@ def test_sizes_that_two_hands_cannot_hold_are_refused_with_the_size(tmp_path):
     away.apply_translation([5, 0, 0])
     with pytest.raises(InputError, match="far from its origin"):
         check_size(check_mesh(saved(tmp_path, away, "away.obj")), [0.15], "away")
+
+
+def test_vertices_that_no_face_uses_are_no_part_of_the_object(tmp_path):
+    stray = trimesh.Trimesh([*BALL.vertices, [3, 0, 0]], BALL.faces, process=False)
+    path = saved(tmp_path, stray, "stray.ply")
+    assert check_mesh(path).diameter == pytest.approx(12**0.5, rel=1e-3)
+    assert np.linalg.norm(ObjectModel.load(path, POINTS).hull, axis=1).max() < 1.01
+
+
+def test_a_file_that_is_not_utf8_is_read(tmp_path):
+    path = saved(tmp_path, BALL)
+    (tmp_path / "latin.obj").write_bytes(b"# M\xfcller\n" + (tmp_path / "mesh.obj").read_bytes())
+    assert check_mesh(str(tmp_path / "latin.obj")).faces == check_mesh(path).faces
+
+
+def test_other_meshes_have_other_surface_points(tmp_path):
+    turned = trimesh.Trimesh(BALL.vertices, BALL.faces[::-1], process=False)
+    first, second = (ObjectModel.load(saved(tmp_path, m, n), POINTS) for m, n in ((BALL, "a.ply"), (turned, "b.ply")))
+    assert first.sha256 != second.sha256 and not torch.equal(first.surface_points, second.surface_points)

@@ -25,7 +25,9 @@ def test_energies_and_gradients_equal_the_recorded_ones(shared, hands, name):
     golden = parity.read_golden(shared / "golden" / f"{name}.npz")
     obj = parity.golden_object(golden, mesh=None)
     rows = parity.compare(golden, hands, obj, conf.load([]).energy)
-    assert len(rows) == 18 and sum(row.samples for row in rows) > 100
+    compared = {row.name for row in rows if row.samples}
+    assert len(rows) == 18 and (name.startswith("converged") or len(compared) == 18)
+    assert compared >= {"E_distance", "E_penetration", "E_self_penetration", "E_joint_limits"}
     missed = [row for row in rows if not row.error <= row.tolerance]
     assert not missed
 

@@ -152,3 +152,25 @@ def test_another_xml_is_refused(copied: Path):
     (copied / "right_shadow_hand.xml").write_text("<mujoco>")
     with pytest.raises(InputError, match="right_shadow_hand.xml: not the hand of the BimanGrasp release"):
         load(copied)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"robot0:palm": {"x": 1}}', '{"robot0:palm": [[0, 0, NaN]]}', '{"robot0:palm": []}', "[1]", "{"]
+)
+def test_a_table_without_points_is_refused_by_its_file(copied: Path, text: str):
+    (copied / "left_hand_contact_points.json").write_text(text)
+    with pytest.raises(InputError, match="left_hand_contact_points.json"):
+        load(copied)
+
+
+def test_a_hand_that_lacks_a_joint_is_refused_by_the_names(copied: Path):
+    path = copied / "left_shadow_hand.xml"
+    path.write_text(path.read_text().replace("robot0:FFJ3", "robot0:other"))
+    with pytest.raises(InputError, match="the left hand's joints are.*robot0:other"):
+        load(copied)
+
+
+def test_an_empty_box_is_refused(copied: Path):
+    (copied / "meshes" / "box.obj").write_text("v 0 0 0\n")
+    with pytest.raises(InputError, match="box.obj"):
+        load(copied)

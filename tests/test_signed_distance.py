@@ -142,3 +142,24 @@ def test_hands_that_are_nowhere_hold_nothing():
     grasps.translation[0] = torch.nan
     depth = penetration_depth(hands.shapes, hands.link_frames(grasps), cloud(9, 2, 100, 3))
     assert (depth[0] == 0).all()
+
+
+def test_a_point_on_the_surface_counts_as_outside():
+    box = trimesh.creation.box((1, 1, 1))
+    distance, _ = mesh_distance(
+        TriangleMesh(box.vertices, box.faces, dtype=torch.float64), torch.tensor([[0.5, 0.1, 0.2]]).double()
+    )
+    assert distance.item() == pytest.approx(1e-4)
+
+
+def test_the_mesh_of_one_hand_is_its_own(tmp_path):
+    pair = [replace(hand, primitives=hand.primitives[3:4]) for hand in load_hands(toy_config(tmp_path))]
+    assert pair[0].primitives[0].shape == "mesh"
+    hands = HandModel(*pair, surface_points=1, dtype=torch.float64)
+    frames = hands.link_frames(grasps_near(hands, 4, seed=4))
+    cloud = 0.01 * torch.randn((4, 500, 3), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for side in (0, 1):
+        points = cloud + hands.shapes.frames(frames).translation[:, side]
+        alone = penetration_depth(hands.shapes.hand(side), frames.hand(side), points)[:, 0]
+        assert (alone > 0).all()
+        torch.testing.assert_close(alone, penetration_depth(hands.shapes, frames, points)[:, side])

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +8,7 @@ import torch
 from scene import POINTS, built_in, shadow_hands
 
 import conf
-from bimangrasp import builtin, synthesis
+from bimangrasp import builtin, mala, synthesis
 from bimangrasp.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import Grasps
@@ -133,3 +135,56 @@ def test_a_gpu_gives_the_energies_of_the_cpu():
     obj = ObjectModel(read_mesh(str(builtin.OBJECT_ROOT / "mug.obj")), POINTS, "cuda")
     terms = energies(hands, obj, result.object_scale.cuda(), result.grasps.to("cuda"), config().energy)
     torch.testing.assert_close(terms.total.cpu(), result.energies.total, rtol=1e-4, atol=1e-4)
+
+
+def test_a_grasp_whose_gradient_fails_has_no_energies(monkeypatch):
+    whole = synthesis._tile_energy
+
+    def spoiled(*arguments):
+        energy, gradient = whole(*arguments)
+        gradient[2, 0, 0] = torch.inf
+        return mala.Evaluation(energy, gradient)
+
+    monkeypatch.setattr(synthesis, "_tile_energy", spoiled)
+    for term in make(num_iterations=2).energies:
+        assert term.isnan().tolist() == [False, False, True, False, False, False]
+
+
+def test_the_curve_tells_the_acceptance_since_the_point_before():
+    fine, coarse = make(curve_stride=1).curve, make(curve_stride=5).curve
+    torch.testing.assert_close(coarse.acceptance[1], fine.acceptance[1:6].mean())
+    torch.testing.assert_close(coarse.acceptance[3], fine.acceptance[11:].mean())
+
+
+def test_determinism_is_switched_on():
+    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        synthesis.set_determinism(1)
+        assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)
+
+
+REPEAT = """
+import torch, conf
+from bimangrasp import builtin
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.object_model import ObjectModel
+from bimangrasp.synthesis import set_determinism, synthesize
+
+set_determinism(1)
+config = conf.load(["round_batch_size=8", "num_iterations=20", "curve_stride=5", "energy.inter_hand=symmetric"])
+hands = HandModel(*load_hands(config.hand), 200, "cuda")
+mug = ObjectModel.load(str(builtin.OBJECT_ROOT / "mug.obj"), config.object, "cuda")
+first, second = (synthesize(hands, mug, config.synthesis, 1) for _ in range(2))
+assert torch.equal(first.grasps.pose, second.grasps.pose)
+assert torch.equal(first.energies.total, second.energies.total)
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_repeats_its_bits():
+    subprocess.run([sys.executable, "-c", REPEAT], check=True)

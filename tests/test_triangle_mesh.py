@@ -100,3 +100,9 @@ def test_a_point_that_is_not_finite_harms_no_other():
     a, b = mesh.nearest(points), mesh.nearest(spoiled)
     keep = torch.arange(20) != 3
     assert torch.equal(a.point[keep], b.point[keep]) and b.point[3].isnan().any()
+
+
+def test_the_winding_sign_does_not_depend_on_the_orientation():
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    mesh = TriangleMesh(ball.vertices, ball.faces[4:, ::-1].copy(), dtype=torch.float64, sign="winding")
+    assert mesh.nearest(torch.tensor([[0.0, 0, 0.1], [0, 0, 2]]).double()).sign.tolist() == [-1, 1]

@@ -22,13 +22,6 @@ def test_singular_values_equal_numpy_and_descend():
     np.testing.assert_allclose(singular_values(matrix), np.linalg.svd(matrix.numpy(), compute_uv=False), rtol=1e-10)
 
 
-def test_small_singular_values_survive_float32_input():
-    left, _, right = np.linalg.svd(np.random.default_rng(3).normal(size=(6, 8)), full_matrices=False)
-    values = np.array([1.7, 1.0, 0.5, 1e-2, 1e-3, 2e-6])
-    matrix = torch.as_tensor(left @ np.diag(values) @ right)[None]
-    np.testing.assert_allclose(singular_values(matrix.float()).double()[0], values, rtol=0.05)
-
-
 def test_terms_in_closed_form():
     values = torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]], dtype=torch.float64)
     np.testing.assert_allclose(force_closure(values), np.log(6 / (1 + 1e-8) + 1) / 10)
@@ -50,3 +43,30 @@ def test_gradients_equal_finite_differences():
         return force_closure(values) + wrench_volume(values)
 
     assert torch.autograd.gradcheck(terms, point.requires_grad_())
+
+
+def test_singular_values_are_taken_in_float64():
+    left, _, right = np.linalg.svd(np.random.default_rng(3).normal(size=(6, 8)), full_matrices=False)
+    matrix = torch.as_tensor(left @ np.diag([1.7, 1.0, 0.5, 1e-2, 1e-3, 2e-6]) @ right).float()
+    exact = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
+    np.testing.assert_allclose(singular_values(matrix[None])[0].double(), exact, rtol=1e-6)
+
+
+def test_a_grasp_without_grip_has_finite_terms_in_closed_form():
+    values = torch.tensor([[2.0, 1.0, 1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
+    np.testing.assert_allclose(force_closure(values), np.log(2 / 1e-8 + 1) / 10)
+    np.testing.assert_allclose(wrench_volume(values), (2 * 1e-8) ** (-1 / 10))
+
+
+def test_a_decomposition_that_fails_fails_its_sample_alone(monkeypatch):
+    matrix = grasp_matrix(*random_contacts(6))
+    whole = torch.linalg.svdvals
+
+    def stubborn(batch):
+        if (batch == matrix[2]).all(-1).all(-1).any():
+            raise torch.linalg.LinAlgError("no convergence")
+        return whole(batch)
+
+    monkeypatch.setattr(torch.linalg, "svdvals", stubborn)
+    values = singular_values(matrix)
+    assert values[2].isnan().all() and values[[0, 1, 3, 4, 5]].isfinite().all()

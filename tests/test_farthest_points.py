@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+import torch
+
+from bimangrasp.farthest_points import farthest_of, key_generator, uniform_points
+
+
+def test_points_are_uniform_by_area():
+    corners = np.array([[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], [[5.0, 0, 0], [8, 0, 0], [5, 3, 0]]])
+    points = uniform_points(corners, torch.rand((20000, 3), generator=torch.Generator().manual_seed(1)))
+    large = points[:, 0] >= 5
+    assert large.double().mean().item() == pytest.approx(0.9, abs=0.01)
+    torch.testing.assert_close(points[large].mean(0), torch.tensor([6.0, 1.0, 0.0]).double(), atol=0.03, rtol=0)
+
+
+def test_each_point_is_the_farthest_from_all_before_it():
+    points = torch.rand((300, 3), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    chosen = farthest_of(points, 20)
+    assert torch.equal(chosen[0], points[0])
+    for k in range(1, 20):
+        gaps = torch.cdist(points, chosen[:k]).amin(1)
+        assert torch.cdist(chosen[k : k + 1], chosen[:k]).amin() == pytest.approx(float(gaps.max()))
+
+
+def test_generators_differ_with_every_part_of_their_key():
+    def draw(*key):
+        return float(torch.rand(1, generator=key_generator(*key)))
+
+    assert draw("a", 1) == draw("a", 1)
+    assert len({draw("a", 1), draw("a", 2), draw("b", 1)}) == 3
