@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bimangrasp import mala
-from bimangrasp.energies import Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of, energies
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
@@ -92,6 +92,32 @@ class Synthesis(NamedTuple):
     tile_used: int
 
 
+class Scene(NamedTuple):
+    """What a batch of grasps is about: both hands, the object at each grasp's size, and how to compute."""
+
+    hands: HandModel
+    obj: ObjectModel
+    object_scale: Float[Tensor, " batch"]
+    config: SynthesisConfig
+
+    @property
+    def tile(self) -> int:
+        """How many grasps are evaluated at once."""
+        return min(self.config.tile or len(self.object_scale), len(self.object_scale))
+
+    def tiles(self) -> list[slice]:
+        """Returns the rows of each tile."""
+        return [slice(start, start + self.tile) for start in range(0, len(self.object_scale), self.tile)]
+
+    def energies(self, grasps: Grasps, rows: slice) -> Energies:
+        """Returns the terms of grasps that are these rows of the batch."""
+        return energies(self.hands, self.obj, self.object_scale[rows], grasps, self.config.energy)
+
+    def contacts(self, grasps: Grasps) -> Contacts:
+        """Returns the contacts of the whole batch."""
+        return contacts_of(self.hands, self.obj, self.object_scale, self.hands.link_frames(grasps), grasps)
+
+
 def synthesize(
     hands: HandModel,
     obj: ObjectModel,
@@ -112,50 +138,44 @@ def synthesize(
         on_step: called after each step with the number of steps made.
     """
     generator = torch.Generator(hands.device).manual_seed(seed)
-    choices = torch.tensor(config.object.scales, device=hands.device, dtype=hands.dtype)
-    drawn = torch.randint(len(choices), (config.round_batch_size,), generator=generator, device=hands.device)
-    object_scale = choices[drawn]
-    initial = first_grasps(hands, obj, object_scale, config.contacts_per_hand, config.initialization, generator)
-    tile = min(config.tile or config.round_batch_size, config.round_batch_size)
-    energy = grasp_energy(hands, obj, object_scale, config.energy, tile)
-    record = _Recorder(hands, obj, object_scale, config)
+    sizes = torch.tensor(config.object.scales, device=hands.device, dtype=hands.dtype)
+    drawn = torch.randint(len(sizes), (config.round_batch_size,), generator=generator, device=hands.device)
+    scene = Scene(hands, obj, sizes[drawn], config)
+    initial = first_grasps(hands, obj, scene.object_scale, config.contacts_per_hand, config.initialization, generator)
+    state, curve = _descend(scene, initial, generator, on_step)
+    return _finish(scene, initial, state.best if config.optimizer.keep == "best" else state.point, curve)
+
+
+def _descend(
+    scene: Scene, initial: Grasps, generator: torch.Generator, on_step: Callable[[int], None] | None
+) -> tuple[mala.State, Curve]:
+    """Returns the sampler's last state and how the energies fell."""
+    config, energy, record = scene.config, grasp_energy(scene), _Recorder(scene)
     length = mala.schedule_length(config.optimizer, config.num_iterations)
     state = mala.init(initial.pose, initial.candidate, energy, config.optimizer)
     record(state, None)
     for _ in range(config.num_iterations):
-        state, accepted = mala.step(state, energy, hands.candidate_count, config.optimizer, length, generator)
+        state, accepted = mala.step(state, energy, scene.hands.candidate_count, config.optimizer, length, generator)
         record(state, accepted)
         if on_step:
             on_step(state.step)
-    point = state.best if config.optimizer.keep == "best" else state.point
-    return _finish(hands, obj, object_scale, initial, point, config, record.curve(), tile)
+    return state, record.curve()
 
 
-def grasp_energy(
-    hands: HandModel, obj: ObjectModel, object_scale: Float[Tensor, " batch"], config: EnergyConfig, tile: int
-) -> mala.Energy:
-    """Returns the weighted total of a batch of poses, with its gradient, `tile` grasps at a time."""
+def grasp_energy(scene: Scene) -> mala.Energy:
+    """Returns the weighted total of a batch of poses, with its gradient, a tile at a time."""
 
     def energy(pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]) -> mala.Evaluation:
-        parts = [
-            _tile_energy(hands, obj, object_scale[rows], pose[rows], candidate[rows], config)
-            for rows in (slice(start, start + tile) for start in range(0, len(pose), tile))
-        ]
+        parts = [_tile_energy(scene, rows, pose[rows], candidate[rows]) for rows in scene.tiles()]
         return mala.Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     return energy
 
 
-def _tile_energy(
-    hands: HandModel,
-    obj: ObjectModel,
-    object_scale: Tensor,
-    pose: Tensor,
-    candidate: Tensor,
-    config: EnergyConfig,
-) -> mala.Evaluation:
+def _tile_energy(scene: Scene, rows: slice, pose: Tensor, candidate: Tensor) -> mala.Evaluation:
+    """Returns total and gradient of the grasps that are these rows of the batch."""
     pose = pose.detach().requires_grad_()
-    total = energies(hands, obj, object_scale, Grasps.from_pose(pose, candidate), config).total
+    total = scene.energies(Grasps.from_pose(pose, candidate), rows).total
     (gradient,) = torch.autograd.grad(total.sum(), pose)
     return mala.Evaluation(total.detach(), gradient)
 
@@ -187,15 +207,9 @@ def set_determinism(threads: int) -> None:
 class _Recorder:
     """Collects the curve every `curve_stride` steps and at the end."""
 
-    def __init__(
-        self,
-        hands: HandModel,
-        obj: ObjectModel,
-        object_scale: Float[Tensor, " batch"],
-        config: SynthesisConfig,
-    ):
-        self._terms = lambda grasps: _terms(hands, obj, object_scale, grasps, config)
-        self._stride, self._last = config.curve_stride, config.num_iterations
+    def __init__(self, scene: Scene):
+        self._scene = scene
+        self._stride, self._last = scene.config.curve_stride, scene.config.num_iterations
         self._steps: list[int] = []
         self._acceptance: list[Tensor] = []
         self._quartiles: list[Tensor] = []
@@ -207,55 +221,45 @@ class _Recorder:
         if accepted is not None:
             self._accepted.append(accepted.float().mean())
         if state.step % self._stride == 0 or state.step == self._last:
-            terms = torch.stack(self._terms(Grasps.from_pose(state.point.position, state.point.choice)))
-            quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
-            self._steps.append(state.step)
-            self._quartiles.append(torch.nanquantile(terms, quarters, dim=1).T)
-            nothing = torch.full((1,), torch.nan, device=terms.device)
-            self._acceptance.append(torch.stack(self._accepted or list(nothing)).mean())
-            self._accepted = []
+            self._note(state)
+
+    def _note(self, state: mala.State) -> None:
+        """Adds a point to the curve."""
+        terms = torch.stack(_terms(self._scene, Grasps.from_pose(state.point.position, state.point.choice)))
+        quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
+        self._steps.append(state.step)
+        self._quartiles.append(torch.nanquantile(terms, quarters, dim=1).T)
+        nothing = torch.full((1,), torch.nan, device=terms.device)
+        self._acceptance.append(torch.stack(self._accepted or list(nothing)).mean())
+        self._accepted = []
 
     def curve(self) -> Curve:
         """Returns what was collected."""
         if not self._steps:
-            return Curve(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0, len(Energies._fields), 3))
+            nothing = torch.zeros(0, len(Energies._fields), 3)
+            return Curve(torch.zeros(0, dtype=torch.int64), nothing[:, 0, 0], nothing)
         return Curve(torch.tensor(self._steps), torch.stack(self._acceptance), torch.stack(self._quartiles))
 
 
-def _terms(
-    hands: HandModel, obj: ObjectModel, object_scale: Tensor, grasps: Grasps, config: SynthesisConfig
-) -> Energies:
+def _terms(scene: Scene, grasps: Grasps) -> Energies:
     """Returns all terms without gradient, tile by tile."""
-    tile = config.tile or len(object_scale)
     with torch.no_grad():
-        parts = [
-            energies(hands, obj, object_scale[rows], grasps.select(rows), config.energy)
-            for rows in (slice(start, start + tile) for start in range(0, len(object_scale), tile))
-        ]
+        parts = [scene.energies(grasps.select(rows), rows) for rows in scene.tiles()]
     return Energies(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _finish(
-    hands: HandModel,
-    obj: ObjectModel,
-    object_scale: Tensor,
-    initial: Grasps,
-    point: mala.Point,
-    config: SynthesisConfig,
-    curve: Curve,
-    tile: int,
-) -> Synthesis:
+def _finish(scene: Scene, initial: Grasps, point: mala.Point, curve: Curve) -> Synthesis:
     """Returns the result with rotations of unit length, and its energies as they are for what is stored."""
     grasps = _orthonormal(Grasps.from_pose(point.position, point.choice))
     failed = point.energy.isnan()
-    terms = Energies(
-        *(term.masked_fill(failed, torch.nan) for term in _terms(hands, obj, object_scale, grasps, config))
-    )
+    terms = Energies(*(term.masked_fill(failed, torch.nan) for term in _terms(scene, grasps)))
     with torch.no_grad():
-        contacts = contacts_of(hands, obj, object_scale, hands.link_frames(grasps), grasps)
-    return Synthesis(grasps, _orthonormal(initial), object_scale, contacts.point, contacts.normal, terms, curve, tile)
+        contacts = scene.contacts(grasps)
+    start = _orthonormal(initial)
+    return Synthesis(grasps, start, scene.object_scale, contacts.point, contacts.normal, terms, curve, scene.tile)
 
 
 def _orthonormal(grasps: Grasps) -> Grasps:
+    """Returns the same grasps with rotation vectors of unit length."""
     rotation = matrix_to_rot6d(rot6d_to_matrix(grasps.rotation))
     return Grasps(grasps.translation, rotation, grasps.joints, grasps.candidate)
