@@ -81,8 +81,10 @@ class TriangleMesh:
         self.corners = torch.as_tensor(corners, dtype=dtype, device=device)
         self.normals = torch.as_tensor(_pseudonormals(corners), dtype=dtype, device=device)
         self._runs = torch.as_tensor(runs, device=device)
-        self._boxes = Boxes(self.corners.amin(dim=1), self.corners.amax(dim=1))
-        self._run_boxes = Boxes(self._boxes.low[self._runs].amin(dim=1), self._boxes.high[self._runs].amax(dim=1))
+        by_run = self.corners[self._runs]
+        self._boxes = Boxes(by_run.amin(dim=2), by_run.amax(dim=2))  # by run and member: a run is one copy
+        self._run_boxes = Boxes(self._boxes.low.amin(dim=1), self._boxes.high.amax(dim=1))
+        self._a_corner = by_run[:, :, 0].contiguous()
         self._slack = CULL_SLACK * float(np.linalg.norm(np.ptp(corners.reshape(-1, 3), axis=0)))
 
     def nearest(self, points: Float[Tensor, "point 3"]) -> Nearest:
@@ -98,17 +100,15 @@ class TriangleMesh:
 
     def _nearest_face(self, points: Float[Tensor, "point 3"]) -> Int[Tensor, " point"]:
         """Returns the nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
-        a_corner = self.corners[self._runs[:, 0], 0]
-        bound = torch.cdist(points, a_corner, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        bound = torch.cdist(points, self._a_corner[:, 0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
         row, run = torch.nonzero(
             self._run_boxes.distance(points[:, None]) <= bound[:, None] + self._slack, as_tuple=True
         )
-        face = self._runs[run]
-        reach = torch.linalg.vector_norm(points[row, None] - self.corners[face, 0], dim=-1)
+        reach = torch.linalg.vector_norm(points[row, None] - self._a_corner[run], dim=-1)
         bound = bound.scatter_reduce(0, row, reach.amin(dim=1), "amin")
-        near = self._boxes.at(face).distance(points[row, None]) <= bound[row, None] + self._slack
+        near = self._boxes.at(run).distance(points[row, None]) <= bound[row, None] + self._slack
         pair, member = torch.nonzero(near, as_tuple=True)
-        return self._first_nearest(points, row[pair], face[pair, member])
+        return self._first_nearest(points, row[pair], self._runs[run[pair], member])
 
     def _first_nearest(self, points: Tensor, row: Tensor, face: Tensor) -> Int[Tensor, " point"]:
         """Returns for each point the triangle of least distance among the pairs, the first of equals."""
