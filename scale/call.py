@@ -37,7 +37,7 @@ def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
     """
     start = time.monotonic()
     order = door.check(settings, maker)
-    with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
+    with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = Settler(order, resumed, book, progress)
         runner = Runner(order, settler, resumed.platforms, book, progress, lock)
         exit_code = report.EXIT_ERROR
@@ -61,7 +61,7 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
     """
     start = time.monotonic()
     order = door.check(settings, maker)
-    with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
+    with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = GenerationSettler(order, resumed, book, progress)
         runner = Runner(order, settler, resumed.platforms, book, progress, lock)
         exit_code = report.EXIT_ERROR
