@@ -37,8 +37,8 @@ class Space:
 
     def met(self, error: str) -> None:
         """Notes that a write found the disk full, or the user's share of it."""
-        self._full_since = self._clock() if self._full_since is None else self._full_since
-        self.shortage, self._looked = error, None
+        self.shortage, self._looked = error, self._clock()
+        self._full_since = self._looked if self._full_since is None else self._full_since
 
     def sealed(self) -> None:
         """Notes a file that was written: only that proves that a shortage is over."""
