@@ -50,10 +50,10 @@ def test_a_failed_round_in_flight_at_the_quota_is_no_hole_in_the_count(run, tmp_
     assert columns(report.paths[0], "round")[0] == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_when_the_only_round_fails_the_object_is_not_done(run, tmp_path):
-    stub = Stub(faults={(BIN, 0): ["raise"] * 3}, marks=str(tmp_path))
-    report = run("max_rounds=1", stub=stub, target_count_per_object=4)
-    assert report.exit_code != 0 and report.objects[0].collected == 0
+def test_an_object_whose_only_round_fails_is_not_done(run, tmp_path):
+    stub = Stub(faults={(BIN, 0): ["raise"] * 3}, marks=str(tmp_path), nan_share=0)
+    report = run("max_rounds=1", stub=stub, object_code_list=f"[{BOWL},{BIN}]", target_count_per_object=4)
+    assert report.exit_code == 3 and [one.collected for one in report.objects] == [4, 0]
     assert report.skips == [(BIN, 0)] and "fault on order" in str(report)
 
 
