@@ -20,7 +20,7 @@ _WANTED = {  # what a later call reads of a line
     "adopted": ("code", "round", "accepted", "tile_used", "sha256"),
     "fail": ("code", "round"),
     "skip": ("code", "round", "seed", "traceback"),
-    "merged": ("code", "rows", "end_reason", "sha256", "size", "mtime_ns"),
+    "merged": ("code", "rows", "quota", "end_reason", "sha256", "content_sha256", "size", "mtime_ns"),
     "end": ("exit_code",),
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

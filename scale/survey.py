@@ -166,7 +166,12 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
         raise FormatError(f"it holds grasps of {proof.header.object_code!r}")
     if is_trusted:
         proof = proof._replace(sha256=line["sha256"])
-    return Merged(path, state.st_size, state.st_mtime_ns, proof), is_told and proof.sha256 == line["sha256"]
+    final = Merged(path, state.st_size, state.st_mtime_ns, proof)
+    if not line or line["sha256"] == proof.sha256:
+        return final, is_told
+    if all(line[name] == final.facts()[name] for name in ("content_sha256", "quota", "end_reason")):
+        raise FormatError("its columns are whole, and the bytes around them are not those that were written")
+    return final, False
 
 
 def _shard(path: Path, accept: Accept) -> FoundShard:
