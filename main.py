@@ -90,7 +90,7 @@ def _start_hydra(outcomes: list[int], config_dir: str | None) -> None:
 
 def _outcome(cfg: DictConfig, config_dir: str | None) -> int:
     """Returns the exit code of one job. Nothing is raised: Hydra would end a whole sweep."""
-    from scale.runner import RunError  # here, because every worker process imports this file anew
+    from scale.errors import RunError  # here, because every worker process imports this file anew
 
     try:
         return _dispatch(_in_own_folder(conf.check(cfg), config_dir))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
@@ -23,54 +26,17 @@ from bimangrasp.grasp_fields import (
     shape_of,
     sizes_of,
 )
+from bimangrasp.grasp_header import (
+    Ending,
+    Header,
+    ending_attributes,
+    header_attributes,
+    read_ending,
+    read_header,
+    text,
+)
 
-FORMAT = "bimangrasp-grasps"
-VERSION = 1
-LICENCE = "Apache-2.0"
-CITATION = "Y. Shao and C. Xiao, Bimanual Grasp Synthesis for Dexterous Robot Hands, IEEE RA-L, 2024"
 BLOCK_BYTES = 8 * 2**20  # the most that is held of one column while a final file is read or written
-
-
-@dataclass(frozen=True)
-class HandTable:
-    """What a reader must know of the hands. K contact candidates a hand, a shorter list ends in "" and NaN.
-
-    Attributes:
-        name, sha256: the pair of hands.
-        joint_names: J names, in the order of `hand/joints`.
-        candidate_link: (2, K) names of the links that carry the candidates.
-        candidate_position: (2, K, 3) float32, m, link coordinates.
-    """
-
-    name: str
-    sha256: str
-    joint_names: tuple[str, ...]
-    candidate_link: np.ndarray
-    candidate_position: np.ndarray
-
-
-@dataclass(frozen=True)
-class Header:
-    """What shard and final file say of themselves: nothing of worker, device number, time, host or path."""
-
-    object_code: str
-    object_index: int
-    mesh_sha256: str
-    hand: HandTable
-    energy_weights: dict[str, float]
-    run_key: dict[str, Any]
-    object_key: dict[str, Any]
-    platforms: tuple[dict[str, str], ...] = field(default=())
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What only a final file says: acceptance key, quota, whether it is reached, and why the rows end."""
-
-    acceptance_key: dict[str, Any]
-    quota: int
-    complete: bool
-    end_reason: str
 
 
 class Layout(NamedTuple):
@@ -150,92 +116,62 @@ def _write_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> N
         target.attrs.create(name, np.bytes_(value.encode()) if isinstance(value, str) else value)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def header_attributes(header: Header) -> dict[str, Any]:
-    """Returns the file attributes of a header; dicts become JSON text."""
-    hand = header.hand
-    return {
-        "format": FORMAT,
-        "format_version": VERSION,
-        "object_code": header.object_code,
-        "object_index": header.object_index,
-        "mesh_sha256": header.mesh_sha256,
-        "hand_name": hand.name,
-        "hand_sha256": hand.sha256,
-        "joint_names": _texts(np.array(hand.joint_names)),
-        "candidate_link": _texts(hand.candidate_link),
-        "candidate_position": np.asarray(hand.candidate_position, np.float32),
-        "energy_weights": _json(header.energy_weights),
-        "run_key": _json(header.run_key),
-        "object_key": _json(header.object_key),
-        "platforms": _json(list(header.platforms)),
-        "licence": LICENCE,
-        "citation": CITATION,
-    }
-
-
-def ending_attributes(ending: Ending) -> dict[str, Any]:
-    """Returns the file attributes of an ending."""
-    return asdict(ending) | {
-        "acceptance_key": _json(ending.acceptance_key),
-        "complete": np.uint8(ending.complete),
-    }
-
-
-def _texts(names: np.ndarray) -> np.ndarray:
-    """Returns names as fixed-length UTF-8."""
-    return np.char.encode(names.astype(np.str_), "utf-8")
-
-
-def read_header(file: h5py.File) -> Header:
-    """Returns the header of an open file; raises FormatError, or InputError for a newer format."""
-    a = file.attrs
-    if _text(a.get("format", b"")) != FORMAT:
-        raise FormatError(f"not a {FORMAT} file")
-    if a["format_version"] > VERSION:
-        raise InputError(
-            f"{file.filename} has format version {a['format_version']}; this program reads up to {VERSION}: "
-            f"use the newer program that wrote it"
-        )
-    names = tuple(_text(name) for name in a["joint_names"])
-    links = np.char.decode(a["candidate_link"], "utf-8")
-    hand = HandTable(_text(a["hand_name"]), _text(a["hand_sha256"]), names, links, a["candidate_position"])
-    weights, run_key, object_key, platforms = (
-        json.loads(a[name]) for name in ("energy_weights", "run_key", "object_key", "platforms")
-    )
-    code, mesh = _text(a["object_code"]), _text(a["mesh_sha256"])
-    return Header(code, int(a["object_index"]), mesh, hand, weights, run_key, object_key, tuple(platforms))
-
-
-def read_ending(file: h5py.File) -> Ending:
-    """Returns the ending of an open final file."""
-    a = file.attrs
-    key = json.loads(a["acceptance_key"])
-    return Ending(key, int(a["quota"]), bool(a["complete"]), _text(a["end_reason"]))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def read_shard(image: bytes) -> tuple[Header, dict[str, np.ndarray]]:
     """Returns header and columns of a shard's bytes; raises FormatError where they break the contract."""
-    try:
-        with h5py.File(io.BytesIO(image), "r") as file:
-            header = read_header(file)
-            columns = {f.name: file[f.name][...] for f in SHARD_FIELDS}
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise FormatError(f"not a readable shard: {error}") from error
-    _check_shard(columns)
+    with _reading("shard"), h5py.File(h5py.h5f.open_file_image(image)) as file:
+        header = read_header(file)
+        _refuse_unknown(file, SHARD_FIELDS)
+    columns = shard_columns(image)
+    _check_shard(header, columns)
     return header, columns
 
 
-def _check_shard(columns: dict[str, np.ndarray]) -> None:
-    """Raises FormatError unless the columns are those of one whole round."""
+def shard_columns(image: bytes) -> dict[str, np.ndarray]:
+    """Returns the columns of a shard's bytes, as views of these; raises FormatError where one cannot be found.
+
+    HDF5 says where each lies, numpy reads it: through h5py this costs some milliseconds a shard.
+    """
+    with _reading("shard"):
+        file = h5py.h5f.open_file_image(image)
+        try:
+            return {f.name: _column(h5py.h5d.open(file, f.name.encode()), f.name, image) for f in SHARD_FIELDS}
+        finally:
+            file.close()
+
+
+def _column(dataset: h5py.h5d.DatasetID, name: str, image: bytes) -> np.ndarray:
+    """Returns a contiguous dataset as a view of the file's bytes."""
+    count, offset = math.prod(dataset.shape), dataset.get_offset()
+    if count and offset is None:
+        raise FormatError(f"{name} is not stored in one piece")
+    return np.frombuffer(image, dataset.dtype, count, offset or 0).reshape(dataset.shape)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Makes whatever HDF5 and JSON raise on a file that breaks the contract a FormatError."""
+    try:
+        yield
+    except (InputError, FormatError):
+        raise
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise FormatError(f"not a readable {what}: {error}") from error
+
+
+def _refuse_unknown(file: h5py.File, fields: Sequence[Field]) -> None:
+    """Raises FormatError for datasets and groups that the format does not have."""
+    known = {f.name for f in fields} | {f.name.rpartition("/")[0] for f in fields}
+    found: list[str] = []
+    file.visit(found.append)
+    if set(found) - known:
+        raise FormatError(f"it holds what the format does not have: {sorted(set(found) - known)}")
+
+
+def _check_shard(header: Header, columns: dict[str, np.ndarray]) -> None:
+    """Raises FormatError unless the columns are those of one whole round of these hands."""
     sizes = sizes_of(columns)
+    if sizes["J"] != len(header.hand.joint_names):
+        raise FormatError(f"{sizes['J']} joints in a shard whose hands have {len(header.hand.joint_names)}")
     if sizes["R"] != 1 or columns["rounds/rows"][0] != sizes["N"]:
         raise FormatError(f"a shard holds one round with all its rows, this one has {sizes}")
     same = [(columns[name] == columns[f"rounds/{name}"][0]).all() for name in ("seed", "round")]
@@ -262,22 +198,31 @@ class Content:
         return whole.hexdigest()
 
 
-def blocks(dataset: Any) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields first row and rows of a column, at most BLOCK_BYTES at a time."""
+def blocks(dataset: Any) -> Iterator[np.ndarray]:
+    """Yields the rows of a column, at most BLOCK_BYTES at a time."""
     row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for first in range(0, dataset.shape[0], step):
-        yield first, dataset[first : first + step]
+        yield dataset[first : first + step]
 
 
 class Proof(NamedTuple):
-    """What a verified final file says."""
+    """What a verified final file says.
+
+    Attributes:
+        header, ending: its attributes.
+        sizes: length of every named axis.
+        rounds: its table of rounds.
+        content_sha256: of names, dtypes, shapes and bytes of all columns.
+        sha256: of the whole file; empty where its content was trusted.
+    """
 
     header: Header
     ending: Ending
     sizes: dict[str, int]
     rounds: dict[str, np.ndarray]
     content_sha256: str
+    sha256: str
 
 
 def verify_final(path: str, content: bool = True) -> Proof:
@@ -290,18 +235,18 @@ def verify_final(path: str, content: bool = True) -> Proof:
     Raises:
         FormatError: the file cannot be read, or does not keep the contract or its own content_sha256.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            header, ending = read_header(file), read_ending(file)
-            sizes = sizes_of({f.name: file[f.name] for f in FINAL_FIELDS}, FINAL_FIELDS)
-            rounds = {f.name: file[f.name][...] for f in ROUND_FIELDS}
-            _check_rounds(rounds, sizes, ending)
-            claimed = _text(file.attrs["content_sha256"])
-            if content and _check_columns(file, sizes) != claimed:
+    with _reading("final file"), h5py.File(path, "r") as file:
+        header, ending = read_header(file), read_ending(file)
+        sizes = sizes_of({f.name: file[f.name] for f in FINAL_FIELDS}, FINAL_FIELDS)
+        rounds = {f.name: file[f.name][...] for f in ROUND_FIELDS}
+        _check_rounds(rounds, sizes, ending)
+        claimed, sha256 = text(file.attrs["content_sha256"]), ""
+        if content:
+            found, sha256 = _check_columns(path, _pieces(file), sizes)
+            if found != claimed:
                 raise FormatError("content_sha256 is not that of the columns")
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise FormatError(f"not a readable final file: {error}") from error
-    return Proof(header, ending, sizes, rounds, claimed)
+            _check_keys(file["round"][...], file["row"][...])
+    return Proof(header, ending, sizes, rounds, claimed, sha256)
 
 
 def _check_rounds(rounds: Columns, sizes: Mapping[str, int], ending: Ending) -> None:
@@ -314,16 +259,74 @@ def _check_rounds(rounds: Columns, sizes: Mapping[str, int], ending: Ending) -> 
         raise FormatError(f"complete={ending.complete} with {sizes['N']} rows and quota {ending.quota}")
 
 
-def _check_columns(file: h5py.File, sizes: Mapping[str, int]) -> str:
-    """Returns the content's hash; raises FormatError for numbers not finite and keys out of order."""
-    content = Content()
+class _Piece(NamedTuple):
+    """A stretch of a final file: a column, or what lies between two of them."""
+
+    first: int
+    end: int
+    field: Field | None
+
+
+def _pieces(file: h5py.File) -> list[_Piece]:
+    """Returns the columns of a final file in the order of its bytes."""
+    found = []
     for f in FINAL_FIELDS:
-        for _, block in blocks(file[f.name]):
-            content.update(f.name, block)
-            if f.shape[0] == "N" and block.dtype.kind == "f" and not np.isfinite(block).all():
-                raise FormatError(f"{f.name} holds numbers that are not finite")
-    _check_keys(file["round"][...], file["row"][...])
-    return content.hexdigest(sizes)
+        dataset = file[f.name].id
+        count, offset = math.prod(dataset.shape), dataset.get_offset()
+        if count and offset is None:
+            raise FormatError(f"{f.name} is not stored in one piece")
+        if count:
+            found.append(_Piece(offset, offset + count * dataset.dtype.itemsize, f))
+    return sorted(found)
+
+
+def _check_columns(path: str, columns: list[_Piece], sizes: Mapping[str, int]) -> tuple[str, str]:
+    """Returns the hashes of content and file; raises FormatError for numbers that are not finite.
+
+    The file is read once, from its first byte to its last; a second thread takes the hash of the file.
+    """
+    content, whole = Content(), hashlib.sha256()
+    with Path(path).open("rb") as file, ThreadPoolExecutor(1) as aside:
+        for piece in _without_gaps(columns, os.fstat(file.fileno()).st_size):
+            for block in _read(file, piece):
+                hashed = aside.submit(whole.update, block)
+                if piece.field is not None:
+                    content.update(piece.field.name, np.frombuffer(block, np.uint8))
+                    _check_finite(piece.field, block)
+                hashed.result()
+    return content.hexdigest(sizes), whole.hexdigest()
+
+
+def _without_gaps(columns: list[_Piece], length: int) -> Iterator[_Piece]:
+    """Yields the columns and what lies between them; raises FormatError where they overlap or the file ends."""
+    at = 0
+    for piece in columns:
+        if piece.first < at:
+            raise FormatError(f"{piece.field.name} lies over another column")
+        yield _Piece(at, piece.first, None)
+        yield piece
+        at = piece.end
+    if at > length:
+        raise FormatError(f"the file ends after {length} bytes, its columns after {at}")
+    yield _Piece(at, length, None)
+
+
+def _read(file: BinaryIO, piece: _Piece) -> Iterator[bytes]:
+    """Yields the bytes of a stretch, whole numbers at a time, at most BLOCK_BYTES."""
+    size = np.dtype(piece.field.dtype).itemsize if piece.field else 1
+    step = max(1, BLOCK_BYTES // size) * size
+    for first in range(piece.first, piece.end, step):
+        wanted = min(step, piece.end - first)
+        block = file.read(wanted)
+        if len(block) != wanted:
+            raise FormatError(f"the file ends after {first + len(block)} bytes")
+        yield block
+
+
+def _check_finite(f: Field, block: bytes) -> None:
+    """Raises FormatError for a number of a grasp that is not finite."""
+    if f.shape[0] == "N" and np.dtype(f.dtype).kind == "f" and not np.isfinite(np.frombuffer(block, f.dtype)).all():
+        raise FormatError(f"{f.name} holds numbers that are not finite")
 
 
 def _check_keys(rounds: np.ndarray, rows: np.ndarray) -> None:

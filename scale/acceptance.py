@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from bimangrasp.grasp_fields import GRASP_FIELDS, Columns
 from scale.config import FilterConfig
 
-Accept = Callable[[Columns], np.ndarray]
+NOT_FINITE = "not_finite"
+_THRESHOLDS = {"none": (), "energy": ("force_closure", "distance", "penetration")}
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The run's filter."""
+
+    config: FilterConfig
+
+    def __call__(self, columns: Columns) -> np.ndarray:
+        """Returns the mask of accepted rows, which are always finite."""
+        return np.logical_and.reduce([finite_rows(columns), *self._passed(columns).values()])
+
+    def rejected(self, columns: Columns) -> dict[str, int]:
+        """Returns reason -> rows that do not count for that.
+
+        A row that is not finite has that reason alone; a finite one fails each threshold that it does not stay below.
+        """
+        finite = finite_rows(columns)
+        failed = {f"energy/{term}": int((finite & ~passed).sum()) for term, passed in self._passed(columns).items()}
+        return {NOT_FINITE: int((~finite).sum())} | failed
+
+    def _passed(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Returns term -> mask of the rows below its threshold."""
+        terms = _THRESHOLDS[self.config.name]
+        return {term: columns[f"energy/{term}"] < getattr(self.config, term) for term in terms}
 
 
 def acceptance(config: FilterConfig) -> Accept:
-    """Returns the function from columns to the mask of accepted rows, which are always finite."""
-    rule = _RULES[config.name]
-    return lambda columns: finite_rows(columns) & rule(columns, config)
+    """Returns the filter of a run."""
+    return Accept(config)
 
 
 def finite_rows(columns: Columns) -> np.ndarray:
     """Returns the mask of rows in which every number is finite."""
     floats = [columns[f.name] for f in GRASP_FIELDS if np.dtype(f.dtype).kind == "f"]
     return np.logical_and.reduce([np.isfinite(c.reshape(len(c), -1)).all(axis=1) for c in floats])
-
-
-def _all(columns: Columns, _config: FilterConfig) -> np.ndarray:
-    return np.ones(len(columns["row"]), bool)
-
-
-def _by_energy(columns: Columns, config: FilterConfig) -> np.ndarray:
-    terms = ("force_closure", "distance", "penetration")
-    return np.logical_and.reduce([columns[f"energy/{term}"] < getattr(config, term) for term in terms])
-
-
-_RULES = {"none": _all, "energy": _by_energy}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from bimangrasp.errors import InputError
 from scale import door, journal, merge, report
 from scale.door import Order
 from scale.generation import GenerationSettler
@@ -22,10 +24,11 @@ from scale.making import MakerOf
 from scale.progress import Progress
 from scale.report import RunReport
 from scale.resume import Resumed, resume
+from scale.run_folder import RunFolder
 from scale.runner import Runner, refuse_mixed
 from scale.settling import Settler
 from scale.stopping import Stop
-from scale.survey import survey
+from scale.survey import Survey, survey
 
 
 def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
@@ -37,7 +40,7 @@ def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
     """
     start = time.monotonic()
     order = door.check(settings, maker)
-    with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
+    with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = Settler(order, resumed, book, progress)
         runner = Runner(order, settler, resumed.platforms, book, progress, lock)
         exit_code = report.EXIT_ERROR
@@ -61,7 +64,7 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
     """
     start = time.monotonic()
     order = door.check(settings, maker)
-    with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config.max_hours) as stop:
+    with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = GenerationSettler(order, resumed, book, progress)
         runner = Runner(order, settler, resumed.platforms, book, progress, lock)
         exit_code = report.EXIT_ERROR
@@ -91,9 +94,7 @@ def _exit_code(runner: Runner) -> int:
 def _opened(order: Order) -> Iterator[tuple[Any, Resumed, Journal, Progress, RunLock]]:
     """Yields the run folder under its lock: surveyed, resumed, journal open, leftovers removed."""
     folder = order.folder
-    folder.root.parent.mkdir(parents=True, exist_ok=True)
-    folder.prepare()
-    lock = RunLock(folder)
+    lock = _locked(folder)
     try:
         wait_for_orphans(folder)
         with _telling(order) as progress:
@@ -102,7 +103,7 @@ def _opened(order: Order) -> Iterator[tuple[Any, Resumed, Journal, Progress, Run
             refuse_mixed(resumed.platforms, order.config.allow_mixed_platform)
             book = Journal(folder)
             try:
-                _enter(order, resumed, book, progress)
+                _enter(order, found, resumed, book, progress)
                 for path in found.damaged:
                     folder.set_aside(path)
                 yield found, resumed, book, progress, lock
@@ -110,6 +111,21 @@ def _opened(order: Order) -> Iterator[tuple[Any, Resumed, Journal, Progress, Run
                 book.close()
     finally:
         lock.release()
+
+
+def _locked(folder: RunFolder) -> RunLock:
+    """Returns the lock of a run folder, made where it is missing; refuses one that cannot be written."""
+    try:
+        folder.root.parent.mkdir(parents=True, exist_ok=True)
+        folder.prepare()
+        folder.check_writable()
+        return RunLock(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "make room, or choose an output_root on another disk"
+        else:
+            advice = "make it writable for this user, or choose another output_root or exp_name"
+        raise InputError(f"the run folder {folder.root} cannot be written ({error}): {advice}") from error
 
 
 @contextmanager
@@ -121,10 +137,10 @@ def _telling(order: Order) -> Iterator[Progress]:
         progress.close()
 
 
-def _enter(order: Order, resumed: Resumed, book: Journal, progress: Progress) -> None:
+def _enter(order: Order, found: Survey, resumed: Resumed, book: Journal, progress: Progress) -> None:
     """Writes down what this call is, before anything is handed out."""
     folder, config = order.folder, order.config
-    removed = folder.remove_leftovers()
+    resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
     book.append(
         "start",
         format_version=journal.VERSION,
@@ -140,10 +156,14 @@ def _enter(order: Order, resumed: Resumed, book: Journal, progress: Progress) ->
     )
     if resumed.indices:
         book.append("objects", indices=resumed.indices)
+    for state, round_id in resumed.adopted:
+        book.append("adopted", **state.finished[round_id].facts(state.code, round_id, folder))
+    for final in found.untold:
+        book.append("merged", **final.facts())
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
     devices = ", ".join(device.label for device in order.devices)
     progress.say(f"{folder.root}: {len(order.entries)} objects, workers on {devices}")
-    for note in (*resumed.notes, *(f"unfinished write removed: {name}" for name in removed)):
+    for note in resumed.notes:
         progress.say(note)
 
 

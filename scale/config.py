@@ -46,7 +46,16 @@ class Config:
         threads: CPU threads of each worker.
         max_rounds: most rounds of one object, 1 to 100000.
         max_retries: further attempts at a round that failed before it is skipped.
+        max_kills: deaths by SIGKILL or SIGTERM from outside after which a round runs alone, and as many alone
+            after which it is skipped; 0 never.
+        max_barren_rounds: consecutive rounds without an accepted grasp that end an object; 0 never.
+        retry_skipped: try rounds again that an earlier call skipped, as long as no final file has passed them.
         max_hours: the run stops taking new rounds after this long; null is never.
+        startup_timeout_s: a worker that makes no first step within this long of its start, or of getting its
+            round, is ended; s.
+        heartbeat_timeout_s: the same between two steps, s.
+        grace_s: what preemption and max_hours leave for the rounds under way, s.
+        disk_wait_s: how long the run waits for room on a full disk before it gives up, s.
         merge_stride: rounds after which a growing final file is written again; 0 writes it once.
         resume: go on with a run folder that has rounds; false refuses one.
         keep_intermediate: keep shards after the merge.
@@ -73,7 +82,14 @@ class Config:
     threads: int
     max_rounds: int
     max_retries: int
+    max_kills: int
+    max_barren_rounds: int
+    retry_skipped: bool
     max_hours: float | None
+    startup_timeout_s: float
+    heartbeat_timeout_s: float
+    grace_s: float
+    disk_wait_s: float
     merge_stride: int
     resume: bool
     keep_intermediate: bool

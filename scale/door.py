@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bimangrasp.grasp_file import HandTable, Header
+from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.object_model import MeshReport
 from scale import keys, platforms
 from scale.acceptance import Accept, acceptance

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,11 +22,26 @@ from scale.run_folder import RunFolder
 from scale.worker import Message, WorkerSpec
 
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
+ABORT_S = 2.0  # from SIGABRT to SIGKILL
+HELD_S = 5.0  # a longer way from one look at the workers to the next is no time of theirs
 
 
 @dataclass
 class Worker:
-    """A worker process as the parent sees it."""
+    """A worker process as the parent sees it.
+
+    Attributes:
+        slot, launch, device, process, connection: what it is.
+        log_start: where its words begin in its slot's log.
+        ready: whether it has loaded its models.
+        job: the round that it has.
+        step: the last one it told of.
+        is_stepping: whether there was one since start or hand-out.
+        heard: when it was last heard of, by the engine's clock.
+        is_ending: whether it said that it ends by itself.
+        verdict: why the parent ends it; empty as long as it does not.
+        doomed: when the parent's second signal is due.
+    """
 
     slot: int
     launch: int
@@ -37,11 +52,15 @@ class Worker:
     ready: bool = False
     job: Message | None = None
     step: int = 0
-    since: float = field(default_factory=time.monotonic)
+    is_stepping: bool = False
+    heard: float = 0.0
+    is_ending: bool = False
+    verdict: str = ""
+    doomed: float = 0.0
 
 
 class Event(NamedTuple):
-    """What a worker said, or that it died: kind ready, step, sealed, failed, died."""
+    """What a worker said, or that it died: kind ready, step, halved, sealed, failed, died."""
 
     worker: Worker
     message: Message
@@ -57,6 +76,12 @@ class Engine:
         self._maker, self._header = maker, header
         self._next_launch = folder.next_launch()
         self.workers: dict[int, Worker] = {}
+        self._looked, self._held = time.monotonic(), 0.0
+
+    @property
+    def now(self) -> float:
+        """Time as the parent lives it: while it was held itself it could hear nobody."""
+        return time.monotonic() - self._held
 
     def start(self, slot: int) -> Worker:
         """Starts the process of a slot; it says when it is ready."""
@@ -81,12 +106,13 @@ class Engine:
         with _signals_blocked(), _environment(child_environment(device, self._threads)), _output_to(log):
             process.start()
         theirs.close()
-        self.workers[slot] = Worker(slot, launch, device, process, ours, log_start)
+        self.workers[slot] = Worker(slot, launch, device, process, ours, log_start, heard=self.now)
         return self.workers[slot]
 
     def idle(self) -> list[Worker]:
         """Returns the workers that wait for a round, by slot."""
-        return [one for _, one in sorted(self.workers.items()) if one.ready and one.job is None]
+        found = [one for _, one in sorted(self.workers.items()) if one.ready and one.job is None]
+        return [one for one in found if not one.is_ending]
 
     def busy(self) -> list[Worker]:
         """Returns the workers that have a round."""
@@ -94,7 +120,7 @@ class Engine:
 
     def assign(self, one: Worker, job: Message) -> None:
         """Hands a round out. A worker that died meanwhile is told by `events`."""
-        one.job, one.step, one.since = job, 0, time.monotonic()
+        one.job, one.step, one.is_stepping, one.heard = job, 0, False, self.now
         try:
             one.connection.send(job)
         except OSError:  # its end of the pipe is gone: the death is the next event
@@ -106,6 +132,9 @@ class Engine:
         for one in self.workers.values():
             sources |= {one.connection: one, one.process.sentinel: one}
         found = wait([*sources, *([wake] if wake else [])], timeout)
+        looked, self._looked = self._looked, time.monotonic()
+        if self._looked - looked > timeout + HELD_S:
+            self._held += self._looked - looked
         for slot in sorted({sources[source].slot for source in found if source in sources}):
             yield from self._heard(self.workers[slot])
 
@@ -124,15 +153,43 @@ class Engine:
         if message["kind"] == "ready":
             one.ready = True
         if message["kind"] == "step":
-            one.step = message["step"]
+            one.step, one.is_stepping = message["step"], True
+        if message["kind"] == "halved":
+            one.step, one.is_stepping = 0, False
         if message["kind"] in ("sealed", "failed"):
-            one.job = None
+            one.job, one.is_ending = None, message.get("ends", False)
+        one.heard = self.now
         return message
+
+    def end_silent(self, startup_s: float, heartbeat_s: float) -> list[Worker]:
+        """Ends the workers without a sign of life and returns those that are new among them.
+
+        SIGABRT lets faulthandler write the stack to the worker's log; SIGKILL follows. `events` tells of the death.
+        """
+        found = []
+        for one in self.workers.values():
+            if one.verdict and self.now >= one.doomed:
+                one.process.kill()
+            elif not one.verdict and (verdict := silence(one, self.now, startup_s, heartbeat_s)):
+                one.verdict, one.doomed = verdict, self.now + ABORT_S
+                found.append(one)
+                if one.process.is_alive():
+                    os.kill(one.process.pid, signal.SIGABRT)
+        return found
+
+    def retire(self, slot: int) -> None:
+        """Ends the worker of a slot, if there is one."""
+        one = self.workers.pop(slot, None)
+        if one is not None:
+            one.process.kill()
+            one.process.join()
+            one.connection.close()
 
     def _buried(self, one: Worker) -> Message:
         """Returns the message about a death; a process that closed its pipe and lives is killed."""
         one.process.join(1.0)
         if one.process.is_alive():
+            one.verdict = one.verdict or "it closed its pipe and lived on"
             one.process.kill()
             one.process.join()
         one.connection.close()
@@ -153,6 +210,15 @@ class Engine:
             one.process.join()
             one.connection.close()
         self.workers.clear()
+
+
+def silence(one: Worker, now: float, startup_s: float, heartbeat_s: float) -> str:
+    """Returns what a worker owes since too long; empty where it owes nothing."""
+    if one.ready and one.job is None and not one.is_ending:
+        return ""
+    key, limit = ("heartbeat_timeout_s", heartbeat_s) if one.is_stepping else ("startup_timeout_s", startup_s)
+    owed = f"step after step {one.step}" if one.is_stepping else "first step" if one.ready else "word that it is ready"
+    return f"no {owed} within {limit:g} s ({key})" if now - one.heard >= limit else ""
 
 
 def child_environment(device: Device, threads: int) -> dict[str, str]:

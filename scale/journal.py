@@ -13,14 +13,33 @@ from scale.run_folder import RunFolder
 
 VERSION = 1  # of journal and manifest
 Event = dict[str, Any]
+_WANTED = {  # what a later call reads of a line
+    "start": ("run_key",),
+    "objects": ("indices",),
+    "done": ("code", "round", "accepted", "tile_used", "sha256"),
+    "adopted": ("code", "round", "accepted", "tile_used", "sha256"),
+    "fail": ("code", "round"),
+    "skip": ("code", "round", "seed", "traceback"),
+    "merged": ("code", "rows", "quota", "end_reason", "sha256", "content_sha256", "size", "mtime_ns"),
+    "end": ("exit_code",),
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Replay(NamedTuple):
-    """The journal's events, the length of what is whole, and how many lines before the tail are bad."""
+    """What a journal holds.
+
+    Attributes:
+        events: its whole lines.
+        whole_bytes: where its torn tail begins.
+        torn_bytes: how long that is.
+        bad_lines: how many lines before the tail cannot be read.
+    """
 
     events: list[Event]
-    whole_bytes: int
-    bad_lines: int
+    whole_bytes: int = 0
+    torn_bytes: int = 0
+    bad_lines: int = 0
 
 
 def replay(folder: RunFolder) -> Replay:
@@ -28,14 +47,14 @@ def replay(folder: RunFolder) -> Replay:
     try:
         data = folder.journal.read_bytes()
     except FileNotFoundError:
-        return Replay([], 0, 0)
+        return Replay([])
     whole = data.rfind(b"\n") + 1
     parsed = [_parse(line) for line in data[:whole].splitlines()]
     while parsed and parsed[-1] is None:  # a tail that a power-down left as garbage
         whole = data.rfind(b"\n", 0, whole - 1) + 1
         parsed.pop()
     events = [event for event in parsed if event is not None]
-    return Replay(events, whole, len(parsed) - len(events))
+    return Replay(events, whole, len(data) - whole, len(parsed) - len(events))
 
 
 def _parse(line: bytes) -> Event | None:
@@ -43,7 +62,9 @@ def _parse(line: bytes) -> Event | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and "event" in event else None
+    if not isinstance(event, dict) or "event" not in event:
+        return None
+    return event if all(name in event for name in _WANTED.get(event["event"], ())) else None
 
 
 class Journal:
@@ -51,33 +72,67 @@ class Journal:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        whole = replay(folder).whole_bytes
+        self._has_reserve = False
+        found = replay(folder)
+        if found.bad_lines:
+            found = _write_anew(folder)
         is_new = not folder.journal.exists()
         self._fd = disk.create(folder.journal, os.O_APPEND)
         if is_new:
             disk.sync_folder(folder.root)
-        if os.fstat(self._fd).st_size > whole:
-            disk.truncate(self._fd, whole)
+        if found.torn_bytes:
+            disk.truncate(self._fd, found.whole_bytes)
             disk.sync(self._fd)
-        folder.hold_reserve()
+        self._hold_reserve()
 
     def append(self, event: str, **facts: Any) -> None:
-        """Adds a line and returns when it is on the disk."""
+        """Adds a line and returns when it is on the disk; on a full disk the reserve makes room for it."""
         line = json.dumps({"event": event, "time": time.time()} | facts, ensure_ascii=False).encode() + b"\n"
+        try:
+            self._add(line)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not self._has_reserve:
+                raise
+            self._folder.release_reserve()
+            self._has_reserve = False
+            self._add(line)
+        else:
+            self._hold_reserve()
+
+    def _add(self, line: bytes) -> None:
+        """Writes and syncs a line, or leaves the file as it was."""
         size = os.fstat(self._fd).st_size
         try:
             disk.write(self._fd, line)
-        except OSError as error:
+            disk.sync(self._fd)
+        except OSError:
             disk.truncate(self._fd, size)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+    def _hold_reserve(self) -> None:
+        """Takes the reserve's room, as soon as the disk has it."""
+        if self._has_reserve:
+            return
+        try:
+            self._folder.hold_reserve()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
                 raise
-            self._folder.release_reserve()
-            disk.write(self._fd, line)
-        disk.sync(self._fd)
+        else:
+            self._has_reserve = True
 
     def close(self) -> None:
         """Ends the writing."""
         os.close(self._fd)
+
+
+def _write_anew(folder: RunFolder) -> Replay:
+    """Keeps a copy of a journal with bad lines in `damaged/`, replaces it by its whole lines and returns them."""
+    data = folder.journal.read_bytes()
+    folder.keep_copy(folder.journal, data)
+    lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
+    folder.write(folder.journal, b"".join(line for line in lines if _parse(line) is not None))
+    return replay(folder)
 
 
 def write_manifest(folder: RunFolder, manifest: dict[str, Any]) -> None:
@@ -89,6 +144,7 @@ def write_manifest(folder: RunFolder, manifest: dict[str, Any]) -> None:
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
     """Returns the snapshot; empty where it is missing or torn, for the files tell the truth without it."""
     try:
-        return json.loads(folder.manifest.read_bytes())
+        manifest = json.loads(folder.manifest.read_bytes())
     except (OSError, ValueError):
         return {}
+    return manifest if isinstance(manifest, dict) else {}

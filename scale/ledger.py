@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bimangrasp.grasp_file import Ending, Header, Proof
 from scale import rounds
 from scale.acceptance import Accept
 from scale.merge import MergeJob, MergeRound
-from scale.rounds import Prefix
+from scale.rounds import Goal, Prefix
+from scale.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Done:
         seed, rows, accepted, tile_used, platform: what it was.
         sha256: of its sealed shard.
         shard: where that is; None where the final file has every accepted row, or as many as its quota needs.
+        rejected: reason -> rows of it that do not count for that; empty where the final file has the round.
     """
 
     seed: int
@@ -31,6 +34,20 @@ class Done:
     platform: dict[str, str]
     sha256: str
     shard: Path | None
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def facts(self, code: str, round_id: int, folder: RunFolder) -> dict[str, Any]:
+        """Returns the journal's line about a round that has its shard."""
+        return {
+            "code": code,
+            "round": round_id,
+            "seed": self.seed,
+            "rows": self.rows,
+            "accepted": self.accepted,
+            "sha256": self.sha256,
+            "tile_used": self.tile_used,
+            "shard": folder.relative(self.shard),
+        }
 
 
 @dataclass(frozen=True)
@@ -49,14 +66,16 @@ class ObjectState:
     Attributes:
         code, mesh, mesh_sha256, index: identity.
         quota: rows wanted.
+        max_barren: so many rounds of the prefix in a row without an accepted row end it; 0 is never.
         finished: round -> what it gave.
         in_flight: rounds that workers have.
         promised: round -> the hash it must have when it is computed again.
+        told: round -> tile and hash that the journal has of it.
         spare: further shards of finished rounds, wanted by nobody.
         failures: failed attempts at each round, in this run.
         final: what its verified final file says; None where there is none.
         final_sha256: of that file.
-        ended: why no more rounds are wanted: quota, max_rounds, changed; empty while some are.
+        ended: why no more rounds are wanted: quota, barren, max_rounds, changed; empty while some are.
         merging: whether a merge of it is under way.
         notes: what the report should say of it.
     """
@@ -66,9 +85,11 @@ class ObjectState:
     mesh_sha256: str
     index: int
     quota: int
+    max_barren: int = 0
     finished: dict[int, Done | Skipped] = field(default_factory=dict)
     in_flight: set[int] = field(default_factory=set)
     promised: dict[int, str] = field(default_factory=dict)
+    told: dict[int, tuple[int, str]] = field(default_factory=dict)
     spare: list[Path] = field(default_factory=list)
     failures: Counter[int] = field(default_factory=Counter)
     final: Proof | None = None
@@ -83,9 +104,14 @@ class ObjectState:
         return {round_id: one.accepted for round_id, one in self.finished.items()}
 
     @property
+    def goal(self) -> Goal:
+        """Where its rounds end."""
+        return Goal(self.quota, self.max_barren, self.rounds_in_file)
+
+    @property
     def prefix(self) -> Prefix:
-        """The prefix as far as the quota reaches."""
-        return rounds.prefix(self.accepted, self.quota)
+        """The prefix as far as the goal reaches."""
+        return rounds.prefix(self.accepted, self.goal)
 
     @property
     def rows_in_file(self) -> int:
@@ -112,29 +138,42 @@ class ObjectState:
         """The rounds that were given up."""
         return {r: one for r, one in sorted(self.finished.items()) if isinstance(one, Skipped)}
 
-    def next_round(self, batch: int, max_rounds: int) -> int | None:
-        """Returns the round to hand out next, None where none is wanted now."""
-        if self.ended:
-            return None
-        return rounds.first(rounds.needed(self.accepted, self.in_flight, self.quota, batch, max_rounds))
+    def needed(self, batch: int, max_rounds: int) -> Iterator[int]:
+        """Yields the rounds to hand out next."""
+        return rounds.needed(self.accepted, self.in_flight, self.goal, batch, max_rounds)
 
-    def ending(self, max_rounds: int) -> str:
-        """Returns why the prefix ends: quota, max_rounds, or partial while it still grows."""
+    def why_ended(self, max_rounds: int) -> str:
+        """Returns why the prefix ends: quota, barren, max_rounds, or partial while it still grows."""
         reached = self.prefix
         if reached.kept == self.quota:
             return "quota"
+        if reached.is_barren:
+            return "barren"
         return "max_rounds" if reached.rounds >= max_rounds else "partial"
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Reason -> rows of the prefix that do not count for that; a row can have several reasons."""
+        total = Counter(self.final.ending.rejected if self.final else {})
+        for round_id in range(self.rounds_in_file, self.prefix.rounds):
+            one = self.finished[round_id]
+            total.update(one.rejected if isinstance(one, Done) else {})
+        return dict(total)
+
+    def ending(self, reason: str, acceptance_key: dict) -> Ending:
+        """Returns what the final file of the prefix as it stands says of its end."""
+        return Ending(acceptance_key, self.quota, reason == "quota", reason, self.rejected)
 
     def has_final(self, reason: str, acceptance_key: dict) -> bool:
         """Whether the final file is the one of the prefix as it stands."""
         if self.final is None:
             return False
-        reached, wanted = self.prefix, Ending(acceptance_key, self.quota, reason == "quota", reason)
+        reached, wanted = self.prefix, self.ending(reason, acceptance_key)
         return (self.rounds_in_file, self.rows_in_file) == reached[:2] and self.final.ending == wanted
 
     def merge_job(self, header: Header, reason: str, acceptance_key: dict, old: Path, accept: Accept) -> MergeJob:
         """Returns the merge of the prefix as it stands; `old` is where the final file is, if there is one."""
-        ending = Ending(acceptance_key, self.quota, reason == "quota", reason)
+        ending = self.ending(reason, acceptance_key)
         has_old = self.final is not None
         return MergeJob(
             header, ending, tuple(self._merge_rounds()), old if has_old else None, self.rounds_in_file, accept

@@ -61,7 +61,7 @@ def read_lock(folder: RunFolder) -> dict[str, Any]:
     """Returns what the lock file says of the run that holds or held it; empty where nobody does."""
     try:
         return json.loads(folder.run_lock.read_bytes() or b"{}")
-    except (OSError, json.JSONDecodeError):  # torn by a crash: then nobody holds it
+    except (OSError, ValueError):  # torn by a crash, or zeros after a power-down: then nobody holds it
         return {}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from bimangrasp.grasp_file import HandTable
+from bimangrasp.grasp_header import HandTable
 
 if TYPE_CHECKING:  # only workers load the optimiser
     from bimangrasp.hand_config import HandConfig
@@ -24,6 +24,7 @@ class Task(NamedTuple):
         seed: the round's.
         round_id: the round's.
         attempt: 0 at the first.
+        tile: how many grasps to evaluate at once.
     """
 
     code: str
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     seed: int
     round_id: int
     attempt: int
+    tile: int
 
 
 class Made(NamedTuple):
@@ -56,6 +58,9 @@ class Bench(Protocol):
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         """Returns the grasps of a round; calls `on_step` at every step."""
+
+    def free(self) -> None:
+        """Gives back the memory that it can do without, after there was too little."""
 
 
 class Maker(Protocol):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, ROUND_FIELDS, Field, FormatError, shape_of
-from bimangrasp.grasp_file import BLOCK_BYTES, Content, Ending, Header, Proof
+from bimangrasp.grasp_file import Content, Ending, Header, Proof
 from scale import disk, shards
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
@@ -68,10 +69,29 @@ class Merged(NamedTuple):
     """What the journal's line says of a final file, and the proof of it."""
 
     path: Path
-    sha256: str
     size: int
     mtime_ns: int
     proof: Proof
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole file."""
+        return self.proof.sha256
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the journal's line."""
+        sizes, ending = self.proof.sizes, self.proof.ending
+        return {
+            "code": self.proof.header.object_code,
+            "rows": sizes["N"],
+            "rounds": sizes["R"],
+            "quota": ending.quota,
+            "end_reason": ending.end_reason,
+            "sha256": self.sha256,
+            "content_sha256": self.proof.content_sha256,
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+        }
 
 
 def merge(folder: RunFolder, job: MergeJob) -> Merged:
@@ -91,63 +111,69 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
             disk.write(aside.fd, page, offset)
         disk.sync(aside.fd)
         proof = grasp_file.verify_final(str(aside.path))
-        digest = file_sha256(aside.path)
     state = path.stat()
-    return Merged(path, digest, state.st_size, state.st_mtime_ns, proof)
+    return Merged(path, state.st_size, state.st_mtime_ns, proof)
 
 
 def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int | None]) -> str:
-    """Writes every column at its offset and returns the content's hash."""
-    content, at = Content(), dict(offsets)
-    for name, block in _blocks(job, sizes):
-        if block.size:
-            data = np.ascontiguousarray(block)
-            content.update(name, data)
-            disk.write(fd, data.reshape(-1).view(np.uint8).data, at[name])
-            at[name] += data.nbytes
+    """Writes every column at its offset and returns the content's hash, which a second thread takes."""
+    content, at, hashed = Content(), dict(offsets), None
+    with ThreadPoolExecutor(1) as aside:
+        for columns in _blocks(job, sizes):
+            blocks = {name: np.ascontiguousarray(block) for name, block in columns.items() if block.size}
+            if hashed is not None:
+                hashed.result()
+            hashed = aside.submit(_hash, content, blocks)
+            for name, block in blocks.items():
+                disk.write(fd, block.reshape(-1).view(np.uint8).data, at[name])
+                at[name] += block.nbytes
     return content.hexdigest(sizes)
 
 
-def _blocks(job: MergeJob, sizes: Sizes) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields each column's rows in their order, a block at a time."""
+def _hash(content: Content, blocks: dict[str, np.ndarray]) -> None:
+    for name, block in blocks.items():
+        content.update(name, block)
+
+
+def _blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the next rows of some columns, each column's in their order."""
     if job.old is not None:
         yield from _old_blocks(job, sizes)
     for one in job.rounds:
-        if one.platform is None:
-            yield from _skipped_curve(one, job, sizes)
+        if one.platform is None and one.round_id >= job.old_rounds:
+            yield {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
         elif one.shard is not None:
-            yield from _shard_blocks(one, job)
-    yield from _table(job).items()
+            yield _shard_block(one, job, sizes)
+    yield _table(job)
 
 
-def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[tuple[str, np.ndarray]]:
+def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
     """Yields what the old file has; without any done round its curve has no points to offer."""
     with h5py.File(job.old, "r") as file:
         if len(file["row"]) != sum(one.already for one in job.rounds):
             raise FormatError(f"{job.old} has {len(file['row'])} rows, not those that its table explained")
         for f in GRASP_FIELDS:
-            yield from ((f.name, block) for _, block in grasp_file.blocks(file[f.name]))
+            yield from ({f.name: block} for block in grasp_file.blocks(file[f.name]))
         for f in CURVE_FIELDS:
             if file["curve/step"].shape[1] == sizes["P"]:
-                yield from ((f.name, block) for _, block in grasp_file.blocks(file[f.name]))
+                yield from ({f.name: block} for block in grasp_file.blocks(file[f.name]))
             else:
-                yield f.name, _no_curve(f, sizes | {"R": job.old_rounds})
+                yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 
 
-def _shard_blocks(one: MergeRound, job: MergeJob) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the accepted rows of a shard that the old file lacks, up to the cut, and a new curve."""
-    shard = shards.verify(one.shard)
-    if shard.sha256 != one.shard_sha256:
-        raise FormatError(f"{one.shard} is not the shard with sha256 {one.shard_sha256}")
-    chosen = np.flatnonzero(job.accept(shard.columns))[one.already : one.kept]
-    yield from ((f.name, shard.columns[f.name][chosen]) for f in GRASP_FIELDS)
+def _shard_block(one: MergeRound, job: MergeJob, sizes: Sizes) -> dict[str, np.ndarray]:
+    """Returns the accepted rows of a shard that the old file lacks, up to the cut, and a new curve."""
+    columns = shards.columns(one.shard, one.shard_sha256)
+    for f in (*GRASP_FIELDS, *CURVE_FIELDS):
+        if columns[f.name].shape[1:] != shape_of(f, sizes)[1:]:
+            raise FormatError(
+                f"{f.name} in {one.shard} has shape {columns[f.name].shape}, unlike the rounds before it, with {sizes}"
+            )
+    chosen = np.flatnonzero(job.accept(columns))[one.already : one.kept]
+    block = {f.name: columns[f.name][chosen] for f in GRASP_FIELDS}
     if one.round_id >= job.old_rounds:
-        yield from ((f.name, shard.columns[f.name]) for f in CURVE_FIELDS)
-
-
-def _skipped_curve(one: MergeRound, job: MergeJob, sizes: Sizes) -> Iterator[tuple[str, np.ndarray]]:
-    if one.round_id >= job.old_rounds:
-        yield from ((f.name, _no_curve(f, sizes | {"R": 1})) for f in CURVE_FIELDS)
+        block |= {f.name: columns[f.name] for f in CURVE_FIELDS}
+    return block
 
 
 def _no_curve(f: Field, sizes: Sizes) -> np.ndarray:
@@ -197,18 +223,9 @@ def _sizes(job: MergeJob) -> Sizes:
         with h5py.File(job.old, "r") as file:
             points, contacts = file["curve/step"].shape[1], file["contact/candidate"].shape[2]
     else:
-        columns = shards.verify(done.shard).columns
+        columns = shards.columns(done.shard, done.shard_sha256)
         points, contacts = columns["curve/step"].shape[1], columns["contact/candidate"].shape[2]
     return sizes | {"P": points, "C": contacts}
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the hash of a file, read a block at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def dataset_image(links: dict[str, str]) -> bytes:
@@ -222,6 +239,17 @@ def dataset_image(links: dict[str, str]) -> bytes:
             file[name] = h5py.ExternalLink(target, "/")
         file.flush()
         return file.id.get_file_image()
+
+
+def check_dataset(path: Path) -> None:
+    """Raises FormatError unless a file holds links to final files and nothing else."""
+    try:
+        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
+            links = [file.get(name, getlink=True) for name in file]
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise FormatError(f"not a readable file of links: {error}") from error
+    if any(not isinstance(link, h5py.ExternalLink) or link.path != "/" for link in links):
+        raise FormatError("it holds more than links to final files")
 
 
 def write_dataset(folder: RunFolder) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from bimangrasp.grasp_fields import GRASP_FIELDS, shape_of
 from scale import door, rounds
 from scale.door import Order
 from scale.making import MakerOf
 from scale.report import SHOWN_OBJECTS, table
 from scale.resume import resume
+from scale.rounds import Goal
+from scale.space import row_bytes, shown
 from scale.survey import survey
 
 
@@ -63,7 +62,7 @@ class Plan(NamedTuple):
         lines += [f"... and {more} more objects"] if more else []
         total = sum(len(o.rounds) for o in self.objects)
         lines.append(f"{total} rounds at least, on {len(self.devices)} workers: {', '.join(self.devices)}")
-        lines.append(f"disk: at most {_size(self.disk_bytes)} wanted, {_size(self.free_bytes)} free")
+        lines.append(f"disk: at most {shown(self.disk_bytes)} wanted, {shown(self.free_bytes)} free")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -80,8 +79,8 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
     objects = []
     for state in resumed.objects:
         most = 1 if only_once else order.config.max_rounds
-        done = {} if only_once else state.accepted
-        needed = list(rounds.needed(done, (), state.quota, order.config.round_batch_size, most))
+        done, goal = ({}, Goal(state.quota)) if only_once else (state.accepted, state.goal)
+        needed = list(rounds.needed(done, (), goal, order.config.round_batch_size, most))
         ids = [] if state.has_larger_file and not only_once else needed
         seeds = rounds.seeds(order.config.seed_base, state.index, ids)
         objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, ids, seeds))
@@ -92,8 +91,7 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
 
 def _bytes(order: Order, objects: list[PlannedObject]) -> int:
     """Returns the room for the rounds' shards and for the final files."""
-    sizes = {"N": 1, "J": len(order.hand.joint_names), "C": order.config.contacts_per_hand}
-    row = sum(int(np.prod(shape_of(f, sizes))) * np.dtype(f.dtype).itemsize for f in GRASP_FIELDS)
+    row = row_bytes(len(order.hand.joint_names), order.config.contacts_per_hand)
     shard_rows = order.config.round_batch_size * sum(len(one.rounds) for one in objects)
     return row * (shard_rows + sum(one.quota for one in objects if one.rounds))
 
@@ -103,7 +101,3 @@ def _span(numbers: list[int]) -> str:
     if not numbers:
         return "none"
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from scale import disk
+from scale.faults import DISK_FULL
 from scale.run_folder import RunFolder
 
 PLAIN_EVERY_S = 10.0
@@ -89,7 +90,11 @@ class Progress:
     def log(self, text: str) -> None:
         """Writes into the log alone."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        disk.write(self._log, "".join(f"{stamp} {line}\n" for line in text.splitlines()).encode())
+        try:
+            disk.write(self._log, "".join(f"{stamp} {line}\n" for line in text.splitlines()).encode())
+        except OSError as error:
+            if error.errno not in DISK_FULL:  # a full disk costs lines of the log, never the run
+                raise
 
     def is_due(self) -> bool:
         """Returns whether the screen should be brought up to date."""

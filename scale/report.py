@@ -25,7 +25,8 @@ class ObjectReport:
         rounds_done: rounds that are proven.
         failed_attempts: attempts that failed in this call.
         skipped: rounds that were given up, each with round, seed and traceback.
-        end_reason: quota, max_rounds, changed, generated, or stopped where the call ended before the object.
+        end_reason: quota, barren, max_rounds, changed, generated, or stopped where the call ended before the object.
+        rejected: reason -> rows of its rounds that do not count for that; a row can have several reasons.
         path: its final file (of `mode=generate`, its round's file), None where there is none.
         sha256, content_sha256: of that file.
         notes: what else there is to say.
@@ -39,6 +40,7 @@ class ObjectReport:
     failed_attempts: int
     skipped: list[dict[str, Any]]
     end_reason: str
+    rejected: dict[str, int]
     path: Path | None
     sha256: str
     content_sha256: str
@@ -95,14 +97,36 @@ def _why_short(one: ObjectReport) -> str:
     have = f"{one.collected} of {one.quota}"
     if one.end_reason == "max_rounds":
         gone = f", {len(one.skipped)} of them skipped" if one.skipped else ""
-        return f"{have} after max_rounds rounds{gone}; raise max_rounds, or loosen the filter"
+        return f"{have} after max_rounds rounds{gone}{_rejects(one)}; raise max_rounds, or loosen the filter"
+    if one.end_reason == "barren":
+        return (
+            f"{have}, barren: max_barren_rounds rounds in a row gave nothing{_rejects(one)}; loosen the filter, or "
+            f"raise max_barren_rounds to go on"
+        )
     if one.end_reason == "stopped":
         return f"{have} when the run was stopped; the same command goes on"
     return f"{have}, {one.end_reason}"
 
 
+def _rejects(one: ObjectReport) -> str:
+    """Returns for how many rows each reason held."""
+    counts = [f"{count} {reason}" for reason, count in one.rejected.items() if count]
+    return f" (rows rejected by reason: {', '.join(counts)})" if counts else ""
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Returns rising numbers in short: 0 to 3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join(" to ".join(map(str, part)) for part in parts)
+
+
 def _skip_warning(one: ObjectReport) -> str:
-    named = ", ".join(str(skip["round"]) for skip in one.skipped)
+    named = spans([skip["round"] for skip in one.skipped])
     last = one.skipped[-1]["traceback"].strip().splitlines() or ["no traceback"]
     return f"warning: {one.code}: skipped rounds {named}; the last one with: {last[-1]}"
 
@@ -128,6 +152,7 @@ def object_report(state: ObjectState, path: Path | None) -> ObjectReport:
         state.failures.total(),
         skipped,
         state.ended or "stopped",
+        state.rejected,
         path,
         state.final_sha256,
         proof.content_sha256 if proof else "",

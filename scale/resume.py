@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale import keys, merge, rounds
+from scale import keys, merge, repairs, report, rounds
 from scale.door import Order
+from scale.inputs import listed
 from scale.journal import Event
 from scale.keys import Key
 from scale.ledger import Done, ObjectState, Skipped
+from scale.merge import Merged
 from scale.objects import ObjectEntry
 from scale.ranges import check_seeds
-from scale.survey import FoundFinal, FoundShard, Survey
+from scale.run_folder import RunFolder
+from scale.survey import FoundShard, Survey
 
 ELSEWHERE = "Choose another exp_name, or go back to the folder's settings."
 
@@ -25,13 +28,17 @@ class Resumed(NamedTuple):
 
     Attributes:
         objects: in the order of the call.
-        indices: those that this call adds.
+        indices: those that the journal lacks.
+        adopted: rounds whose shards count and that the journal lacks.
+        others: entries of the manifest about objects that are not in the call.
         platforms: on which the folder's rounds were computed.
         notes: for the screen, the log and the manifest.
     """
 
     objects: list[ObjectState]
     indices: dict[str, int]
+    adopted: list[tuple[ObjectState, int]]
+    others: dict[str, Any]
     platforms: list[dict[str, str]]
     notes: list[str]
 
@@ -42,7 +49,7 @@ def resume(order: Order, found: Survey) -> Resumed:
     Raises:
         InputError: the folder was made with other settings or other meshes, or resume=false and it was used.
     """
-    if not order.config.resume and (found.events or found.finals or found.shards):
+    if not order.config.resume and found.is_used:
         raise InputError(
             f"resume=false, but the run folder {order.folder.root} was used before: choose another exp_name, or "
             f"leave resume away to go on with it"
@@ -52,7 +59,28 @@ def resume(order: Order, found: Survey) -> Resumed:
     added = rounds.assign_indices(known, [entry.code for entry in order.entries])
     check_seeds(order.config.seed_base, 1 + max((known | added).values()), order.config.max_rounds)
     objects = [_object(order, found, entry, (known | added)[entry.code]) for entry in order.entries]
-    return Resumed(objects, added, _platforms(found), _notes(order, found))
+    told = dict(found.told_indices())
+    indices = {code: index for code, index in (known | added).items() if code not in told}
+    adopted = [(state, r) for state in objects for r in sorted(state.finished) if _is_adopted(state, r)]
+    others = _others(found, {entry.code for entry in order.entries}, order.folder)
+    notes = repairs.notes(order, found, objects) + _notes(adopted, others)
+    return Resumed(objects, indices, adopted, others, _platforms(found), notes)
+
+
+def _is_adopted(state: ObjectState, round_id: int) -> bool:
+    """Whether a round counts by a shard of which the journal knows nothing."""
+    one = state.finished[round_id]
+    return isinstance(one, Done) and one.shard is not None and round_id not in state.told
+
+
+def _others(found: Survey, codes: set[str], folder: RunFolder) -> dict[str, Any]:
+    """Returns the manifest's entries of other objects, from their final files where it was lost."""
+    others = {code: entry for code, entry in found.manifest.items() if code not in codes}
+    for code, final in found.finals.items():
+        if code not in codes and code not in others:
+            facts = final.facts() | {"collected": final.proof.sizes["N"], "path": folder.relative(final.path)}
+            others[code] = {"index": final.proof.header.object_index} | facts
+    return others
 
 
 def _check_run_keys(order: Order, found: Survey) -> None:
@@ -73,24 +101,28 @@ def _platforms(found: Survey) -> list[dict[str, str]]:
     return _distinct(platform for header in found.headers() for platform in header.platforms)
 
 
-def _notes(order: Order, found: Survey) -> list[str]:
-    """Returns what was found and what stays as it is."""
-    notes = [f"{path} is damaged and set aside: {reason}" for path, reason in found.damaged.items()]
-    if found.bad_lines:
-        notes.append(f"{found.bad_lines} lines of {order.folder.journal} cannot be read; the files tell the rest")
-    left = sorted(set(found.finals) - {entry.code for entry in order.entries})
-    if left:
-        notes.append(f"objects of earlier calls that are not in this one keep their files: {', '.join(left)}")
+def _notes(adopted: list[tuple[ObjectState, int]], others: dict[str, Any]) -> list[str]:
+    """Returns what is taken over and what stays as it is."""
+    notes = []
+    if adopted:
+        named = listed([f"{state.code} {round_id}" for state, round_id in adopted])
+        notes.append(f"rounds that were sealed and not yet in the journal are taken over: {named}")
+    if others:
+        notes.append(f"objects of earlier calls that are not in this one keep their files: {listed(sorted(others))}")
     return notes
 
 
 def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> ObjectState:
     """Returns the state of one object as its files prove it."""
     report = order.meshes[entry.code]
-    state = ObjectState(entry.code, str(entry.path.absolute()), report.sha256, index, order.quotas[entry.code])
+    quota, max_barren = order.quotas[entry.code], order.config.max_barren_rounds
+    state = ObjectState(entry.code, str(entry.path.absolute()), report.sha256, index, quota, max_barren)
+    events = [event for event in found.events if event.get("code") == entry.code]
+    if not order.config.allow_mixed_platform:
+        state.told = {e["round"]: (e["tile_used"], e["sha256"]) for e in events if e["event"] in ("done", "adopted")}
     final, shards = found.finals.get(entry.code), found.shards.get(entry.code, {})
     _check_object_key(order, state, final, shards)
-    skips = {e["round"]: e for e in found.events if e["event"] == "skip" and e["code"] == entry.code}
+    skips = {event["round"]: event for event in events if event["event"] == "skip"}
     if final is not None and not _must_rebuild(order, state, final, shards):
         state.final, state.final_sha256 = final.proof, final.sha256
         _take_table(state, final, shards, skips)
@@ -98,13 +130,28 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
         final = None
     _take_shards(order, state, shards)
     for round_id, event in skips.items():
-        if round_id not in state.finished and round_id not in state.promised:
+        if round_id not in state.finished and round_id not in state.promised and not order.config.retry_skipped:
             state.finished[round_id] = Skipped(event["seed"], event["traceback"])
+    if order.config.retry_skipped:
+        state.notes += _retries(state, sorted(skips))
     return state
 
 
+def _retries(state: ObjectState, skips: list[int]) -> list[str]:
+    """Returns what becomes of skipped rounds under retry_skipped=true."""
+    passed = [round_id for round_id in state.skipped if round_id < state.rounds_in_file]
+    again = [round_id for round_id in skips if round_id not in state.finished and round_id not in state.promised]
+    notes = [f"skipped rounds are tried again: {report.spans(again)}"] if again else []
+    if passed:
+        notes.append(
+            f"skipped rounds that its final file has passed stay skipped: {report.spans(passed)}; move that file "
+            f"away, or choose another exp_name, to have them tried again"
+        )
+    return notes
+
+
 def _check_object_key(
-    order: Order, state: ObjectState, final: FoundFinal | None, shards: dict[int, list[FoundShard]]
+    order: Order, state: ObjectState, final: Merged | None, shards: dict[int, list[FoundShard]]
 ) -> None:
     """Refuses another mesh under the same code."""
     headers = [final.proof.header] if final else []
@@ -117,7 +164,7 @@ def _check_object_key(
             raise keys.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
 
 
-def _must_rebuild(order: Order, state: ObjectState, final: FoundFinal, shards: dict[int, list[FoundShard]]) -> bool:
+def _must_rebuild(order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]]) -> bool:
     """Returns whether the filter was changed and the shards of all rounds are there; refuses where they are not."""
     call: Key = json.loads(json.dumps(order.acceptance_key))
     differing = keys.differences(final.proof.ending.acceptance_key, call)
@@ -138,7 +185,7 @@ def _named(sha256: bytes, shards: list[FoundShard]) -> Done | None:
 
 
 def _take_table(
-    state: ObjectState, final: FoundFinal, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
+    state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
 ) -> None:
     """Enters the rounds that the final file's table proves.
 
@@ -179,6 +226,15 @@ def _take_shards(order: Order, state: ObjectState, shards: dict[int, list[FoundS
 def _report_broken_determinism(state: ObjectState, round_id: int, some: list[Done]) -> None:
     """Notes two hashes of one round at one tile and platform: this must not happen."""
     for a in some:
-        if any(a.sha256 < b.sha256 and (a.tile_used, a.platform) == (b.tile_used, b.platform) for b in some):
-            state.notes.append(f"BROKEN DETERMINISM: round {round_id} was computed twice with different bytes")
+        like = [b for b in some if a.sha256 < b.sha256 and (a.tile_used, a.platform) == (b.tile_used, b.platform)]
+        if like:
+            state.notes.append(broken_determinism(round_id, a.sha256, like[0].sha256))
             return
+
+
+def broken_determinism(round_id: int, one: str, other: str) -> str:
+    """Returns the sentence for what must not happen: two hashes of one round at one tile and platform."""
+    return (
+        f"BROKEN DETERMINISM: round {round_id} was computed twice at one tile and platform, with different bytes "
+        f"({one[:16]} and {other[:16]}): these grasps cannot be had again; please report it with the manifest"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -93,6 +94,12 @@ class RunFolder:
         for folder in (self.root, self.run_log.parent, self.shards, self.finals):
             disk.make_folder(folder)
 
+    def check_writable(self) -> None:
+        """Raises OSError where this user cannot change what lies in the run's folders."""
+        for folder in (self.root, self.run_log.parent, self.shards, self.finals):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
     def next_launch(self) -> int:
         """Returns a launch number that no worker's folder carries."""
         taken = [int(path.name.rpartition("_")[2]) for path in self.shards.glob("worker_*_*")]
@@ -165,11 +172,22 @@ class RunFolder:
 
     def set_aside(self, path: Path) -> Path:
         """Moves a damaged file to `damaged/<name>.<n>` and returns where it is."""
+        target = self._aside_of(path)
+        self.move(path, target)
+        return target
+
+    def keep_copy(self, path: Path, data: bytes) -> Path:
+        """Writes what a damaged file holds to `damaged/<name>.<n>` and returns where that is."""
+        target = self._aside_of(path)
+        self.write(target, data)
+        return target
+
+    def _aside_of(self, path: Path) -> Path:
+        """Returns a free name in `damaged/`."""
         disk.make_folder(self.damaged)
         n = 0
         while (target := self.damaged / f"{path.name}.{n}").exists():
             n += 1
-        self.move(path, target)
         return target
 
     def hold_reserve(self) -> None:
@@ -180,6 +198,23 @@ class RunFolder:
     def release_reserve(self) -> None:
         """Gives the journal's reserve back to the disk."""
         disk.remove(self.reserve)
+
+    def has_room(self, length: int) -> bool:
+        """Returns whether a file of so many bytes could be written now, by the file system's own word."""
+        probe = self.root / f"{_TEMPORARY}room-{os.getpid()}"
+        try:
+            fd = disk.create(probe)
+            try:
+                disk.reserve(fd, length)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        finally:
+            disk.remove(probe)
+        return True
 
     def free_bytes(self) -> int:
         """Returns how much room the disk has for this user."""

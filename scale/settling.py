@@ -9,10 +9,10 @@ from scale import shards
 from scale.door import Order
 from scale.errors import RunError
 from scale.journal import Journal
-from scale.ledger import Done, ObjectState
+from scale.ledger import Done, ObjectState, Skipped
 from scale.merger import MergeOutcome, Merger
 from scale.progress import Progress
-from scale.resume import Resumed
+from scale.resume import Resumed, broken_determinism
 from scale.run_folder import file_name, parse_shard_name
 
 
@@ -22,6 +22,7 @@ class Settler:
     Attributes:
         objects: in the order of the call.
         by_code: the same by code.
+        others: entries of the manifest about objects that are not in the call.
         notes: what the report should say of the whole call.
         merger: the thread that merges.
         say: tells what happened; only into the log at first, for what earlier calls have ended is no news.
@@ -31,6 +32,7 @@ class Settler:
         self._order, self._config, self._folder, self._journal = order, order.config, order.folder, journal
         self.objects, self.notes = resumed.objects, list(resumed.notes)
         self.by_code = {state.code: state for state in self.objects}
+        self.others = resumed.others
         self.merger = Merger(self._folder)
         self.say = progress.log
 
@@ -46,6 +48,35 @@ class Settler:
         """Returns the file that an object has, if it has one."""
         return self._folder.final(state.code) if state.final else None
 
+    def take(self, state: ObjectState, round_id: int, done: Done) -> bool:
+        """Takes a sealed round in and returns whether it is what earlier calls said of it."""
+        tile, sha256 = state.told.setdefault(round_id, (done.tile_used, done.sha256))
+        if tile == done.tile_used and sha256 != done.sha256 and not self._config.allow_mixed_platform:
+            state.notes.append(broken_determinism(round_id, sha256, done.sha256))
+        if state.promised.get(round_id, done.sha256) != done.sha256:
+            self._change(state, f"round {round_id} was computed again and has other bytes than the file's table says")
+            return False
+        state.promised.pop(round_id, None)
+        state.finished[round_id] = done
+        self.settle(state)
+        return True
+
+    def give_up(self, state: ObjectState, round_id: int, skipped: Skipped) -> None:
+        """Takes a skipped round in; one whose rows the final file has cannot be skipped."""
+        if round_id in state.promised:
+            self._change(state, f"round {round_id}, whose rows its file has in part, failed when it was computed again")
+            return
+        state.finished[round_id] = skipped
+        self.settle(state)
+
+    def _change(self, state: ObjectState, what: str) -> None:
+        """Ends an object that cannot be extended: what its file holds cannot be had again."""
+        state.ended = "changed"
+        state.notes.append(
+            f"{what}: {self._folder.final(state.code)} stays as it is and is not extended; move it away to start "
+            f"the object again"
+        )
+
     def settle(self, state: ObjectState) -> None:
         """Merges an object's prefix where that is due, and ends the object where its file says what it should."""
         if state.merging or state.ended:
@@ -54,7 +85,7 @@ class Settler:
             state.notes.append(f"its file was made for {state.final.ending.quota} grasps and stays as it is")
             self._end(state, "quota")
             return
-        reason, key = state.ending(self.max_rounds), self._order.acceptance_key
+        reason, key = state.why_ended(self.max_rounds), self._order.acceptance_key
         if reason != "partial" and state.has_final(reason, key):
             self._end(state, reason)
             return
@@ -73,20 +104,8 @@ class Settler:
         if outcome.merged is None:
             self._merge_failed(state, outcome.error)
             return
-        merged, proof = outcome.merged, outcome.merged.proof
-        state.final, state.final_sha256 = proof, merged.sha256
-        self._journal.append(
-            "merged",
-            code=state.code,
-            rows=proof.sizes["N"],
-            rounds=proof.sizes["R"],
-            quota=proof.ending.quota,
-            end_reason=proof.ending.end_reason,
-            sha256=merged.sha256,
-            content_sha256=proof.content_sha256,
-            size=merged.size,
-            mtime_ns=merged.mtime_ns,
-        )
+        state.final, state.final_sha256 = outcome.merged.proof, outcome.merged.sha256
+        self._journal.append("merged", **outcome.merged.facts())
         self._remove_spent(state)
         self.settle(state)
 
@@ -111,7 +130,10 @@ class Settler:
         """Sets damaged shards aside and has their rounds computed again; any other failure ends the run."""
         bad = [r for r, one in state.finished.items() if isinstance(one, Done) and _is_damaged(one.shard)]
         if not bad:
-            raise RunError(f"the final file of {state.code} cannot be written: {error}") from error
+            raise RunError(
+                f"the final file of {state.code}, {self._folder.final(state.code)}, cannot be written: {error}. The "
+                f"file that was there is as it was; move what is named here out of the folder and start again"
+            ) from error
         for round_id in bad:
             one = state.finished.pop(round_id)
             if one.shard.exists():

@@ -94,6 +94,19 @@ def verify(path: Path) -> Shard:
     return shard
 
 
+def columns(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    """Returns the columns of a shard that was verified before, when it had this hash.
+
+    Raises:
+        FormatError: its bytes are others now.
+        OSError: it cannot be read.
+    """
+    image = path.read_bytes()
+    if hashlib.sha256(image).hexdigest() != sha256:
+        raise FormatError(f"{path} is not the shard with sha256 {sha256}")
+    return grasp_file.shard_columns(image)
+
+
 def read(path: Path) -> Shard:
     """Returns the shard-format file at `path`, whatever its name."""
     image = path.read_bytes()

@@ -90,7 +90,7 @@ def _objects(folder: RunFolder, events: list[journal.Event]) -> list[ObjectStatu
             indices |= event["indices"]
         elif kind == "start":
             quotas |= event.get("quotas", {})
-        elif kind == "done":
+        elif kind in ("done", "adopted"):
             done.setdefault(code, {})[event["round"]] = event["accepted"]
         elif kind == "fail":
             failures[code] += 1

@@ -8,15 +8,17 @@ import time
 from types import FrameType
 from typing import Any
 
-GRACE_S = 20.0  # what preemption leaves for the rounds under way
+from scale.config import Config
+
 PREEMPTION = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stop:
     """Whether new rounds are handed out, running ones finish, or all ends now."""
 
-    def __init__(self, max_hours: float | None) -> None:
-        self._until = None if max_hours is None else time.monotonic() + max_hours * 3600
+    def __init__(self, config: Config) -> None:
+        hours, self._grace_s = config.max_hours, config.grace_s
+        self._until = None if hours is None else time.monotonic() + hours * 3600
         self._deadline: float | None = None
         self._before: dict[int, Any] = {}
         self.exit_code = 0
@@ -39,7 +41,7 @@ class Stop:
             self._stop(130, "Ctrl-C: running rounds finish; once more ends them now", None)
         elif not self.exit_code:
             name = signal.Signals(number).name
-            self._stop(143, f"{name}: {GRACE_S:.0f} s for the running rounds", GRACE_S)
+            self._stop(143, f"{name}: {self._grace_s:.0f} s for the running rounds", self._grace_s)
 
     def _stop(self, exit_code: int, reason: str, grace: float | None) -> None:
         self.exit_code, self.reason = exit_code, reason
@@ -49,7 +51,7 @@ class Stop:
         """Returns whether no new rounds are to be handed out."""
         now = time.monotonic()
         if not self.exit_code and self._until is not None and now >= self._until:
-            self._stop(3, f"max_hours: {GRACE_S:.0f} s for the running rounds", GRACE_S)
+            self._stop(3, f"max_hours: {self._grace_s:.0f} s for the running rounds", self._grace_s)
         if self._deadline is not None and now >= self._deadline:
             self.is_immediate = True
         return bool(self.exit_code)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
-from bimangrasp.grasp_file import Header, Proof
+from bimangrasp.grasp_file import Header
 from scale import journal, shards
 from scale.acceptance import Accept
-from scale.journal import Event
+from scale.journal import Event, Replay
 from scale.ledger import Done
-from scale.merge import file_sha256
+from scale.merge import Merged, check_dataset
 from scale.run_folder import RunFolder, file_name
 
 Say = Callable[[str], None]
@@ -28,30 +28,34 @@ class FoundShard(NamedTuple):
     done: Done
 
 
-class FoundFinal(NamedTuple):
-    """A verified final file."""
-
-    path: Path
-    proof: Proof
-    sha256: str
-
-
 class Survey(NamedTuple):
     """What a run folder proves.
 
     Attributes:
-        events: of the journal.
-        bad_lines: lines of the journal, before its tail, that cannot be read.
+        journal: what is whole of it.
+        manifest: what it says of the objects; empty where it is missing or torn.
         finals: object code -> its final file.
+        untold: final files that the journal describes otherwise or not at all.
         shards: object code -> round -> its shards.
         damaged: files that are not what they should be, with the reason.
     """
 
-    events: list[Event]
-    bad_lines: int
-    finals: dict[str, FoundFinal]
+    journal: Replay
+    manifest: dict[str, Any]
+    finals: dict[str, Merged]
+    untold: list[Merged]
     shards: dict[str, dict[int, list[FoundShard]]]
     damaged: dict[Path, str]
+
+    @property
+    def events(self) -> list[Event]:
+        """Those of the journal."""
+        return self.journal.events
+
+    @property
+    def is_used(self) -> bool:
+        """Whether an earlier call left anything that counts."""
+        return bool(self.events or self.finals or self.shards)
 
     def headers(self) -> Iterator[Header]:
         """Yields what every file says of itself."""
@@ -60,14 +64,14 @@ class Survey(NamedTuple):
             yield from (found.header for some in of_object.values() for found in some)
 
     def indices(self) -> dict[str, int]:
-        """Returns object code -> index, as journal and files have it.
+        """Returns object code -> index, as journal and files have it; the manifest tells of what they lost.
 
         Raises:
             InputError: they contradict each other.
         """
         known: dict[str, int] = {}
-        told = [pair for e in self.events if e["event"] == "objects" for pair in e["indices"].items()]
-        for code, index in (*told, *((h.object_code, h.object_index) for h in self.headers())):
+        in_files = ((header.object_code, header.object_index) for header in self.headers())
+        for code, index in (*self.told_indices(), *in_files):
             if known.setdefault(code, index) != index:
                 raise InputError(
                     f"object {code!r} has index {known[code]} and {index} in one folder: its seeds cannot be told; "
@@ -76,7 +80,14 @@ class Survey(NamedTuple):
         twice = len(set(known.values())) < len(known)
         if twice:
             raise InputError(f"two objects share an index in this folder: {known}; use another exp_name")
+        for code, entry in self.manifest.items():
+            if entry["index"] not in known.values():
+                known.setdefault(code, entry["index"])
         return known
+
+    def told_indices(self) -> list[tuple[str, int]]:
+        """Returns object codes and indices, as the journal has them."""
+        return [pair for e in self.events if e["event"] == "objects" for pair in e["indices"].items()]
 
     def merged(self) -> dict[str, Event]:
         """Returns object code -> the last line of the journal about its final file."""
@@ -103,17 +114,18 @@ def survey(folder: RunFolder, accept: Accept, verify: str, say: Say) -> Survey:
             f"the run folder {folder.root} was written by a newer version (format {newer}, this program knows "
             f"{journal.VERSION}): use that version, or another exp_name"
         )
-    found = Survey(replayed.events, replayed.bad_lines, {}, {}, damaged)
+    found = Survey(replayed, _manifest(folder, damaged), {}, [], {}, damaged)
     paths, merged = folder.final_files() if folder.finals.exists() else [], found.merged()
     for n, path in enumerate(paths):
         if verify == "full":
             say(f"reading final file {n + 1} of {len(paths)}")
         try:
-            final = _final(path, merged, verify)
-        except FormatError as error:
+            final, is_told = _final(path, merged, verify)
+        except (FormatError, OSError) as error:
             damaged[path] = str(error)
         else:
             found.finals[final.proof.header.object_code] = final
+            found.untold.extend([] if is_told else [final])
     for path in folder.shard_files():
         try:
             shard = _shard(path, accept)
@@ -122,18 +134,44 @@ def survey(folder: RunFolder, accept: Accept, verify: str, say: Say) -> Survey:
         else:
             of_object = found.shards.setdefault(shard.header.object_code, {})
             of_object.setdefault(shard.round_id, []).append(shard)
+    if folder.dataset.exists():
+        try:
+            check_dataset(folder.dataset)
+        except FormatError as error:
+            damaged[folder.dataset] = str(error)
     return found
 
 
-def _final(path: Path, merged: dict[str, Event], verify: str) -> FoundFinal:
-    """Returns what a final file says, read in full unless it looks untouched since its journal's line."""
+def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
+    """Returns the manifest's entries of objects that can be read."""
+    objects = journal.read_manifest(folder).get("objects")
+    if not isinstance(objects, dict):
+        if folder.manifest.exists():
+            damaged[folder.manifest] = "not a manifest in JSON"
+        return {}
+    return {code: one for code, one in objects.items() if isinstance(one, dict) and type(one.get("index")) is int}
+
+
+def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, bool]:
+    """Returns what a final file says, and whether the journal says the same.
+
+    It is read in full unless it looks untouched since its journal's line.
+    """
     state = path.stat()
-    lines = [e for e in merged.values() if (e["size"], e["mtime_ns"]) == (state.st_size, state.st_mtime_ns)]
-    proof = grasp_file.verify_final(str(path), content=verify == "full" or not lines)
-    line: dict[str, Any] = merged.get(proof.header.object_code, {})
+    line = next((event for code, event in merged.items() if file_name(code) == path.stem), {})
+    is_told = (line.get("size"), line.get("mtime_ns")) == (state.st_size, state.st_mtime_ns)
+    is_trusted = is_told and verify != "full"
+    proof = grasp_file.verify_final(str(path), content=not is_trusted)
     if path.stem != file_name(proof.header.object_code):
-        raise FormatError(f"{path} holds grasps of {proof.header.object_code!r}")
-    return FoundFinal(path, proof, line["sha256"] if line in lines else file_sha256(path))
+        raise FormatError(f"it holds grasps of {proof.header.object_code!r}")
+    if is_trusted:
+        proof = proof._replace(sha256=line["sha256"])
+    final = Merged(path, state.st_size, state.st_mtime_ns, proof)
+    if not line or line["sha256"] == proof.sha256:
+        return final, is_told
+    if all(line[name] == final.facts()[name] for name in ("content_sha256", "quota", "end_reason")):
+        raise FormatError("its columns are whole, and the bytes around them are not those that were written")
+    return final, False
 
 
 def _shard(path: Path, accept: Accept) -> FoundShard:
@@ -144,5 +182,6 @@ def _shard(path: Path, accept: Accept) -> FoundShard:
 
 def done_of(shard: shards.Shard, accept: Accept) -> Done:
     """Returns what the ledger keeps of a shard."""
-    accepted = int(accept(shard.columns).sum())
-    return Done(shard.seed, shard.rows, accepted, shard.tile_used, shard.platform, shard.sha256, shard.path)
+    accepted, rejected = int(accept(shard.columns).sum()), accept.rejected(shard.columns)
+    facts = (shard.seed, shard.rows, accepted, shard.tile_used, shard.platform, shard.sha256)
+    return Done(*facts, shard.path, rejected)

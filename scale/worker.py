@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import hashlib
 import os
 import pickle
+import resource
 import signal
 import sys
 import time
@@ -15,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bimangrasp.grasp_fields import TERMS
-from bimangrasp.grasp_file import HandTable, Header
-from scale import locks, shards
+from bimangrasp.grasp_header import HandTable, Header
+from scale import faults, locks, shards
 from scale.making import Bench, Made, Task
 from scale.platforms import platform
 from scale.run_folder import RunFolder
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from bimangrasp.synthesis import Synthesis, SynthesisConfig
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
+SMALLEST_TILE = 1  # grasps at once; with less there is no round
 CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only to retry
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -65,6 +69,7 @@ class WorkerSpec(NamedTuple):
 
 def main(connection: Connection, spec: WorkerSpec) -> None:
     """The body of the process: until the parent closes the pipe."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort leaves a stack in the log, no core file
     folder = RunFolder(spec.root)
     locks.hold_as_worker(folder)
     _end_with_parent(spec.parent)
@@ -73,7 +78,10 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
     bench = pickle.loads(spec.maker).load(spec.device, spec.threads)
     connection.send({"kind": "ready", "platform": bench.platform})
     while (job := _receive(connection)) is not None:
-        connection.send(_work(folder, spec, bench, job, _Beat(connection)))
+        told = _work(folder, spec, bench, job, connection)
+        connection.send(told)
+        if told.get("ends"):
+            os._exit(faults.BROKEN_DEVICE)  # no destructor may touch the broken context either
 
 
 def _end_with_parent(parent: int) -> None:
@@ -111,25 +119,37 @@ class _Beat:
             self._connection.send({"kind": "step", "step": step})
 
 
-def _work(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, on_step: Callable[[int], None]) -> Message:
+def _work(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, connection: Connection) -> Message:
     """Computes and seals one round and returns the message about it."""
     start = time.monotonic()
     names = {"code": job["code"], "round": job["round"]}
     try:
-        path = _round(folder, spec, bench, job, on_step)
+        path = _round(folder, spec, bench, job, connection)
     except BrokenPipeError:
         raise
     except Exception as error:  # whatever it is, the parent decides what becomes of the round
-        traceback.print_exc()
-        told = {"kind": "failed", "traceback": traceback.format_exc(), "errno": getattr(error, "errno", None)}
-        return told | names
+        text = traceback.format_exc()
+        _log(text)
+        told = {"kind": "failed", "traceback": text, "errno": getattr(error, "errno", None)}
+        return told | names | {"ends": faults.is_broken_device(error)}
     return {"kind": "sealed", "path": folder.relative(path), "seconds": time.monotonic() - start} | names
 
 
-def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, on_step: Callable[[int], None]) -> Any:
+def _log(text: str) -> None:
+    """Writes to the worker's log, unless the disk is full: that must not cost the message to the parent."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError as error:
+        if error.errno not in faults.DISK_FULL:
+            raise
+
+
+def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
-    task = Task(job["code"], job["mesh"], job["mesh_sha256"], job["seed"], job["round"], job["attempt"])
-    made = bench.make(task, on_step)
+    names = ("code", "mesh", "mesh_sha256", "seed", "round", "attempt", "tile")
+    task = Task(*(job[name] for name in names))
+    made = _made(bench, task, connection)
     header = replace(
         spec.header,
         object_code=task.code,
@@ -140,6 +160,36 @@ def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, on_s
     )
     columns = shards.round_columns(made.columns, task.seed, task.round_id, made.tile_used)
     return shards.seal(folder, folder.worker_shards(spec.worker, spec.launch), header, columns)
+
+
+def _made(bench: Bench, task: Task, connection: Connection) -> Made:
+    """Returns a round's grasps: where memory is short, half as many at once, from the same seed.
+
+    Raises:
+        MemoryError: one grasp at a time is too much as well; names the tiles that were tried.
+    """
+    on_step, tried, tile = _Beat(connection), [], task.tile
+    while True:
+        made, reason = _attempt(bench, task._replace(tile=tile), on_step)
+        if made is not None:
+            return made
+        tried.append(tile)
+        _log(f"{reason}\nout of memory with {tile} grasps at once")
+        if tile <= SMALLEST_TILE:
+            raise MemoryError(f"out of memory at every size tried ({', '.join(map(str, tried))} at once): {reason}")
+        bench.free()
+        tile = max(SMALLEST_TILE, tile // 2)
+        connection.send({"kind": "halved", "code": task.code, "round": task.round_id, "tile": tile})
+
+
+def _attempt(bench: Bench, task: Task, on_step: Callable[[int], None]) -> tuple[Made | None, str]:
+    """Returns a round's grasps, or how memory was short. The handler, which holds every tensor, is left before."""
+    try:
+        return bench.make(task, on_step), ""
+    except Exception as error:
+        if not faults.is_out_of_memory(error):
+            raise
+        return None, f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -207,8 +257,17 @@ class Optimiser:
         from bimangrasp.synthesis import synthesize
 
         loaded = self._object(task.mesh, task.mesh_sha256)
-        result = synthesize(self._hands, loaded, self._synthesis, task.seed, on_step)
+        result = synthesize(self._hands, loaded, replace(self._synthesis, tile=task.tile), task.seed, on_step)
         return Made(columns_from(result), result.tile_used)
+
+    def free(self) -> None:
+        """Lets the objects go, and what torch keeps for later."""
+        import torch
+
+        self._object.cache_clear()
+        gc.collect()
+        if self._device != "cpu":
+            torch.cuda.empty_cache()
 
 
 def columns_from(result: Synthesis) -> dict[str, np.ndarray]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
-from bimangrasp.grasp_file import HandTable
+from bimangrasp.grasp_header import HandTable
+from scale import disk, shards
 from scale.making import Made, Task
 
+SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
 JOINTS, CONTACTS, POINTS = 2, 2, 3
 MADE_FIELDS = [f for f in (*GRASP_FIELDS, *CURVE_FIELDS) if f.name not in ("seed", "round", "row")]
 
@@ -36,12 +42,23 @@ def made_columns(seed: int, rows: int, nan_share: float = 0.25) -> dict[str, np.
 class Stub:
     """What `scale` asks of a maker; called with settings it is the maker of rounds of that size.
 
-    `faults`: (object code, round id) -> what happens at each attempt, then nothing: "raise", "kill", "segv",
-    "exit" or "slow:<seconds>"; attempts are counted in files of `marks`, which outlive the worker.
+    `faults`: (object code, round id) -> what happens at each attempt, then nothing; ("load", slot) at each load of
+    that slot's models. Attempts are counted in files of `marks`, which outlive the worker. `bad_slots`: slot ->
+    what happens to every round there. The faults, behind the first step unless they say otherwise:
+
+        raise, exit, kill (SIGKILL), segv   what they say
+        cuda                                an error after which no context can be trusted
+        oom:<tile>, memory:<tile>           torch's and Python's error for every larger tile
+        hang, hang-early, stop              no further step; no step at all; SIGSTOP
+        slow:<seconds>                      takes that long
+        nan                                 every energy is NaN
+        full, full-early                    no room for the shard; for something that the round writes itself
+        kill-sealed                         SIGKILL when the shard is sealed and the parent not yet told
     """
 
     faults: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     marks: str = ""
+    bad_slots: dict[int, str] = field(default_factory=dict)
     nan_share: float = 0.25
     delay: float = 0.0
     broken: bool = False
@@ -59,38 +76,71 @@ class Stub:
     def load(self, device: str, threads: int) -> StubBench:
         if self.broken:
             raise RuntimeError("the stub cannot load its hands")
-        return StubBench(self)
+        bench = StubBench(self)
+        bench.suffer(bench.fault("load", bench.slot, 0), 0)
+        return bench
 
 
 @dataclass
 class StubBench:
     stub: Stub
+    again: tuple[str, int, int] | None = None
+    last: str = ""
+
+    @property
+    def slot(self) -> int:
+        parts = multiprocessing.current_process().name.split("_")
+        return int(parts[1]) if parts[0] == "worker" else -1
 
     @property
     def platform(self) -> dict[str, str]:
         return {"kernels": self.stub.platform}
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
-        on_step(0)
-        self.suffer(task.code, task.round_id)
+        fault = self.fault(task.code, task.round_id, task.attempt) or self.stub.bad_slots.get(self.slot, "")
+        if fault != "hang-early":
+            on_step(0)
+        self.suffer(fault, task.tile)
         end = time.monotonic() + self.stub.delay
         while time.monotonic() < end:
             on_step(1)
             time.sleep(0.005)
-        return Made(made_columns(task.seed, self.stub.rows, self.stub.nan_share), self.stub.rows)
+        share = 1.0 if fault == "nan" else self.stub.nan_share
+        return Made(made_columns(task.seed, self.stub.rows, share), task.tile)
 
-    def suffer(self, code: str, round_id: int) -> None:
+    def free(self) -> None:
+        assert sys.exc_info() == (None, None, None), "memory is freed while the handler holds what filled it"
+
+    def fault(self, code: str, round_id: int, attempt: int) -> str:
+        key = (code, round_id, attempt)
+        if key == self.again:  # a second go at the same attempt, with a smaller tile
+            return self.last
         plan = self.stub.faults.get((code, round_id), [])
-        attempt = self.attempt(code, round_id) if plan else 0
-        fault = plan[attempt] if attempt < len(plan) else ""
-        if fault == "raise":
-            raise RuntimeError(f"fault on order in round {round_id}")
-        if fault == "exit":
+        done = self.attempt(code, round_id) if plan else 0
+        fault = plan[done] if done < len(plan) else ""
+        self.again, self.last = (key, fault) if fault.startswith(("oom", "memory")) else (None, "")
+        return fault
+
+    def suffer(self, fault: str, tile: int) -> None:
+        name, _, number = fault.partition(":")
+        if name == "raise":
+            raise RuntimeError("fault on order")
+        if name == "cuda":
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if name == "exit":
             os._exit(7)
-        if fault in ("kill", "segv"):
-            os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGSEGV)
-        if fault.startswith("slow:"):
-            time.sleep(float(fault[5:]))
+        if name in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[name])
+        if name in ("hang", "hang-early"):
+            time.sleep(600)
+        if name == "slow":
+            time.sleep(float(number))
+        if name == "full-early":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch")
+        if name in ("oom", "memory") and tile > int(number):
+            raise out_of_memory(name)(f"no room for {tile} grasps")
+        if name in ("full", "kill-sealed"):
+            sabotage_seal(name)
 
     def attempt(self, code: str, round_id: int) -> int:
         number = 0
@@ -101,3 +151,33 @@ class StubBench:
                 number += 1
             else:
                 return number
+
+
+def out_of_memory(name: str) -> type[Exception]:
+    if name == "memory":
+        return MemoryError
+    import torch  # here, for it takes seconds in every worker
+
+    return torch.OutOfMemoryError
+
+
+def sabotage_seal(name: str) -> None:
+    """This worker's next seal meets a full disk halfway, or is its last act."""
+    seal, write = shards.seal, disk.write
+
+    def half(fd: int, data: bytes, offset: int | None = None) -> None:
+        write(fd, data[: len(data) // 2], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def seal_on_full_disk(*parts: Any) -> Path:
+        disk.write, shards.seal = half, seal
+        try:
+            return seal(*parts)
+        finally:
+            disk.write = write
+
+    def seal_and_die(*parts: Any) -> Path:
+        seal(*parts)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    shards.seal = {"full": seal_on_full_disk, "kill-sealed": seal_and_die}[name]

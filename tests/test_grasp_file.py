@@ -7,10 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
-from bimangrasp import grasp_file
+from bimangrasp import grasp_file, grasp_header
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
-from bimangrasp.grasp_file import Content, Ending, HandTable, Header
+from bimangrasp.grasp_file import Content
+from bimangrasp.grasp_header import Ending, HandTable, Header
 
 HAND = HandTable(
     "toy", "ab" * 32, ("j0", "j1"), np.array([["tip", "palm"], ["tip", ""]]), np.zeros((2, 2, 3), np.float32)
@@ -175,7 +176,7 @@ def test_a_shard_with_rows_of_another_round_is_refused():
 
 
 def test_a_newer_format_is_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(grasp_file, "VERSION", 99)
+    monkeypatch.setattr(grasp_header, "VERSION", 99)
     image = grasp_file.shard_image(HEADER, shard_columns())
     monkeypatch.undo()
     with pytest.raises(InputError, match="newer program"):

@@ -24,11 +24,11 @@ def names(folder):
 def test_events_come_back_in_order(folder):
     book = Journal(folder)
     book.append("objects", indices={"müg": 0})
-    book.append("done", round=3)
+    book.append("say", round=3)
     book.close()
     assert [(e["event"], e.get("indices"), e.get("round")) for e in replay(folder).events] == [
         ("objects", {"müg": 0}, None),
-        ("done", None, 3),
+        ("say", None, 3),
     ]
 
 
@@ -88,3 +88,53 @@ def test_a_torn_manifest_is_no_error(folder):
     assert journal.read_manifest(folder)["format_version"] == journal.VERSION
     folder.manifest.write_bytes(folder.manifest.read_bytes()[:9])
     assert journal.read_manifest(folder) == {}
+
+
+def full_disk(monkeypatch, folder, has_room):
+    """Lets os.write fail half-way with ENOSPC while the reserve is held; says `has_room()` when a reserve fits."""
+    write, reserve = os.write, disk.reserve
+
+    def failing(fd, data):
+        if not has_room() and folder.reserve.exists():
+            write(fd, bytes(data)[:5])
+            raise OSError(errno.ENOSPC, "no space left")
+        return write(fd, data)
+
+    def reserving(fd, length):
+        if not has_room():
+            raise OSError(errno.ENOSPC, "no space left")
+        reserve(fd, length)
+
+    monkeypatch.setattr(os, "write", failing)
+    monkeypatch.setattr(disk, "reserve", reserving)
+
+
+def test_the_reserve_comes_back_when_there_is_room(folder, monkeypatch):
+    book, room = Journal(folder), [False]
+    full_disk(monkeypatch, folder, lambda: room[0])
+    book.append("one")
+    book.append("two")
+    assert names(folder) == ["one", "two"] and not folder.reserve.exists() and folder.remove_leftovers() == []
+    room[0] = True
+    book.append("three")
+    assert names(folder) == ["one", "two", "three"] and folder.reserve.stat().st_size == 1 << 20
+
+
+def test_a_journal_opens_on_a_full_disk_without_its_reserve(folder, monkeypatch):
+    full_disk(monkeypatch, folder, lambda: False)
+    Journal(folder).append("one")
+    assert names(folder) == ["one"] and not folder.reserve.exists()
+
+
+def test_a_line_that_finds_no_room_at_all_leaves_no_half_of_it(folder, monkeypatch):
+    book, write = Journal(folder), os.write
+    book.append("one")
+
+    def full(fd, data):
+        write(fd, bytes(data)[:5])
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        book.append("two")
+    assert replay(folder).torn_bytes == 0 and names(folder) == ["one"]

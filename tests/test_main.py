@@ -15,7 +15,7 @@ import main
 import scale
 from bimangrasp.errors import InputError
 from scale.config import Config
-from scale.runner import RunError
+from scale.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 

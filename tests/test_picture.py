@@ -15,7 +15,8 @@ from scene import shadow_hands
 
 from bimangrasp import builtin
 from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
-from bimangrasp.grasp_file import Ending, HandTable, Header, lay_out
+from bimangrasp.grasp_file import lay_out
+from bimangrasp.grasp_header import Ending, HandTable, Header
 from bimangrasp.object_model import check_mesh
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -92,8 +92,10 @@ def test_a_lock_of_another_machine_counts_while_its_heartbeat_is_fresh(folder):
     locks.RunLock(folder).release()
 
 
-def test_a_torn_lock_file_does_not_keep_the_folder(folder):
-    folder.run_lock.write_text('{"host": "els')
+@pytest.mark.parametrize("left", [b"", b'{"host": "els', bytes(513), b'{"host": "\xff'])
+def test_a_torn_lock_file_does_not_keep_the_folder(folder, left):
+    folder.run_lock.write_bytes(left)
+    assert not locks.is_running(locks.read_lock(folder))
     locks.RunLock(folder).release()
 
 

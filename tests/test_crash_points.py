@@ -1,0 +1,199 @@
+"""A crash between any two changes of the disk, a write torn anywhere, a power-down: the same bytes in the end."""
+
+import hashlib
+import inspect
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+from crash_recorder import CALLS, DATA, ENTRIES, Recorder, read_tree
+from stub_rounds import Stub
+from threaded_workers import use_threads
+
+import conf
+import scale
+from scale import disk, journal
+from scale.config import Config
+from scale.run_folder import RunFolder, parse_shard_name
+
+NAME = "storm ü"
+SETTINGS = ["object_code_list=[storage_bin]", "gpus=[cpu]", "round_batch_size=4", "target_count_per_object=9"]
+STRIDE = 2
+SETTINGS = [*SETTINGS, "max_retries=0", f"merge_stride={STRIDE}", "seed_base=5"]
+
+
+class Scene(NamedTuple):
+    """The undisturbed run: how it was called, what it did to the disk, and what it left."""
+
+    config: Config
+    stub: Stub
+    recorder: Recorder
+    finals: dict[str, str]
+    names: set[str]
+
+
+def call(scene_config, stub, base):
+    return scale.run(replace(scene_config, output_root=str(base)), maker=stub)
+
+
+def finals_of(root):
+    files = [*(root / "final").iterdir(), root / "dataset.h5"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def names_of(root):
+    """What lies in a run folder, without logs and the names of the workers' folders."""
+    folder = RunFolder(root)
+    shards = {path.name for path in folder.shard_files()}
+    others = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "logs"]
+    return shards | {folder.relative(path) for path in others if folder.shards not in path.parents}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A run of two sealed rounds, a skipped one and a growing final file, with every change of the disk."""
+    home = tmp_path_factory.mktemp("recorded")
+    config = conf.load([*SETTINGS, f"exp_name={NAME}"])
+    stub = Stub(faults={("storage_bin", 1): ["raise"] * 10_000}, marks=str(tmp_path_factory.mktemp("marks")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIMANGRASP_CACHE", str(home / "cache"))
+        use_threads(patch)
+        base = home / "runs"
+        base.mkdir()
+        recorder = Recorder(base)
+        recorder.install(patch)
+        assert call(config, stub, base).exit_code == 0
+    return Scene(config, stub, recorder, finals_of(base / NAME), names_of(base / NAME))
+
+
+def done_rounds(root):
+    """The rounds that the journal calls done."""
+    return [e["round"] for e in journal.replay(RunFolder(root)).events if e["event"] == "done"]
+
+
+def resume_and_compare(scene, base, **settings):
+    """The same command again: the same files as ever, and nothing computed that was acknowledged or sealed."""
+    root = base / NAME
+    acknowledged = done_rounds(root)
+    proven = {parse_shard_name(path.name).round_id for path in RunFolder(root).shard_files()} | set(acknowledged)
+    assert call(replace(scene.config, **settings), scene.stub, base).exit_code == 0
+    assert finals_of(root) == scene.finals, "other bytes"
+    assert names_of(root) == scene.names, f"other files: {names_of(root) ^ scene.names}"
+    again = proven.intersection(done_rounds(root)[len(acknowledged) :])
+    assert not again, f"rounds {again} were proven and computed again"
+
+
+class Resumed:
+    """Resumes from trees, each kind of tree once, and collects what went wrong."""
+
+    def __init__(self, scene, base):
+        self.scene, self.base, self.points, self.wrong = scene, base, 0, {}
+        self.seen = set()
+
+    def __call__(self, told, tree, stride=0):
+        if tree.key() in self.seen:
+            return
+        self.seen.add(tree.key())
+        self.points += 1
+        base = self.base / str(self.points)
+        base.mkdir()
+        tree.lay_down(base)
+        try:
+            with in_this_process():
+                resume_and_compare(self.scene, base, merge_stride=stride)
+        except Exception as error:
+            self.wrong[told] = f"{type(error).__name__}: {error}"
+
+    def all_went_well(self, at_least):
+        print(f"{self.points} crash points")
+        assert not self.wrong, "\n".join(f"{told}: {what}" for told, what in self.wrong.items())
+        assert self.points >= at_least
+        return True
+
+
+@contextmanager
+def in_this_process():
+    """Threads for workers, and no waiting for the disk: power fails here on paper only."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_threads(patch)
+        patch.setattr(disk, "sync", lambda fd: None)
+        patch.setattr(disk, "sync_folder", lambda folder: None)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def resume(scene, tmp_path_factory):
+    return Resumed(scene, tmp_path_factory.mktemp("resumed"))
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(scene, monkeypatch):
+    monkeypatch.setenv("BIMANGRASP_CACHE", str(scene.recorder.base.parent / "cache"))
+
+
+def test_the_recorder_sees_every_call_that_changes_a_disk(scene):
+    public = {name for name, one in inspect.getmembers(disk, inspect.isfunction) if not name.startswith("_")}
+    assert public == set(CALLS)
+    kept, found = scene.recorder.disk.tree(), read_tree(scene.recorder.base)
+    empty = {f"{NAME}/logs/worker_0.log"}  # what workers print
+    assert kept.folders == found.folders and set(found.files) - set(kept.files) <= empty
+    assert {path: data for path, (data, _) in kept.files.items()} == {
+        path: data for path, (data, _) in found.files.items() if path not in empty
+    }
+
+
+def test_a_kill_between_any_two_changes_of_the_disk(scene, resume):
+    for told, replayed, _ in scene.recorder.crashes():
+        resume(told, replayed.tree(), stride=STRIDE)
+    assert resume.all_went_well(at_least=30)
+
+
+def test_a_kill_within_any_write(scene, resume):
+    for told, tree in scene.recorder.torn():
+        resume(told, tree)
+    assert resume.all_went_well(at_least=60)
+
+
+def test_a_power_down_after_any_change_of_the_disk(scene, resume):
+    for told, replayed, _ in scene.recorder.crashes():
+        for data in DATA:
+            for entries in ENTRIES:
+                resume(f"{told}; bytes {data}, entries {entries}", replayed.tree(data, entries))
+    assert resume.all_went_well(at_least=90)
+
+
+def test_a_crash_while_a_crash_is_repaired(scene, resume, tmp_path):
+    torn = next(tree for told, tree in scene.recorder.torn() if "journal" in told and half_written(tree))
+    torn.lay_down(tmp_path)
+    recorder = Recorder(tmp_path)
+    with in_this_process() as patch:
+        recorder.install(patch)
+        resume_and_compare(scene, tmp_path)
+    assert {"truncate", "remove"} <= {op.what for op in recorder.ops}
+    for told, replayed, following in recorder.crashes():
+        if following is None or following.what == "make_folder":  # from the first new round on it is a run like any
+            break
+        for data in DATA:
+            resume(f"again: {told}; bytes {data}", replayed.tree(data))
+    assert resume.all_went_well(at_least=100)
+
+
+def half_written(tree):
+    """Whether an unfinished file lies beside a torn line."""
+    return any("/.tmp-" in path for path in tree.files)
+
+
+POINTS = {
+    "a round sealed and not told": r"sync_folder .*/worker_0_0",
+    "a final file in place and not told": r"sync_folder .*/final",
+    "a shard removed": r"remove .*/shards/.*\.h5",
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_with_processes_of_their_own(scene, point, tmp_path):
+    found = (crash for told, crash, _ in scene.recorder.crashes() if re.fullmatch(f"call \\d+, {POINTS[point]}", told))
+    next(found).tree().lay_down(tmp_path)
+    resume_and_compare(scene, tmp_path)

@@ -1,0 +1,475 @@
+"""Every fault a round, a worker, a device or a disk can have: what happens, what the journal says, the same bytes."""
+
+import errno
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+import h5py
+import pytest
+from stub_rounds import Stub, StubBench
+
+import scale
+from scale import hearing, journal, space
+from scale.dispatch import Slack, Wanted, dispatch
+from scale.errors import RunError
+from scale.faults import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
+from scale.run_folder import RunFolder
+from scale.worker import Synthesizer
+
+BIN = "storage_bin"
+THREE = "[bowl,mug,storage_bin]"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "experiments" / "demo")
+
+
+@pytest.fixture
+def run(small_config, tmp_path):
+    """Runs the stub with faults: run({("mug", 0): ["raise"]}, "max_retries=0", gpus="[cpu,cpu]")."""
+
+    def call(faults=None, *overrides, stub=None, **settings):
+        stub = stub or Stub(faults=faults or {}, marks=str(tmp_path))
+        return scale.run(small_config(*overrides, **settings), maker=stub)
+
+    return call
+
+
+@pytest.fixture
+def undisturbed(run):
+    """The final files of a run in which nothing happens: undisturbed(report, ...the settings of the other run)."""
+
+    def compare(report, *overrides, **settings):
+        calm = run(None, *overrides, exp_name="calm", **settings)
+        assert [p.read_bytes() for p in calm.paths] == [p.read_bytes() for p in report.paths]
+        return calm
+
+    return compare
+
+
+def events(folder, kind):
+    return [event for event in journal.replay(folder).events if event["event"] == kind]
+
+
+def temporary(folder):
+    return list(folder.root.rglob(".tmp-*"))
+
+
+# ---- a round raises
+
+
+def test_a_failed_round_is_tried_on_another_worker(run, folder, undisturbed):
+    report = run({(BIN, 0): ["raise"]}, gpus="[cpu,cpu]")
+    (failed,) = events(folder, "fail")
+    done = next(event for event in events(folder, "done") if event["round"] == 0)
+    assert report.exit_code == 0 and f"worker_{failed['worker']}_" not in done["shard"]
+    undisturbed(report)
+
+
+def test_a_round_that_fails_on_one_device_only_is_not_skipped(run, folder, undisturbed):
+    report = run(stub=Stub(bad_slots={0: "raise"}, delay=0.05), gpus="[cpu,cpu]", target_count_per_object=12)
+    assert report.exit_code == 0 and report.skips == []
+    assert {event["worker"] for event in events(folder, "fail")} == {0}
+    assert all("worker_1_" in event["shard"] for event in events(folder, "done"))
+    undisturbed(report, target_count_per_object=12)
+
+
+def test_nan_energies_are_rows_that_do_not_count(run):
+    report = run({(BIN, 0): ["nan"]})
+    with h5py.File(report.paths[0]) as file:
+        assert file["rounds/accepted"][0] == 0 and len(file["row"]) == 6 and report.exit_code == 0
+
+
+# ---- a worker dies
+
+
+def test_a_round_sealed_by_a_killed_worker_is_adopted_not_repeated(run, folder, undisturbed):
+    report = run({(BIN, 0): ["kill-sealed"]})
+    assert [event["exitcode"] for event in events(folder, "died")] == [-9]
+    assert [event["round"] for event in events(folder, "done")].count(0) == 1 and events(folder, "fail") == []
+    assert len(list(folder.root.parents[1].glob(f"{BIN}-0-*"))) == 1  # it was computed once
+    undisturbed(report)
+
+
+def test_kills_from_outside_count_towards_nothing_until_the_round_runs_alone(run, folder, undisturbed):
+    report = run({(BIN, 1): ["kill"] * 3}, "max_kills=2", "max_retries=0", gpus="[cpu,cpu]", target_count_per_object=9)
+    died = events(folder, "died")
+    assert report.exit_code == 0 and report.skips == [] and events(folder, "fail") == []
+    assert [event["alone"] for event in died] == [False, False, True]
+    assert "runs alone from now on" in folder.run_log.read_text()
+    undisturbed(report, target_count_per_object=9)
+
+
+def test_a_round_that_dies_alone_as_often_is_skipped_and_says_why(run, folder):
+    report = run({(BIN, 0): ["kill"] * 9}, "max_kills=1")
+    assert report.skips == [(BIN, 0)] and report.exit_code == 0
+    assert [event["alone"] for event in events(folder, "died")] == [False, True]
+    assert "SIGKILL 2 times, 1 of them while no other round ran" in events(folder, "skip")[0]["traceback"]
+
+
+def test_with_max_kills_0_a_round_is_never_given_up(run, folder, undisturbed):
+    report = run({(BIN, 0): ["kill"] * 4}, "max_kills=0", "max_retries=0")
+    assert report.skips == [] and [event["alone"] for event in events(folder, "died")] == [False] * 4
+    undisturbed(report)
+
+
+@pytest.mark.parametrize("fault, exitcode", [("segv", -11), ("exit", 7)])
+def test_any_other_death_is_a_failure_of_the_round(run, folder, undisturbed, fault, exitcode):
+    report = run({(BIN, 0): [fault]})
+    assert [event["exitcode"] for event in events(folder, "died")] == [exitcode]
+    assert [event["attempt"] for event in events(folder, "fail")] == [1] and report.skips == []
+    undisturbed(report)
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize("fault", ["oom:2", "memory:2"])
+def test_a_round_short_of_memory_goes_on_with_half_and_the_device_remembers(run, folder, fault):
+    report = run({(BIN, 0): [fault]}, gpus="[cpu]", target_count_per_object=9)
+    assert [event["tile"] for event in events(folder, "halved")] == [2] and events(folder, "fail") == []
+    assert {event["tile_used"] for event in events(folder, "done")} == {2}  # the later ones start there
+    assert "fewer than 4 grasps at once" in str(report) and "0 (2)" in str(report)
+    assert any("0 (2)" in note for note in journal.read_manifest(folder)["objects"][BIN]["notes"])
+    with h5py.File(report.paths[0]) as file:
+        assert set(file["rounds/tile_used"][...]) == {2}
+    assert [event["tile"] for event in events(folder, "halved")] == [2]
+
+
+def test_at_the_floor_the_round_fails_with_the_sizes_tried(run, folder):
+    report = run({(BIN, 0): ["oom:0"], (BIN, 1): ["oom:0"] * 3}, target_count_per_object=9)
+    assert "at every size tried (4, 2, 1 at once): OutOfMemoryError" in events(folder, "fail")[0]["traceback"]
+    assert report.skips == [(BIN, 1)]
+
+
+class Cramped(Synthesizer):
+    """The optimiser on a device that has no room for more than two grasps at once."""
+
+    def load(self, device, threads):
+        from bimangrasp import synthesis
+
+        real = synthesis.synthesize
+
+        def synthesize(hands, loaded, config, *rest):
+            if config.tile > 2:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+            return real(hands, loaded, config, *rest)
+
+        synthesis.synthesize = synthesize
+        return super().load(device, threads)
+
+
+def test_the_optimiser_halves_with_the_same_random_numbers(small_config, folder):
+    whole = scale.run(small_config(exp_name="whole", tile=2, target_count_per_object=4))
+    halved = scale.run(small_config(target_count_per_object=4), maker=Cramped)
+    assert [event["tile"] for event in events(folder, "halved")] == [2] and "0 (2)" in str(halved)
+    with h5py.File(whole.paths[0]) as a, h5py.File(halved.paths[0]) as b:
+        for name in ("hand/translation", "hand/joints", "energy/total", "contact/candidate"):
+            assert (a[name][...] == b[name][...]).all(), name
+
+
+# ---- a broken context
+
+
+def test_after_a_cuda_error_the_process_ends_and_another_takes_the_round(run, folder, undisturbed):
+    report = run({(BIN, 0): ["cuda"]})
+    assert [event["exitcode"] for event in events(folder, "died")] == [86]
+    assert [event["attempt"] for event in events(folder, "fail")] == [1]  # its death is no second one
+    assert len({event["launch"] for event in events(folder, "ready")}) == 2
+    undisturbed(report)
+
+
+# ---- silence
+
+
+@pytest.mark.parametrize("fault, setting", [("hang-early", "startup_timeout_s=5"), ("hang", "heartbeat_timeout_s=0.5")])
+def test_a_worker_that_hangs_is_ended_with_its_stack_in_the_log(run, folder, undisturbed, fault, setting):
+    report = run({(BIN, 0): [fault]}, setting)
+    failed = events(folder, "fail")
+    assert [event["exitcode"] for event in events(folder, "died")] == [-signal.SIGABRT]
+    assert len(failed) == 1 and setting.partition("=")[0] in failed[0]["traceback"]
+    assert "in suffer" in folder.worker_log(0).read_text()
+    assert not list(folder.root.rglob("core*"))
+    undisturbed(report)
+
+
+def test_a_worker_that_hears_no_signal_is_killed_two_seconds_later(run, folder, monkeypatch):
+    report = run({(BIN, 0): ["stop"]}, "heartbeat_timeout_s=0.5", "max_kills=1", "max_retries=1")
+    assert [event["exitcode"] for event in events(folder, "died")] == [-9] and report.exit_code == 0
+    assert [event["attempt"] for event in events(folder, "fail")] == [1]  # the parent sent it, so it counts
+
+
+def test_a_slow_start_is_no_silence_and_an_idle_worker_owes_nothing(run, folder):
+    report = run({(BIN, 0): ["slow:1.5"]}, "heartbeat_timeout_s=1000", "startup_timeout_s=1000")
+    assert report.exit_code == 0 and events(folder, "silent") == []
+
+
+# ---- workers that never get ready
+
+
+def test_kills_before_the_first_is_ready_are_not_counted_as_exits(run, folder, undisturbed):
+    report = run({("load", 0): ["kill"] * 3})
+    assert report.exit_code == 0 and [event["exitcode"] for event in events(folder, "died")] == [-9] * 3
+    undisturbed(report)
+
+
+def test_too_many_kills_in_a_row_end_the_run(run, monkeypatch):
+    monkeypatch.setattr(hearing, "EARLY_KILLS", 2)
+    with pytest.raises(RunError, match="2 workers in a row died before any was ready, the last one with SIGKILL"):
+        run({("load", 0): ["kill"] * 3})
+
+
+def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
+    stub = Stub(faults={("load", 1): ["exit"] * 9}, marks=str(tmp_path), delay=0.3)
+    report = run(stub=stub, gpus="[cpu,cpu]", target_count_per_object=60)
+    assert report.exit_code == 0 and [event["worker"] for event in events(folder, "set_aside")] == [1]
+    assert "2 workers in a row died there before they were ready, the last with exit code 7" in str(report)
+
+
+# ---- devices and the configuration
+
+
+def test_a_device_that_fails_every_object_is_set_aside_and_no_round_is_blamed(run, folder, undisturbed):
+    settings = {"gpus": "[cpu,cpu]", "object_code_list": THREE}
+    report = run(None, "max_retries=1", stub=Stub(bad_slots={0: "raise"}, delay=0.2), **settings)
+    assert report.exit_code == 0 and report.skips == [] and len(events(folder, "set_aside")) == 1
+    assert "cpu #0 is set aside: rounds of 3 objects in a row failed there" in str(report)
+    assert [one.failed_attempts for one in report.objects] == [0, 0, 0]
+    undisturbed(report, **settings)
+
+
+def test_three_objects_that_fail_before_any_success_end_the_run_with_that_error(run, folder):
+    with pytest.raises(RunError, match=r"(?s)bowl, mug, storage_bin failed: it is the configuration.*fault on order"):
+        run(stub=Stub(bad_slots={0: "raise"}), object_code_list=THREE)
+    assert len(events(folder, "fail")) == 3 and events(folder, "skip") == []
+    assert run(object_code_list=THREE).exit_code == 0
+
+
+def test_a_single_object_ends_the_run_when_a_round_is_used_up_and_keeps_the_round(run, folder, undisturbed):
+    with pytest.raises(RunError, match="nothing has succeeded"):
+        run(stub=Stub(bad_slots={0: "raise"}))
+    assert len(events(folder, "fail")) == 3 and events(folder, "skip") == []
+    undisturbed(run())
+
+
+def test_one_bad_object_first_in_line_does_not_end_the_run(run):
+    report = run({("bowl", r): ["raise"] * 9 for r in range(2)}, "max_rounds=2", object_code_list=THREE)
+    assert report.exit_code == 3 and report.skips == [("bowl", 0), ("bowl", 1)]
+
+
+# ---- the disk
+
+
+@pytest.mark.parametrize("fault", ["full", "full-early"])
+def test_a_full_disk_pauses_the_run_and_counts_as_no_attempt(run, folder, undisturbed, fault):
+    report = run({(BIN, 0): [fault]}, "max_retries=0")
+    assert report.exit_code == 0 and report.skips == [] and events(folder, "fail") == []
+    assert len(events(folder, "no_room")) == 1 and temporary(folder) == []
+    kinds = [event["event"] for event in journal.replay(folder).events]
+    assert kinds.index("no_room") < kinds.index("paused") < kinds.index("continued") < kinds.index("merged")
+    undisturbed(report)
+
+
+def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, folder, undisturbed, monkeypatch, capsys):
+    real, asked = RunFolder.free_bytes, []
+
+    def free_bytes(self):
+        asked.append(1)
+        return 1000 if len(asked) < 3 else real(self)
+
+    monkeypatch.setattr(RunFolder, "free_bytes", free_bytes)
+    monkeypatch.setattr(space, "LOOK_EVERY_S", 0.0)
+    report = run()
+    kinds = [event["event"] for event in journal.replay(folder).events]
+    assert kinds.index("paused") < kinds.index("continued") < kinds.index("ready")
+    assert "paused until the disk has room: 0.0 MB free" in capsys.readouterr().out
+    monkeypatch.undo()
+    undisturbed(report)
+
+
+def test_a_disk_that_stays_full_ends_the_run_which_goes_on_later(run, folder, undisturbed, monkeypatch):
+    monkeypatch.setattr(RunFolder, "free_bytes", lambda self: 0)
+    with pytest.raises(RunError, match=r"is full.*disk_wait_s=0\): make room, then the same command goes on"):
+        run(None, "disk_wait_s=0")
+    assert events(folder, "end")[-1]["exit_code"] == 1 and events(folder, "ready") == []
+    monkeypatch.undo()
+    undisturbed(run())
+
+
+def test_a_merge_that_finds_the_disk_full_is_done_again(run, folder, undisturbed, monkeypatch):
+    from scale import merger
+
+    real, tried = merger.merge, []
+
+    def merge(*parts):
+        tried.append(1)
+        if len(tried) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*parts)
+
+    monkeypatch.setattr(merger, "merge", merge)
+    report = run()
+    assert report.exit_code == 0 and len(tried) == 2 and len(events(folder, "paused")) == 1
+    undisturbed(report)
+
+
+# ---- signals
+
+
+def when(has_come, act):
+    """Does something from a thread as soon as its moment has come."""
+
+    def wait():
+        deadline = time.monotonic() + 60
+        while not has_come() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_preemption_cuts_off_what_the_grace_does_not_last_for(run, folder, undisturbed, tmp_path):
+    mark = tmp_path / f"{BIN}-1-0"
+    thread = when(mark.exists, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    start = time.monotonic()
+    report = run({(BIN, 1): ["slow:300"]}, "grace_s=0.2")
+    thread.join()
+    assert report.exit_code == 143 and time.monotonic() - start < 60 and "SIGUSR1: 0 s" in str(report)
+    assert events(folder, "end")[-1]["exit_code"] == 143
+    undisturbed(run())
+
+
+# ---- the optimiser itself
+
+
+@dataclass(frozen=True)
+class Faulty(Synthesizer):
+    """The optimiser with the stub's faults before each round."""
+
+    stub: Stub = field(default_factory=Stub)
+
+    def load(self, device, threads):
+        bench, stub = super().load(device, threads), StubBench(self.stub)
+        make = bench.make
+
+        def suffer_and_make(task, on_step):
+            on_step(0)
+            stub.suffer(stub.fault(task.code, task.round_id, task.attempt), task.tile)
+            return make(task, on_step)
+
+        bench.make = suffer_and_make
+        return bench
+
+
+def test_the_optimiser_gives_the_same_bytes_whatever_happens(small_config, folder, tmp_path):
+    plan = {(BIN, r): [fault] for r, fault in enumerate(("raise", "cuda", "segv", "hang", "full", "kill-sealed"))}
+    maker = partial(Faulty, stub=Stub(faults=plan, marks=str(tmp_path)))
+    settings = {"target_count_per_object": 6, "round_batch_size": 1, "num_iterations": 2}
+    report = scale.run(small_config("heartbeat_timeout_s=8", **settings), maker=maker)
+    calm = scale.run(small_config(exp_name="calm", **settings))
+    assert report.exit_code == 0 and report.paths[0].read_bytes() == calm.paths[0].read_bytes()
+    assert [event["exitcode"] for event in events(folder, "died")] == [86, -11, -6, -9]
+    assert [event["round"] for event in events(folder, "fail")] == [0, 1, 2, 3]
+    assert [event["round"] for event in events(folder, "no_room")] == [4]
+
+
+# ---- the decisions themselves
+
+
+def test_errors_are_told_apart():
+    import torch
+
+    assert is_out_of_memory(torch.OutOfMemoryError("x")) and is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(OSError(28, "disk"))
+    for text in ("CUDA error: an illegal memory access", "cuBLAS error: X", "device-side assert triggered"):
+        assert is_broken_device(RuntimeError(text))
+    assert is_broken_device(torch.AcceleratorError("x")) and not is_broken_device(torch.OutOfMemoryError("cuda error"))
+    assert not is_broken_device(RuntimeError("shape mismatch")) and not is_broken_device(ValueError("CUDA error"))
+    try:
+        try:
+            raise RuntimeError("CUDA error: x")
+        except RuntimeError as error:
+            raise ValueError("wrapped") from error
+    except ValueError as error:
+        assert is_broken_device(error)
+
+
+def test_a_round_keeps_away_from_where_it_failed_if_it_can():
+    trials, key = Trials(max_retries=2, max_kills=3), ("mug", 0)
+    assert trials.failed(key, 0) == 1 and trials.barred(key, [0, 1]) == {0} and trials.barred(key, [0]) == set()
+    assert (
+        trials.failed(key, 1) == 2 and trials.barred(key, [0, 1]) == set() and trials.barred(key, [0, 1, 2]) == {0, 1}
+    )
+    assert not trials.is_used_up(key) and trials.failed(key, 1) == 3 and trials.is_used_up(key)
+    assert trials.forgive(key, 1) == 2 and trials.of(key).failed_on == [0]
+
+
+def test_deaths_make_lonely_and_only_lonely_ones_deadly():
+    trials, key = Trials(max_retries=0, max_kills=2), ("mug", 0)
+    trials.killed(key, alone=False)
+    assert not trials.runs_alone(key)
+    trials.killed(key, alone=False)
+    assert trials.runs_alone(key) and not trials.is_deadly(key)
+    trials.killed(key, alone=True)
+    assert not trials.is_deadly(key)
+    trials.killed(key, alone=True)
+    assert trials.is_deadly(key) and not trials.is_used_up(key)
+    never = Trials(0, 0)
+    never.killed(key, alone=False)
+    assert not never.runs_alone(key) and not never.is_deadly(key)
+
+
+def test_a_device_is_set_aside_for_three_objects_and_a_witness_only():
+    def fail(slots, slot, codes):
+        for round_id, code in enumerate(codes):
+            slots.failed(slot, (code, round_id))
+        return list(slots.condemned())
+
+    slots = Slots(2)
+    assert fail(slots, 0, "aab") == [] and not slots.on_hold(0)
+    assert fail(slots, 0, "c") == [] and slots.on_hold(0)  # nobody has succeeded meanwhile
+    slots.succeeded(1)
+    assert [(slot, len(streak)) for slot, streak in slots.condemned()] == [(0, 4)] and slots.used == [1]
+    assert fail(slots, 1, "abcd") == [] and not slots.on_hold(1)  # the last device
+    fresh = Slots(2)
+    fail(fresh, 0, "ab")
+    fresh.succeeded(1)
+    fresh.succeeded(0)
+    assert fail(fresh, 0, "c") == []  # no longer in a row
+    both = Slots(2)
+    assert fail(both, 0, "abc") == [] and fail(both, 1, "a") == [] and not both.on_hold(0)
+
+
+def test_the_configuration_is_suspected_by_objects_that_say_something():
+    many = Suspicion({code: 1 for code in "abcd"}, difficult={"d"})
+    assert [many.falls_on_configuration(code, True) for code in "daab"] == [False] * 4
+    assert many.falls_on_configuration("c", False)
+    many.has_success = True
+    assert not many.falls_on_configuration("c", True)
+    two = Suspicion({"a": 1, "b": 3})
+    assert not two.falls_on_configuration("a", True) and not two.falls_on_configuration("b", False)
+    assert [two.falls_on_configuration("b", True) for _ in range(3)] == [False, False, True]
+    assert not Suspicion({"a": 1}, difficult={"a"}).falls_on_configuration("a", True)
+
+
+def test_rounds_go_to_slots_that_may_have_them_and_lonely_ones_last():
+    a, b, c = (Wanted(("mug", r)) for r in range(3))
+    barred, lonely = Wanted(("mug", 3), frozenset({0})), Wanted(("mug", 4), alone=True)
+    assert dispatch([a, b, c], Slack([0, 1], [], []), False) == ([(0, a), (1, b)], [])
+    assert dispatch([a, b, c], Slack([0], [1], [2]), False) == ([(0, a)], [2])
+    assert dispatch([barred, a], Slack([0], [], [1]), False) == ([(0, a)], [1])
+    assert dispatch([barred], Slack([0], [], []), True) == ([], [])  # it waits for the busy one
+    assert dispatch([lonely, a], Slack([0, 1], [], []), False) == ([(0, a)], [])
+    assert dispatch([lonely], Slack([0], [], []), True) == ([], [])
+    assert dispatch([lonely], Slack([0], [], []), False) == ([(0, lonely)], [])
+    assert dispatch([lonely], Slack([], [], [0]), False) == ([], [0])
+    endless = iter(lambda: a, None)
+    assert dispatch(endless, Slack([], [], []), True) == ([], [])
