@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class Layout(NamedTuple):
 def shard_image(header: Header, columns: Columns) -> bytes:
     """Returns the bytes of the shard that holds these columns; equal input gives equal bytes."""
     sizes = sizes_of(columns)
-    with h5py.File("shard", "w", driver="core", backing_store=False, libver="earliest") as file:
+    name = f"shard-{threading.get_ident()}"  # HDF5 refuses a name that another thread has open; no byte tells of it
+    with h5py.File(name, "w", driver="core", backing_store=False, libver="earliest") as file:
         _write_attributes(file, header_attributes(header))
         for f in SHARD_FIELDS:
             dataset = _create(file, f, shape_of(f, sizes))

@@ -185,6 +185,21 @@ def half_written(tree):
     return any("/.tmp-" in path for path in tree.files)
 
 
+def test_seeds_are_on_the_disk_before_a_round_begins_and_merges_before_shards_go(scene):
+    """Indices and skips are proven by the journal alone, so that no other file can show that a line was lost."""
+    journal_of = f"{NAME}/journal.jsonl"
+    checked = set()
+    for _, replayed, following in scene.recorder.crashes():
+        begins = following is not None and following.what == "make_folder" and "worker_" in following.on
+        removes = following is not None and following.what == "remove" and following.on.endswith(".h5")
+        if begins or removes:
+            safe = replayed.tree("synced", "synced").files[journal_of][0]
+            assert safe == replayed.tree().files[journal_of][0]
+            assert (b'"merged"' if removes else b'"indices"') in safe
+            checked.add(following.what)
+    assert checked == {"make_folder", "remove"}
+
+
 POINTS = {
     "a round sealed and not told": r"sync_folder .*/worker_0_0",
     "a final file in place and not told": r"sync_folder .*/final",
