@@ -14,7 +14,7 @@ import numpy as np
 
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, ROUND_FIELDS, Field, FormatError, shape_of
-from bimangrasp.grasp_file import Content, Ending, Header, Proof
+from bimangrasp.grasp_file import Content, Ending, Header, Proof, ShardColumns
 from scale import disk, shards
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
@@ -137,13 +137,14 @@ def _hash(content: Content, blocks: dict[str, np.ndarray]) -> None:
 
 def _blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
     """Yields the next rows of some columns, each column's in their order."""
+    found = ShardColumns()
     if job.old is not None:
         yield from _old_blocks(job, sizes)
     for one in job.rounds:
         if one.platform is None and one.round_id >= job.old_rounds:
             yield {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
         elif one.shard is not None:
-            yield _shard_block(one, job, sizes)
+            yield _shard_block(one, job, sizes, found)
     yield _table(job)
 
 
@@ -161,9 +162,9 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
                 yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 
 
-def _shard_block(one: MergeRound, job: MergeJob, sizes: Sizes) -> dict[str, np.ndarray]:
+def _shard_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: ShardColumns) -> dict[str, np.ndarray]:
     """Returns the accepted rows of a shard that the old file lacks, up to the cut, and a new curve."""
-    columns = shards.columns(one.shard, one.shard_sha256)
+    columns = shards.columns(one.shard, one.shard_sha256, found)
     for f in (*GRASP_FIELDS, *CURVE_FIELDS):
         if columns[f.name].shape[1:] != shape_of(f, sizes)[1:]:
             raise FormatError(
@@ -223,7 +224,7 @@ def _sizes(job: MergeJob) -> Sizes:
         with h5py.File(job.old, "r") as file:
             points, contacts = file["curve/step"].shape[1], file["contact/candidate"].shape[2]
     else:
-        columns = shards.columns(done.shard, done.shard_sha256)
+        columns = shards.columns(done.shard, done.shard_sha256, ShardColumns())
         points, contacts = columns["curve/step"].shape[1], columns["contact/candidate"].shape[2]
     return sizes | {"P": points, "C": contacts}
 
