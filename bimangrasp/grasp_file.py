@@ -215,8 +215,7 @@ class Content:
 
     def update(self, name: str, block: np.ndarray) -> None:
         """Adds the next rows of a column."""
-        if block.size:
-            self._digests[name].update(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
+        self._digests[name].update(bytes_of(block))
 
     def hexdigest(self, sizes: Mapping[str, int]) -> str:
         """Returns the hash of names, dtypes, shapes and bytes of all columns."""
@@ -224,6 +223,11 @@ class Content:
         for f in FINAL_FIELDS:
             whole.update(f"{f.name} {f.dtype} {shape_of(f, sizes)} {self._digests[f.name].hexdigest()}\n".encode())
         return whole.hexdigest()
+
+
+def bytes_of(block: np.ndarray) -> memoryview:
+    """Returns the bytes of rows."""
+    return np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
 
 
 def blocks(dataset: Any) -> Iterator[np.ndarray]:

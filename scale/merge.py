@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,9 @@ from scale.acceptance import Accept
 from scale.run_folder import RunFolder
 
 DONE, SKIPPED = 0, 1
+ROUNDS_AHEAD = 4  # read before they are written: two threads find work at any time, and memory stays small
 Sizes = dict[str, int]
+Blocks = dict[str, np.ndarray]
 
 
 class MergeRound(NamedTuple):
@@ -116,39 +120,65 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
 
 
 def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int | None]) -> str:
-    """Writes every column at its offset and returns the content's hash, which a second thread takes."""
-    content, at, hashed = Content(), dict(offsets), None
-    with ThreadPoolExecutor(1) as aside:
-        for columns in _blocks(job, sizes):
-            blocks = {name: np.ascontiguousarray(block) for name, block in columns.items() if block.size}
-            if hashed is not None:
-                hashed.result()
-            hashed = aside.submit(_hash, content, blocks)
+    """Writes every column at its offset and returns the content's hash.
+
+    Two threads read shards ahead and hash what was written.
+    """
+    content, at = Content(), dict(offsets)
+    with ThreadPoolExecutor(2) as threads:
+        hashed = threads.submit(_hash, content, {})
+        for blocks in _joined(_blocks(job, sizes, threads)):
+            hashed.result()
+            hashed = threads.submit(_hash, content, blocks)
             for name, block in blocks.items():
-                disk.write(fd, block.reshape(-1).view(np.uint8).data, at[name])
+                disk.write(fd, grasp_file.bytes_of(block), at[name])
                 at[name] += block.nbytes
+        hashed.result()
     return content.hexdigest(sizes)
 
 
-def _hash(content: Content, blocks: dict[str, np.ndarray]) -> None:
+def _hash(content: Content, blocks: Blocks) -> None:
     for name, block in blocks.items():
         content.update(name, block)
 
 
-def _blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
+def _joined(blocks: Iterator[Blocks]) -> Iterator[Blocks]:
+    """Yields the same in larger blocks: threads that meet at each small one wait for each other."""
+    waiting: dict[str, list[np.ndarray]] = {}
+    size = 0
+    for columns in blocks:
+        for name, block in columns.items():
+            if block.size:
+                waiting.setdefault(name, []).append(block)
+                size += block.nbytes
+        if size >= grasp_file.BLOCK_BYTES:
+            yield {name: np.concatenate(parts) for name, parts in waiting.items()}
+            waiting, size = {}, 0
+    yield {name: np.concatenate(parts) for name, parts in waiting.items()}
+
+
+def _blocks(job: MergeJob, sizes: Sizes, threads: Executor) -> Iterator[Blocks]:
     """Yields the next rows of some columns, each column's in their order."""
-    found = ShardColumns()
     if job.old is not None:
         yield from _old_blocks(job, sizes)
-    for one in job.rounds:
-        if one.platform is None and one.round_id >= job.old_rounds:
-            yield {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
-        elif one.shard is not None:
-            yield _shard_block(one, job, sizes, found)
+    new = [one for one in job.rounds if one.shard is not None or one.round_id >= job.old_rounds]
+    found = ShardColumns()
+    yield from _ahead(threads, [partial(_round_block, one, job, sizes, found) for one in new])
     yield _table(job)
 
 
-def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
+def _ahead(threads: Executor, calls: Iterable[Callable[[], Blocks]]) -> Iterator[Blocks]:
+    """Yields what the calls return, in their order, while threads make the next ones."""
+    coming: deque[Future[Blocks]] = deque()
+    for call in calls:
+        coming.append(threads.submit(call))
+        if len(coming) > ROUNDS_AHEAD:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
+
+
+def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[Blocks]:
     """Yields what the old file has; without any done round its curve has no points to offer."""
     with h5py.File(job.old, "r") as file:
         if len(file["row"]) != sum(one.already for one in job.rounds):
@@ -162,18 +192,25 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
                 yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 
 
-def _shard_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: ShardColumns) -> dict[str, np.ndarray]:
-    """Returns the accepted rows of a shard that the old file lacks, up to the cut, and a new curve."""
+def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: ShardColumns) -> Blocks:
+    """Returns the accepted rows of a round that the old file lacks, up to the cut, and a new curve."""
+    if one.shard is None:
+        return {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
     columns = shards.columns(one.shard, one.shard_sha256, found)
     for f in (*GRASP_FIELDS, *CURVE_FIELDS):
         if columns[f.name].shape[1:] != shape_of(f, sizes)[1:]:
             raise FormatError(
-                f"{f.name} in {one.shard} has shape {columns[f.name].shape}, unlike the rounds before it, with {sizes}"
+                f"{f.name} in {one.shard} has shape {columns[f.name].shape}, unlike the rounds before it, whose axes "
+                f"are {sizes}"
             )
-    chosen = np.flatnonzero(job.accept(columns))[one.already : one.kept]
-    block = {f.name: columns[f.name][chosen] for f in GRASP_FIELDS}
+    mask = job.accept(columns)
+    if mask.sum() != one.accepted:
+        raise FormatError(f"{one.shard} has {mask.sum()} accepted rows, not the {one.accepted} that were counted")
+    chosen = np.flatnonzero(mask)[one.already : one.kept]
+    rows = chosen if len(chosen) < len(mask) else slice(None)  # all of a shard need no copy
+    block = {f.name: columns[f.name][rows] for f in GRASP_FIELDS}
     if one.round_id >= job.old_rounds:
-        block |= {f.name: columns[f.name] for f in CURVE_FIELDS}
+        block |= {f.name: columns[f.name].copy() for f in CURVE_FIELDS}  # a view would keep the shard in memory
     return block
 
 
@@ -191,7 +228,7 @@ def _platforms(job: MergeJob) -> tuple[dict[str, str], ...]:
     return tuple(found)
 
 
-def _table(job: MergeJob) -> dict[str, np.ndarray]:
+def _table(job: MergeJob) -> Blocks:
     """Returns the columns of the table of rounds."""
     platforms = _platforms(job)
     values: dict[str, Callable[[MergeRound], int | bytes]] = {
