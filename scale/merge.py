@@ -16,7 +16,7 @@ import numpy as np
 
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, ROUND_FIELDS, Field, FormatError, shape_of
-from bimangrasp.grasp_file import Content, Ending, Header, Proof, ShardColumns
+from bimangrasp.grasp_file import Checksums, Content, Ending, Header, Proof, ShardColumns
 from scale import disk, shards
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
@@ -110,31 +110,33 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
     sizes = _sizes(job)
     layout = grasp_file.lay_out(header, job.ending, sizes)
     with folder.replacement(path, layout.length) as aside:
-        content = _write_columns(aside.fd, job, sizes, layout.offsets)
-        for offset, page in grasp_file.lay_out(header, job.ending, sizes, content).pages:
+        content, checksums = _write_columns(aside.fd, job, sizes, layout.offsets)
+        pages = grasp_file.lay_out(header, job.ending, sizes, content).pages
+        for offset, page in pages:
             disk.write(aside.fd, page, offset)
         disk.sync(aside.fd)
-        proof = grasp_file.verify_final(str(aside.path))
+        proof = grasp_file.read_back(str(aside.path), pages, checksums.by_name)
     state = path.stat()
     return Merged(path, state.st_size, state.st_mtime_ns, proof)
 
 
-def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int | None]) -> str:
-    """Writes every column at its offset and returns the content's hash.
+def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int | None]) -> tuple[str, Checksums]:
+    """Writes every column at its offset and returns the content's hash, and checksums to read it back by.
 
     Two threads read shards ahead and hash what was written.
     """
-    content, at = Content(), dict(offsets)
+    content, checksums, at = Content(), Checksums(), dict(offsets)
     with ThreadPoolExecutor(2) as threads:
         hashed = threads.submit(_hash, content, {})
         for blocks in _joined(_blocks(job, sizes, threads)):
             hashed.result()
             hashed = threads.submit(_hash, content, blocks)
             for name, block in blocks.items():
+                checksums.update(name, block)
                 disk.write(fd, grasp_file.bytes_of(block), at[name])
                 at[name] += block.nbytes
         hashed.result()
-    return content.hexdigest(sizes)
+    return content.hexdigest(sizes), checksums
 
 
 def _hash(content: Content, blocks: Blocks) -> None:

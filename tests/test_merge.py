@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import os
 import threading
 import tracemalloc
 from dataclasses import replace
@@ -136,6 +137,35 @@ def test_a_changed_shard_is_not_merged(folder):
     with pytest.raises(FormatError, match="not the shard"):
         run(folder, made | {1: other}, 2, 100)
     assert folder.final_files() == []
+
+
+def flip_after_sync(monkeypatch, offset):
+    """Flips a bit of the next file that is synced, as a bad disk would."""
+    sync = disk.sync
+
+    def bad(fd):
+        sync(fd)
+        monkeypatch.setattr(disk, "sync", sync)
+        os.pwrite(fd, bytes([os.pread(fd, 1, offset)[0] ^ 1]), offset)
+
+    monkeypatch.setattr(disk, "sync", bad)
+
+
+def test_a_bit_that_flips_between_writing_and_reading_back_keeps_the_old_file(folder, monkeypatch):
+    made = seal_rounds(folder, [1, 1, 1])
+    whole = run(folder, made, 3, 100).path
+    with h5py.File(whole) as file:
+        firsts = {f.name: file[f.name].id.get_offset() for f in FINAL_FIELDS}
+        lasts = {name: first + file[name].id.get_storage_size() - 1 for name, first in firsts.items()}
+    words = {word: whole.read_bytes().index(word) for word in (b"quota", b"RA-L, 2024", b"origin of each hand")}
+    old = run(folder, made, 1, 100)
+    before = old.path.read_bytes()
+    for where, offset in [*firsts.items(), *lasts.items(), *words.items()]:
+        flip_after_sync(monkeypatch, offset)
+        with pytest.raises(FormatError):
+            run(folder, made, 3, 100, old.proof)
+            pytest.fail(f"a flipped bit in {where} went unseen")
+        assert old.path.read_bytes() == before and folder.remove_leftovers() == []
 
 
 @pytest.mark.parametrize("axis, name", [("C", "contact/candidate"), ("P", "curve/step"), ("J", "hand/joints")])
