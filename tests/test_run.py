@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,6 +137,17 @@ def test_a_shard_of_other_size_than_the_rounds_before_is_named_and_ends_the_run(
     assert folder.final("storage_bin").read_bytes() == before
     odd.unlink()
     assert run(target_count_per_object=40).exit_code == 0
+
+
+def test_the_seed_of_a_skipped_round_is_not_taken_from_the_journal(run, folder, tmp_path):
+    stub = Stub(faults={("storage_bin", 1): ["raise"] * 3}, marks=str(tmp_path))
+    wanted = run(stub=stub, target_count_per_object=9).paths[0].read_bytes()
+    folder.final("storage_bin").unlink()
+    lines = folder.journal.read_text().splitlines(keepends=True)
+    wrong = [re.sub(r'"seed": \d+', '"seed": 1', line) if '"skip"' in line else line for line in lines]
+    assert lines != wrong
+    folder.journal.write_text("".join(wrong))
+    assert run(target_count_per_object=9).paths[0].read_bytes() == wanted
 
 
 def test_a_folder_in_use_is_refused_and_the_holder_named(run, folder):
