@@ -31,6 +31,7 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8.0",
+            "pytest-xdist>=3.5",  # pyproject.toml runs the tests on several cores
             "ruff>=0.6",  # the first whose formatter and rules agree with pyproject.toml
             "beartype>=0.20",  # checks the shapes while the tests run
             "hypothesis>=6.100",
