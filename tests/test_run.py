@@ -190,16 +190,17 @@ def send_when(folder, has_come, numbers):
     return thread
 
 
-@pytest.mark.parametrize("number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number, exit_code):
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number):
+    exit_code = 130 if number == signal.SIGINT else 143
+    before = [signal.getsignal(n) for n in signal.valid_signals()]
     thread = send_when(folder, lambda: events(folder, "done"), [number])
     report = run(stub=Stub(delay=0.3), target_count_per_object=30)
     thread.join()
     assert report.exit_code == exit_code and "the same command goes on" in str(report)
     assert 1 <= len(events(folder, "done")) <= 3
     assert json.loads(folder.manifest.read_bytes())["exit_code"] == exit_code
-    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    assert before == [signal.getsignal(n) for n in signal.valid_signals()]
     assert run(target_count_per_object=30).exit_code == 0
 
 
