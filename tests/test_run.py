@@ -286,7 +286,10 @@ def test_generate_makes_one_round_of_each_object_without_quotas(small_config, fo
         assert len(file["row"]) == 4 and file.attrs["object_index"] == 1 and set(file["round"][...]) == {0}
     assert list(folder.shard_files()) == [] and folder.final_files() == []
     before = paths[0].read_bytes()
-    assert scale.generate(cfg, maker=Stub()).paths == paths and paths[0].read_bytes() == before
+    again = scale.generate(cfg, maker=Stub())
+    assert again.paths == paths and paths[0].read_bytes() == before
+    assert [(o.collected, o.rounds_done) for o in again.objects] == [(o.collected, 1) for o in report.objects]
+    assert again.notes == [] and report.objects[0].collected > 0
     with pytest.raises(InputError, match=r"energy\.w_fc"):
         scale.generate(small_config("energy.w_fc=2", mode="generate", object_code_list="[mug]"), maker=Stub())
 
