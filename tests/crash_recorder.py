@@ -249,11 +249,8 @@ class Recorder:
     def _note_make_folder(self, inner: Callable, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
-            folder.mkdir()
             self._add("make_folder", _name_of(folder, self.base))
-        inner(path)
-        for folder in missing:  # as `disk.make_folder` does where they are missing
-            disk.sync_folder(folder.parent)
+        inner(path)  # makes them first of all, and syncs them through the recorded call
 
     def _note_remove_folder(self, inner: Callable, path: Path) -> bool:
         was_there = path.exists()

@@ -207,7 +207,7 @@ OTHERS = {  # settings, of a call before it, crash points at least
     "a quota raised": (
         ["object_code_list=[storage_bin]", "target_count_per_object=9"],
         "target_count_per_object=5",
-        30,
+        15,
     ),
 }
 
