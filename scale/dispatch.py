@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from scale.faults import Key
@@ -52,15 +52,20 @@ class Dispatch(NamedTuple):
     starts: list[int]
 
 
-def dispatch(wanted: Iterable[Wanted], slack: Slack, is_any_busy: bool) -> Dispatch:
+def dispatch(wanted: Iterable[Wanted], slack: Slack, in_flight: Collection[bool]) -> Dispatch:
     """Returns which rounds go where, lowest slots first.
 
     A round whose slots are all taken waits, and the next one is looked at. One that has to run alone comes when
-    nothing else is left to hand out and nothing is in flight.
+    nothing else is left to hand out and nothing is in flight, and while it runs nothing is handed out.
+
+    Args:
+        wanted: the rounds to hand out next; only as many are looked at as there are slots for.
+        slack: the slots that could take one.
+        in_flight: of each round that a worker has, whether it has to run alone.
     """
     found, lonely = Dispatch([], []), None
     slack = Slack(*(list(slots) for slots in slack))
-    if not any(slack):
+    if any(in_flight) or not any(slack):
         return found
     for one in wanted:
         if one.alone:
@@ -69,7 +74,7 @@ def dispatch(wanted: Iterable[Wanted], slack: Slack, is_any_busy: bool) -> Dispa
             _place(one, slack, found)
             if not any(slack):
                 break
-    is_quiet = not (is_any_busy or found.rounds or found.starts)
+    is_quiet = not (in_flight or found.rounds or found.starts)
     if lonely is not None and is_quiet:
         _place(lonely, slack, found)
     return found

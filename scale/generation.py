@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from scale import keys, shards
 from scale.ledger import Done, ObjectState
 from scale.resume import ELSEWHERE
 from scale.settling import Settler
+from scale.survey import done_of
 
 
 def _keep_round_0(state: ObjectState) -> None:
@@ -51,7 +53,8 @@ class GenerationSettler(Settler):
         one = state.finished.get(0)
         if state.ended:
             return
-        if target.exists() and self._is_the_same(target, state):
+        if target.exists() and (made := self._made_earlier(target, state)) is not None:
+            state.finished.setdefault(0, made)
             self._end(state, "generated")
         elif isinstance(one, Done) and one.shard is not None:
             self._folder.write(target, one.shard.read_bytes())
@@ -65,16 +68,17 @@ class GenerationSettler(Settler):
         if isinstance(one, Done) and one.shard is not None and one.shard not in self._earlier:
             self._folder.remove(one.shard)
 
-    def _is_the_same(self, target: Path, state: ObjectState) -> bool:
-        """Returns whether an earlier call wrote this file; refuses one with other settings."""
+    def _made_earlier(self, target: Path, state: ObjectState) -> Done | None:
+        """Returns the round that an earlier call wrote, None where the file is damaged; refuses other settings."""
         try:
-            header = shards.read(target).header
+            shard = shards.read(target)
         except (FormatError, OSError):
             self._folder.set_aside(target)
-            return False
+            return None
         wanted = self._order.header(state.code, state.index, state.mesh_sha256)
-        for old, new in ((header.run_key, wanted.run_key), (header.object_key, wanted.object_key)):
+        found = shard.header
+        for old, new in ((found.run_key, wanted.run_key), (found.object_key, wanted.object_key)):
             differing = keys.differences(old, new)
             if differing:
                 raise keys.refuse(f"{target}", differing, ELSEWHERE)
-        return True
+        return replace(done_of(shard, self._order.accept), shard=None)

@@ -18,7 +18,7 @@ def notes(order: Order, found: Survey, objects: list[ObjectState]) -> list[str]:
         *_of_journal(order, found),
         *_missing(order, found),
         *_damaged(order, found, objects),
-        *_lost(found, objects),
+        *([] if order.config.mode == "generate" else _lost(found, objects)),  # it keeps no shards to miss
     ]
 
 
@@ -42,8 +42,9 @@ def _of_journal(order: Order, found: Survey) -> list[str]:
 
 def _missing(order: Order, found: Survey) -> list[str]:
     """Returns what every run has and this folder lacks."""
-    folder, has_ended = order.folder, any(event["event"] == "end" for event in found.events)
-    wanted = [folder.config, *([folder.manifest] if has_ended else [])]
+    folder, told = order.folder, {(event["event"], event.get("mode")) for event in found.events}
+    has_manifest = order.config.mode == "scale" and {("start", "scale"), ("end", None)} <= told
+    wanted = [folder.config, *([folder.manifest] if has_manifest else [])]
     return [f"{path} is missing and written anew" for path in wanted if found.is_used and not path.exists()]
 
 

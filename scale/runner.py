@@ -112,15 +112,13 @@ class Runner:
 
     def _hand_out(self) -> None:
         """Gives the idle workers rounds, and starts workers where there is more to do than they can take."""
-        busy, workers, slots = self._engine.busy(), self._engine.workers, self._hearing.slots
-        if any(one.job["alone"] for one in busy):
-            return
+        workers, slots = self._engine.workers, self._hearing.slots
         slack = Slack(
             [one.slot for one in self._engine.idle() if not slots.on_hold(one.slot)],
             [slot for slot, one in sorted(workers.items()) if not one.ready],
             [slot for slot in slots.used if slot not in workers and not slots.on_hold(slot)],
         )
-        now = dispatch(self._wanted(), slack, bool(busy))
+        now = dispatch(self._wanted(), slack, [one.job["alone"] for one in self._engine.busy()])
         for slot, wanted in now.rounds:
             state, round_id = self._settler.by_code[wanted.key[0]], wanted.key[1]
             state.in_flight.add(round_id)

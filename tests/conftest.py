@@ -14,9 +14,9 @@ install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bim
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+import quick_conf  # noqa: E402
 import torch  # noqa: E402
 
-import conf  # noqa: E402
 from scale.config import Config  # noqa: E402
 
 SMALL = {
@@ -52,8 +52,8 @@ def small_config(tmp_path: Path) -> Callable[..., Config]:
 
     def build(*overrides: str, **settings: object) -> Config:
         named = {name.replace("__", "."): value for name, value in settings.items()}
-        values = {"output_root": tmp_path / "experiments", **SMALL, **named}
-        return conf.load([*(f"{key}={value}" for key, value in values.items()), *overrides])
+        values = (f"{key}={value}" for key, value in (SMALL | named).items())
+        return quick_conf.load(*values, *overrides, output_root=tmp_path / "experiments")
 
     return build
 

@@ -7,7 +7,8 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,12 @@ class Op(NamedTuple):
         return f"{self.what} {self.on} {self.argument if self.argument is not None else ''} {len(self.data) or ''}"
 
 
+@cache
+def _digest(data: bytes) -> bytes:
+    """Taken once of each content: the journal's reserve alone, a megabyte, lies in thousands of trees."""
+    return hashlib.sha256(data).digest()
+
+
 class Tree(NamedTuple):
     """The folders and files that somebody finds; a file is its bytes and its time."""
 
@@ -46,7 +53,7 @@ class Tree(NamedTuple):
         digest = hashlib.sha256(repr(sorted(self.folders)).encode())
         for path, (data, _) in sorted(self.files.items()):
             is_unread = "/.tmp-" in path or "/logs/" in path or path.endswith("/run.lock")
-            content = b"" if is_unread else hashlib.sha256(data).digest()
+            content = b"" if is_unread else _digest(data)
             digest.update(repr((path, content)).encode())
         return digest.hexdigest()
 
@@ -62,9 +69,12 @@ class Tree(NamedTuple):
 
 @dataclass
 class File:
-    """The bytes of a file, those that would survive a power-down, and when it was changed."""
+    """The bytes of a file, those that would survive a power-down, and when it was changed.
 
-    data: bytearray = field(default_factory=bytearray)
+    They are replaced, never changed, so that trees share them.
+    """
+
+    data: bytes = b""
     synced: bytes = b""
     mtime_ns: int = 0
 
@@ -78,7 +88,7 @@ class Disk:
         self.names: dict[str, int] = {}
         for path, (data, mtime_ns) in tree.files.items():
             self.names[path] = len(self.files)
-            self.files[len(self.files)] = File(bytearray(data), data, mtime_ns)
+            self.files[len(self.files)] = File(data, data, mtime_ns)
         self.safe_entries = {folder: self._entries(folder) for folder in ("", *self.folders)}
 
     def _entries(self, folder: str) -> dict[str, int | None]:
@@ -94,25 +104,26 @@ class Disk:
         number = self.names.setdefault(op.on, op.argument)
         file = self.files.setdefault(number, File())
         if op.data:  # with O_TRUNC
-            file.data.clear()
+            file.data = b""
             file.mtime_ns = op.mtime_ns
 
     def _write(self, op: Op) -> None:
         file = self.files[op.on]
-        file.data.extend(bytes(max(0, op.argument - len(file.data))))
-        file.data[op.argument : op.argument + len(op.data)] = op.data
+        before = file.data[: op.argument]
+        before += bytes(op.argument - len(before))
+        file.data = before + op.data + file.data[op.argument + len(op.data) :]
         file.mtime_ns = op.mtime_ns
 
     def _reserve(self, op: Op) -> None:
         file = self.files[op.on]
-        file.data.extend(bytes(max(0, op.argument - len(file.data))))
+        file.data += bytes(max(0, op.argument - len(file.data)))
 
     def _truncate(self, op: Op) -> None:
-        del self.files[op.on].data[op.argument :]
+        self.files[op.on].data = self.files[op.on].data[: op.argument]
         self._reserve(op)
 
     def _sync(self, op: Op) -> None:
-        self.files[op.on].synced = bytes(self.files[op.on].data)
+        self.files[op.on].synced = self.files[op.on].data
 
     def _sync_folder(self, op: Op) -> None:
         self.safe_entries[op.on] = self._entries(op.on)
@@ -154,7 +165,7 @@ class Disk:
     def _bytes(self, number: int, data: str) -> bytes:
         file = self.files[number]
         if data == "kept" or file.data == file.synced:
-            return bytes(file.data)
+            return file.data
         if data == "synced":
             return file.synced
         length = len(file.data)
@@ -238,11 +249,8 @@ class Recorder:
     def _note_make_folder(self, inner: Callable, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in reversed(missing):
-            folder.mkdir()
             self._add("make_folder", _name_of(folder, self.base))
-        inner(path)
-        for folder in missing:  # as `disk.make_folder` does where they are missing
-            disk.sync_folder(folder.parent)
+        inner(path)  # makes them first of all, and syncs them through the recorded call
 
     def _note_remove_folder(self, inner: Callable, path: Path) -> bool:
         was_there = path.exists()
@@ -259,13 +267,16 @@ class Recorder:
             replayed.apply(op)
             yield f"call {n + 1}, {self._told(replayed, op)}", replayed, (*self.ops[n + 1 : n + 2], None)[0]
 
-    def torn(self) -> Iterator[tuple[str, Tree]]:
-        """Yields the tree after every prefix whose last call is a write of which only a part came through."""
+    def torn(self, once: bool = False) -> Iterator[tuple[str, Tree]]:
+        """Yields the tree after every prefix whose last call is a write of which only a part came through.
+
+        Each write is torn at several lengths, or only in the middle.
+        """
         for told, replayed, following in self.crashes():
             if following is None or following.what != "write":
                 continue
             length = len(following.data)
-            for part in sorted({0, 1, length // 2, length - 1} - {length}):
+            for part in sorted(({length // 2} if once else {0, 1, length // 2, length - 1}) - {length}):
                 cut = Disk(replayed.tree())
                 number = cut.names.get(next((p for p, n in replayed.names.items() if n == following.on), ""))
                 if number is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import quick_conf
 import torch
 import trimesh
 
-import conf
 from bimangrasp import builtin
 from bimangrasp.energies import EnergyConfig
 from bimangrasp.grasp import Grasps
@@ -22,7 +22,7 @@ POINTS = ObjectConfig(scales=[0.15], surface_points=400, surface_samples_per_poi
 @cache
 def shadow_hands(dtype: torch.dtype = torch.float64) -> HandModel:
     """The built-in hands with 200 surface points."""
-    return HandModel(*load_hands(conf.load([]).hand), surface_points=200, dtype=dtype)
+    return HandModel(*load_hands(quick_conf.load().hand), surface_points=200, dtype=dtype)
 
 
 @cache
@@ -38,7 +38,7 @@ def solid(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float64) -> ObjectMo
 
 def energy_config(inter_hand: str = "right_points") -> EnergyConfig:
     """The released weights."""
-    config = conf.load([]).energy
+    config = quick_conf.load().energy
     config.inter_hand = inter_hand
     return config
 

@@ -5,9 +5,9 @@ import re
 import mujoco
 import numpy as np
 import pytest
+import quick_conf
 import trimesh
 
-import conf
 from bimangrasp.builtin import ASSET_ROOT, OBJECT_ROOT
 
 OBJECTS = ("bottle", "bowl", "box", "mug", "storage_bin")
@@ -54,7 +54,7 @@ def test_the_hand_compiles_and_stays_at_rest_without_a_warning(warnings: list[st
     model = mujoco.MjModel.from_xml_path(str(HAND))
     model.opt.gravity[:] = 0
     data = mujoco.MjData(model)
-    for name, value in conf.load([]).hand.joint_mean.items():
+    for name, value in quick_conf.load().hand.joint_mean.items():
         data.joint(name).qpos = value
     start = data.qpos.copy()
     for _ in range(200):

@@ -5,10 +5,10 @@ import json
 
 import h5py
 import pytest
+import quick_conf
 from stub_rounds import Stub
 from threaded_workers import use_threads
 
-import conf
 import scale
 from scale import journal
 from scale.run_folder import RunFolder
@@ -26,9 +26,10 @@ def run(tmp_path, monkeypatch):
         marks = tmp_path / f"marks-{name}"
         marks.mkdir(exist_ok=True)
         faults = {("bowl", r): ["nan"] * 9 for r in nan} | {("bowl", r): ["raise"] * 9 for r in bad}
-        names = [f"output_root={tmp_path}", f"exp_name={name}", "object_code_list=[bowl,mug]", f"gpus={gpus}"]
+        names = [f"exp_name={name}", "object_code_list=[bowl,mug]", f"gpus={gpus}"]
         names += [f"target_count_per_object={quota}", f"round_batch_size={BATCH}", "max_retries=0"]
-        return scale.run(conf.load([*names, *overrides]), maker=Stub(faults=faults, marks=str(marks)))
+        cfg = quick_conf.load(*names, *overrides, output_root=tmp_path)
+        return scale.run(cfg, maker=Stub(faults=faults, marks=str(marks)))
 
     return call
 

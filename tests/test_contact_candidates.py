@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_conf
 import trimesh
 from scipy.spatial.transform import Rotation
 
-import conf
 from bimangrasp.contact_candidates import place_candidates
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import CandidateRule
@@ -124,7 +124,7 @@ def test_links_without_shape_and_unknown_links_are_refused():
 
 @pytest.fixture(scope="module")
 def right() -> HandDescription:
-    return load_hands(conf.load([]).hand)[1]
+    return load_hands(quick_conf.load().hand)[1]
 
 
 def test_the_builtin_hand_has_ten_on_each_phalanx_from_end_to_end(right: HandDescription):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import h5py
 import pytest
+import quick_conf
 from stub_rounds import Stub
 
-import conf
 import scale
 from bimangrasp import grasp_file
 from scale.run_folder import RunFolder
@@ -25,8 +25,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def config(root, name, *overrides, gpus="[cpu]", quota=QUOTA, objects=OBJECTS):
-    names = [f"output_root={root}", f"exp_name={name}", f"object_code_list={objects}", "seed_base=5"]
-    return conf.load([*names, f"gpus={gpus}", f"target_count_per_object={quota}", "round_batch_size=8", *overrides])
+    names = [f"exp_name={name}", f"object_code_list={objects}", "seed_base=5", f"gpus={gpus}"]
+    names += [f"target_count_per_object={quota}", "round_batch_size=8"]
+    return quick_conf.load(*names, *overrides, output_root=root)
 
 
 def run(root, name, *overrides, stub=None, **settings):

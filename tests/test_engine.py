@@ -114,7 +114,7 @@ def test_workers_ignore_the_terminals_signals(engine_of):
     one = engine.start(0)
     next_event(engine, "ready")
     engine.assign(one, job(0))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(one.process.pid, number)
     next_event(engine, "sealed")
 

@@ -13,7 +13,7 @@ import pytest
 from stub_rounds import Stub, StubBench
 
 import scale
-from scale import hearing, journal, space
+from scale import hearing, journal, merger, space
 from scale.dispatch import Slack, Wanted, dispatch
 from scale.errors import RunError
 from scale.faults import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
@@ -54,6 +54,12 @@ def undisturbed(run):
 
 def events(folder, kind):
     return [event for event in journal.replay(folder).events if event["event"] == kind]
+
+
+def wait_for(has_come):
+    deadline = time.monotonic() + 60
+    while not has_come() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def temporary(folder):
@@ -103,6 +109,29 @@ def test_kills_from_outside_count_towards_nothing_until_the_round_runs_alone(run
     assert [event["alone"] for event in died] == [False, False, True]
     assert "runs alone from now on" in folder.run_log.read_text()
     undisturbed(report, target_count_per_object=9)
+
+
+def test_nothing_runs_beside_a_lonely_round_not_even_what_is_wanted_meanwhile(
+    run, folder, undisturbed, tmp_path, monkeypatch
+):
+    """A merge finds a damaged shard while the lonely round runs: its round is computed again, afterwards."""
+    real, is_under_way = merger.merge, (tmp_path / f"{BIN}-0-1").exists  # the second attempt, alone
+
+    def merge(run_folder, job):
+        if job.header.object_code == "bowl" and not is_under_way():
+            wait_for(is_under_way)
+            shard = job.rounds[0].shard
+            shard.write_bytes(shard.read_bytes()[:-1])
+        return real(run_folder, job)
+
+    monkeypatch.setattr(merger, "merge", merge)
+    settings = {"gpus": "[cpu,cpu]", "object_code_list": f"[bowl,{BIN}]"}
+    report = run({(BIN, 0): ["kill", "slow:2"]}, "max_kills=1", **settings)
+    told = [(e["event"], e["code"], e["round"]) for e in journal.replay(folder).events if e["event"] == "done"]
+    assert told.count(("done", "bowl", 0)) == 2 and told[-1] == ("done", "bowl", 0)
+    assert told.index(("done", BIN, 0)) == len(told) - 2
+    assert report.exit_code == 0 and [event["alone"] for event in events(folder, "died")] == [False]
+    undisturbed(report, **settings)
 
 
 def test_a_round_that_dies_alone_as_often_is_skipped_and_says_why(run, folder):
@@ -302,8 +331,6 @@ def test_a_disk_that_stays_full_ends_the_run_which_goes_on_later(run, folder, un
 
 
 def test_a_merge_that_finds_the_disk_full_is_done_again(run, folder, undisturbed, monkeypatch):
-    from scale import merger
-
     real, tried = merger.merge, []
 
     def merge(*parts):
@@ -325,9 +352,7 @@ def when(has_come, act):
     """Does something from a thread as soon as its moment has come."""
 
     def wait():
-        deadline = time.monotonic() + 60
-        while not has_come() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(has_come)
         act()
 
     thread = threading.Thread(target=wait)
@@ -335,13 +360,14 @@ def when(has_come, act):
     return thread
 
 
-def test_preemption_cuts_off_what_the_grace_does_not_last_for(run, folder, undisturbed, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_preemption_cuts_off_what_the_grace_does_not_last_for(run, folder, undisturbed, tmp_path, number):
     mark = tmp_path / f"{BIN}-1-0"
-    thread = when(mark.exists, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    thread = when(mark.exists, lambda: os.kill(os.getpid(), number))
     start = time.monotonic()
     report = run({(BIN, 1): ["slow:300"]}, "grace_s=0.2")
     thread.join()
-    assert report.exit_code == 143 and time.monotonic() - start < 60 and "SIGUSR1: 0 s" in str(report)
+    assert report.exit_code == 143 and time.monotonic() - start < 60 and f"{number.name}: 0 s" in str(report)
     assert events(folder, "end")[-1]["exit_code"] == 143
     undisturbed(run())
 
@@ -463,13 +489,15 @@ def test_the_configuration_is_suspected_by_objects_that_say_something():
 def test_rounds_go_to_slots_that_may_have_them_and_lonely_ones_last():
     a, b, c = (Wanted(("mug", r)) for r in range(3))
     barred, lonely = Wanted(("mug", 3), frozenset({0})), Wanted(("mug", 4), alone=True)
-    assert dispatch([a, b, c], Slack([0, 1], [], []), False) == ([(0, a), (1, b)], [])
-    assert dispatch([a, b, c], Slack([0], [1], [2]), False) == ([(0, a)], [2])
-    assert dispatch([barred, a], Slack([0], [], [1]), False) == ([(0, a)], [1])
-    assert dispatch([barred], Slack([0], [], []), True) == ([], [])  # it waits for the busy one
-    assert dispatch([lonely, a], Slack([0, 1], [], []), False) == ([(0, a)], [])
-    assert dispatch([lonely], Slack([0], [], []), True) == ([], [])
-    assert dispatch([lonely], Slack([0], [], []), False) == ([(0, lonely)], [])
-    assert dispatch([lonely], Slack([], [], [0]), False) == ([], [0])
+    assert dispatch([a, b, c], Slack([0, 1], [], []), []) == ([(0, a), (1, b)], [])
+    assert dispatch([a, b, c], Slack([0], [1], [2]), []) == ([(0, a)], [2])
+    assert dispatch([barred, a], Slack([0], [], [1]), []) == ([(0, a)], [1])
+    assert dispatch([barred], Slack([0], [], []), [False]) == ([], [])  # it waits for the busy one
+    assert dispatch([lonely, a], Slack([0, 1], [], []), []) == ([(0, a)], [])
+    assert dispatch([lonely], Slack([0], [], []), [False]) == ([], [])
+    assert dispatch([lonely], Slack([0], [], []), []) == ([(0, lonely)], [])
+    assert dispatch([lonely], Slack([], [], [0]), []) == ([], [0])
+    assert dispatch([a, lonely], Slack([1], [], [2]), [True]) == ([], [])  # nothing beside the lonely one
+    assert dispatch([a], Slack([1], [], []), [False, True]) == ([], [])
     endless = iter(lambda: a, None)
-    assert dispatch(endless, Slack([], [], []), True) == ([], [])
+    assert dispatch(endless, Slack([], [], []), [False]) == ([], [])

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import quick_conf
 import torch
 from scene import grasps_near, shadow_hands
 from tree_product import link_frames, points_in_hand, toy_config
 
-import conf
 from bimangrasp.errors import InputError
 from bimangrasp.hand_model import HandModel, surface_of
 from bimangrasp.hands import load_hands
@@ -89,14 +89,14 @@ def test_a_mirrored_grasp_has_mirrored_frames_and_points(hands):
 
 
 def test_surface_points_are_the_same_every_time():
-    left, right = load_hands(conf.load([]).hand)
+    left, right = load_hands(quick_conf.load().hand)
     assert np.array_equal(surface_of(right, 50)[1], surface_of(right, 50)[1])
     moved = replace(right, joint_upper=right.joint_upper + 1)
     assert not np.array_equal(surface_of(right, 50)[1], surface_of(moved, 50)[1])
 
 
 def test_two_hands_of_different_trees_are_refused():
-    left, right = load_hands(conf.load([]).hand)
+    left, right = load_hands(quick_conf.load().hand)
     renamed = replace(left, joint_names=("other", *left.joint_names[1:]))
     with pytest.raises(InputError, match="joint_names"):
         HandModel(renamed, right, surface_points=1)

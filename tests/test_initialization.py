@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
+import quick_conf
 import torch
 import trimesh
 from scene import built_in, shadow_hands, solid
 
-import conf
 from bimangrasp.initialization import anchors, first_grasps, first_joints, palm_frame, place_hands
 from bimangrasp.rotation import rot6d_to_matrix, turn_x, turn_z
 
 
 def config():
-    return conf.load([]).initialization
+    return quick_conf.load().initialization
 
 
 def first(count=200, seed=1, code="mug"):
@@ -106,7 +106,9 @@ def test_all_hands_start_around_the_largest_scale():
     obj = solid(trimesh.creation.box((1.2, 1.2, 1.2)))
     sizes = torch.full((30,), 0.15, dtype=torch.float64)
     sizes[7] = 0.5
-    grasps = first_grasps(shadow_hands(), obj, sizes, 4, conf.load([]).initialization, torch.Generator().manual_seed(7))
+    grasps = first_grasps(
+        shadow_hands(), obj, sizes, 4, quick_conf.load().initialization, torch.Generator().manual_seed(7)
+    )
     distance, _ = obj.signed_distance(grasps.translation, torch.full_like(sizes, 0.5))
     assert (distance > 0.25).all()
 
@@ -117,7 +119,7 @@ def test_hands_draw_their_own_numbers():
         built_in("box"),
         torch.full((40,), 0.15).double(),
         4,
-        conf.load([]).initialization,
+        quick_conf.load().initialization,
         torch.Generator().manual_seed(2),
     )
     left, right = grasps.translation.norm(dim=-1).unbind(1)

@@ -1,9 +1,9 @@
 from dataclasses import replace
 
 import pytest
+import quick_conf
 import torch
 
-import conf
 from bimangrasp import mala
 
 D, GROUPS = 3, 2
@@ -12,7 +12,7 @@ PRECISION = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
 
 def constant(**changes):
     """A sampler that does not anneal and does not switch."""
-    config = conf.load([]).optimizer
+    config = quick_conf.load().optimizer
     values = {"step_decay": 1.0, "temperature_decay": 1.0, "temperature": 1.0, "switch_probability": 0.0}
     return replace(config, **{**values, **changes})
 
@@ -150,7 +150,7 @@ def test_the_best_state_is_kept():
 
 
 def test_indices_switch_as_often_as_the_temperature_says():
-    config = replace(conf.load([]).optimizer, temperature_decay_every=10**9)
+    config = replace(quick_conf.load().optimizer, temperature_decay_every=10**9)
     generator = torch.Generator().manual_seed(7)
     choice = torch.full((20000, 1, 1), 4)
     point = mala.Point(torch.zeros((20000, 1, 1)), choice, torch.zeros(20000), torch.zeros((20000, 1, 1)))
@@ -162,7 +162,7 @@ def test_indices_switch_as_often_as_the_temperature_says():
 
 
 def test_schedule_is_the_released_one_and_squeezes_as_a_whole():
-    config = conf.load([]).optimizer
+    config = quick_conf.load().optimizer
     assert mala.schedule(config, 0, 6000) == (0.005, 18.0)
     at_1000 = mala.schedule(config, 1000, 6000)
     assert at_1000.step_size == pytest.approx(1.79e-3, rel=1e-2) and at_1000.temperature == pytest.approx(

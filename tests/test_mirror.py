@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_conf
 import trimesh
 from tree_product import link_frames, points_in_hand, random_joints, toy_config
 
@@ -18,7 +19,7 @@ M3 = M[:3, :3]
 
 @pytest.fixture(params=["toy", "built-in"])
 def hands(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[HandDescription, HandDescription]:
-    return load_hands(toy_config(tmp_path) if request.param == "toy" else conf.load([]).hand)
+    return load_hands(toy_config(tmp_path) if request.param == "toy" else quick_conf.load().hand)
 
 
 def test_mirroring_twice_gives_the_same_bits(hands: tuple[HandDescription, HandDescription]):
@@ -62,14 +63,14 @@ def test_names_limits_and_means_are_the_same(hands: tuple[HandDescription, HandD
 
 
 def test_the_palm_looks_the_other_way():
-    left, right = load_hands(conf.load([]).hand)
+    left, right = load_hands(quick_conf.load().hand)
     assert (right.palm_normal == [0, -1, 0]).all()
     assert (left.palm_normal == [0, 1, 0]).all()
     assert (left.finger_direction == right.finger_direction).all()
 
 
 def test_the_left_hand_is_the_releases_in_its_joint_convention(shared: Path):
-    ours = load_hands(conf.load([]).hand)[0]
+    ours = load_hands(quick_conf.load().hand)[0]
     release = [f"hand.root={shared / 'data' / 'bimangrasp_hands'}", "hand=release"]
     theirs = load_hands(conf.load(release).hand)[0]
     about_y = np.abs(theirs.joint_axis[:, 1]) > 0.5

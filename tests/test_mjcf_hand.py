@@ -6,15 +6,15 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+import quick_conf
 from tree_product import TOY, link_frames, random_joints, toy_config
 
-import conf
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import CandidateRule, HandConfig
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf, quiet_mujoco, read_mjcf_hand
 
-BUILTIN = conf.load([]).hand
+BUILTIN = quick_conf.load().hand
 
 
 @pytest.fixture(params=["toy", "built-in"])

@@ -27,6 +27,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from benchmarks import picture
+picture.AZIMUTHS, picture.ELEVATIONS = range(0, 360, 60), (-8, -32)  # of fewer views: without a GPU they take long
 source, folder, width, height = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 (grasp,) = picture.grasps_of(source, picture.read_rows(source, None, 1), None, [])
 panel, parts = picture.render(grasp, width, height)

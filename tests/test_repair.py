@@ -9,10 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import quick_conf
 from stub_rounds import Stub, made_columns
 from threaded_workers import use_threads
 
-import conf
 import scale
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
@@ -29,9 +29,9 @@ def _threads(monkeypatch):
 
 
 def run(root, *overrides, name="x", stub=None, quota=QUOTA, objects="[storage_bin,bowl]"):
-    names = [f"output_root={root}", f"exp_name={name}", f"object_code_list={objects}", "seed_base=5", "gpus=[cpu]"]
-    cfg = conf.load([*names, f"target_count_per_object={quota}", f"round_batch_size={BATCH}", *overrides])
-    return scale.run(cfg, maker=stub or Stub())
+    names = [f"exp_name={name}", f"object_code_list={objects}", "seed_base=5", "gpus=[cpu]"]
+    names += [f"target_count_per_object={quota}", f"round_batch_size={BATCH}"]
+    return scale.run(quick_conf.load(*names, *overrides, output_root=root), maker=stub or Stub())
 
 
 def hashes(folder):

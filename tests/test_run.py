@@ -218,16 +218,17 @@ def send_when(folder, has_come, numbers):
     return thread
 
 
-@pytest.mark.parametrize("number, exit_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number, exit_code):
-    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number):
+    exit_code = 130 if number == signal.SIGINT else 143
+    before = [signal.getsignal(n) for n in signal.valid_signals()]
     thread = send_when(folder, lambda: events(folder, "done"), [number])
     report = run(stub=Stub(delay=0.3), target_count_per_object=30)
     thread.join()
     assert report.exit_code == exit_code and "the same command goes on" in str(report)
     assert 1 <= len(events(folder, "done")) <= 3
     assert json.loads(folder.manifest.read_bytes())["exit_code"] == exit_code
-    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    assert before == [signal.getsignal(n) for n in signal.valid_signals()]
     assert run(target_count_per_object=30).exit_code == 0
 
 
@@ -313,7 +314,10 @@ def test_generate_makes_one_round_of_each_object_without_quotas(small_config, fo
         assert len(file["row"]) == 4 and file.attrs["object_index"] == 1 and set(file["round"][...]) == {0}
     assert list(folder.shard_files()) == [] and folder.final_files() == []
     before = paths[0].read_bytes()
-    assert scale.generate(cfg, maker=Stub()).paths == paths and paths[0].read_bytes() == before
+    again = scale.generate(cfg, maker=Stub())
+    assert again.paths == paths and paths[0].read_bytes() == before
+    assert [(o.collected, o.rounds_done) for o in again.objects] == [(o.collected, 1) for o in report.objects]
+    assert again.notes == [] and report.objects[0].collected > 0
     with pytest.raises(InputError, match=r"energy\.w_fc"):
         scale.generate(small_config("energy.w_fc=2", mode="generate", object_code_list="[mug]"), maker=Stub())
 

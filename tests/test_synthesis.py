@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import quick_conf
 import torch
 from scene import POINTS, built_in, shadow_hands
 
-import conf
 from bimangrasp import builtin, evaluation, mala, synthesis
 from bimangrasp.energies import energies
 from bimangrasp.grasp import Grasps
@@ -25,7 +25,7 @@ RECORDED = [  # medians of the terms before the first and after the third step
 
 
 def config(**changes):
-    loaded = conf.load(["round_batch_size=6", "num_iterations=12", "curve_stride=5"]).synthesis
+    loaded = quick_conf.load("round_batch_size=6", "num_iterations=12", "curve_stride=5").synthesis
     loaded.initialization.hull_samples_per_grasp = 10
     return replace(loaded, **changes)
 
