@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,25 @@ from bimangrasp.object_model import ObjectModel
 from bimangrasp.wrench import FEWEST_CONTACTS
 
 wp.init()
+
+
+class Kernel(NamedTuple):
+    """One kernel of an evaluation, recorded with its arguments.
+
+    Attributes:
+        part: what it belongs to, for those who measure.
+        launch: the recorded launch.
+        dims: its dimensions behind the batch's.
+    """
+
+    part: str
+    launch: wp.Launch
+    dims: tuple[int, ...]
+
+    def run(self, rows: int, stream: wp.Stream | None) -> None:
+        """Runs it on the first rows of the workspace."""
+        self.launch.set_dim((rows, *self.dims))
+        self.launch.launch(stream)
 
 
 class Fused(NamedTuple):
@@ -103,7 +123,7 @@ class FusedEnergies:
         self._pose = torch.zeros_like(self._gradient)
         self._candidate = torch.zeros((size, 2, contacts), dtype=torch.int64, device=self._torch_device)
         self._scale = torch.ones(size, device=self._torch_device)
-        self._launches = list(self._planned(share))
+        self.kernels = self._planned(share)
 
     def _room(self, struct: object, **arrays: tuple[tuple[int, ...], type]) -> object:
         """Fills a struct with arrays of zeros."""
@@ -111,8 +131,8 @@ class FusedEnergies:
             setattr(struct, name, wp.zeros(shape, dtype=dtype, device=self.device))
         return struct
 
-    def _planned(self, share: list[float]) -> list[tuple[wp.Launch, tuple[int, ...]]]:
-        """Returns the kernels in order, each with its dimensions behind the batch's."""
+    def _planned(self, share: list[float]) -> list[Kernel]:
+        """Returns the kernels in order."""
         hands, obj, config, frames = self._hands, self._obj, self._config, self._frames
         pose, scale = wp.from_torch(self._pose), wp.from_torch(self._scale)
         candidate, terms = wp.from_torch(self._candidate), wp.from_torch(self._terms)
@@ -122,36 +142,39 @@ class FusedEnergies:
         weights.wrench_volume = config.w_vew
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
-        planned = []
+        planned: list[Kernel] = []
 
-        def plan(kernel: wp.Kernel, dims: tuple[int, ...], *inputs: object) -> None:
-            command = wp.launch(kernel, (len(self._pose), *dims), list(inputs), device=self.device, record_cmd=True)
-            planned.append((command, dims))
+        def plan(part: str, kernel: wp.Kernel, dims: tuple[int, ...], *inputs: object) -> None:
+            whole = (len(self._pose), *dims)
+            launch = wp.launch(kernel, whole, list(inputs), device=self.device, record_cmd=True)
+            planned.append(Kernel(part, launch, dims))
 
-        def plan_cloud(cloud: kernels.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
+        def plan_cloud(part: str, cloud: kernels.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
             runs = len(cloud.run_first)
             arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
-            plan(kernels.penetrations, (tested, runs), *arguments)
-            plan(kernels.shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
+            plan(part, kernels.penetrations, (tested, runs), *arguments)
+            plan(part, kernels.shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
 
-        plan(kernels.link_frames, (2,), pose, hands.tree, frames)
-        plan(kernels.shape_frames, (2, count), shapes, frames)
+        plan("kinematics", kernels.link_frames, (2,), pose, hands.tree, frames)
+        plan("kinematics", kernels.shape_frames, (2, count), shapes, frames)
         mesh = (obj.mesh.id, obj.corners, obj.normals, obj.is_open)
-        plan(kernels.contacts, (2, contacts), candidate, hands.candidates, frames, *mesh, scale, table)
+        given = (candidate, hands.candidates, frames, *mesh, scale, table)
+        plan("contacts to object", kernels.contacts, (2, contacts), *given)
         if 2 * contacts >= FEWEST_CONTACTS:
-            plan(wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
+            plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
-        plan_cloud(obj.cloud, -1, LEFT, 2, *of_object)
+        plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:
-                plan_cloud(hands.clouds[carrier], carrier, tested, 1, *of_hand)
-        plan(kernels.place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
-        plan(kernels.push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
+                plan_cloud("hand points to hand", hands.clouds[carrier], carrier, tested, 1, *of_hand)
+        plan("keypoints", kernels.place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
+        plan("keypoints", kernels.push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
         tables = (frames, table, keys, wrenches, weights)
         gradient = wp.from_torch(self._gradient)
-        plan(kernels.gradients, (2,), pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
-        plan(kernels.totals, (), pose, hands.tree, *tables[1:], terms)
+        given = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
+        plan("gradient and totals", kernels.gradients, (2,), *given)
+        plan("gradient and totals", kernels.totals, (), pose, hands.tree, *tables[1:], terms)
         return planned
 
     def __call__(
@@ -166,9 +189,8 @@ class FusedEnergies:
         self._candidate[:rows] = candidate
         self._scale[:rows] = object_scale
         stream = wp.stream_from_torch(torch.cuda.current_stream(pose.device)) if self.device.is_cuda else None
-        for command, dims in self._launches:
-            command.set_dim((rows, *dims))
-            command.launch(stream)
+        for kernel in self.kernels:
+            kernel.run(rows, stream)
         return Fused(Energies(*self._terms[:, :rows]), self._gradient[:rows])
 
 
@@ -196,6 +218,13 @@ class FusedEvaluator:
         """See `Evaluator`."""
         found = self._energies(pose, candidate, self._scale[rows])
         return Evaluation(found.terms.total.clone(), found.gradient.clone())
+
+    def parts(self, clock: Callable[[Callable[[], None]], float]) -> dict[str, float]:
+        """Returns what `clock` says of each part of an evaluation, its kernels run on what the last one left."""
+        taken: dict[str, float] = {}
+        for kernel in self._energies.kernels:
+            taken[kernel.part] = taken.get(kernel.part, 0) + clock(kernel.launch.launch)
+        return taken
 
 
 _hand_tables: WeakKeyDictionary[HandModel, HandTables] = WeakKeyDictionary()

@@ -1,0 +1,109 @@
+"""What a step of the sampler costs, where it goes, and how far that is from the floor.
+
+`python benchmarks/step.py --mesh bin.obj --batches 16 64 256`
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+import conf
+from bimangrasp import builtin, mala, synthesis
+from bimangrasp.fused.energy import FusedEvaluator
+from bimangrasp.grasp import Grasps
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.kernel_paths import resolve_kernels
+from bimangrasp.object_model import ObjectModel
+
+RELEASED_STEPS = 10_000
+RELEASED_CPU_MS = {8: 114, 16: 162, 32: 285}  # the released code on one thread of such a machine
+FLOPS_PER_DISTANCE = 25  # of a point to a capsule or box in its own frame: turn, fold, length
+
+
+def milliseconds(body: Callable[[], object], device: torch.device, times: int) -> float:
+    """Returns the median time of a call, ms, once the device has done it."""
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        body()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken)
+
+
+def flops(device: torch.device) -> float:
+    """Returns the multiplications and additions a second that a large float32 product reaches here."""
+    size = 512 if device.type == "cpu" else 4096
+    left = torch.rand((size, size), device=device)
+    return 2 * size**3 / (1e-3 * milliseconds(lambda: left @ left, device, 20))
+
+
+def pairs(scene: synthesis.Scene) -> int:
+    """Returns how many distances of points to shapes a sample has in all, near and far."""
+    config, shapes = scene.config, len(scene.hands.shapes.link)
+    towards = 1 if config.energy.inter_hand == "right_points" else 2
+    return shapes * (2 * len(scene.obj.surface_points) + towards * scene.hands.surface.shape[1])
+
+
+def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
+    """Prints the table of one batch size."""
+    config, device, batch = scene.config, scene.hands.device, len(scene.object_scale)
+    costs = scene.evaluator()
+    energy = synthesis.grasp_energy(scene, costs)
+    state = mala.init(grasps.pose, grasps.candidate, energy, config.optimizer)
+    generator = torch.Generator(device).manual_seed(0)
+    length = mala.schedule_length(config.optimizer, RELEASED_STEPS)
+
+    def step() -> None:
+        nonlocal state
+        state, _ = mala.step(state, energy, scene.hands.candidate_count, config.optimizer, length, generator)
+
+    milliseconds(step, device, 5)
+    whole = milliseconds(step, device, steps)
+    evaluation = milliseconds(lambda: energy(grasps.pose, grasps.candidate), device, steps)
+    floor = 1e3 * batch * pairs(scene) * FLOPS_PER_DISTANCE / flops(device)
+    print(f"\nbatch {batch}: {whole:.2f} ms a step, {1e3 / whole:.0f} steps/s, {1e3 * whole / batch:.0f} us a sample")
+    print(f"  raw grasps/s at {RELEASED_STEPS} steps: {1e3 * batch / whole / RELEASED_STEPS:.3f}")
+    if device.type == "cpu" and batch in RELEASED_CPU_MS:
+        print(f"  released code: {RELEASED_CPU_MS[batch]} ms, {RELEASED_CPU_MS[batch] / whole:.0f} times this")
+    print(f"  every distance, none culled, at the rate of a matrix product: {floor:.2f} ms, {whole / floor:.2f} of it")
+    print(f"  proposal, acceptance and the rest of the sampler: {100 * (whole - evaluation) / whole:.0f} %")
+    if isinstance(costs, FusedEvaluator):
+        for part, taken in costs.parts(lambda run: milliseconds(run, device, steps)).items():
+            print(f"  {part}: {taken:.3f} ms, {100 * taken / whole:.0f} %")
+    if device.type == "cuda":
+        print(f"  peak memory: {torch.cuda.max_memory_allocated(device) / batch / 1e6:.2f} MB a grasp, torch's part")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mesh", default=str(builtin.OBJECT_ROOT / "storage_bin.obj"))
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--steps", type=int, default=100, help="measured; as many again make the grasps")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("overrides", nargs="*", help="settings, such as hand=release kernels=plain")
+    given = parser.parse_args()
+    config = conf.load(["experiment=released", "curve_stride=0", *given.overrides])
+    synthesis.set_determinism(1)
+    hands = HandModel(*load_hands(config.hand), config.hand.surface_points, given.device)
+    obj = ObjectModel.load(given.mesh, config.object, given.device)
+    print(f"{given.mesh} on {given.device}, hand {config.hand.name}, kernels {resolve_kernels(config.kernels)}")
+    for batch in given.batches:
+        settings = replace(config.synthesis, round_batch_size=batch, num_iterations=given.steps)
+        made = synthesis.synthesize(hands, obj, settings, 0)
+        measure(synthesis.Scene(hands, obj, made.object_scale, settings), made.grasps, given.steps)
+    print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
