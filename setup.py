@@ -18,6 +18,8 @@ DEPENDENCIES = [
     "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]
 
+WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
+
 setup(
     name="bimangrasp",
     version="0.1.0",
@@ -29,7 +31,9 @@ setup(
     package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"]},
     install_requires=DEPENDENCIES,
     extras_require={
+        "fast": [WARP],
         "dev": [
+            WARP,
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # pyproject.toml runs the tests on several cores
             "ruff>=0.6",  # the first whose formatter and rules agree with pyproject.toml

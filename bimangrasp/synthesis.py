@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bimangrasp import mala
-from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of, energies
-from bimangrasp.errors import InputError
+from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of
+from bimangrasp.evaluation import Evaluator, evaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.initialization import InitializationConfig, first_grasps
@@ -23,9 +23,6 @@ from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
 
 ALGORITHM_VERSION = 1
 """Raised by hand with every change that moves results; a recorded tiny round guards it."""
-
-KERNELS = {"plain": "plain-1"}
-"""The kernel paths by name, with their version."""
 
 
 @dataclass
@@ -100,6 +97,13 @@ class Scene(NamedTuple):
     object_scale: Float[Tensor, " batch"]
     config: SynthesisConfig
 
+    def evaluator(self) -> Evaluator:
+        """Returns what computes the energies."""
+        config = self.config
+        return evaluator(
+            config.kernels, self.hands, self.obj, self.object_scale, config.energy, self.tile, config.contacts_per_hand
+        )
+
     @property
     def tile(self) -> int:
         """How many grasps are evaluated at once."""
@@ -108,10 +112,6 @@ class Scene(NamedTuple):
     def tiles(self) -> list[slice]:
         """Returns the rows of each tile."""
         return [slice(start, start + self.tile) for start in range(0, len(self.object_scale), self.tile)]
-
-    def energies(self, grasps: Grasps, rows: slice) -> Energies:
-        """Returns the terms of grasps that are these rows of the batch."""
-        return energies(self.hands, self.obj, self.object_scale[rows], grasps, self.config.energy)
 
     def contacts(self, grasps: Grasps) -> Contacts:
         """Returns the contacts of the whole batch."""
@@ -142,15 +142,20 @@ def synthesize(
     drawn = torch.randint(len(sizes), (config.round_batch_size,), generator=generator, device=hands.device)
     scene = Scene(hands, obj, sizes[drawn], config)
     initial = first_grasps(hands, obj, scene.object_scale, config.contacts_per_hand, config.initialization, generator)
-    state, curve = _descend(scene, initial, generator, on_step)
-    return _finish(scene, initial, state.best if config.optimizer.keep == "best" else state.point, curve)
+    costs = scene.evaluator()
+    state, curve = _descend(scene, costs, initial, generator, on_step)
+    return _finish(scene, costs, initial, state.best if config.optimizer.keep == "best" else state.point, curve)
 
 
 def _descend(
-    scene: Scene, initial: Grasps, generator: torch.Generator, on_step: Callable[[int], None] | None
+    scene: Scene,
+    costs: Evaluator,
+    initial: Grasps,
+    generator: torch.Generator,
+    on_step: Callable[[int], None] | None,
 ) -> tuple[mala.State, Curve]:
     """Returns the sampler's last state and how the energies fell."""
-    config, energy, record = scene.config, grasp_energy(scene), _Recorder(scene)
+    config, energy, record = scene.config, grasp_energy(scene, costs), _Recorder(scene, costs)
     length = mala.schedule_length(config.optimizer, config.num_iterations)
     state = mala.init(initial.pose, initial.candidate, energy, config.optimizer)
     record(state, None)
@@ -162,33 +167,14 @@ def _descend(
     return state, record.curve()
 
 
-def grasp_energy(scene: Scene) -> mala.Energy:
+def grasp_energy(scene: Scene, costs: Evaluator) -> mala.Energy:
     """Returns the weighted total of a batch of poses, with its gradient, a tile at a time."""
 
     def energy(pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]) -> mala.Evaluation:
-        parts = [_tile_energy(scene, rows, pose[rows], candidate[rows]) for rows in scene.tiles()]
+        parts = [costs.evaluation(pose[rows], candidate[rows], rows) for rows in scene.tiles()]
         return mala.Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     return energy
-
-
-def _tile_energy(scene: Scene, rows: slice, pose: Tensor, candidate: Tensor) -> mala.Evaluation:
-    """Returns total and gradient of the grasps that are these rows of the batch."""
-    pose = pose.detach().requires_grad_()
-    total = scene.energies(Grasps.from_pose(pose, candidate), rows).total
-    (gradient,) = torch.autograd.grad(total.sum(), pose)
-    return mala.Evaluation(total.detach(), gradient)
-
-
-def resolve_kernels(name: str) -> str:
-    """Returns name and version of the kernel path that `kernels=name` means here.
-
-    Raises:
-        InputError: there is no such path.
-    """
-    if name != "auto" and name not in KERNELS:
-        raise InputError(f"kernels={name!r} is unknown; choose auto, {', '.join(KERNELS)}")
-    return KERNELS["plain" if name == "auto" else name]
 
 
 def set_determinism(threads: int) -> None:
@@ -207,8 +193,8 @@ def set_determinism(threads: int) -> None:
 class _Recorder:
     """Collects the curve every `curve_stride` steps and at the end."""
 
-    def __init__(self, scene: Scene):
-        self._scene = scene
+    def __init__(self, scene: Scene, costs: Evaluator):
+        self._scene, self._costs = scene, costs
         self._stride, self._last = scene.config.curve_stride, scene.config.num_iterations
         self._steps: list[int] = []
         self._acceptance: list[Tensor] = []
@@ -225,7 +211,9 @@ class _Recorder:
 
     def _note(self, state: mala.State) -> None:
         """Adds a point to the curve."""
-        terms = torch.stack(_terms(self._scene, Grasps.from_pose(state.point.position, state.point.choice)))
+        terms = torch.stack(
+            _terms(self._scene, self._costs, Grasps.from_pose(state.point.position, state.point.choice))
+        )
         quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
         self._steps.append(state.step)
         self._quartiles.append(torch.nanquantile(terms, quarters, dim=1).T)
@@ -241,18 +229,17 @@ class _Recorder:
         return Curve(torch.tensor(self._steps), torch.stack(self._acceptance), torch.stack(self._quartiles))
 
 
-def _terms(scene: Scene, grasps: Grasps) -> Energies:
+def _terms(scene: Scene, costs: Evaluator, grasps: Grasps) -> Energies:
     """Returns all terms without gradient, tile by tile."""
-    with torch.no_grad():
-        parts = [scene.energies(grasps.select(rows), rows) for rows in scene.tiles()]
+    parts = [costs.terms(grasps.select(rows), rows) for rows in scene.tiles()]
     return Energies(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _finish(scene: Scene, initial: Grasps, point: mala.Point, curve: Curve) -> Synthesis:
+def _finish(scene: Scene, costs: Evaluator, initial: Grasps, point: mala.Point, curve: Curve) -> Synthesis:
     """Returns the result with rotations of unit length, and its energies as they are for what is stored."""
     grasps = _orthonormal(Grasps.from_pose(point.position, point.choice))
     failed = point.energy.isnan()
-    terms = Energies(*(term.masked_fill(failed, torch.nan) for term in _terms(scene, grasps)))
+    terms = Energies(*(term.masked_fill(failed, torch.nan) for term in _terms(scene, costs, grasps)))
     with torch.no_grad():
         contacts = scene.contacts(grasps)
     start = _orthonormal(initial)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from bimangrasp.errors import InputError
+from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
 from scale import door, journal, merge, report
 from scale.door import Order
 from scale.generation import GenerationSettler
@@ -162,7 +163,10 @@ def _enter(order: Order, found: Survey, resumed: Resumed, book: Journal, progres
         book.append("merged", **final.facts())
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
     devices = ", ".join(device.label for device in order.devices)
-    progress.say(f"{folder.root}: {len(order.entries)} objects, workers on {devices}")
+    kernels = resolve_kernels(config.kernels)
+    progress.say(f"{folder.root}: {len(order.entries)} objects, workers on {devices}, kernels {kernels}")
+    if config.kernels == "auto" and chosen_path("auto") == PLAIN:
+        progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL}")
     for note in resumed.notes:
         progress.say(note)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from bimangrasp.grasp_header import HandTable, Header
+from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from scale import keys, platforms
 from scale.acceptance import Accept, acceptance
@@ -75,6 +76,7 @@ def check(
     """
     config = as_config(settings)
     check_ranges(config)
+    resolve_kernels(config.kernels)
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)

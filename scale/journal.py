@@ -19,7 +19,7 @@ _WANTED = {  # what a later call reads of a line
     "done": ("code", "round", "accepted", "tile_used", "sha256"),
     "adopted": ("code", "round", "accepted", "tile_used", "sha256"),
     "fail": ("code", "round"),
-    "skip": ("code", "round", "seed", "traceback"),
+    "skip": ("code", "round", "traceback"),
     "merged": ("code", "rows", "quota", "end_reason", "sha256", "content_sha256", "size", "mtime_ns"),
     "end": ("exit_code",),
 }

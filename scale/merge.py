@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +16,15 @@ import numpy as np
 
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, ROUND_FIELDS, Field, FormatError, shape_of
-from bimangrasp.grasp_file import Content, Ending, Header, Proof
+from bimangrasp.grasp_file import Checksums, Content, Ending, Header, Proof, ShardColumns
 from scale import disk, shards
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
 
 DONE, SKIPPED = 0, 1
+ROUNDS_AHEAD = 4  # read before they are written: two threads find work at any time, and memory stays small
 Sizes = dict[str, int]
+Blocks = dict[str, np.ndarray]
 
 
 class MergeRound(NamedTuple):
@@ -106,48 +110,77 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
     sizes = _sizes(job)
     layout = grasp_file.lay_out(header, job.ending, sizes)
     with folder.replacement(path, layout.length) as aside:
-        content = _write_columns(aside.fd, job, sizes, layout.offsets)
-        for offset, page in grasp_file.lay_out(header, job.ending, sizes, content).pages:
+        content, checksums = _write_columns(aside.fd, job, sizes, layout.offsets)
+        pages = grasp_file.lay_out(header, job.ending, sizes, content).pages
+        for offset, page in pages:
             disk.write(aside.fd, page, offset)
         disk.sync(aside.fd)
-        proof = grasp_file.verify_final(str(aside.path))
+        proof = grasp_file.read_back(str(aside.path), pages, checksums.by_name)
     state = path.stat()
     return Merged(path, state.st_size, state.st_mtime_ns, proof)
 
 
-def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int | None]) -> str:
-    """Writes every column at its offset and returns the content's hash, which a second thread takes."""
-    content, at, hashed = Content(), dict(offsets), None
-    with ThreadPoolExecutor(1) as aside:
-        for columns in _blocks(job, sizes):
-            blocks = {name: np.ascontiguousarray(block) for name, block in columns.items() if block.size}
-            if hashed is not None:
-                hashed.result()
-            hashed = aside.submit(_hash, content, blocks)
+def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int | None]) -> tuple[str, Checksums]:
+    """Writes every column at its offset and returns the content's hash, and checksums to read it back by.
+
+    Two threads read shards ahead and hash what was written.
+    """
+    content, checksums, at = Content(), Checksums(), dict(offsets)
+    with ThreadPoolExecutor(2) as threads:
+        hashed = threads.submit(_hash, content, {})
+        for blocks in _joined(_blocks(job, sizes, threads)):
+            hashed.result()
+            hashed = threads.submit(_hash, content, blocks)
             for name, block in blocks.items():
-                disk.write(fd, block.reshape(-1).view(np.uint8).data, at[name])
+                checksums.update(name, block)
+                disk.write(fd, grasp_file.bytes_of(block), at[name])
                 at[name] += block.nbytes
-    return content.hexdigest(sizes)
+        hashed.result()
+    return content.hexdigest(sizes), checksums
 
 
-def _hash(content: Content, blocks: dict[str, np.ndarray]) -> None:
+def _hash(content: Content, blocks: Blocks) -> None:
     for name, block in blocks.items():
         content.update(name, block)
 
 
-def _blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
+def _joined(blocks: Iterator[Blocks]) -> Iterator[Blocks]:
+    """Yields the same in larger blocks: threads that meet at each small one wait for each other."""
+    waiting: dict[str, list[np.ndarray]] = {}
+    size = 0
+    for columns in blocks:
+        for name, block in columns.items():
+            if block.size:
+                waiting.setdefault(name, []).append(block)
+                size += block.nbytes
+        if size >= grasp_file.BLOCK_BYTES:
+            yield {name: np.concatenate(parts) for name, parts in waiting.items()}
+            waiting, size = {}, 0
+    yield {name: np.concatenate(parts) for name, parts in waiting.items()}
+
+
+def _blocks(job: MergeJob, sizes: Sizes, threads: Executor) -> Iterator[Blocks]:
     """Yields the next rows of some columns, each column's in their order."""
     if job.old is not None:
         yield from _old_blocks(job, sizes)
-    for one in job.rounds:
-        if one.platform is None and one.round_id >= job.old_rounds:
-            yield {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
-        elif one.shard is not None:
-            yield _shard_block(one, job, sizes)
+    new = [one for one in job.rounds if one.shard is not None or one.round_id >= job.old_rounds]
+    found = ShardColumns()
+    yield from _ahead(threads, [partial(_round_block, one, job, sizes, found) for one in new])
     yield _table(job)
 
 
-def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
+def _ahead(threads: Executor, calls: Iterable[Callable[[], Blocks]]) -> Iterator[Blocks]:
+    """Yields what the calls return, in their order, while threads make the next ones."""
+    coming: deque[Future[Blocks]] = deque()
+    for call in calls:
+        coming.append(threads.submit(call))
+        if len(coming) > ROUNDS_AHEAD:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
+
+
+def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[Blocks]:
     """Yields what the old file has; without any done round its curve has no points to offer."""
     with h5py.File(job.old, "r") as file:
         if len(file["row"]) != sum(one.already for one in job.rounds):
@@ -161,18 +194,25 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[dict[str, np.ndarray]]:
                 yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 
 
-def _shard_block(one: MergeRound, job: MergeJob, sizes: Sizes) -> dict[str, np.ndarray]:
-    """Returns the accepted rows of a shard that the old file lacks, up to the cut, and a new curve."""
-    columns = shards.columns(one.shard, one.shard_sha256)
+def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: ShardColumns) -> Blocks:
+    """Returns the accepted rows of a round that the old file lacks, up to the cut, and a new curve."""
+    if one.shard is None:
+        return {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
+    columns = shards.columns(one.shard, one.shard_sha256, found)
     for f in (*GRASP_FIELDS, *CURVE_FIELDS):
         if columns[f.name].shape[1:] != shape_of(f, sizes)[1:]:
             raise FormatError(
-                f"{f.name} in {one.shard} has shape {columns[f.name].shape}, unlike the rounds before it, with {sizes}"
+                f"{f.name} in {one.shard} has shape {columns[f.name].shape}, unlike the rounds before it, whose axes "
+                f"are {sizes}"
             )
-    chosen = np.flatnonzero(job.accept(columns))[one.already : one.kept]
-    block = {f.name: columns[f.name][chosen] for f in GRASP_FIELDS}
+    mask = job.accept(columns)
+    if mask.sum() != one.accepted:
+        raise FormatError(f"{one.shard} has {mask.sum()} accepted rows, not the {one.accepted} that were counted")
+    chosen = np.flatnonzero(mask)[one.already : one.kept]
+    rows = chosen if len(chosen) < len(mask) else slice(None)  # all of a shard need no copy
+    block = {f.name: columns[f.name][rows] for f in GRASP_FIELDS}
     if one.round_id >= job.old_rounds:
-        block |= {f.name: columns[f.name] for f in CURVE_FIELDS}
+        block |= {f.name: columns[f.name].copy() for f in CURVE_FIELDS}  # a view would keep the shard in memory
     return block
 
 
@@ -190,7 +230,7 @@ def _platforms(job: MergeJob) -> tuple[dict[str, str], ...]:
     return tuple(found)
 
 
-def _table(job: MergeJob) -> dict[str, np.ndarray]:
+def _table(job: MergeJob) -> Blocks:
     """Returns the columns of the table of rounds."""
     platforms = _platforms(job)
     values: dict[str, Callable[[MergeRound], int | bytes]] = {
@@ -223,7 +263,7 @@ def _sizes(job: MergeJob) -> Sizes:
         with h5py.File(job.old, "r") as file:
             points, contacts = file["curve/step"].shape[1], file["contact/candidate"].shape[2]
     else:
-        columns = shards.columns(done.shard, done.shard_sha256)
+        columns = shards.columns(done.shard, done.shard_sha256, ShardColumns())
         points, contacts = columns["curve/step"].shape[1], columns["contact/candidate"].shape[2]
     return sizes | {"P": points, "C": contacts}
 

@@ -131,7 +131,8 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
     _take_shards(order, state, shards)
     for round_id, event in skips.items():
         if round_id not in state.finished and round_id not in state.promised and not order.config.retry_skipped:
-            state.finished[round_id] = Skipped(event["seed"], event["traceback"])
+            seed = rounds.seed_of(order.config.seed_base, index, round_id)
+            state.finished[round_id] = Skipped(seed, event["traceback"])
     if order.config.retry_skipped:
         state.notes += _retries(state, sorted(skips))
     return state

@@ -220,7 +220,8 @@ class Synthesizer:
         """Returns the bench with both hands on the device."""
         from bimangrasp.hand_model import HandModel
         from bimangrasp.hands import load_hands
-        from bimangrasp.synthesis import resolve_kernels, set_determinism
+        from bimangrasp.kernel_paths import resolve_kernels
+        from bimangrasp.synthesis import set_determinism
 
         set_determinism(threads)
         kernels = resolve_kernels(self.synthesis.kernels)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["bimangrasp"], "beartype.beartype")  # before anything imports bimangrasp
+ROOT = Path(__file__).resolve().parents[1]
+CHECKED = [f"bimangrasp.{path.stem}" for path in (ROOT / "bimangrasp").glob("*.py")]  # Warp's structs are no types
+install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bimangrasp
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -17,7 +19,6 @@ import torch  # noqa: E402
 
 from scale.config import Config  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "object_code_list": "[storage_bin]",
     "target_count_per_object": 6,

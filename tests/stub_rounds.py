@@ -25,10 +25,10 @@ JOINTS, CONTACTS, POINTS = 2, 2, 3
 MADE_FIELDS = [f for f in (*GRASP_FIELDS, *CURVE_FIELDS) if f.name not in ("seed", "round", "row")]
 
 
-def made_columns(seed: int, rows: int, nan_share: float = 0.25) -> dict[str, np.ndarray]:
-    """Columns that depend on nothing but the seed; some rows failed."""
+def made_columns(seed: int, rows: int, nan_share: float = 0.25, **axes: int) -> dict[str, np.ndarray]:
+    """Columns that depend on nothing but the seed and the axes' lengths; some rows failed."""
     draw = np.random.default_rng(seed)
-    sizes = {"N": rows, "J": JOINTS, "C": CONTACTS, "P": POINTS}
+    sizes = {"N": rows, "J": JOINTS, "C": CONTACTS, "P": POINTS} | axes
     columns = {}
     for f in MADE_FIELDS:
         shape = shape_of(f, sizes | {"R": 1})

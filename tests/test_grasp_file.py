@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from bimangrasp import grasp_file, grasp_header
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
-from bimangrasp.grasp_file import Content
+from bimangrasp.grasp_file import Content, ShardColumns
 from bimangrasp.grasp_header import Ending, HandTable, Header
 
 HAND = HandTable(
@@ -34,6 +35,12 @@ def shard_columns(rows=5, round_id=2, seed=9):
         "rounds/rows": np.array([rows]),
     }
     return columns
+
+
+def other_sizes(joints, contacts):
+    """Columns of a shard whose bytes are as many when seven joints more go with two contacts less."""
+    draw, sizes = np.random.default_rng(1), SIZES | {"J": joints, "C": contacts}
+    return {f.name: draw.normal(size=shape_of(f, sizes)).astype(f.dtype) for f in SHARD_FIELDS}
 
 
 def write_final(path, columns, ending=ENDING):
@@ -91,6 +98,35 @@ def test_shard_keeps_failed_rows():
 def test_a_wrong_column_is_named(name, wrong):
     with pytest.raises(FormatError, match=name):
         grasp_file.shard_image(HEADER, shard_columns() | {name: wrong})
+
+
+def test_columns_of_one_shard_after_another_are_those_of_each():
+    images = {
+        "first": grasp_file.shard_image(HEADER, shard_columns()),
+        "like it": grasp_file.shard_image(HEADER, shard_columns(round_id=3, seed=4)),
+        "longer": grasp_file.shard_image(HEADER, shard_columns(rows=6)),
+        "of one length": grasp_file.shard_image(HEADER, other_sizes(2, 4)),
+        "and of the same": grasp_file.shard_image(HEADER, other_sizes(9, 2)),
+        "other words": grasp_file.shard_image(replace(HEADER, object_code="cup"), shard_columns()),
+    }
+    assert len(images["of one length"]) == len(images["and of the same"])
+    found = ShardColumns()
+    for what, image in images.items():
+        columns, alone = found.of(image), grasp_file.shard_columns(image)
+        assert all(columns[f.name].shape == alone[f.name].shape for f in SHARD_FIELDS), what
+        assert all(np.array_equal(columns[f.name], alone[f.name], equal_nan=True) for f in SHARD_FIELDS), what
+
+
+def test_only_a_shard_unlike_the_one_before_is_looked_at(monkeypatch):
+    looks = []
+    places = grasp_file._places
+    monkeypatch.setattr(grasp_file, "_places", lambda image: looks.append(len(image)) or places(image))
+    image, like = (grasp_file.shard_image(HEADER, shard_columns(round_id=r, seed=r)) for r in (1, 2))
+    other_key = grasp_file.shard_image(replace(HEADER, run_key={"seed_base": 8}), shard_columns())
+    found = ShardColumns()
+    for one in (image, like, other_key, like):
+        found.of(one)
+    assert looks == [len(image)] * 3 and len(other_key) == len(image)
 
 
 def test_missing_and_unknown_columns_are_named():

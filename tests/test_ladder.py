@@ -14,13 +14,17 @@ FILES = [
     ROOT / "main.py",
     *sorted(path for room in ("bimangrasp", "scale", "conf") for path in (ROOT / room).rglob("*.py")),
 ]
-RECORDS = {"SynthesisConfig", "ALGORITHM_VERSION", "KERNELS", "resolve_kernels"}
+RECORDS = {"SynthesisConfig", "ALGORITHM_VERSION"}
 """What `scale` may take from `synthesis` outside of its worker: names, no work."""
 STEPS = [
     ("main",),
     ("conf",),
     ("scale",),
     ("bimangrasp.synthesis",),
+    ("bimangrasp.evaluation",),
+    ("bimangrasp.fused.energy",),
+    ("bimangrasp.fused.tables", "bimangrasp.fused.wrench_kernel"),
+    ("bimangrasp.fused.kernels",),
     ("bimangrasp.initialization", "bimangrasp.energies", "bimangrasp.mala"),
     ("bimangrasp.hand_model", "bimangrasp.object_model", "bimangrasp.grasp_file"),
     ("bimangrasp.grasp",),

@@ -1,13 +1,18 @@
 """The merge is a pure function of the prefix: in one go or in many, the same bytes."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
+import os
+import threading
+import tracemalloc
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
-from stub_rounds import Stub, made_columns
+from stub_rounds import JOINTS, Stub, made_columns
 
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
@@ -30,12 +35,13 @@ def folder(tmp_path):
     return made
 
 
-def seal_rounds(folder, states):
-    """Seals a round for every True and returns round -> shard."""
-    header = grasp_file.Header(**(vars(HEADER) | {"platforms": (PLATFORM,)}))
+def seal_rounds(folder, states, sizes=None):
+    """Seals a round for every True and returns round -> shard; `sizes` are of axes unlike the stub's."""
+    names = tuple(f"j{n}" for n in range((sizes or {}).get("J", JOINTS)))
+    header = replace(HEADER, hand=replace(HEADER.hand, joint_names=names), platforms=(PLATFORM,))
     made = {}
     for r in np.flatnonzero(states):
-        columns = shards.round_columns(made_columns(int(r), BATCH), int(r), int(r), BATCH)
+        columns = shards.round_columns(made_columns(int(r), BATCH, **(sizes or {})), int(r), int(r), BATCH)
         made[int(r)] = shards.verify(shards.seal(folder, folder.worker_shards(0, 0), header, columns))
     return made
 
@@ -133,6 +139,72 @@ def test_a_changed_shard_is_not_merged(folder):
     assert folder.final_files() == []
 
 
+def flip_after_sync(monkeypatch, offset):
+    """Flips a bit of the next file that is synced, as a bad disk would."""
+    sync = disk.sync
+
+    def bad(fd):
+        sync(fd)
+        monkeypatch.setattr(disk, "sync", sync)
+        os.pwrite(fd, bytes([os.pread(fd, 1, offset)[0] ^ 1]), offset)
+
+    monkeypatch.setattr(disk, "sync", bad)
+
+
+def test_a_bit_that_flips_between_writing_and_reading_back_keeps_the_old_file(folder, monkeypatch):
+    made = seal_rounds(folder, [1, 1, 1])
+    whole = run(folder, made, 3, 100).path
+    with h5py.File(whole) as file:
+        firsts = {f.name: file[f.name].id.get_offset() for f in FINAL_FIELDS}
+        lasts = {name: first + file[name].id.get_storage_size() - 1 for name, first in firsts.items()}
+    words = {word: whole.read_bytes().index(word) for word in (b"quota", b"RA-L, 2024", b"origin of each hand")}
+    old = run(folder, made, 1, 100)
+    before = old.path.read_bytes()
+    for where, offset in [*firsts.items(), *lasts.items(), *words.items()]:
+        flip_after_sync(monkeypatch, offset)
+        with pytest.raises(FormatError):
+            run(folder, made, 3, 100, old.proof)
+            pytest.fail(f"a flipped bit in {where} went unseen")
+        assert old.path.read_bytes() == before and folder.remove_leftovers() == []
+
+
+@pytest.mark.parametrize("axis, name", [("C", "contact/candidate"), ("P", "curve/step"), ("J", "hand/joints")])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_round_of_other_size_than_those_before_is_named(folder, axis, name, count):
+    made = seal_rounds(folder, [1] * count)
+    old = run(folder, made, count, 100).proof
+    made |= seal_rounds(folder, [0] * count + [1], {axis: 5})
+    with pytest.raises(FormatError, match=rf"{name} in .*\.{count:06}\..* has shape .* unlike the rounds before it"):
+        run(folder, made, count + 1, 100, old)
+    with pytest.raises(FormatError, match=rf"{name} in .*\.{count:06}\."):
+        run(folder, made, count + 1, 100)
+    assert grasp_file.verify_final(str(folder.final("mug"))).content_sha256 == old.content_sha256
+
+
+def test_a_shard_whose_accepted_rows_are_not_those_counted_is_not_merged(folder):
+    wanted = job(seal_rounds(folder, [1, 1]), 2, 100)
+    for more in (-1, 1):
+        last = wanted.rounds[1]._replace(accepted=wanted.rounds[1].accepted + more, kept=wanted.rounds[1].kept + more)
+        with pytest.raises(FormatError, match=rf"000001.*has {last.accepted - more} accepted rows, not the"):
+            merge.merge(folder, wanted._replace(rounds=(wanted.rounds[0], last)))
+
+
+def test_memory_does_not_grow_with_the_rejected_rows(folder):
+    rows, rounds_ = 4000, 30
+    table = []
+    for r in range(rounds_):
+        columns = made_columns(r, rows, nan_share=0.0)
+        columns["energy/total"][1:] = np.nan
+        header = replace(HEADER, platforms=(PLATFORM,))
+        path = shards.seal(folder, folder.worker_shards(0, 0), header, shards.round_columns(columns, r, r, rows))
+        table.append(MergeRound(r, r, rows, 1, 1, rows, shards.verify(path).sha256, PLATFORM, path, 0))
+    tracemalloc.start()
+    merge.merge(folder, MergeJob(HEADER, Ending({}, rounds_, True, "quota"), tuple(table), None, 0, ACCEPT))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * path.stat().st_size
+
+
 def test_small_blocks_give_the_same_bytes(folder, monkeypatch):
     made = seal_rounds(folder, [1, 1, 1])
     old = run(folder, made, 2, 100).proof
@@ -140,6 +212,22 @@ def test_small_blocks_give_the_same_bytes(folder, monkeypatch):
     run(folder, made, 2, 100)
     monkeypatch.setattr(grasp_file, "BLOCK_BYTES", 64)
     assert run(folder, made, 3, 100, old).path.read_bytes() == wanted
+
+
+def test_blocks_are_hashed_one_after_the_other(folder, monkeypatch):
+    made, together, hash_ = seal_rounds(folder, [1, 1, 1]), threading.Barrier(2), merge._hash
+    met = []
+
+    def watched(content, blocks):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.append(together.wait(0.05))
+        together.reset()
+        hash_(content, blocks)
+
+    monkeypatch.setattr(merge, "_hash", watched)
+    monkeypatch.setattr(grasp_file, "BLOCK_BYTES", 64)
+    grasp_file.verify_final(str(run(folder, made, 3, 100).path))
+    assert met == []
 
 
 def test_the_data_set_opens_every_final_file_wherever_the_folder_lies(folder, tmp_path):

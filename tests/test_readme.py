@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -13,6 +13,7 @@ import pytest
 
 import conf
 import scale
+from scale import keys
 from scale.report import RunReport
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,23 @@ def test_a_run_leaves_what_is_listed(demo):
         assert name in listed and (run / name).exists(), name
 
 
+def test_the_journals_events_are_listed():
+    source = "".join(path.read_text() for path in (ROOT / "scale").glob("*.py"))
+    calls = re.findall(r"(?:_journal|book)\.append\(\s*([^,)]+)", source)
+    written = {name for call in calls for name in re.findall(r'"([a-z_]+)"', call)}
+    listed = set(re.findall(r"`([a-z_]+)`", README.split("The journal's events:")[1].split("\n\n")[0]))
+    assert len(written) > 12 and listed == written
+
+
+def test_limits_are_in_no_key():
+    config = conf.load([])
+    named = re.search(r"limits \((.*?)\) and timeouts may change", README)[1].replace("`", "").split(", ")
+    changed = replace(config, **{name: getattr(config, name) + 1 for name in named})
+    assert "max_barren_rounds" in named
+    assert keys.run_key(config, "", 1) == keys.run_key(changed, "", 1)
+    assert keys.acceptance_key(config) == keys.acceptance_key(changed)
+
+
 def test_the_script_example_is_valid_up_to_the_run():
     used = re.findall(r"report\.(\w+)", PYTHON[1])
     assert used and all(hasattr(RunReport, name) or name in RunReport.__dataclass_fields__ for name in used)
@@ -78,7 +96,10 @@ def test_every_named_dataset_exists(demo):
     with h5py.File(demo / "data/experiments/demo/final/bowl.h5") as file:
         datasets = re.findall(r"`((?:hand|contact|energy|rounds|curve)/[a-z]+|object_scale|seed|round|row)`", README)
         assert len(datasets) > 8 and all(name in file for name in datasets)
-        assert {"joint_names", "candidate_link", "candidate_position", "complete"} <= set(file.attrs)
+        sentence = README.split("of a final file also")[1].split(".\n")[0]
+        named = set(re.findall(r"`([a-z_]+)`", sentence))
+        assert "rejected" in named
+        assert {"joint_names", "candidate_link", "candidate_position"} | named <= set(file.attrs)
 
 
 def test_the_first_screen_has_picture_and_commands():

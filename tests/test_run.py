@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import h5py
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from stub_rounds import Stub
+from stub_rounds import Stub, made_columns
 
 import scale
 from bimangrasp.errors import InputError
-from scale import guard, journal, locks
+from scale import guard, journal, locks, shards
 from scale.errors import RunError
 from scale.run_folder import RunFolder
 
@@ -120,6 +121,33 @@ def test_another_filter_needs_the_shards(run, folder):
     run("keep_intermediate=true")
     rebuilt = run(*strict, "keep_intermediate=true").paths[0].read_bytes()
     assert rebuilt == run(*strict, exp_name="fresh").paths[0].read_bytes()
+
+
+def test_a_shard_of_other_size_than_the_rounds_before_is_named_and_ends_the_run(run, folder):
+    run("keep_intermediate=true", target_count_per_object=9)
+    before, path = folder.final("storage_bin").read_bytes(), next(folder.shard_files())
+    like, place, round_id = shards.verify(path), path.parent, len(list(folder.shard_files()))
+    seed = like.seed - like.round_id + round_id
+    columns = shards.round_columns(made_columns(seed, like.rows, P=5), seed, round_id, like.tile_used)
+    odd = shards.seal(folder, place, like.header, columns)
+    with pytest.raises(
+        RunError, match=rf"curve/step in {odd} has shape \(1, 5\), unlike the rounds before.* move what"
+    ):
+        run(target_count_per_object=40)
+    assert folder.final("storage_bin").read_bytes() == before
+    odd.unlink()
+    assert run(target_count_per_object=40).exit_code == 0
+
+
+def test_the_seed_of_a_skipped_round_is_not_taken_from_the_journal(run, folder, tmp_path):
+    stub = Stub(faults={("storage_bin", 1): ["raise"] * 3}, marks=str(tmp_path))
+    wanted = run(stub=stub, target_count_per_object=9).paths[0].read_bytes()
+    folder.final("storage_bin").unlink()
+    lines = folder.journal.read_text().splitlines(keepends=True)
+    wrong = [re.sub(r'"seed": \d+', '"seed": 1', line) if '"skip"' in line else line for line in lines]
+    assert lines != wrong
+    folder.journal.write_text("".join(wrong))
+    assert run(target_count_per_object=9).paths[0].read_bytes() == wanted
 
 
 def test_a_folder_in_use_is_refused_and_the_holder_named(run, folder):
@@ -231,7 +259,7 @@ SCRIPT = """
 import multiprocessing, sys
 sys.path[:0] = sys.argv[2:]
 import scale
-from stub_rounds import Stub
+from stub_rounds import Stub, made_columns
 
 def settings():
     import conf

@@ -8,9 +8,8 @@ import quick_conf
 import torch
 from scene import POINTS, built_in, shadow_hands
 
-from bimangrasp import builtin, mala, synthesis
+from bimangrasp import builtin, evaluation, mala, synthesis
 from bimangrasp.energies import energies
-from bimangrasp.errors import InputError
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel, read_mesh
@@ -59,7 +58,7 @@ def test_the_tile_changes_no_random_number(tile):
 
 
 def test_energies_are_those_of_what_is_stored():
-    result = make()
+    result = make(kernels="plain")
     matrix = rot6d_to_matrix(result.grasps.rotation)
     torch.testing.assert_close(matrix @ matrix.mT, torch.eye(3).expand_as(matrix), atol=1e-6, rtol=0)
     again = energies(shadow_hands(F32), built_in("mug", F32), result.object_scale, result.grasps, config().energy)
@@ -115,17 +114,11 @@ def test_a_grasp_that_fails_is_marked_and_harms_no_other(monkeypatch):
         bad = torch.arange(len(scale)) == 2
         return type(terms)(*(torch.where(bad, torch.nan, term) for term in terms))
 
-    monkeypatch.setattr(synthesis, "energies", spoiled)
-    result = make()
+    monkeypatch.setattr(evaluation, "energies", spoiled)
+    result = make(kernels="plain")
     failed = result.energies.total.isnan()
     assert failed.tolist() == [False, False, True, False, False, False]
     assert torch.isfinite(Grasps.pose.fget(result.grasps)).all()
-
-
-def test_unknown_kernels_are_refused():
-    assert synthesis.resolve_kernels("auto") == synthesis.resolve_kernels("plain")
-    with pytest.raises(InputError, match="triton"):
-        synthesis.resolve_kernels("triton")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -138,15 +131,15 @@ def test_a_gpu_gives_the_energies_of_the_cpu():
 
 
 def test_a_grasp_whose_gradient_fails_has_no_energies(monkeypatch):
-    whole = synthesis._tile_energy
+    whole = evaluation.PlainEvaluator.evaluation
 
     def spoiled(*arguments):
         energy, gradient = whole(*arguments)
         gradient[2, 0, 0] = torch.inf
         return mala.Evaluation(energy, gradient)
 
-    monkeypatch.setattr(synthesis, "_tile_energy", spoiled)
-    for term in make(num_iterations=2).energies:
+    monkeypatch.setattr(evaluation.PlainEvaluator, "evaluation", spoiled)
+    for term in make(num_iterations=2, kernels="plain").energies:
         assert term.isnan().tolist() == [False, False, True, False, False, False]
 
 

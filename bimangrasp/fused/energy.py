@@ -1,0 +1,211 @@
+"""FusedEnergies: the terms of a batch and the gradient of their total, without autograd."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import warp as wp
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bimangrasp.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
+from bimangrasp.fused import kernels
+from bimangrasp.fused.tables import HandTables, ObjectTables
+from bimangrasp.fused.wrench_kernel import wrench_kernel
+from bimangrasp.grasp import LEFT, RIGHT, Grasps
+from bimangrasp.hand_model import HandModel
+from bimangrasp.mala import Evaluation
+from bimangrasp.object_model import ObjectModel
+from bimangrasp.wrench import FEWEST_CONTACTS
+
+wp.init()
+
+
+class Fused(NamedTuple):
+    """What one evaluation leaves in the workspace; the next one writes over it."""
+
+    terms: Energies
+    gradient: Float[Tensor, "batch hand dof"]
+
+
+class FusedEnergies:
+    """All terms and the gradient of the total for up to `size` grasps at once: `energies` and its backward pass.
+
+    Everything is allocated here, nothing in a call, and no call waits for the device, so that a CUDA graph can
+    record it.
+    """
+
+    def __init__(self, hands: HandTables, obj: ObjectTables, config: EnergyConfig, size: int, contacts: int):
+        """Makes room.
+
+        Args:
+            hands: both hands.
+            obj: the object.
+            config: weights and constants.
+            size: the most grasps of a call.
+            contacts: of a hand.
+        """
+        self._hands, self._obj, self._config = hands, obj, config
+        self.device = hands.tree.parent.device
+        self._torch_device = wp.device_to_torch(self.device)
+        links, shapes = hands.tree.parent.shape[0], hands.shapes.link.shape[0]
+        joints, keypoints = hands.tree.lower.shape[1], hands.keypoints.link.shape[1]
+        self._terms = torch.zeros((len(Energies._fields), size), device=self._torch_device)
+        self._gradient = torch.zeros((size, 2, 9 + joints), device=self._torch_device)
+        self._frames = self._room(
+            kernels.Frames(),
+            rotation=((size, 2, links), wp.mat33),
+            translation=((size, 2, links), wp.vec3),
+            shape_rotation=((size, 2, shapes), wp.mat33),
+            shape_translation=((size, 2, shapes), wp.vec3),
+            bound=((size, 2, shapes), wp.vec3),
+        )
+        place = (size, 2, contacts)
+        self._contacts = self._room(
+            kernels.ContactTable(),
+            link=(place, int),
+            point=(place, wp.vec3),
+            normal=(place, wp.vec3),
+            distance=(place, float),
+            force=(place, wp.vec3),
+        )
+        place = (size, 2, keypoints)
+        self._keypoints = self._room(
+            kernels.KeypointTable(), overlap=(place, float), point=(place, wp.vec3), force=(place, wp.vec3)
+        )
+        by_shape, by_link = (size, 2, shapes), (size, 2, links)
+        self._wrenches = self._room(
+            kernels.Wrenches(),
+            object_depth=(by_shape, float),
+            object_force=(by_shape, wp.vec3),
+            object_moment=(by_shape, wp.vec3),
+            hand_depth=(by_shape, float),
+            hand_force=(by_shape, wp.vec3),
+            hand_moment=(by_shape, wp.vec3),
+            closure=((size, 2, contacts), wp.vec3),
+            force=(by_link, wp.vec3),
+            moment=(by_link, wp.vec3),
+        )
+        clouds = (obj.cloud, *hands.clouds)
+        points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
+        self._pushes = self._room(
+            kernels.Pushes(),
+            shape=((size, 2, points), int),
+            depth=((size, 2, points), float),
+            force=((size, 2, points), wp.vec3),
+            place=((size, 2, points), wp.vec3),
+            hit=((size, 2, runs), wp.uint64),
+        )
+        share = [1.0, 0.0] if config.inter_hand == "right_points" else [0.5, 0.5]
+        self._wrenches.hand_share = wp.array(share, dtype=float, device=self.device)
+        self._pose = torch.zeros_like(self._gradient)
+        self._candidate = torch.zeros((size, 2, contacts), dtype=torch.int64, device=self._torch_device)
+        self._scale = torch.ones(size, device=self._torch_device)
+        self._launches = list(self._planned(share))
+
+    def _room(self, struct: object, **arrays: tuple[tuple[int, ...], type]) -> object:
+        """Fills a struct with arrays of zeros."""
+        for name, (shape, dtype) in arrays.items():
+            setattr(struct, name, wp.zeros(shape, dtype=dtype, device=self.device))
+        return struct
+
+    def _planned(self, share: list[float]) -> list[tuple[wp.Launch, tuple[int, ...]]]:
+        """Returns the kernels in order, each with its dimensions behind the batch's."""
+        hands, obj, config, frames = self._hands, self._obj, self._config, self._frames
+        pose, scale = wp.from_torch(self._pose), wp.from_torch(self._scale)
+        candidate, terms = wp.from_torch(self._candidate), wp.from_torch(self._terms)
+        weights = kernels.Weights()
+        weights.force_closure, weights.distance, weights.penetration = config.w_fc, config.w_dis, config.w_pen
+        weights.self_penetration, weights.joint_limits = config.w_spen, config.w_joints
+        weights.wrench_volume = config.w_vew
+        shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
+        count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
+        planned = []
+
+        def plan(kernel: wp.Kernel, dims: tuple[int, ...], *inputs: object) -> None:
+            command = wp.launch(kernel, (len(self._pose), *dims), list(inputs), device=self.device, record_cmd=True)
+            planned.append((command, dims))
+
+        def plan_cloud(cloud: kernels.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
+            runs = len(cloud.run_first)
+            arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
+            plan(kernels.penetrations, (tested, runs), *arguments)
+            plan(kernels.shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
+
+        plan(kernels.link_frames, (2,), pose, hands.tree, frames)
+        plan(kernels.shape_frames, (2, count), shapes, frames)
+        mesh = (obj.mesh.id, obj.corners, obj.normals, obj.is_open)
+        plan(kernels.contacts, (2, contacts), candidate, hands.candidates, frames, *mesh, scale, table)
+        if 2 * contacts >= FEWEST_CONTACTS:
+            plan(wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
+        of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
+        plan_cloud(obj.cloud, -1, LEFT, 2, *of_object)
+        of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
+        for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
+            if share[tested]:
+                plan_cloud(hands.clouds[carrier], carrier, tested, 1, *of_hand)
+        plan(kernels.place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
+        plan(kernels.push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
+        tables = (frames, table, keys, wrenches, weights)
+        gradient = wp.from_torch(self._gradient)
+        plan(kernels.gradients, (2,), pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
+        plan(kernels.totals, (), pose, hands.tree, *tables[1:], terms)
+        return planned
+
+    def __call__(
+        self,
+        pose: Float[Tensor, "batch hand dof"],
+        candidate: Int[Tensor, "batch hand contact"],
+        object_scale: Float[Tensor, " batch"],
+    ) -> Fused:
+        """Returns terms and gradient of these grasps, at most `size`, as views of the workspace."""
+        rows = len(pose)
+        self._pose[:rows] = pose
+        self._candidate[:rows] = candidate
+        self._scale[:rows] = object_scale
+        stream = wp.stream_from_torch(torch.cuda.current_stream(pose.device)) if self.device.is_cuda else None
+        for command, dims in self._launches:
+            command.set_dim((rows, *dims))
+            command.launch(stream)
+        return Fused(Energies(*self._terms[:, :rows]), self._gradient[:rows])
+
+
+class FusedEvaluator:
+    """The energies of one batch through the kernels; see `evaluation.Evaluator`."""
+
+    def __init__(
+        self,
+        hands: HandModel,
+        obj: ObjectModel,
+        object_scale: Float[Tensor, " batch"],
+        config: EnergyConfig,
+        tile: int,
+        contacts: int,
+    ):
+        self._energies = FusedEnergies(*_tables_of(hands, obj), config, tile, contacts)
+        self._scale = object_scale
+
+    def terms(self, grasps: Grasps, rows: slice) -> Energies:
+        """See `Evaluator`."""
+        found = self._energies(grasps.pose, grasps.candidate, self._scale[rows])
+        return Energies(*(term.clone() for term in found.terms))
+
+    def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
+        """See `Evaluator`."""
+        found = self._energies(pose, candidate, self._scale[rows])
+        return Evaluation(found.terms.total.clone(), found.gradient.clone())
+
+
+_hand_tables: WeakKeyDictionary[HandModel, HandTables] = WeakKeyDictionary()
+_object_tables: WeakKeyDictionary[ObjectModel, ObjectTables] = WeakKeyDictionary()
+
+
+def _tables_of(hands: HandModel, obj: ObjectModel) -> tuple[HandTables, ObjectTables]:
+    """Returns the tables of both models, made once for as long as these live."""
+    if hands not in _hand_tables:
+        _hand_tables[hands] = HandTables.of(hands)
+    if obj not in _object_tables:
+        _object_tables[obj] = ObjectTables.of(obj)
+    return _hand_tables[hands], _object_tables[obj]

@@ -1,0 +1,147 @@
+"""The constants of hands and objects as the kernels read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import warp as wp
+from torch import Tensor
+
+from bimangrasp.fused import kernels
+from bimangrasp.hand_model import HandModel
+from bimangrasp.object_model import ObjectModel
+from bimangrasp.spatial_order import RUN
+from bimangrasp.triangle_mesh import TriangleMesh
+
+RUN_SLACK = 1e-5
+"""Balls around runs of points grow by this share, so that float32 rounding culls no point that is inside a shape."""
+
+
+@dataclass(frozen=True)
+class HandTables:
+    """Both hands on a device; `meshes` keeps the structures alive that `shapes` names."""
+
+    tree: kernels.Tree
+    shapes: kernels.Shapes
+    candidates: kernels.Candidates
+    keypoints: kernels.Keypoints
+    clouds: tuple[kernels.Cloud, kernels.Cloud]
+    meshes: tuple[wp.Mesh, ...]
+
+    @classmethod
+    def of(cls, hands: HandModel) -> HandTables:
+        """Returns the tables of a hand model."""
+        device = wp.device_from_torch(hands.device)
+        shapes, meshes = _shapes(hands, device)
+        candidates, keypoints = kernels.Candidates(), kernels.Keypoints()
+        candidates.link = _array(hands.candidate_link, int, device)
+        candidates.position = _array(hands.candidate_position, wp.vec3, device)
+        keypoints.link = _array(hands.keypoint_link, int, device)
+        keypoints.position = _array(hands.keypoint_position, wp.vec3, device)
+        clouds = tuple(_hand_cloud(hands, side, device) for side in range(2))
+        return cls(_tree(hands, device), shapes, candidates, keypoints, clouds, meshes)
+
+
+@dataclass(frozen=True)
+class ObjectTables:
+    """One object on a device; see `kernels.contacts`."""
+
+    mesh: wp.Mesh
+    corners: wp.array
+    normals: wp.array
+    is_open: int
+    cloud: kernels.Cloud
+
+    @classmethod
+    def of(cls, obj: ObjectModel) -> ObjectTables:
+        """Returns the tables of an object."""
+        device = wp.device_from_torch(obj.surface_points.device)
+        points = obj.surface_points.cpu().numpy()
+        return cls(
+            _mesh(obj.mesh, device),
+            _array(obj.mesh.corners, wp.vec3, device),
+            _array(obj.mesh.normals, wp.vec3, device),
+            int(obj.mesh.sign == "winding"),
+            _cloud(np.full(len(points), -1), points, device),
+        )
+
+
+def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
+    left = hands.descriptions[0]
+    fixed = np.stack([hand.T_parent_link for hand in hands.descriptions])
+    axis = np.zeros((2, len(left.parent), 3))
+    joint = np.full(len(left.parent), -1)
+    joint[left.joint_link] = np.arange(len(left.joint_link))
+    for side, hand in enumerate(hands.descriptions):
+        axis[side, hand.joint_link] = hand.joint_axis
+    tree = kernels.Tree()
+    tree.parent, tree.joint = _array(left.parent, int, device), _array(joint, int, device)
+    tree.rotation = _array(fixed[..., :3, :3], wp.mat33, device)
+    tree.translation = _array(fixed[..., :3, 3], wp.vec3, device)
+    tree.axis = _array(axis, wp.vec3, device)
+    tree.lower, tree.upper = _array(hands.joint_lower, float, device), _array(hands.joint_upper, float, device)
+    return tree
+
+
+def _shapes(hands: HandModel, device: wp.Device) -> tuple[kernels.Shapes, tuple[wp.Mesh, ...]]:
+    """Returns the collision shapes, and what finds the nearest triangles of those that are meshes."""
+    from_torch, count = hands.shapes, len(hands.shapes.link)
+    kind = np.where(from_torch.is_cylinder.cpu(), kernels.CYLINDER, kernels.BOX)
+    bvh, first = np.zeros((2, count), np.uint64), np.zeros((2, count), np.int32)
+    meshes, corners, normals, faces = [], [np.zeros((0, 3, 3))], [np.zeros((0, 7, 3))], 0
+    for (hand, shape), mesh in from_torch.meshes.items():
+        meshes.append(_mesh(mesh, device))
+        kind[shape], bvh[hand, shape], first[hand, shape] = kernels.MESH, meshes[-1].id, faces
+        corners.append(mesh.corners.cpu().numpy())
+        normals.append(mesh.normals.cpu().numpy())
+        faces += len(mesh.corners)
+    shapes = kernels.Shapes()
+    shapes.link, shapes.kind = _array(from_torch.link, int, device), _array(kind, int, device)
+    shapes.rotation = _array(from_torch.rotation, wp.mat33, device)
+    for name in ("translation", "extent", "bound_centre", "bound_extent"):
+        setattr(shapes, name, _array(getattr(from_torch, name), wp.vec3, device))
+    shapes.radius = _array(from_torch.radius, float, device)
+    shapes.bvh, shapes.first = _array(bvh, wp.uint64, device), _array(first, int, device)
+    shapes.corners = _array(np.concatenate(corners), wp.vec3, device)
+    shapes.normals = _array(np.concatenate(normals), wp.vec3, device)
+    return shapes, tuple(meshes)
+
+
+def _hand_cloud(hands: HandModel, side: int, device: wp.Device) -> kernels.Cloud:
+    """Returns the surface points of one hand; the order within a link is the one in which runs are short."""
+    weights = hands.surface[side].view(len(hands.surface[side]), -1, 4).cpu().numpy()
+    link = weights[..., 3].argmax(axis=1)
+    return _cloud(link, weights[np.arange(len(link)), link, :3], device)
+
+
+def _cloud(link: np.ndarray, points: np.ndarray, device: wp.Device) -> kernels.Cloud:
+    """Returns points in runs, each of one link."""
+    firsts, counts = [], []
+    for one in dict.fromkeys(link.tolist()):
+        rows = np.flatnonzero(link == one)
+        starts = np.arange(rows[0], rows[-1] + 1, RUN)
+        firsts += starts.tolist()
+        counts += np.minimum(RUN, rows[-1] + 1 - starts).tolist()
+    runs = [points[first : first + count] for first, count in zip(firsts, counts, strict=True)]
+    centre = np.stack([(run.min(axis=0) + run.max(axis=0)) / 2 for run in runs])
+    radius = [np.linalg.norm(run - middle, axis=1).max() for run, middle in zip(runs, centre, strict=True)]
+    cloud = kernels.Cloud()
+    cloud.link, cloud.point = _array(link, int, device), _array(points, wp.vec3, device)
+    cloud.run_first, cloud.run_count = _array(firsts, int, device), _array(counts, int, device)
+    cloud.run_centre = _array(centre, wp.vec3, device)
+    cloud.run_radius = _array(np.array(radius) * (1 + RUN_SLACK) + 1e-6, float, device)
+    return cloud
+
+
+def _mesh(mesh: TriangleMesh, device: wp.Device) -> wp.Mesh:
+    """Returns what finds the nearest triangle, with the faces in the order of the corners."""
+    corners = mesh.corners.cpu().numpy().reshape(-1, 3)
+    return wp.Mesh(_array(corners, wp.vec3, device), _array(np.arange(len(corners)), int, device))
+
+
+def _array(values: object, dtype: type, device: wp.Device) -> wp.array:
+    """Returns a table on the device."""
+    values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    scalar = {int: np.int32, wp.uint64: np.uint64}.get(dtype, np.float32)
+    return wp.array(np.ascontiguousarray(values, scalar), dtype=dtype, device=device)

@@ -1,0 +1,197 @@
+"""The fused kernels against plain PyTorch in float64, which is their oracle, on both kinds of hand and of mesh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scene import POINTS, built_in, shadow_hands
+from scipy.stats import ks_2samp
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import conf
+from bimangrasp import mala, synthesis
+from bimangrasp.energies import Energies
+from bimangrasp.evaluation import PlainEvaluator, evaluator
+from bimangrasp.grasp import Grasps
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.object_model import ObjectModel, read_mesh
+
+F32, F64 = torch.float32, torch.float64
+BATCH = 24
+pytest.importorskip("warp", reason="needs NVIDIA Warp, the extra fast")
+
+
+def settings(**changes):
+    loaded = conf.load([f"round_batch_size={BATCH}", "num_iterations=120", "curve_stride=0", "kernels=warp"])
+    loaded.initialization.hull_samples_per_grasp = 10
+    return replace(loaded.synthesis, **changes)
+
+
+def models(hand, obj, dtype, tmp_path=None, shared=None):
+    """Returns hands and object; "release" hands have shapes that are meshes, the "bowl without a lid" has a hole."""
+    if hand == "release":
+        config = conf.load(["hand=release", f"hand.root={shared / 'data' / 'bimangrasp_hands'}"]).hand
+        hands = HandModel(*load_hands(config), 200, dtype=dtype)
+    else:
+        hands = shadow_hands(dtype)
+    if obj != "open":
+        return hands, built_in(obj, dtype)
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.45)
+    ball.update_faces(ball.triangles_center[:, 2] < 0.43)
+    ball.export(tmp_path / "open.obj")
+    mesh = read_mesh(str(tmp_path / "open.obj"))
+    assert mesh.sign == "winding"
+    return hands, ObjectModel(mesh, POINTS, dtype=dtype)
+
+
+def as_double(grasps):
+    return Grasps(grasps.translation.double(), grasps.rotation.double(), grasps.joints.double(), grasps.candidate)
+
+
+def scattered(grasps, spread=0.03, seed=0):
+    """Returns grasps moved at random, so that fingers stand in the object, in the other hand and beyond limits."""
+    noise = torch.randn(grasps.pose.shape, generator=torch.Generator().manual_seed(seed))
+    noise[..., :3] *= 0.3
+    pose = grasps.pose + spread * noise
+    pose[::3, 1, :3] = pose[::3, 0, :3] + 0.02  # every third pair of hands stands in one place
+    return Grasps.from_pose(pose, grasps.candidate)
+
+
+def compare(hand, obj, grasps, scale, energy, tmp_path, shared):
+    """Returns per term, and for the gradient, the errors of the kernels and of plain float32, relative."""
+    size, contacts, rows = len(scale), grasps.candidate.shape[2], slice(None)
+    costs = {}
+    for name, dtype in (("warp", F32), ("plain", F32), ("exact", F64)):
+        hands, thing = models(hand, obj, dtype, tmp_path, shared)
+        given = as_double(grasps) if dtype == F64 else grasps
+        asked = "warp" if name == "warp" else "plain"
+        one = evaluator(asked, hands, thing, scale.to(dtype), energy, size, contacts)
+        evaluation = one.evaluation(given.pose, given.candidate, rows)
+        costs[name] = (*one.terms(given, rows), evaluation.gradient)
+        torch.testing.assert_close(costs[name][6], evaluation.energy, rtol=1e-6, atol=0)
+    exact = costs["exact"]
+
+    def error(values, truth):
+        truth, values = truth.flatten(1) if truth.ndim > 1 else truth[:, None], values.double()
+        values = values.flatten(1) if values.ndim > 1 else values[:, None]
+        return ((values - truth).norm(dim=1) / truth.norm(dim=1).clamp_min(1e-3)).numpy()
+
+    names = (*Energies._fields, "gradient")
+    return {
+        name: (error(ours, truth), error(plain, truth), truth)
+        for name, ours, plain, truth in zip(names, costs["warp"], costs["plain"], exact, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def descended():
+    """A batch near contact, for each hand and object, made once."""
+    made = {}
+
+    def grasps(hand, obj, tmp_path, shared):
+        if (hand, obj) not in made:
+            made[hand, obj] = synthesis.synthesize(*models(hand, obj, F32, tmp_path, shared), settings(), 1)
+        return made[hand, obj].grasps, made[hand, obj].object_scale
+
+    return grasps
+
+
+SCENES = [("shadow", "mug"), ("shadow", "open"), ("release", "bowl")]
+
+
+@pytest.mark.parametrize(("hand", "obj"), SCENES)
+@pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
+def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, tmp_path, request):
+    shared = request.getfixturevalue("shared") if hand == "release" else None
+    grasps, scale = descended(hand, obj, tmp_path, shared)
+    energy = replace(settings().energy, inter_hand=inter_hand)
+    found = compare(hand, obj, scattered(grasps), scale, energy, tmp_path, shared)
+    for name, (ours, plain, truth) in found.items():
+        assert truth.abs().max() > 1e-3, f"{name} is 0 everywhere: nothing is tested"
+        assert (ours <= np.maximum(1e-5, 3 * plain)).all(), (name, ours.max(), plain.max())
+        assert np.median(ours) < 1e-5, (name, np.median(ours))
+
+
+@pytest.mark.parametrize(("hand", "obj"), SCENES)
+def test_values_and_gradients_near_contact(hand, obj, descended, tmp_path, request):
+    """Normals at contact are ill-conditioned: float32 plain is as far from float64 as the kernels are."""
+    shared = request.getfixturevalue("shared") if hand == "release" else None
+    grasps, scale = descended(hand, obj, tmp_path, shared)
+    for name, (ours, plain, _) in compare(hand, obj, grasps, scale, settings().energy, tmp_path, shared).items():
+        assert np.median(ours) <= max(1e-5, 3 * np.median(plain)), (name, np.median(ours), np.median(plain))
+        assert ours.max() <= max(1e-5, 5 * plain.max()), (name, ours.max(), plain.max())
+
+
+def test_too_few_contacts_give_no_wrench_terms(tmp_path):
+    hands, obj = models("shadow", "mug", F32)
+    result = synthesis.synthesize(hands, obj, settings(num_iterations=5, contacts_per_hand=2), 1)
+    assert (result.energies.force_closure == 0).all() and (result.energies.wrench_volume == 0).all()
+    plain = PlainEvaluator(hands, obj, result.object_scale, settings().energy).terms(result.grasps, slice(None))
+    torch.testing.assert_close(result.energies.total, plain.total, rtol=1e-4, atol=1e-4)
+
+
+def test_tiles_change_no_bit(descended, tmp_path):
+    grasps, scale = descended("shadow", "mug", tmp_path, None)
+    hands, obj = models("shadow", "mug", F32)
+    whole = evaluator("warp", hands, obj, scale, settings().energy, BATCH, 4)
+    small = evaluator("warp", hands, obj, scale, settings().energy, 7, 4)
+    expected = whole.evaluation(grasps.pose, grasps.candidate, slice(None))
+    for first in range(0, BATCH, 7):
+        rows = slice(first, min(first + 7, BATCH))
+        found = small.evaluation(grasps.pose[rows], grasps.candidate[rows], rows)
+        assert torch.equal(found.energy, expected.energy[rows])
+        assert torch.equal(found.gradient, expected.gradient[rows])
+
+
+def test_a_sample_that_fails_harms_no_other(descended, tmp_path):
+    grasps, scale = descended("shadow", "mug", tmp_path, None)
+    one = evaluator("warp", *models("shadow", "mug", F32), scale, settings().energy, BATCH, 4)
+    sound = one.evaluation(grasps.pose, grasps.candidate, slice(None))
+    pose = grasps.pose.clone()
+    pose[3, 1, 4] = torch.nan
+    failed = mala.checked(one.evaluation(pose, grasps.candidate, slice(None)))
+    assert failed.energy.isnan().nonzero().tolist() == [[3]]
+    others = torch.arange(BATCH) != 3
+    assert torch.equal(failed.energy[others], sound.energy[others])
+    assert torch.equal(failed.gradient[others], sound.gradient[others])
+
+
+def test_both_paths_end_at_the_same_energies():
+    """Steps are chaotic, so single grasps differ; their distributions after 200 steps may not."""
+    ends = {}
+    for kernels in ("warp", "plain"):
+        result = synthesis.synthesize(
+            *models("shadow", "mug", F32), settings(num_iterations=200, kernels=kernels, round_batch_size=64), 3
+        )
+        ends[kernels] = result.energies.total.numpy()
+    assert ks_2samp(ends["warp"], ends["plain"]).pvalue > 0.01
+    assert abs(np.median(ends["warp"]) / np.median(ends["plain"]) - 1) < 0.1
+
+
+class NoHost(TorchDispatchMode):
+    """Refuses what would wait for a device, or has a shape that depends on data."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "index.Tensor_mask")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func)
+        assert not any(word in name for word in self.FORBIDDEN), f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_nothing(descended, tmp_path):
+    grasps, scale = descended("shadow", "mug", tmp_path, None)
+    config = settings()
+    scene = synthesis.Scene(*models("shadow", "mug", F32), scale, config)
+    energy = synthesis.grasp_energy(scene, scene.evaluator())
+    state = mala.init(grasps.pose, grasps.candidate, energy, config.optimizer)
+    generator = torch.Generator().manual_seed(0)
+    with NoHost():
+        mala.step(state, energy, 140, config.optimizer, 200, generator)
+    with pytest.raises(AssertionError, match="waits"), NoHost():
+        grasps.pose.sum().item()
