@@ -229,6 +229,18 @@ def test_a_crash_anywhere_in_another_run(name, tmp_path, monkeypatch):
     assert resume.all_went_well(at_least)
 
 
+def test_what_was_synced_into_the_journal_can_be_reached_after_a_power_down(scene):
+    """A journal that is lost with its whole folder leaves nothing that could contradict the next run."""
+    journal_of, seen = f"{NAME}/journal.jsonl", set()
+    for told, replayed, _ in scene.recorder.crashes():
+        number = replayed.names.get(journal_of)
+        synced = b"" if number is None else replayed.files[number].synced
+        reached = replayed.tree("synced", "synced").files.get(journal_of, (b"", 0))[0]
+        assert reached == synced, told
+        seen.add(synced)
+    assert len(seen) > 8
+
+
 def test_seeds_are_on_the_disk_before_a_round_begins_and_merges_before_shards_go(scene):
     """Indices and skips are proven by the journal alone, so that no other file can show that a line was lost."""
     journal_of = f"{NAME}/journal.jsonl"

@@ -38,8 +38,12 @@ def hashes(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.final_files()}
 
 
+def replayed(folder):
+    return journal.replay(folder).events
+
+
 def events(folder, kind):
-    return [event for event in journal.replay(folder).events if event["event"] == kind]
+    return [event for event in replayed(folder) if event["event"] == kind]
 
 
 def done(folder, code="bowl"):
@@ -138,6 +142,52 @@ def test_an_index_that_nothing_tells_is_the_one_that_the_list_gives(tmp_path, un
         shard_of(unfinished, round_id, "storage_bin").unlink()
     run(tmp_path)
     assert hashes(unfinished) == wanted
+
+
+def tell_indices(folder, indices):
+    """Lets the journal tell other indices."""
+    told = [event | ({"indices": indices} if event["event"] == "objects" else {}) for event in replayed(folder)]
+    folder.journal.write_text("".join(json.dumps(event) + "\n" for event in told))
+
+
+def test_an_index_that_journal_and_files_contradict_is_refused(tmp_path, unfinished):
+    tell_indices(unfinished, {"storage_bin": 0, "bowl": 2})
+    with pytest.raises(InputError, match="object 'bowl' has index 2 and 1 in one folder"):
+        run(tmp_path)
+
+
+def test_two_objects_never_share_an_index(tmp_path, unfinished):
+    tell_indices(unfinished, {"storage_bin": 0, "bowl": 0})
+    for round_id in (0, 1):
+        shard_of(unfinished, round_id).unlink()
+    with pytest.raises(InputError, match="two objects share an index"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [{"index": 0}, {"index": "5"}, {"index": True}, {}, 5])
+def test_an_index_that_the_manifest_cannot_mean_is_not_taken(tmp_path, unfinished, wanted, entry):
+    unfinished.journal.unlink()
+    for round_id in (0, 1):
+        shard_of(unfinished, round_id).unlink()
+    unfinished.manifest.write_text(json.dumps({"objects": {"bowl": entry}}))
+    run(tmp_path)
+    assert hashes(unfinished) == wanted
+
+
+def test_rounds_beyond_a_smaller_limit_wait_for_a_larger_one(tmp_path, unfinished, wanted):
+    report = run(tmp_path, "max_rounds=1")
+    assert {(one.rounds_done, one.end_reason) for one in report.objects} == {(1, "max_rounds")}
+    assert report.exit_code == 3
+    run(tmp_path)
+    assert hashes(unfinished) == wanted and done(unfinished) == [0, 1, 2]
+
+
+def test_a_final_file_with_whole_columns_and_other_bytes_around_them_is_damaged(tmp_path, finished, wanted):
+    with h5py.File(finished.final("bowl"), "r+") as file:
+        file.attrs["remark"] = "not by the merge"
+    report = run(tmp_path)
+    assert "its columns are whole, and the bytes around them are not" in str(report)
+    assert hashes(finished) == wanted and (finished.damaged / "bowl.h5.0").exists()
 
 
 def test_a_lost_journal_does_not_let_another_filter_in(tmp_path, finished):
