@@ -54,7 +54,10 @@ class Energies(NamedTuple):
 
 
 class Contacts(NamedTuple):
-    """The chosen contacts in the object's frame: points on the hands, object's outward normals, signed distances."""
+    """The chosen contacts in the object's frame: points on the hands, object's outward normals, signed distances.
+
+    In float64; see `HandModel.link_frames`.
+    """
 
     point: Float[Tensor, "batch hand contact 3"]
     normal: Float[Tensor, "batch hand contact 3"]
@@ -84,10 +87,10 @@ def energies(
     """
     frames = hands.link_frames(grasps)
     contacts = contacts_of(hands, obj, object_scale, frames, grasps)
-    closure, volume = _wrench_terms(contacts)
+    closure, volume = (term.to(grasps.joints.dtype) for term in _wrench_terms(contacts))
     terms = (
         closure,
-        contacts.distance.abs().sum(dim=(1, 2)),
+        contacts.distance.abs().sum(dim=(1, 2)).to(grasps.joints.dtype),
         penetration_depth(hands.shapes, frames, obj.scaled_surface_points(object_scale)).sum(-1),
         keypoint_penetration(hands.keypoints(frames), config.keypoint_distance)
         + inter_hand_penetration(hands, frames, config.inter_hand, hand_points),

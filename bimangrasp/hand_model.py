@@ -31,7 +31,7 @@ class HandModel:
         names: link names.
         joint_names: joint names, in the order of the joint axis.
         joint_lower, joint_upper, joint_mean: (hand, joint) rad.
-        candidate_link, candidate_position: contact candidates in link coordinates.
+        candidate_link, candidate_position: contact candidates in link coordinates, float64.
         keypoint_link, keypoint_position: penetration keypoints in link coordinates.
         palm_normal, finger_direction: (hand, 3) unit vectors in the hand's frame.
         shapes: the collision shapes.
@@ -62,7 +62,7 @@ class HandModel:
         _check_alike(left, right)
         hands = (left, right)
 
-        def table(name: str) -> Tensor:
+        def table(name: str, dtype: torch.dtype = dtype) -> Tensor:
             column = np.stack([getattr(hand, name) for hand in hands])
             return torch.as_tensor(column, dtype=dtype, device=device)
 
@@ -74,12 +74,13 @@ class HandModel:
         self.names, self.joint_names = left.link_names, left.joint_names
         self.joint_lower, self.joint_upper = table("joint_lower"), table("joint_upper")
         self.joint_mean = table("joint_mean")
-        self.candidate_link, self.candidate_position = index("candidate_link"), table("candidate_position")
+        self.candidate_link = index("candidate_link")
+        self.candidate_position = table("candidate_position", torch.float64)
         self.keypoint_link, self.keypoint_position = index("keypoint_link"), table("keypoint_position")
         self.palm_normal, self.finger_direction = table("palm_normal"), table("finger_direction")
         self.shapes = HandShapes.from_descriptions(hands, device, dtype)
         self.surface = torch.stack([self._surface_weights(hand, surface_points) for hand in hands])
-        self._plan_tree(left, table("T_parent_link"), table("joint_axis"))
+        self._plan_tree(left, table("T_parent_link", torch.float64), table("joint_axis", torch.float64))
 
     @property
     def joint_count(self) -> int:
@@ -120,8 +121,11 @@ class HandModel:
         self._turn, self._turn_squared = turn, turn @ turn
 
     def link_frames(self, grasps: Grasps) -> LinkFrames:
-        """Returns the poses of all links in the object's frame, entry [b, h, l] of link l of hand h of sample b."""
-        return self.frames_from_root(rot6d_to_matrix(grasps.rotation), grasps.translation, grasps.joints)
+        """Returns the poses of all links in the object's frame, entry [b, h, l] of link l of hand h of sample b.
+
+        In float64: normals at contacts are small differences of places, and drown in the rounding of float32.
+        """
+        return self.frames_from_root(rot6d_to_matrix(grasps.rotation.double()), grasps.translation, grasps.joints)
 
     def frames_from_root(
         self,
@@ -129,7 +133,8 @@ class HandModel:
         translation: Float[Tensor, "batch hand 3"],
         joints: Float[Tensor, "batch hand joint"],
     ) -> LinkFrames:
-        """Returns the poses of all links in the frame in which the root's pose is given, m."""
+        """Returns the poses of all links in the frame in which the root's pose is given, m, in float64."""
+        rotation, translation, joints = rotation.double(), translation.double(), joints.double()
         angle = torch.nn.functional.pad(joints, (0, 1))[..., None, None]
         eye = torch.eye(3, dtype=joints.dtype, device=joints.device)
         turned = eye + angle.sin() * self._turn + (1 - angle.cos()) * self._turn_squared
@@ -147,7 +152,7 @@ class HandModel:
     def contact_points(
         self, frames: LinkFrames, candidate: Int[Tensor, "batch hand contact"]
     ) -> Float[Tensor, "batch hand contact 3"]:
-        """Returns the chosen contact candidates in the object's frame, m."""
+        """Returns the chosen contact candidates in the object's frame, m, in float64."""
         hand = torch.arange(2, device=self.device)[:, None]
         return self._carry(frames, self.candidate_link[hand, candidate], self.candidate_position[hand, candidate])
 
@@ -157,6 +162,7 @@ class HandModel:
 
     def surface_points(self, frames: LinkFrames, side: int) -> Float[Tensor, "batch point 3"]:
         """Returns the points on one hand's collision shapes in the object's frame, m: one matrix product."""
+        frames = frames.to(self.dtype)
         frame = torch.cat((frames.rotation[:, side].mT, frames.translation[:, side, :, None]), dim=-2)
         return self.surface[side] @ frame.flatten(1, 2)
 
@@ -168,7 +174,11 @@ class HandModel:
         return torch.as_tensor(weights.reshape(count, -1), dtype=self.dtype, device=self.device)
 
     def _carry(self, frames: LinkFrames, link: Tensor, position: Tensor) -> Float[Tensor, "batch hand point 3"]:
-        """Returns points given in link coordinates in the object's frame; tables may lack the batch axis."""
+        """Returns points given in link coordinates in the object's frame, in the precision of their table.
+
+        Tables may lack the batch axis.
+        """
+        frames = frames.to(position.dtype)
         batch = torch.arange(len(frames.translation), device=self.device)[:, None, None]
         hand = torch.arange(2, device=self.device)[:, None]
         rotation, translation = frames.rotation[batch, hand, link], frames.translation[batch, hand, link]

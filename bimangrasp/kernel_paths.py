@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from bimangrasp.errors import InputError
 
 PLAIN, WARP = "plain", "warp"
-KERNELS = {PLAIN: "plain-1", WARP: "warp-1"}
+KERNELS = {PLAIN: "plain-2", WARP: "warp-2"}
 """The paths with their versions; a version is raised by hand with every change that moves a bit of the results."""
 
 INSTALL = "pip install 'bimangrasp[fast]'"

@@ -37,6 +37,10 @@ class LinkFrames(NamedTuple):
         """Returns the frames of one hand, with a hand axis of length one."""
         return LinkFrames(self.rotation[:, side : side + 1], self.translation[:, side : side + 1])
 
+    def to(self, dtype: torch.dtype) -> LinkFrames:
+        """Returns the frames in another precision."""
+        return LinkFrames(self.rotation.to(dtype), self.translation.to(dtype))
+
 
 @dataclass(frozen=True)
 class HandShapes:
@@ -108,7 +112,11 @@ class HandShapes:
         )
 
     def frames(self, links: LinkFrames) -> LinkFrames:
-        """Returns the poses of the shapes in the object's frame; the link axis becomes the shape axis."""
+        """Returns the poses of the shapes in the object's frame, in the precision of the shapes.
+
+        The link axis becomes the shape axis.
+        """
+        links = links.to(self.rotation.dtype)
         rotation, translation = links.rotation[:, :, self.link], links.translation[:, :, self.link]
         return LinkFrames(rotation @ self.rotation, translation + (rotation @ self.translation[..., None]).squeeze(-1))
 

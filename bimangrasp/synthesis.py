@@ -21,7 +21,7 @@ from bimangrasp.mala import OptimizerConfig
 from bimangrasp.object_model import ObjectConfig, ObjectModel
 from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raised by hand with every change that moves results; a recorded tiny round guards it."""
 
 
@@ -235,15 +235,16 @@ def _terms(scene: Scene, costs: Evaluator, grasps: Grasps) -> Energies:
     return Energies(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _finish(scene: Scene, costs: Evaluator, initial: Grasps, point: mala.Point, curve: Curve) -> Synthesis:
+def _finish(scene: Scene, costs: Evaluator, initial: Grasps, end: mala.Point, curve: Curve) -> Synthesis:
     """Returns the result with rotations of unit length, and its energies as they are for what is stored."""
-    grasps = _orthonormal(Grasps.from_pose(point.position, point.choice))
-    failed = point.energy.isnan()
+    grasps = _orthonormal(Grasps.from_pose(end.position, end.choice))
+    failed = end.energy.isnan()
     terms = Energies(*(term.masked_fill(failed, torch.nan) for term in _terms(scene, costs, grasps)))
     with torch.no_grad():
         contacts = scene.contacts(grasps)
     start = _orthonormal(initial)
-    return Synthesis(grasps, start, scene.object_scale, contacts.point, contacts.normal, terms, curve, scene.tile)
+    point, normal = (column.to(terms.total.dtype) for column in (contacts.point, contacts.normal))
+    return Synthesis(grasps, start, scene.object_scale, point, normal, terms, curve, scene.tile)
 
 
 def _orthonormal(grasps: Grasps) -> Grasps:

@@ -69,7 +69,7 @@ class TriangleMesh:
             vertices: (V, 3) m.
             faces: (F, 3), counter-clockwise seen from outside.
             device: where queries run.
-            dtype: of queries.
+            dtype: of the search, which culls in it; what is left is measured in the precision of the points.
             sign: "normal" takes the side from the normal at the nearest point; on an edge or corner, where the
                 triangles that meet there may contradict each other, from their angle-weighted mean (Baerentzen and
                 Aanaes 2005). "winding" takes it from the generalised winding number (Jacobson et al. 2013), which
@@ -78,10 +78,11 @@ class TriangleMesh:
         corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
         runs = _runs(corners)
         self.sign = sign
-        self.corners = torch.as_tensor(corners, dtype=dtype, device=device)
+        self.corners = torch.as_tensor(corners, device=device)
         self.normals = torch.as_tensor(_pseudonormals(corners), dtype=dtype, device=device)
+        self._corners = self.corners.to(dtype)
         self._runs = torch.as_tensor(runs, device=device)
-        by_run = self.corners[self._runs]
+        by_run = self._corners[self._runs]
         self._boxes = Boxes(by_run.amin(dim=2), by_run.amax(dim=2))  # by run and member: a run is one copy
         self._run_boxes = Boxes(self._boxes.low.amin(dim=1), self._boxes.high.amax(dim=1))
         self._a_corner = by_run[:, :, 0].contiguous()
@@ -95,11 +96,12 @@ class TriangleMesh:
         with torch.no_grad():
             block = max(1, PAIRS_AT_ONCE // len(self._runs))
             face = torch.cat([self._nearest_face(part) for part in points.split(block)])
-            closest, part = closest_on_triangle(points, self.corners[face])
+            closest, part = closest_on_triangle(points, self.corners[face].to(points.dtype))
             return Nearest(face, closest, self._sign(points, closest, self.normals[face, part]))
 
     def _nearest_face(self, points: Float[Tensor, "point 3"]) -> Int[Tensor, " point"]:
         """Returns the nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
+        exact, points = points, points.to(self._corners.dtype)
         bound = torch.cdist(points, self._a_corner[:, 0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
         row, run = torch.nonzero(
             self._run_boxes.distance(points[:, None]) <= bound[:, None] + self._slack, as_tuple=True
@@ -108,11 +110,11 @@ class TriangleMesh:
         bound = bound.scatter_reduce(0, row, reach.amin(dim=1), "amin")
         near = self._boxes.at(run).distance(points[row, None]) <= bound[row, None] + self._slack
         pair, member = torch.nonzero(near, as_tuple=True)
-        return self._first_nearest(points, row[pair], self._runs[run[pair], member])
+        return self._first_nearest(exact, row[pair], self._runs[run[pair], member])
 
     def _first_nearest(self, points: Tensor, row: Tensor, face: Tensor) -> Int[Tensor, " point"]:
         """Returns for each point the triangle of least distance among the pairs, the first of equals."""
-        nearest, _ = closest_on_triangle(points[row], self.corners[face])
+        nearest, _ = closest_on_triangle(points[row], self.corners[face].to(points.dtype))
         squared = (points[row] - nearest).square().sum(-1)
         least = torch.full_like(points[:, 0], torch.inf).scatter_reduce(0, row, squared, "amin")
         beyond = len(self.corners)
@@ -122,7 +124,7 @@ class TriangleMesh:
 
     def _sign(self, points: Tensor, closest: Tensor, normal: Tensor) -> Float[Tensor, " point"]:
         if self.sign == "winding":
-            outside = winding_number(points, self.corners).abs() < 0.5
+            outside = winding_number(points.to(self._corners.dtype), self._corners).abs() < 0.5
         else:
             outside = ((points - closest) * normal).sum(-1) >= 0
         return torch.where(outside, 1.0, -1.0).to(points.dtype)

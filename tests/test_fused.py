@@ -113,18 +113,22 @@ def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, 
     found = compare(hand, obj, scattered(grasps), scale, energy, tmp_path, shared)
     for name, (ours, plain, truth) in found.items():
         assert truth.abs().max() > 1e-3, f"{name} is 0 everywhere: nothing is tested"
-        assert (ours <= np.maximum(1e-5, 3 * plain)).all(), (name, ours.max(), plain.max())
-        assert np.median(ours) < 1e-5, (name, np.median(ours))
+        assert_close(name, ours, plain)
 
 
 @pytest.mark.parametrize(("hand", "obj"), SCENES)
 def test_values_and_gradients_near_contact(hand, obj, descended, tmp_path, request):
-    """Normals at contact are ill-conditioned: float32 plain is as far from float64 as the kernels are."""
     shared = request.getfixturevalue("shared") if hand == "release" else None
     grasps, scale = descended(hand, obj, tmp_path, shared)
     for name, (ours, plain, _) in compare(hand, obj, grasps, scale, settings().energy, tmp_path, shared).items():
-        assert np.median(ours) <= max(1e-5, 3 * np.median(plain)), (name, np.median(ours), np.median(plain))
-        assert ours.max() <= max(1e-5, 5 * plain.max()), (name, ours.max(), plain.max())
+        assert_close(name, ours, plain)
+
+
+def assert_close(name, ours, plain):
+    """Asserts 1e-5, but for samples whose float32 points lie so close to a shape's surface that plain is off too."""
+    assert (ours <= np.maximum(1e-5, 3 * plain)).all(), (name, ours.max(), plain.max())
+    assert (ours <= 1e-5).mean() > 0.9, (name, np.sort(ours)[-5:])
+    assert np.median(ours) < 2e-6, (name, np.median(ours))
 
 
 def test_too_few_contacts_give_no_wrench_terms(tmp_path):

@@ -14,11 +14,11 @@ def installed(request, monkeypatch):
 
 def test_auto_takes_the_fastest_path_that_is_installed(installed):
     assert kernel_paths.chosen_path("auto") == ("warp" if installed else "plain")
-    assert kernel_paths.resolve_kernels("auto") == ("warp-1 (1.19.0)" if installed else "plain-1")
+    assert kernel_paths.resolve_kernels("auto") == ("warp-2 (1.19.0)" if installed else "plain-2")
 
 
 def test_plain_is_always_there(installed):
-    assert kernel_paths.chosen_path("plain") == "plain" and kernel_paths.resolve_kernels("plain") == "plain-1"
+    assert kernel_paths.chosen_path("plain") == "plain" and kernel_paths.resolve_kernels("plain") == "plain-2"
 
 
 def test_a_path_that_is_not_installed_is_refused(monkeypatch):

@@ -27,7 +27,7 @@ def test_the_columns_of_a_grasp_give_its_contacts_and_energies():
         columns["hand/joints"],
         columns["contact/candidate"].long(),
     )
-    points = hands.contact_points(hands.link_frames(stored), stored.candidate)
+    points = hands.contact_points(hands.link_frames(stored), stored.candidate).float()
     torch.testing.assert_close(points, columns["contact/point"], atol=1e-6, rtol=0)
     again = energies(hands, obj, columns["object_scale"], stored, config.energy)
     for name in Energies._fields:

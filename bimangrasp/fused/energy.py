@@ -76,6 +76,8 @@ class FusedEnergies:
         self._gradient = torch.zeros((size, 2, 9 + joints), device=self._torch_device)
         self._frames = self._room(
             kernels.Frames(),
+            exact_rotation=((size, 2, links), wp.mat33d),
+            exact_translation=((size, 2, links), wp.vec3d),
             rotation=((size, 2, links), wp.mat33),
             translation=((size, 2, links), wp.vec3),
             shape_rotation=((size, 2, shapes), wp.mat33),
@@ -86,8 +88,8 @@ class FusedEnergies:
         self._contacts = self._room(
             kernels.ContactTable(),
             link=(place, int),
-            point=(place, wp.vec3),
-            normal=(place, wp.vec3),
+            point=(place, wp.vec3d),
+            normal=(place, wp.vec3d),
             distance=(place, float),
             force=(place, wp.vec3),
         )
@@ -157,8 +159,7 @@ class FusedEnergies:
 
         plan("kinematics", kernels.link_frames, (2,), pose, hands.tree, frames)
         plan("kinematics", kernels.shape_frames, (2, count), shapes, frames)
-        mesh = (obj.mesh.id, obj.corners, obj.normals, obj.is_open)
-        given = (candidate, hands.candidates, frames, *mesh, scale, table)
+        given = (candidate, hands.candidates, frames, obj.surface, scale, table)
         plan("contacts to object", kernels.contacts, (2, contacts), *given)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)

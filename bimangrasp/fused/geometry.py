@@ -1,13 +1,15 @@
 """Functions of one thread: distances with their gradients, rotations and their adjoints. No tensor, no array."""
 
+from typing import Any
+
 import warp as wp
 
 SQUARED_DISTANCE_FLOOR = wp.constant(1e-8)  # as in signed_distance.py
-SQUARED_NORMAL_FLOOR = wp.constant(1e-16)
-SMALLEST_NORM = wp.constant(1e-8)  # as in rotation.py
-TINY = wp.constant(1.1754943508222875e-38)
+SMALLEST_NORM = 1e-8  # as in rotation.py
+TINY = 1.1754943508222875e-38
 FARTHEST = wp.constant(1.0e6)  # m; the search wants a bound
-TIE = wp.constant(1.0e-6)  # m; triangles this close to the nearest point may be as near, in float32
+TIE = wp.constant(1.0e-6)  # m; triangles this close to the nearest point that was found may be as near, and
+LATERAL_TIE = wp.constant(1.0e-3)  # this share of the distance: 3e-7 of it, float32's rounding, is 8e-4 to the side
 
 
 @wp.struct
@@ -16,14 +18,6 @@ class Side:
 
     distance: float
     gradient: wp.vec3
-
-
-@wp.struct
-class OnTriangle:
-    """The nearest point of a triangle, and on what part of it that lies (as `closest_on_triangle` counts them)."""
-
-    point: wp.vec3
-    part: int
 
 
 @wp.func
@@ -66,40 +60,44 @@ def cylinder(p: wp.vec3, extent: wp.vec3, radius: float) -> Side:
     flat = rounded_box(wp.vec3(axial, 0.0, p[2]), extent, radius)
     side = Side()
     side.distance = flat.distance
-    outward = flat.gradient[0] / wp.max(axial, TINY)
+    outward = flat.gradient[0] / wp.max(axial, float(TINY))
     side.gradient = wp.vec3(outward * p[0], outward * p[1], flat.gradient[2])
     return side
 
 
 @wp.func
-def closest_on_triangle(p: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3) -> OnTriangle:
-    """Returns the nearest point of a triangle: of its plane where p is over it, else of its edges."""
+def closest_on_triangle(p: Any, a: Any, b: Any, c: Any):
+    """Returns the nearest point of a triangle (of its plane where p is over it, else of its edges), and its part.
+
+    The parts are those of the plain `closest_on_triangle`. In float32 or float64, as the points are.
+    """
     corners = wp.matrix_from_rows(a, b, c)
     edges = wp.matrix_from_rows(b - a, c - b, a - c)
     normal = wp.cross(edges[0], edges[1])
     squared = wp.dot(normal, normal)
-    found = OnTriangle()
-    is_over = squared > 0.0
-    least = float(wp.inf)
+    point = p
+    part = int(6)
+    is_over = squared > p.dtype(0.0)
+    least = p.dtype(wp.inf)
     for k in range(3):
         edge = edges[k]
         offset = p - corners[k]
-        is_over = is_over and wp.dot(wp.cross(edge, offset), normal) >= 0.0
-        along = wp.dot(offset, edge) / wp.max(wp.dot(edge, edge), TINY)
-        on_edge = corners[k] + wp.clamp(along, 0.0, 1.0) * edge
+        is_over = is_over and wp.dot(wp.cross(edge, offset), normal) >= p.dtype(0.0)
+        along = wp.dot(offset, edge) / wp.max(wp.dot(edge, edge), p.dtype(TINY))
+        on_edge = corners[k] + wp.clamp(along, p.dtype(0.0), p.dtype(1.0)) * edge
         away = wp.length_sq(p - on_edge)
         if away < least:
             least = away
-            found.point = on_edge
-            found.part = k
-            if along <= 0.0:
-                found.part = 3 + k
-            elif along >= 1.0:
-                found.part = 3 + (k + 1) % 3
+            point = on_edge
+            part = k
+            if along <= p.dtype(0.0):
+                part = 3 + k
+            elif along >= p.dtype(1.0):
+                part = 3 + (k + 1) % 3
     if is_over:
-        found.point = p - normal * (wp.dot(p - a, normal) / squared)
-        found.part = 6
-    return found
+        point = p - normal * (wp.dot(p - a, normal) / squared)
+        part = 6
+    return point, part
 
 
 @wp.func
@@ -119,86 +117,61 @@ def winding_number(p: wp.vec3, corners: wp.array2d(dtype=wp.vec3)) -> float:
 
 
 @wp.func
-def on_face(p: wp.vec3, corners: wp.array2d(dtype=wp.vec3), face: int) -> OnTriangle:
-    """Returns the nearest point of one triangle of a table."""
-    return closest_on_triangle(p, corners[face, 0], corners[face, 1], corners[face, 2])
-
-
-@wp.struct
-class Near:
-    """The nearest point of a mesh and the side: 1 outside, -1 inside, NaN where the query point is not finite."""
-
-    point: wp.vec3
-    sign: float
+def on_face(p: Any, corners: Any, face: int):
+    """Returns the nearest point of one triangle of a table, and its part."""
+    point, part = closest_on_triangle(p, corners[face, 0], corners[face, 1], corners[face, 2])
+    return point, part
 
 
 @wp.func
-def nearest(
-    p: wp.vec3,
-    bvh: wp.uint64,
-    corners: wp.array2d(dtype=wp.vec3),
-    normals: wp.array2d(dtype=wp.vec3),
-    first: int,
-    is_open: int,
-) -> Near:
-    """Returns the nearest point of a mesh and the side of p.
+def nearest_face(p: Any, bvh: wp.uint64, corners: Any, first: int) -> int:
+    """Returns the nearest triangle of a mesh, -1 where p is not finite.
 
-    Where triangles lie upon each other or share an edge, several are equally near and may contradict each other on
-    the side. Of those the first is taken, as `TriangleMesh` does, and not the one that the search meets first.
+    Searched in float32; those as near as that can tell are compared in the precision of the point. Where triangles
+    lie upon each other or share an edge, several are equally near and may contradict each other on the side. Of those
+    the first is taken, as `TriangleMesh` does, and not the one that the search meets first.
 
     Args:
         p: the point.
         bvh: the mesh that finds the nearest triangle.
-        corners: (face, 3) of all meshes.
-        normals: (face, 7) outward at the parts of each triangle.
-        first: where the mesh's faces begin in the tables.
-        is_open: whether the winding number tells the side, and not the normal.
+        corners: (face, 3) of all meshes, in the precision of the point.
+        first: where the mesh's faces begin in the table.
     """
-    near = Near()
-    near.point = p
-    near.sign = wp.nan
-    query = wp.mesh_query_point_no_sign(bvh, p, FARTHEST)
+    face = int(-1)
+    query = wp.mesh_query_point_no_sign(bvh, wp.vec3(p), FARTHEST)
     if query.result:
         face = query.face
-        on = on_face(p, corners, first + face)
-        least = wp.length_sq(p - on.point)
-        around = wp.vec3(TIE, TIE, TIE)
-        middle = on.point
-        for other in wp.mesh_query_aabb(bvh, middle - around, middle + around):
-            one = on_face(p, corners, first + other)
-            squared = wp.length_sq(p - one.point)
+        middle, _ = on_face(p, corners, first + face)
+        least = wp.length_sq(p - middle)
+        reach = TIE + LATERAL_TIE * float(wp.sqrt(least))
+        around = wp.vec3(reach, reach, reach)
+        for other in wp.mesh_query_aabb(bvh, wp.vec3(middle) - around, wp.vec3(middle) + around):
+            one, _ = on_face(p, corners, first + other)
+            squared = wp.length_sq(p - one)
             if squared < least or (squared == least and other < face):
                 face = other
                 least = squared
-                on = one
-        near.point = on.point
-        near.sign = 1.0
-        if is_open != 0:
-            if wp.abs(winding_number(p, corners)) >= 0.5:
-                near.sign = -1.0
-        elif wp.dot(p - on.point, normals[first + face, on.part]) < 0.0:
-            near.sign = -1.0
-    return near
+    return face
 
 
 @wp.func
-def unit(v: wp.vec3) -> wp.vec3:
+def unit(v: Any):
     """Returns v over its length, or over the smallest norm."""
-    return v / wp.max(wp.length(v), SMALLEST_NORM)
+    return v / wp.max(wp.length(v), v.dtype(SMALLEST_NORM))
 
 
 @wp.func
 def unit_adjoint(v: wp.vec3, g: wp.vec3) -> wp.vec3:
     """Returns the gradient by v where g is the one by `unit(v)`."""
     length = wp.length(v)
-    if length < SMALLEST_NORM:
-        return g / SMALLEST_NORM
+    if length < float(SMALLEST_NORM):
+        return g / float(SMALLEST_NORM)
     n = v / length
     return (g - n * wp.dot(n, g)) / length
 
 
 @wp.func
-def rotation(a: wp.vec3, b: wp.vec3) -> wp.mat33:
+def rotation(a: Any, b: Any):
     """Returns the matrix of two vectors, as `rot6d_to_matrix`."""
     x = unit(a)
     y = unit(b)

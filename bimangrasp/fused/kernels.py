@@ -9,14 +9,16 @@ import warp as wp
 
 from bimangrasp.fused.geometry import (
     SQUARED_DISTANCE_FLOOR,
-    SQUARED_NORMAL_FLOOR,
     Side,
     cylinder,
-    nearest,
+    nearest_face,
+    on_face,
     rotation,
     rotation_adjoint,
     rounded_box,
+    winding_number,
 )
+from bimangrasp.signed_distance import SQUARED_NORMAL_FLOOR
 from bimangrasp.spatial_order import RUN
 
 wp.set_module_options({"enable_backward": False})
@@ -32,16 +34,16 @@ class Tree:
 
     Attributes:
         parent, joint: (L) parent and joint of a link, -1 for none.
-        rotation, translation: (2, L) pose in the parent.
+        rotation, translation: (2, L) pose in the parent; with the axis in float64, as contacts need it.
         axis: (2, L) of the joint.
         lower, upper: (2, J) rad.
     """
 
     parent: wp.array(dtype=int)
     joint: wp.array(dtype=int)
-    rotation: wp.array2d(dtype=wp.mat33)
-    translation: wp.array2d(dtype=wp.vec3)
-    axis: wp.array2d(dtype=wp.vec3)
+    rotation: wp.array2d(dtype=wp.mat33d)
+    translation: wp.array2d(dtype=wp.vec3d)
+    axis: wp.array2d(dtype=wp.vec3d)
     lower: wp.array2d(dtype=float)
     upper: wp.array2d(dtype=float)
 
@@ -75,8 +77,17 @@ class Shapes:
 
 @wp.struct
 class Frames:
-    """Poses in the object's frame: (B, 2, L) of links, (B, 2, S) of shapes; centres of the shapes' bounds."""
+    """Poses in the object's frame.
 
+    Attributes:
+        exact_rotation, exact_translation: (B, 2, L) of links.
+        rotation, translation: the same, rounded.
+        shape_rotation, shape_translation: (B, 2, S) of shapes.
+        bound: (B, 2, S) centres of the shapes' bounds.
+    """
+
+    exact_rotation: wp.array3d(dtype=wp.mat33d)
+    exact_translation: wp.array3d(dtype=wp.vec3d)
     rotation: wp.array3d(dtype=wp.mat33)
     translation: wp.array3d(dtype=wp.vec3)
     shape_rotation: wp.array3d(dtype=wp.mat33)
@@ -121,26 +132,34 @@ class Pushes:
     hit: wp.array3d(dtype=wp.uint64)
 
 
+@wp.func
+def triple(pose: wp.array3d(dtype=float), b: int, h: int, first: int):
+    """Returns three coordinates of a pose, in float64."""
+    return wp.vec3d(wp.vec3(pose[b, h, first], pose[b, h, first + 1], pose[b, h, first + 2]))
+
+
 @wp.kernel
 def link_frames(pose: wp.array3d(dtype=float), tree: Tree, frames: Frames):
     """Walks each hand's tree from the root up."""
     b, h = wp.tid()
-    frames.translation[b, h, 0] = wp.vec3(pose[b, h, 0], pose[b, h, 1], pose[b, h, 2])
-    frames.rotation[b, h, 0] = rotation(
-        wp.vec3(pose[b, h, 3], pose[b, h, 4], pose[b, h, 5]), wp.vec3(pose[b, h, 6], pose[b, h, 7], pose[b, h, 8])
-    )
-    for link in range(1, tree.parent.shape[0]):
-        above = frames.rotation[b, h, tree.parent[link]]
-        origin = frames.translation[b, h, tree.parent[link]] + above * tree.translation[h, link]
-        turned = above * tree.rotation[h, link]
-        joint = tree.joint[link]
-        if joint >= 0:
-            angle = pose[b, h, ROOT_DOF + joint]
-            across = wp.skew(tree.axis[h, link])
-            turn = wp.identity(n=3, dtype=float) + wp.sin(angle) * across + (1.0 - wp.cos(angle)) * (across * across)
-            turned = turned * turn
-        frames.translation[b, h, link] = origin
-        frames.rotation[b, h, link] = turned
+    for link in range(tree.parent.shape[0]):
+        if link == 0:
+            frames.exact_translation[b, h, 0] = triple(pose, b, h, 0)
+            frames.exact_rotation[b, h, 0] = rotation(triple(pose, b, h, 3), triple(pose, b, h, 6))
+        else:
+            above = frames.exact_rotation[b, h, tree.parent[link]]
+            origin = frames.exact_translation[b, h, tree.parent[link]] + above * tree.translation[h, link]
+            turned = above * tree.rotation[h, link]
+            joint = tree.joint[link]
+            if joint >= 0:
+                angle = wp.float64(pose[b, h, ROOT_DOF + joint])
+                across = wp.skew(tree.axis[h, link])
+                turn = wp.identity(n=3, dtype=wp.float64) + wp.sin(angle) * across
+                turned = turned * (turn + (wp.float64(1.0) - wp.cos(angle)) * (across * across))
+            frames.exact_translation[b, h, link] = origin
+            frames.exact_rotation[b, h, link] = turned
+        frames.translation[b, h, link] = wp.vec3(frames.exact_translation[b, h, link])
+        frames.rotation[b, h, link] = wp.mat33(frames.exact_rotation[b, h, link])
 
 
 @wp.kernel
@@ -159,12 +178,17 @@ def shape_frames(shapes: Shapes, frames: Frames):
 def side_of_shape(shapes: Shapes, h: int, s: int, p: wp.vec3) -> Side:
     """Returns distance and gradient of a shape at a point in its frame."""
     if shapes.kind[s] == MESH:
-        near = nearest(p, shapes.bvh[h, s], shapes.corners, shapes.normals, shapes.first[h, s], 0)
-        offset = p - near.point
-        length = wp.sqrt(wp.length_sq(offset) + SQUARED_DISTANCE_FLOOR)
+        face = nearest_face(p, shapes.bvh[h, s], shapes.corners, shapes.first[h, s])
         side = Side()
-        side.distance = near.sign * length
-        side.gradient = near.sign * offset / length
+        side.distance = wp.nan
+        if face >= 0:
+            point, part = on_face(p, shapes.corners, shapes.first[h, s] + face)
+            offset = p - point
+            length = wp.sqrt(wp.length_sq(offset) + SQUARED_DISTANCE_FLOOR)
+            outward = wp.dot(offset, shapes.normals[shapes.first[h, s] + face, part])
+            toward = wp.where(outward < 0.0, -1.0, 1.0)
+            side.distance = toward * length
+            side.gradient = toward * offset / length
         return side
     if shapes.kind[s] == CYLINDER:
         return cylinder(p, shapes.extent[h, s], shapes.radius[h, s])
@@ -267,7 +291,25 @@ class Candidates:
     """Contact candidates (2, number) of both hands: link, and position in it."""
 
     link: wp.array2d(dtype=int)
-    position: wp.array2d(dtype=wp.vec3)
+    position: wp.array2d(dtype=wp.vec3d)
+
+
+@wp.struct
+class Surface:
+    """The object's mesh, as large as it is read.
+
+    Attributes:
+        bvh: what finds the nearest triangle.
+        corners: (F, 3) of its triangles; `exact` the same before rounding.
+        normals: (F, 7) outward at the parts of each triangle.
+        is_open: whether the winding number tells the side, and not the normal.
+    """
+
+    bvh: wp.uint64
+    corners: wp.array2d(dtype=wp.vec3)
+    exact: wp.array2d(dtype=wp.vec3d)
+    normals: wp.array2d(dtype=wp.vec3)
+    is_open: int
 
 
 @wp.struct
@@ -275,8 +317,8 @@ class ContactTable:
     """The chosen contacts (B, 2, C): link, point, normal, absolute distance, and its gradient by the point."""
 
     link: wp.array3d(dtype=int)
-    point: wp.array3d(dtype=wp.vec3)
-    normal: wp.array3d(dtype=wp.vec3)
+    point: wp.array3d(dtype=wp.vec3d)
+    normal: wp.array3d(dtype=wp.vec3d)
     distance: wp.array3d(dtype=float)
     force: wp.array3d(dtype=wp.vec3)
 
@@ -286,29 +328,40 @@ def contacts(
     candidate: wp.array3d(dtype=wp.int64),
     candidates: Candidates,
     frames: Frames,
-    bvh: wp.uint64,
-    corners: wp.array2d(dtype=wp.vec3),
-    normals: wp.array2d(dtype=wp.vec3),
-    is_open: int,
+    surface: Surface,
     object_scale: wp.array(dtype=float),
     table: ContactTable,
 ):
-    """Places each chosen candidate and asks the object for distance and normal there."""
+    """Places each chosen candidate and asks the object for distance and normal there.
+
+    In float64: close to the surface the normal is the small difference of two places.
+    """
     b, h, c = wp.tid()
     chosen = int(candidate[b, h, c])
     link = candidates.link[h, chosen]
-    point = frames.translation[b, h, link] + frames.rotation[b, h, link] * candidates.position[h, chosen]
-    scale = object_scale[b]
-    on_unit = point / scale
-    near = nearest(on_unit, bvh, corners, normals, 0, is_open)
-    offset = on_unit - near.point
+    arm = frames.exact_rotation[b, h, link] * candidates.position[h, chosen]
+    point = frames.exact_translation[b, h, link] + arm
+    scale = wp.float64(object_scale[b])
+    place = point / scale
+    face = nearest_face(place, surface.bvh, surface.exact, 0)
+    side = wp.float64(wp.nan)
+    offset = wp.vec3d()
+    if face >= 0:
+        on_surface, part = on_face(place, surface.exact, face)
+        offset = place - on_surface
+        side = wp.float64(1.0)
+        if surface.is_open != 0:
+            if wp.abs(winding_number(wp.vec3(place), surface.corners)) >= 0.5:
+                side = wp.float64(-1.0)
+        elif wp.dot(offset, wp.vec3d(surface.normals[face, part])) < wp.float64(0.0):
+            side = wp.float64(-1.0)
     squared = wp.length_sq(offset)
-    length = wp.sqrt(squared + SQUARED_DISTANCE_FLOOR)
+    length = wp.sqrt(squared + wp.float64(SQUARED_DISTANCE_FLOOR))
     table.link[b, h, c] = link
     table.point[b, h, c] = point
-    table.normal[b, h, c] = offset * (near.sign / wp.sqrt(squared + SQUARED_NORMAL_FLOOR))
-    table.distance[b, h, c] = wp.abs(near.sign) * length * scale
-    table.force[b, h, c] = offset / length
+    table.normal[b, h, c] = offset * (side / wp.sqrt(squared + wp.float64(SQUARED_NORMAL_FLOOR)))
+    table.distance[b, h, c] = float(wp.abs(side) * length * scale)
+    table.force[b, h, c] = wp.vec3(offset / length)
 
 
 @wp.struct
@@ -423,7 +476,7 @@ def gradients(
     for c in range(contact_table.link.shape[2]):
         link = contact_table.link[b, h, c]
         force = weights.distance * contact_table.force[b, h, c] + wrenches.closure[b, h, c]
-        arm = contact_table.point[b, h, c] - frames.translation[b, h, link]
+        arm = wp.vec3(contact_table.point[b, h, c]) - frames.translation[b, h, link]
         wrenches.force[b, h, link] = wrenches.force[b, h, link] + force
         wrenches.moment[b, h, link] = wrenches.moment[b, h, link] + wp.cross(arm, force)
     for k in range(keypoints.link.shape[1]):
@@ -439,7 +492,7 @@ def gradients(
         joint = tree.joint[link]
         if joint >= 0:
             angle = pose[b, h, ROOT_DOF + joint]
-            slope = wp.dot(frames.rotation[b, h, link] * tree.axis[h, link], moment)
+            slope = wp.dot(frames.rotation[b, h, link] * wp.vec3(tree.axis[h, link]), moment)
             if angle >= tree.upper[h, joint]:
                 slope += weights.joint_limits
             if angle <= tree.lower[h, joint]:

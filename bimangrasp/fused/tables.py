@@ -36,7 +36,7 @@ class HandTables:
         shapes, meshes = _shapes(hands, device)
         candidates, keypoints = kernels.Candidates(), kernels.Keypoints()
         candidates.link = _array(hands.candidate_link, int, device)
-        candidates.position = _array(hands.candidate_position, wp.vec3, device)
+        candidates.position = _array(hands.candidate_position, wp.vec3d, device)
         keypoints.link = _array(hands.keypoint_link, int, device)
         keypoints.position = _array(hands.keypoint_position, wp.vec3, device)
         clouds = tuple(_hand_cloud(hands, side, device) for side in range(2))
@@ -45,12 +45,10 @@ class HandTables:
 
 @dataclass(frozen=True)
 class ObjectTables:
-    """One object on a device; see `kernels.contacts`."""
+    """One object on a device; `mesh` keeps the structure alive that `surface` names."""
 
     mesh: wp.Mesh
-    corners: wp.array
-    normals: wp.array
-    is_open: int
+    surface: kernels.Surface
     cloud: kernels.Cloud
 
     @classmethod
@@ -58,13 +56,12 @@ class ObjectTables:
         """Returns the tables of an object."""
         device = wp.device_from_torch(obj.surface_points.device)
         points = obj.surface_points.cpu().numpy()
-        return cls(
-            _mesh(obj.mesh, device),
-            _array(obj.mesh.corners, wp.vec3, device),
-            _array(obj.mesh.normals, wp.vec3, device),
-            int(obj.mesh.sign == "winding"),
-            _cloud(np.full(len(points), -1), points, device),
-        )
+        mesh, surface = _mesh(obj.mesh, device), kernels.Surface()
+        surface.bvh, surface.is_open = mesh.id, int(obj.mesh.sign == "winding")
+        surface.corners = _array(obj.mesh.corners, wp.vec3, device)
+        surface.exact = _array(obj.mesh.corners, wp.vec3d, device)
+        surface.normals = _array(obj.mesh.normals, wp.vec3, device)
+        return cls(mesh, surface, _cloud(np.full(len(points), -1), points, device))
 
 
 def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
@@ -77,9 +74,9 @@ def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
         axis[side, hand.joint_link] = hand.joint_axis
     tree = kernels.Tree()
     tree.parent, tree.joint = _array(left.parent, int, device), _array(joint, int, device)
-    tree.rotation = _array(fixed[..., :3, :3], wp.mat33, device)
-    tree.translation = _array(fixed[..., :3, 3], wp.vec3, device)
-    tree.axis = _array(axis, wp.vec3, device)
+    tree.rotation = _array(fixed[..., :3, :3], wp.mat33d, device)
+    tree.translation = _array(fixed[..., :3, 3], wp.vec3d, device)
+    tree.axis = _array(axis, wp.vec3d, device)
     tree.lower, tree.upper = _array(hands.joint_lower, float, device), _array(hands.joint_upper, float, device)
     return tree
 
@@ -143,5 +140,5 @@ def _mesh(mesh: TriangleMesh, device: wp.Device) -> wp.Mesh:
 def _array(values: object, dtype: type, device: wp.Device) -> wp.array:
     """Returns a table on the device."""
     values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    scalar = {int: np.int32, wp.uint64: np.uint64}.get(dtype, np.float32)
+    scalar = {int: np.int32, wp.uint64: np.uint64, wp.vec3d: np.float64, wp.mat33d: np.float64}.get(dtype, np.float32)
     return wp.array(np.ascontiguousarray(values, scalar), dtype=dtype, device=device)

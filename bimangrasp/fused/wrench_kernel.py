@@ -10,7 +10,7 @@ from bimangrasp.wrench import SMALLEST_NORMAL, SMALLEST_SINGULAR_VALUE
 MOST_SWEEPS = wp.constant(12)  # six to eight do
 ORTHOGONAL = wp.constant(wp.float64(1e-14))  # cosine of two rows that counts as a right angle
 FLOOR = wp.constant(wp.float64(SMALLEST_SINGULAR_VALUE))
-NORMAL_FLOOR = wp.constant(float(SMALLEST_NORMAL))
+NORMAL_FLOOR = wp.constant(wp.float64(SMALLEST_NORMAL))
 
 Square = wp.types.matrix(shape=(6, 6), dtype=wp.float64)
 Values = wp.types.vector(length=6, dtype=wp.float64)
@@ -42,8 +42,8 @@ def wrench_kernel(contacts: int) -> wp.Kernel:
             normal = unit_normal(table, b, column)
             torque = wp.cross(table.point[b, column // half, column % half], normal)
             for axis in range(3):
-                rows[axis, column] = wp.float64(normal[axis])
-                rows[3 + axis, column] = wp.float64(torque[axis])
+                rows[axis, column] = normal[axis]
+                rows[3 + axis, column] = torque[axis]
         is_turning = int(1)
         sweep = int(0)
         while is_turning == 1 and sweep < MOST_SWEEPS:
@@ -98,12 +98,14 @@ def wrench_kernel(contacts: int) -> wp.Kernel:
         for k in range(6):
             slopes[k] = slopes[k] / wp.max(values[k], wp.float64(1e-300))
         for column in range(contacts):
-            by_torque = wp.vec3(0.0, 0.0, 0.0)
+            by_torque = wp.vec3d()
             for axis in range(3):
                 total = wp.float64(0.0)
                 for k in range(6):
                     total += slopes[k] * turns[3 + axis, k] * rows[k, column]
-                by_torque[axis] = float(total)
-            wrenches.closure[b, column // half, column % half] = wp.cross(unit_normal(table, b, column), by_torque)
+                by_torque[axis] = total
+            wrenches.closure[b, column // half, column % half] = wp.vec3(
+                wp.cross(unit_normal(table, b, column), by_torque)
+            )
 
     return wrench

@@ -1,0 +1,104 @@
+"""How good the grasps are after shorter runs: the released schedule squeezed to fewer steps, beside the release's run.
+
+    python benchmarks/schedule.py --mesh <file.obj> <file.obj> --lengths 6000 4000 3000 --seeds 1 2 3
+
+runs `experiment=released` and, for every length, the whole schedule in that many steps, with the same seeds and so
+the same starts. Prints for each object and all together the mean total energy, its ratio to the released run's with
+the standard error of the paired difference, and the share of grasps under the released thresholds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import conf
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.object_model import ObjectModel
+from bimangrasp.synthesis import set_determinism, synthesize
+
+RELEASED = 0
+"""Stands for the released run among the lengths."""
+
+
+class Run(NamedTuple):
+    """One round."""
+
+    mesh: Path
+    length: int
+    seed: int
+
+
+class Ends(NamedTuple):
+    """What a run left, a grasp each: total energy, and whether it is under the released thresholds."""
+
+    total: Tensor
+    is_good: Tensor
+
+
+def run(one: Run, overrides: list[str], batch: int, device: str) -> Ends:
+    """Returns the ends of one round."""
+    set_determinism(threads=1)
+    length = [f"num_iterations={one.length}", f"optimizer.schedule_steps={one.length}"] if one.length else []
+    config = conf.load(["experiment=released", "filter=energy", "curve_stride=0", *length, *overrides])
+    config.round_batch_size = batch
+    pair = HandModel(*load_hands(config.hand), config.hand.surface_points, device)
+    obj = ObjectModel.load(str(one.mesh), config.object, device)
+    energies = synthesize(pair, obj, config.synthesis, one.seed).energies
+    terms = ("force_closure", "distance", "penetration")
+    met = [getattr(energies, term) < getattr(config.filter, term) for term in terms]
+    return Ends(energies.total.cpu(), torch.stack(met).all(dim=0).cpu())
+
+
+def line(name: str, released: list[Ends], short: list[Ends]) -> str:
+    """Returns a row of the table: the ratio's error takes the rounds, which are independent, as samples."""
+    mean = torch.stack([ends.total.nanmean() for ends in short])
+    before = torch.stack([ends.total.nanmean() for ends in released])
+    ratio = float(mean.mean() / before.mean())
+    spread = (mean - ratio * before).std() / before.mean() / math.sqrt(len(mean)) if len(mean) > 1 else math.nan
+    good = torch.cat([ends.is_good for ends in short]).float()
+    error = float(good.std() / math.sqrt(len(good)))
+    return f"| {name} | {mean.mean():.3f} | {ratio:.3f} +- {spread:.3f} | {good.mean():.1%} +- {error:.1%} |"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--mesh", type=Path, nargs="+", required=True)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[6000, 5000, 4000, 3000, 2000, 1000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--overrides", nargs="*", default=[], help="settings, such as hand=release hand.root=<folder>")
+    asked = parser.parse_args(arguments)
+    runs = [Run(*parts) for parts in product(asked.mesh, [RELEASED, *asked.lengths], asked.seeds)]
+    with ProcessPoolExecutor(asked.processes, get_context("spawn")) as pool:
+        waiting = {one: pool.submit(run, one, asked.overrides, asked.batch, asked.device) for one in runs}
+        found = {}
+        for one, future in waiting.items():
+            found[one] = future.result()
+            print(f"{one}: mean total {found[one].total.nanmean():.3f}", file=sys.stderr, flush=True)
+    for group in [*([mesh] for mesh in asked.mesh), asked.mesh]:
+        print(f"\n{', '.join(map(str, group))}")
+        print("| steps | mean total | of released | under thresholds |\n|---|---|---|---|")
+        released = [found[Run(mesh, RELEASED, seed)] for mesh in group for seed in asked.seeds]
+        for length in (RELEASED, *asked.lengths):
+            short = [found[Run(mesh, length, seed)] for mesh in group for seed in asked.seeds]
+            print(line(str(length or "released, 10 000"), released, short))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
