@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 import conf
-from bimangrasp import builtin, mala, synthesis
+from bimangrasp import builtin, synthesis
 from bimangrasp.fused.energy import FusedEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
@@ -56,19 +56,12 @@ def pairs(scene: synthesis.Scene) -> int:
 
 def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
     """Prints the table of one batch size."""
-    config, device, batch = scene.config, scene.hands.device, len(scene.object_scale)
+    device, batch = scene.hands.device, len(scene.object_scale)
     costs = scene.evaluator()
     energy = synthesis.grasp_energy(scene, costs)
-    state = mala.init(grasps.pose, grasps.candidate, energy, config.optimizer)
-    generator = torch.Generator(device).manual_seed(0)
-    length = mala.schedule_length(config.optimizer, RELEASED_STEPS)
-
-    def step() -> None:
-        nonlocal state
-        state, _ = mala.step(state, energy, scene.hands.candidate_count, config.optimizer, length, generator)
-
-    milliseconds(step, device, 5)
-    whole = milliseconds(step, device, steps)
+    descent = synthesis.begin(scene, costs, grasps, torch.Generator(device).manual_seed(0))
+    milliseconds(descent.advance, device, 5)
+    whole = milliseconds(descent.advance, device, steps)
     evaluation = milliseconds(lambda: energy(grasps.pose, grasps.candidate), device, steps)
     floor = 1e3 * batch * pairs(scene) * FLOPS_PER_DISTANCE / flops(device)
     print(f"\nbatch {batch}: {whole:.2f} ms a step, {1e3 / whole:.0f} steps/s, {1e3 * whole / batch:.0f} us a sample")
@@ -101,7 +94,8 @@ def main() -> None:
     for batch in given.batches:
         settings = replace(config.synthesis, round_batch_size=batch, num_iterations=given.steps)
         made = synthesis.synthesize(hands, obj, settings, 0)
-        measure(synthesis.Scene(hands, obj, made.object_scale, settings), made.grasps, given.steps)
+        scene = synthesis.Scene(hands, obj, made.object_scale, replace(settings, num_iterations=RELEASED_STEPS))
+        measure(scene, made.grasps, given.steps)
     print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
 
 

@@ -18,7 +18,13 @@ from bimangrasp.object_model import ObjectModel
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """The energies of one batch; `rows` says which grasps of it are given."""
+    """The energies of one batch; `rows` says which grasps of it are given.
+
+    Attributes:
+        is_recordable: whether a CUDA graph can record an evaluation.
+    """
+
+    is_recordable: bool
 
     def terms(self, grasps: Grasps, rows: slice) -> Energies:
         """Returns all terms of each grasp, without gradient."""
@@ -59,7 +65,9 @@ def evaluator(
 
 
 class PlainEvaluator:
-    """PyTorch and its autograd: the oracle, and the path for machines without Warp."""
+    """PyTorch and its autograd: the oracle, and the path for machines without Warp. Its shapes depend on data."""
+
+    is_recordable = False
 
     def __init__(self, hands: HandModel, obj: ObjectModel, object_scale: Tensor, config: EnergyConfig):
         self._hands, self._obj, self._scale, self._config = hands, obj, object_scale, config

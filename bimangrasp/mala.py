@@ -1,7 +1,7 @@
 """The sampler: Langevin proposals with a preconditioner, annealing and index switching, for any energy.
 
 A position is a batch of groups of coordinates (for grasps a group is a hand), a choice a batch of groups of indices.
-All evolving state goes in and comes out.
+All evolving state goes in and comes out; a step asks the device for nothing, so a CUDA graph can record it.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ class State(NamedTuple):
         point: the present one of each sample.
         best: the one of least energy seen.
         second_moment: running mean of squared gradients; batch axis of length 1 where it is shared.
-        step: how many steps were made.
+        step: how many steps were made, on the device.
     """
 
     point: Point
     best: Point
     second_moment: Float[Tensor, "shared group dof"]
-    step: int
+    step: Int[Tensor, "1"]
 
 
 class Draws(NamedTuple):
@@ -108,26 +108,39 @@ class Draws(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Step size and temperature of one step."""
+    """What anneals, a step each.
 
-    step_size: float
-    temperature: float
+    Attributes:
+        step_size: of the proposal.
+        temperature: of the proposal's noise, and of the acceptance one step later.
+        switch_chance: that an index is redrawn.
+    """
+
+    step_size: Float[Tensor, " step"]
+    temperature: Float[Tensor, " step"]
+    switch_chance: Float[Tensor, " step"]
+
+    def at(self, step: Int[Tensor, "1"]) -> Schedule:
+        """Returns the schedule of one step, looked up on the device."""
+        return Schedule(*(column.index_select(0, step) for column in self))
 
 
-def schedule(config: OptimizerConfig, step: int, length: int) -> Schedule:
-    """Returns step size and temperature at a step of a schedule stretched to `length` steps."""
-    released = step * RELEASED_SCHEDULE_STEPS // length
-    return Schedule(
-        config.step_size * config.step_decay ** (released // config.step_decay_every),
-        config.temperature * config.temperature_decay ** (released // config.temperature_decay_every),
+def schedule(
+    config: OptimizerConfig, steps: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Schedule:
+    """Returns the schedule of a run of `steps` steps, from its start to its end inclusive.
+
+    The released one is stretched or squeezed to the length that `schedule_steps` asks for.
+    """
+    length = min(steps, RELEASED_SCHEDULE_STEPS) if config.schedule_steps == "auto" else int(config.schedule_steps)
+    released = torch.arange(steps + 1) * RELEASED_SCHEDULE_STEPS // max(length, 1)
+    cooled = config.temperature_decay ** (released // config.temperature_decay_every).double()
+    columns = (
+        config.step_size * config.step_decay ** (released // config.step_decay_every).double(),
+        config.temperature * cooled,
+        (config.switch_probability * cooled.sqrt()).clamp_max(config.switch_probability_max),
     )
-
-
-def schedule_length(config: OptimizerConfig, num_iterations: int) -> int:
-    """Returns the length that `schedule_steps` asks for."""
-    if config.schedule_steps == "auto":
-        return min(num_iterations, RELEASED_SCHEDULE_STEPS)
-    return int(config.schedule_steps)
+    return Schedule(*(column.to(device, dtype) for column in columns))
 
 
 def init(
@@ -139,7 +152,7 @@ def init(
     """Returns the state before the first step."""
     point = Point(position, choice, *checked(energy(position, choice)))
     moment = torch.zeros_like(position if config.preconditioner == "sample" else position[:1])
-    return State(point, point, moment, 0)
+    return State(point, point, moment, torch.zeros(1, dtype=torch.int64, device=position.device))
 
 
 def step(
@@ -147,7 +160,7 @@ def step(
     energy: Energy,
     choices: int,
     config: OptimizerConfig,
-    length: int,
+    schedule: Schedule,
     generator: torch.Generator,
 ) -> tuple[State, Bool[Tensor, " batch"]]:
     """Returns the state after one step and which samples accepted their proposal.
@@ -157,15 +170,14 @@ def step(
         energy: of positions and choices; called once, on the whole batch.
         choices: how many values an index can have.
         config: constants.
-        length: of the schedule, in steps.
+        schedule: of the whole run.
         generator: on the device of the state.
     """
     draws = draw(state.point, choices, generator)
-    now = schedule(config, state.step, length)
+    now, after = schedule.at(state.step), schedule.at(state.step + 1)
     moment = next_second_moment(state, config)
     position, choice = propose(state.point, moment, draws, now, config)
     proposal = Point(position, choice, *checked(energy(position, choice)))
-    after = schedule(config, state.step + 1, length)
     log_ratio = proposal_log_ratio(state.point, proposal, moment, now, config)
     accepted = accepts(state.point, proposal, log_ratio, after.temperature, draws.acceptance)
     point = _where(accepted, proposal, state.point)
@@ -200,21 +212,19 @@ def propose(
     """Returns where each sample would go: x - s g / P + f sqrt(2 s T / P) xi, and its indices, some redrawn.
 
     P is the root of the second moment, s the step size, T the temperature, f the noise factor. An index is redrawn
-    with probability min(max, p sqrt(T / T_0)).
+    with probability min(max, p sqrt(T / T_0)), the schedule's `switch_chance`.
     """
     scale = second_moment.sqrt() + config.preconditioner_floor
     spread = config.noise_factor * (2 * now.step_size * now.temperature / scale).sqrt()
     position = point.position - now.step_size * point.gradient / scale + spread * draws.noise
-    chance = config.switch_probability * (now.temperature / config.temperature) ** 0.5
-    redrawn = draws.switch < min(config.switch_probability_max, chance)
-    return position, torch.where(redrawn, draws.choice, point.choice)
+    return position, torch.where(draws.switch < now.switch_chance, draws.choice, point.choice)
 
 
 def accepts(
     point: Point,
     proposal: Point,
     log_ratio: Tensor | float,
-    temperature: float,
+    temperature: Float[Tensor, "1"],
     uniform: Float[Tensor, " batch"],
 ) -> Bool[Tensor, " batch"]:
     """Returns which proposals are accepted: with probability min(1, exp((E - E') / T + log ratio)).

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp import mala
+from bimangrasp.descent import Descent
 from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of
 from bimangrasp.evaluation import Evaluator, evaluator
 from bimangrasp.grasp import Grasps
@@ -155,16 +156,27 @@ def _descend(
     on_step: Callable[[int], None] | None,
 ) -> tuple[mala.State, Curve]:
     """Returns the sampler's last state and how the energies fell."""
-    config, energy, record = scene.config, grasp_energy(scene, costs), _Recorder(scene, costs)
-    length = mala.schedule_length(config.optimizer, config.num_iterations)
-    state = mala.init(initial.pose, initial.candidate, energy, config.optimizer)
-    record(state, None)
-    for _ in range(config.num_iterations):
-        state, accepted = mala.step(state, energy, scene.hands.candidate_count, config.optimizer, length, generator)
-        record(state, accepted)
+    config, record = scene.config, _Recorder(scene, costs)
+    descent = begin(scene, costs, initial, generator)
+    record(0, descent)
+    for step in range(1, config.num_iterations + 1):
+        descent.advance()
+        record(step, descent)
         if on_step:
-            on_step(state.step)
-    return state, record.curve()
+            on_step(step)
+    return descent.state, record.curve()
+
+
+def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Generator) -> Descent:
+    """Returns a batch before its first step."""
+    config, energy, candidates = scene.config.optimizer, grasp_energy(scene, costs), scene.hands.candidate_count
+    schedule = mala.schedule(config, scene.config.num_iterations, scene.hands.device, scene.hands.dtype)
+
+    def step(state: mala.State) -> tuple[mala.State, Bool[Tensor, " batch"]]:
+        return mala.step(state, energy, candidates, config, schedule, generator)
+
+    state = mala.init(initial.pose, initial.candidate, energy, config)
+    return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda")
 
 
 def grasp_energy(scene: Scene, costs: Evaluator) -> mala.Energy:
@@ -199,27 +211,22 @@ class _Recorder:
         self._steps: list[int] = []
         self._acceptance: list[Tensor] = []
         self._quartiles: list[Tensor] = []
-        self._accepted: list[Tensor] = []
+        self._accepted = torch.zeros((), dtype=torch.int64, device=scene.hands.device)
 
-    def __call__(self, state: mala.State, accepted: Tensor | None) -> None:
-        if not self._stride:
-            return
-        if accepted is not None:
-            self._accepted.append(accepted.float().mean())
-        if state.step % self._stride == 0 or state.step == self._last:
-            self._note(state)
+    def __call__(self, step: int, descent: Descent) -> None:
+        if self._stride and (step % self._stride == 0 or step == self._last):
+            self._note(step, descent)
 
-    def _note(self, state: mala.State) -> None:
+    def _note(self, step: int, descent: Descent) -> None:
         """Adds a point to the curve."""
-        terms = torch.stack(
-            _terms(self._scene, self._costs, Grasps.from_pose(state.point.position, state.point.choice))
-        )
+        point = descent.state.point
+        terms = torch.stack(_terms(self._scene, self._costs, Grasps.from_pose(point.position, point.choice)))
         quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
-        self._steps.append(state.step)
         self._quartiles.append(torch.nanquantile(terms, quarters, dim=1).T)
-        nothing = torch.full((1,), torch.nan, device=terms.device)
-        self._acceptance.append(torch.stack(self._accepted or list(nothing)).mean())
-        self._accepted = []
+        proposals = (step - (self._steps[-1] if self._steps else 0)) * len(point.energy)
+        self._acceptance.append(((descent.accepted - self._accepted).double() / proposals).float())
+        self._steps.append(step)
+        self._accepted = descent.accepted.clone()
 
     def curve(self) -> Curve:
         """Returns what was collected."""

@@ -178,24 +178,42 @@ def test_both_paths_end_at_the_same_energies():
 
 
 class NoHost(TorchDispatchMode):
-    """Refuses what would wait for a device, or has a shape that depends on data."""
+    """Refuses what would wait for a device, or has a shape that depends on data; notes what is called."""
 
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "index.Tensor_mask")
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "_to_copy")
+
+    def __init__(self):
+        super().__init__()
+        self.called = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = str(func)
         assert not any(word in name for word in self.FORBIDDEN), f"{name} waits for the device"
-        return func(*args, **(kwargs or {}))
+        for indices in args[1:2] if "aten.index." in name or "aten.index_put" in name else ():
+            assert all(index is None or index.dtype != torch.bool for index in indices), "a mask has no fixed shape"
+        found = func(*args, **(kwargs or {}))
+        self.called.append((name, tuple(one.shape for one in args if isinstance(one, torch.Tensor))))
+        return found
 
 
-def test_a_step_waits_for_nothing(descended, tmp_path):
+def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended, tmp_path):
+    """What a CUDA graph needs of a step; here the step runs as it is."""
     grasps, scale = descended("shadow", "mug", tmp_path, None)
-    config = settings()
-    scene = synthesis.Scene(*models("shadow", "mug", F32), scale, config)
-    energy = synthesis.grasp_energy(scene, scene.evaluator())
-    state = mala.init(grasps.pose, grasps.candidate, energy, config.optimizer)
-    generator = torch.Generator().manual_seed(0)
-    with NoHost():
-        mala.step(state, energy, 140, config.optimizer, 200, generator)
-    with pytest.raises(AssertionError, match="waits"), NoHost():
-        grasps.pose.sum().item()
+    for tile in (0, 7):
+        config = settings(tile=tile)
+        scene = synthesis.Scene(*models("shadow", "mug", F32), scale, config)
+        costs = scene.evaluator()
+        assert costs.is_recordable and not PlainEvaluator.is_recordable
+        descent = synthesis.begin(scene, costs, grasps, torch.Generator().manual_seed(0))
+        places = [tensor.data_ptr() for tensor in (*descent.state.point, *descent.state.best, descent.accepted)]
+        called = []
+        for _ in range(3):
+            with NoHost() as host:
+                descent.advance()
+            called.append(host.called)
+        assert len(called[0]) > 40 and called[0] == called[1] == called[2]
+        now = [tensor.data_ptr() for tensor in (*descent.state.point, *descent.state.best, descent.accepted)]
+        assert now == places
+    for spoiled in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: torch.nonzero(x), lambda x: x.double()):
+        with pytest.raises(AssertionError), NoHost():
+            spoiled(grasps.pose)

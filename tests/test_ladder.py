@@ -21,6 +21,7 @@ STEPS = [
     ("conf",),
     ("scale",),
     ("bimangrasp.synthesis",),
+    ("bimangrasp.descent",),
     ("bimangrasp.evaluation",),
     ("bimangrasp.fused.energy",),
     ("bimangrasp.fused.tables", "bimangrasp.fused.wrench_kernel"),

@@ -23,13 +23,18 @@ def gaussian(position, choice):
     return mala.Evaluation((PRECISION * offset**2).sum(dim=(1, 2)) / 2, PRECISION * offset)
 
 
-def chain(energy, config, steps, batch=2000, start=2.0, seed=1, length=6000):
+def released(config, steps=60):
+    """The released schedule, unsqueezed."""
+    return mala.schedule(replace(config, schedule_steps=6000), steps, dtype=torch.float64)
+
+
+def chain(energy, config, steps, batch=2000, start=2.0, seed=1):
     generator = torch.Generator().manual_seed(seed)
     position = torch.full((batch, GROUPS, D), start, dtype=torch.float64)
     state = mala.init(position, torch.zeros((batch, GROUPS, 2), dtype=torch.int64), energy, config)
-    accepted = []
+    accepted, schedule = [], released(config, steps)
     for _ in range(steps):
-        state, taken = mala.step(state, energy, 5, config, length, generator)
+        state, taken = mala.step(state, energy, 5, config, schedule, generator)
         accepted.append(taken.double().mean())
     return state, torch.stack(accepted)
 
@@ -76,7 +81,7 @@ def test_a_rejected_sample_is_bitwise_the_old_one():
     position = torch.randn((500, GROUPS, D), generator=generator, dtype=torch.float64)
     choice = torch.randint(5, (500, GROUPS, 2), generator=generator)
     before = mala.init(position, choice, gaussian, config)
-    after, accepted = mala.step(before, gaussian, 5, config, 6000, generator)
+    after, accepted = mala.step(before, gaussian, 5, config, released(config), generator)
     assert 50 < accepted.sum() < 450
     for old, new in zip(before.point, after.point, strict=True):
         assert torch.equal(new[~accepted], old[~accepted])
@@ -109,7 +114,7 @@ def test_from_a_failed_start_any_finite_proposal_is_taken():
     start = torch.zeros((20, GROUPS, D), dtype=torch.float64)
     before = mala.init(start, torch.zeros((20, GROUPS, 1), dtype=torch.int64), energy, config)
     assert before.point.energy.isnan().all() and (before.point.gradient == 0).all()
-    after, accepted = mala.step(before, energy, 1, config, 6000, torch.Generator().manual_seed(1))
+    after, accepted = mala.step(before, energy, 1, config, released(config), torch.Generator().manual_seed(1))
     assert accepted.all() and after.point.energy.isfinite().all() and after.best.energy.isfinite().all()
 
 
@@ -143,36 +148,40 @@ def test_the_best_state_is_kept():
     state = mala.init(torch.full((50, GROUPS, D), 2.0).double(), torch.zeros((50, GROUPS, 1)).long(), watched, config)
     for _ in range(30):
         least.append(state.point.energy)
-        state, _ = mala.step(state, watched, 1, config, 6000, generator)
+        state, _ = mala.step(state, watched, 1, config, released(config), generator)
     least.append(state.point.energy)
     assert torch.equal(state.best.energy, torch.stack(least).amin(0))
     torch.testing.assert_close(gaussian(state.best.position, None).energy, state.best.energy)
 
 
 def test_indices_switch_as_often_as_the_temperature_says():
-    config = replace(quick_conf.load().optimizer, temperature_decay_every=10**9)
+    config = replace(quick_conf.load().optimizer, step_size=0.1)
     generator = torch.Generator().manual_seed(7)
     choice = torch.full((20000, 1, 1), 4)
     point = mala.Point(torch.zeros((20000, 1, 1)), choice, torch.zeros(20000), torch.zeros((20000, 1, 1)))
     draws = mala.draw(point, 5, generator)
-    for temperature, chance in ((18.0, 0.5), (4.5, 0.25), (100.0, 0.9)):
-        _, switched = mala.propose(point, torch.ones(1, 1, 1), draws, mala.Schedule(0.1, temperature), config)
+    for cooled, chance in ((1.0, 0.5), (0.25, 0.25), (5.0, 0.9)):
+        changed = replace(config, temperature_decay=cooled, temperature_decay_every=60)
+        now = mala.schedule(changed, 60).at(torch.tensor([0 if cooled == 1 else 1]))
+        _, switched = mala.propose(point, torch.ones(1, 1, 1), draws, now, changed)
         expected = chance * 4 / 5  # one redraw in five gives the old index
         assert (switched != 4).double().mean().item() == pytest.approx(expected, abs=0.015)
 
 
 def test_schedule_is_the_released_one_and_squeezes_as_a_whole():
     config = quick_conf.load().optimizer
-    assert mala.schedule(config, 0, 6000) == (0.005, 18.0)
-    at_1000 = mala.schedule(config, 1000, 6000)
-    assert at_1000.step_size == pytest.approx(1.79e-3, rel=1e-2) and at_1000.temperature == pytest.approx(
-        3.31, rel=1e-2
-    )
-    for step in (0, 10, 37, 399):
-        assert mala.schedule(config, step, 400) == mala.schedule(config, 15 * step, 6000)
-    assert mala.schedule_length(config, 400) == 400
-    assert mala.schedule_length(config, 10000) == 6000
-    assert mala.schedule_length(replace(config, schedule_steps=123), 400) == 123
+    double = {"dtype": torch.float64}
+    whole = mala.schedule(config, 10_000, **double)
+    step = torch.arange(10_001)
+    for column, first, decay, every in ((whole.step_size, 0.005, 0.95, 50), (whole.temperature, 18.0, 0.95, 30)):
+        torch.testing.assert_close(column, first * decay ** (step // every).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(whole.switch_chance, 0.5 * (whole.temperature / 18).sqrt(), rtol=1e-12, atol=0)
+    for steps, length in ((400, "auto"), (700, 400), (6000, 6000), (8000, "auto")):
+        squeezed = mala.schedule(replace(config, schedule_steps=length), steps, **double)
+        length = min(steps, 6000) if length == "auto" else length
+        for ours, theirs in zip(squeezed, whole, strict=True):
+            assert len(ours) == steps + 1
+            assert torch.equal(ours[: length + 1], theirs[torch.arange(length + 1) * 6000 // length])
 
 
 def test_the_temperature_of_acceptance_is_the_next_steps():
@@ -199,10 +208,11 @@ def test_a_step_proposes_with_its_own_step_size_and_temperature():
 
     start = torch.zeros((20, GROUPS, D), dtype=torch.float64)
     state = mala.init(start, torch.zeros((20, GROUPS, 2), dtype=torch.int64), watched, ours)
-    mala.step(state, watched, 5, ours, 6000, torch.Generator().manual_seed(1))
+    mala.step(state, watched, 5, ours, released(ours), torch.Generator().manual_seed(1))
     draws = mala.draw(state.point, 5, torch.Generator().manual_seed(1))
-    moment = mala.next_second_moment(state, ours)
-    assert torch.equal(seen[-1], mala.propose(state.point, moment, draws, mala.Schedule(0.1, 1.0), ours)[0])
+    moment, now = mala.next_second_moment(state, ours), released(ours).at(torch.tensor([0]))
+    assert now.step_size == 0.1 and now.temperature == 1
+    assert torch.equal(seen[-1], mala.propose(state.point, moment, draws, now, ours)[0])
 
 
 def test_a_hopeless_proposal_is_rejected_by_every_number():
@@ -210,4 +220,4 @@ def test_a_hopeless_proposal_is_rejected_by_every_number():
         mala.Point(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.tensor([e]), torch.zeros(1, 1, 1))
         for e in (0.0, 1e6)
     )
-    assert not mala.accepts(old, worse, torch.zeros(1), 1e-6, torch.zeros(1)).any()
+    assert not mala.accepts(old, worse, torch.zeros(1), torch.tensor([1e-6]), torch.zeros(1)).any()

@@ -84,14 +84,16 @@ def test_single_steps_equal_the_recorded_ones(steps, row):
 
     config = conf.load(["experiment=released"]).optimizer
     k = int(steps["step_k"][row])
-    now, after = (mala.schedule(config, step, mala.RELEASED_SCHEDULE_STEPS) for step in (k, k + 1))
-    assert now.step_size == pytest.approx(float(steps["step_step_size"][row]), rel=1e-12)
-    assert now.temperature == pytest.approx(float(steps["step_temperature_proposal"][row]), rel=1e-6)
-    assert after.temperature == pytest.approx(float(steps["step_temperature_accept"][row]), rel=1e-6)  # kept in float32
+    schedule = mala.schedule(config, 1000, dtype=torch.float64)
+    now, after = (schedule.at(torch.tensor([step])) for step in (k, k + 1))
+    assert float(now.step_size) == pytest.approx(float(steps["step_step_size"][row]), rel=1e-12)
+    for ours, recorded in ((now, "proposal"), (after, "accept")):  # kept in float32
+        assert float(ours.temperature) == pytest.approx(float(steps[f"step_temperature_{recorded}"][row]), rel=1e-6)
+    now, after = (mala.Schedule(*(column.float() for column in one)) for one in (now, after))
 
     energy = torch.as_tensor(steps["step_E_before"][row])
     point = mala.Point(both("pose_before"), both("idx_before"), energy, both("grad"))
-    moment = mala.next_second_moment(mala.State(point, point, both("v_before")[None], k), config)
+    moment = mala.next_second_moment(mala.State(point, point, both("v_before")[None], torch.tensor([k])), config)
     torch.testing.assert_close(moment[0], both("v_after"), rtol=1e-6, atol=0)
 
     redrawn = (both("idx_proposed") == both("idx_before")).float()  # 0 where it changed: below any chance

@@ -125,6 +125,7 @@ class FusedEnergies:
         self._pose = torch.zeros_like(self._gradient)
         self._candidate = torch.zeros((size, 2, contacts), dtype=torch.int64, device=self._torch_device)
         self._scale = torch.ones(size, device=self._torch_device)
+        self._streams: dict[int, wp.Stream] = {}
         self.kernels = self._planned(share)
 
     def _room(self, struct: object, **arrays: tuple[tuple[int, ...], type]) -> object:
@@ -189,14 +190,23 @@ class FusedEnergies:
         self._pose[:rows] = pose
         self._candidate[:rows] = candidate
         self._scale[:rows] = object_scale
-        stream = wp.stream_from_torch(torch.cuda.current_stream(pose.device)) if self.device.is_cuda else None
+        stream = self._stream() if self.device.is_cuda else None
         for kernel in self.kernels:
             kernel.run(rows, stream)
         return Fused(Energies(*self._terms[:, :rows]), self._gradient[:rows])
 
+    def _stream(self) -> wp.Stream:
+        """Returns PyTorch's current stream as Warp knows it."""
+        current = torch.cuda.current_stream(self._torch_device)
+        if current.cuda_stream not in self._streams:
+            self._streams[current.cuda_stream] = wp.stream_from_torch(current)
+        return self._streams[current.cuda_stream]
+
 
 class FusedEvaluator:
     """The energies of one batch through the kernels; see `evaluation.Evaluator`."""
+
+    is_recordable = True
 
     def __init__(
         self,
