@@ -47,6 +47,11 @@ def flops(device: torch.device) -> float:
     return 2 * size**3 / (1e-3 * milliseconds(lambda: left @ left, device, 20))
 
 
+def fast_steps() -> int:
+    """Returns how many steps `experiment=fast` makes."""
+    return conf.load(["experiment=fast"]).num_iterations
+
+
 def pairs(scene: synthesis.Scene) -> int:
     """Returns how many distances of points to shapes a sample has in all, near and far."""
     config, shapes = scene.config, len(scene.hands.shapes.link)
@@ -65,7 +70,8 @@ def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
     evaluation = milliseconds(lambda: energy(grasps.pose, grasps.candidate), device, steps)
     floor = 1e3 * batch * pairs(scene) * FLOPS_PER_DISTANCE / flops(device)
     print(f"\nbatch {batch}: {whole:.2f} ms a step, {1e3 / whole:.0f} steps/s, {1e3 * whole / batch:.0f} us a sample")
-    print(f"  raw grasps/s at {RELEASED_STEPS} steps: {1e3 * batch / whole / RELEASED_STEPS:.3f}")
+    rates = [f"{1e3 * batch / whole / count:.3g} at {count} steps" for count in (RELEASED_STEPS, fast_steps())]
+    print(f"  raw grasps/s: {rates[0]}, {rates[1]} (experiment=fast)")
     if device.type == "cpu" and batch in RELEASED_CPU_MS:
         print(f"  released code: {RELEASED_CPU_MS[batch]} ms, {RELEASED_CPU_MS[batch] / whole:.0f} times this")
     print(f"  every distance, none culled, at the rate of a matrix product: {floor:.2f} ms, {whole / floor:.2f} of it")
@@ -73,8 +79,10 @@ def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
     if isinstance(costs, FusedEvaluator):
         for part, taken in costs.parts(lambda run: milliseconds(run, device, steps)).items():
             print(f"  {part}: {taken:.3f} ms, {100 * taken / whole:.0f} %")
+        print(f"  room for an evaluation: {costs.bytes / batch / 1e6:.3f} MB a grasp")
     if device.type == "cuda":
-        print(f"  peak memory: {torch.cuda.max_memory_allocated(device) / batch / 1e6:.2f} MB a grasp, torch's part")
+        free, total = torch.cuda.mem_get_info(device)
+        print(f"  device memory in use: {(total - free) / 1e9:.2f} GB, {(total - free) / batch / 1e6:.2f} MB a grasp")
 
 
 def main() -> None:

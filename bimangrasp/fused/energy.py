@@ -55,6 +55,10 @@ class FusedEnergies:
 
     Everything is allocated here, nothing in a call, and no call waits for the device, so that a CUDA graph can
     record it.
+
+    Attributes:
+        kernels: of an evaluation, in order.
+        bytes: room of what is allocated for each grasp.
     """
 
     def __init__(self, hands: HandTables, obj: ObjectTables, config: EnergyConfig, size: int, contacts: int):
@@ -72,6 +76,7 @@ class FusedEnergies:
         self._torch_device = wp.device_to_torch(self.device)
         links, shapes = hands.tree.parent.shape[0], hands.shapes.link.shape[0]
         joints, keypoints = hands.tree.lower.shape[1], hands.keypoints.link.shape[1]
+        self.bytes = 0
         self._terms = torch.zeros((len(Energies._fields), size), device=self._torch_device)
         self._gradient = torch.zeros((size, 2, 9 + joints), device=self._torch_device)
         self._frames = self._room(
@@ -131,7 +136,9 @@ class FusedEnergies:
     def _room(self, struct: object, **arrays: tuple[tuple[int, ...], type]) -> object:
         """Fills a struct with arrays of zeros."""
         for name, (shape, dtype) in arrays.items():
-            setattr(struct, name, wp.zeros(shape, dtype=dtype, device=self.device))
+            array = wp.zeros(shape, dtype=dtype, device=self.device)
+            setattr(struct, name, array)
+            self.bytes += array.capacity
         return struct
 
     def _planned(self, share: list[float]) -> list[Kernel]:
@@ -229,6 +236,11 @@ class FusedEvaluator:
         """See `Evaluator`."""
         found = self._energies(pose, candidate, self._scale[rows])
         return Evaluation(found.terms.total.clone(), found.gradient.clone())
+
+    @property
+    def bytes(self) -> int:
+        """Room of an evaluation."""
+        return self._energies.bytes
 
     def parts(self, clock: Callable[[Callable[[], None]], float]) -> dict[str, float]:
         """Returns what `clock` says of each part of an evaluation, its kernels run on what the last one left."""

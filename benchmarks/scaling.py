@@ -1,0 +1,165 @@
+"""How much N workers do of what N devices could, from the last worker's "ready" to the last round's "done".
+
+    PYTHONPATH=tests python benchmarks/scaling.py                     a stand-in that sleeps, 1 to 16 workers
+    PYTHONPATH=tests python benchmarks/scaling.py --real --workers 1 2  the optimiser, one CPU thread a worker
+
+The stand-in's rounds last `--round-s`: what is measured is the parent, the pipes and the files. All workers wait for
+each other with their models loaded, so that the clock starts for all at once. For the optimiser the same rounds are
+also made by as many processes that know nothing of each other: what the machine itself loses when all its cores work
+is no fault of the engine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+from stub_rounds import Stub, made_columns
+
+import conf
+import scale
+from bimangrasp.builtin import OBJECT_ROOT
+from bimangrasp.grasp_header import HandTable
+from bimangrasp.object_model import read_mesh
+from scale.making import Bench, Made, Maker, Task
+from scale.worker import Synthesizer
+
+BEAT_S = 0.05
+CODE = "storage_bin"
+
+
+@dataclass(frozen=True)
+class Sleeper(Stub):
+    """Makes rounds of a fixed length in the time they take, from nothing."""
+
+    round_s: float = 10.0
+
+    def load(self, device: str, threads: int) -> Bench:  # noqa: ARG002 - the protocol's
+        """Returns the bench."""
+        return SleepingBench(self.round_s, self.rows)
+
+
+class SleepingBench(NamedTuple):
+    """See `Sleeper`."""
+
+    round_s: float
+    rows: int
+    platform: dict[str, str] = {"kernels": "asleep"}  # noqa: RUF012 - a NamedTuple's default
+
+    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+        """Sleeps, with a beat now and then."""
+        end = time.monotonic() + self.round_s
+        while (left := end - time.monotonic()) > 0:
+            on_step(1)
+            time.sleep(min(BEAT_S, left))
+        return Made(made_columns(task.seed, self.rows, nan_share=0.0), task.tile)
+
+    def free(self) -> None:
+        """Has nothing to give."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """A maker whose workers wait for each other with their models loaded."""
+
+    maker: Maker
+    marks: str
+    workers: int
+
+    @property
+    def algorithm_version(self) -> int:
+        """The maker's."""
+        return self.maker.algorithm_version
+
+    def hand_table(self) -> HandTable:
+        """Returns the maker's."""
+        return self.maker.hand_table()
+
+    def load(self, device: str, threads: int) -> Bench:
+        """Returns the maker's bench when all workers have theirs."""
+        bench = self.maker.load(device, threads)
+        with tempfile.NamedTemporaryFile(dir=self.marks, delete=False):
+            while len(list(Path(self.marks).iterdir())) < self.workers:
+                time.sleep(0.001)
+        return bench
+
+
+def settings(root: str, workers: int, rounds: int, batch: int, steps: int) -> object:
+    """Returns the configuration of a run of that many rounds for each worker."""
+    return conf.load(
+        [
+            "exp_name=scaling",
+            f"output_root={root}",
+            f"object_code_list=[{CODE}]",
+            f"target_count_per_object={workers * rounds * batch}",
+            f"round_batch_size={batch}",
+            f"num_iterations={steps}",
+            "max_rounds=10000",
+            f"gpus=[{','.join(['cpu'] * workers)}]",
+        ]
+    )
+
+
+def measure(asked: argparse.Namespace, workers: int) -> tuple[float, float]:
+    """Returns the seconds from the last "ready" to the last "done", and to the end of the run with its merge."""
+    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as marks:
+        config = settings(root, workers, asked.rounds, asked.batch, asked.steps)
+
+        def maker(hand: object, synthesis: object) -> Maker:
+            made = Synthesizer(hand, synthesis) if asked.real else Sleeper(rows=asked.batch, round_s=asked.round_s)
+            return Together(made, marks, workers)
+
+        scale.run(config, maker)
+        lines = (Path(root) / "scaling" / "journal.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    times = {name: max(e["time"] for e in events if e["event"] == name) for name in ("ready", "done", "end")}
+    return times["done"] - times["ready"], times["end"] - times["ready"]
+
+
+def alone(asked: argparse.Namespace, marks: str, workers: int, seed: int) -> float:
+    """Returns the seconds that one process of several takes for its rounds, without any engine."""
+    config = settings("", workers, asked.rounds, asked.batch, asked.steps)
+    bench = Together(Synthesizer(config.hand, config.synthesis), marks, workers).load("cpu", 1)
+    mesh = str(OBJECT_ROOT / f"{CODE}.obj")
+    sha256 = read_mesh(mesh).sha256
+    start = time.perf_counter()
+    for round_id in range(asked.rounds):
+        bench.make(Task(CODE, mesh, sha256, seed + round_id, round_id, 0, asked.batch), lambda _: None)
+    return time.perf_counter() - start
+
+
+def without_engine(asked: argparse.Namespace, workers: int) -> float:
+    """Returns the seconds of the slowest of so many processes."""
+    with tempfile.TemporaryDirectory() as marks, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        seeds = range(0, workers * asked.rounds, asked.rounds)
+        return max(pool.map(alone, [asked] * workers, [marks] * workers, [workers] * workers, seeds))
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--rounds", type=int, default=4, help="of each worker")
+    parser.add_argument("--round-s", type=float, default=10.0, help="length of the stand-in's rounds")
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=1000, help="of the optimiser")
+    parser.add_argument("--real", action="store_true", help="the optimiser instead of the stand-in")
+    asked = parser.parse_args()
+    heading = "without the engine" if asked.real else "ideal"
+    print(f"| workers | {heading}, s | last done, s | of {heading} | merged, s |\n|---|---|---|---|---|")
+    for workers in asked.workers:
+        ideal = without_engine(asked, workers) if asked.real else asked.rounds * asked.round_s
+        done, end = measure(asked, workers)
+        print(f"| {workers} | {ideal:.2f} | {done:.2f} | {100 * done / ideal:.1f} % | {end:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
