@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bimangrasp.mala import State
+from bimangrasp.mala import Point, State
 
 EAGER_STEPS = 3
 """Steps made before the recording: they load kernels and libraries, which a recording may not."""
@@ -77,10 +77,10 @@ class Descent:
 
 def _leaves(state: State) -> Iterator[Tensor]:
     """Yields all tensors of a state."""
-    yield from (*state.point, *state.best, state.second_moment, state.step)
+    yield from (*state.point, *(state.best or ()), state.second_moment, state.step)
 
 
 def _same(state: State, change: Callable[[Tensor], Tensor]) -> State:
     """Returns a state of changed tensors."""
-    point, best = (type(point)(*map(change, point)) for point in (state.point, state.best))
+    point, best = (point and Point(*map(change, point)) for point in (state.point, state.best))
     return State(point, best, change(state.second_moment), change(state.step))

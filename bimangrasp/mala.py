@@ -80,13 +80,13 @@ class State(NamedTuple):
 
     Attributes:
         point: the present one of each sample.
-        best: the one of least energy seen.
+        best: the one of least energy seen, where the result is to be that; else None.
         second_moment: running mean of squared gradients; batch axis of length 1 where it is shared.
         step: how many steps were made, on the device.
     """
 
     point: Point
-    best: Point
+    best: Point | None
     second_moment: Float[Tensor, "shared group dof"]
     step: Int[Tensor, "1"]
 
@@ -152,7 +152,12 @@ def init(
     """Returns the state before the first step."""
     point = Point(position, choice, *checked(energy(position, choice)))
     moment = torch.zeros_like(position if config.preconditioner == "sample" else position[:1])
-    return State(point, point, moment, torch.zeros(1, dtype=torch.int64, device=position.device))
+    return State(
+        point,
+        point if config.keep == "best" else None,
+        moment,
+        torch.zeros(1, dtype=torch.int64, device=position.device),
+    )
 
 
 def step(
@@ -174,15 +179,15 @@ def step(
         generator: on the device of the state.
     """
     draws = draw(state.point, choices, generator)
-    now, after = schedule.at(state.step), schedule.at(state.step + 1)
+    now, next_temperature = schedule.at(state.step), schedule.temperature.index_select(0, state.step + 1)
     moment = next_second_moment(state, config)
     position, choice = propose(state.point, moment, draws, now, config)
     proposal = Point(position, choice, *checked(energy(position, choice)))
     log_ratio = proposal_log_ratio(state.point, proposal, moment, now, config)
-    accepted = accepts(state.point, proposal, log_ratio, after.temperature, draws.acceptance)
+    accepted = accepts(state.point, proposal, log_ratio, next_temperature, draws.acceptance)
     point = _where(accepted, proposal, state.point)
-    better = (point.energy < state.best.energy) | (state.best.energy.isnan() & ~point.energy.isnan())
-    return State(point, _where(better, point, state.best), moment, state.step + 1), accepted
+    best = None if state.best is None else _better(point, state.best)
+    return State(point, best, moment, state.step + 1), accepted
 
 
 def draw(point: Point, choices: int, generator: torch.Generator) -> Draws:
@@ -237,10 +242,10 @@ def accepts(
 
 def proposal_log_ratio(
     point: Point, proposal: Point, second_moment: Tensor, now: Schedule, config: OptimizerConfig
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, " batch"] | float:
     """Returns ln q(x | x') - ln q(x' | x), the second moment taken as the same both ways; 0 unless it is asked for."""
     if not config.proposal_ratio:
-        return torch.zeros_like(point.energy)
+        return 0.0
     scale = second_moment.sqrt() + config.preconditioner_floor
 
     def log_density(target: Point, origin: Point) -> Tensor:
@@ -253,11 +258,17 @@ def proposal_log_ratio(
 
 def checked(evaluation: Evaluation) -> Evaluation:
     """Returns the evaluation with failed samples (anything not finite) marked: energy NaN, gradient 0."""
-    sound = evaluation.energy.isfinite() & evaluation.gradient.isfinite().all(dim=-1).all(dim=-1)
+    sound = (0 * evaluation.energy + (0 * evaluation.gradient).sum(dim=(1, 2))) == 0
     return Evaluation(
         torch.where(sound, evaluation.energy, torch.nan),
         torch.where(sound[:, None, None], evaluation.gradient, 0),
     )
+
+
+def _better(point: Point, best: Point) -> Point:
+    """Returns for each sample the point of less energy; any is better than a failed one."""
+    is_better = (point.energy < best.energy) | (best.energy.isnan() & ~point.energy.isnan())
+    return _where(is_better, point, best)
 
 
 def _where(condition: Bool[Tensor, " batch"], chosen: Point, other: Point) -> Point:

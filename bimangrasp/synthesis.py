@@ -145,7 +145,7 @@ def synthesize(
     initial = first_grasps(hands, obj, scene.object_scale, config.contacts_per_hand, config.initialization, generator)
     costs = scene.evaluator()
     state, curve = _descend(scene, costs, initial, generator, on_step)
-    return _finish(scene, costs, initial, state.best if config.optimizer.keep == "best" else state.point, curve)
+    return _finish(scene, costs, initial, state.best or state.point, curve)
 
 
 def _descend(
@@ -183,6 +183,8 @@ def grasp_energy(scene: Scene, costs: Evaluator) -> mala.Energy:
     """Returns the weighted total of a batch of poses, with its gradient, a tile at a time."""
 
     def energy(pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]) -> mala.Evaluation:
+        if scene.tile == len(pose):
+            return costs.evaluation(pose, candidate, slice(None))
         parts = [costs.evaluation(pose[rows], candidate[rows], rows) for rows in scene.tiles()]
         return mala.Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import quick_conf
@@ -24,7 +25,7 @@ class FakeGraph:
 
 
 def start(seed=1):
-    config = quick_conf.load().optimizer
+    config = replace(quick_conf.load().optimizer, keep="best")
     generator = torch.Generator().manual_seed(seed)
     position = torch.randn((50, GROUPS, D), generator=generator, dtype=torch.float64)
     choice = torch.randint(5, (50, GROUPS, 2), generator=generator)

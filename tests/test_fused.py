@@ -205,14 +205,14 @@ def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended, tmp_pa
         costs = scene.evaluator()
         assert costs.is_recordable and not PlainEvaluator.is_recordable
         descent = synthesis.begin(scene, costs, grasps, torch.Generator().manual_seed(0))
-        places = [tensor.data_ptr() for tensor in (*descent.state.point, *descent.state.best, descent.accepted)]
+        places = [tensor.data_ptr() for tensor in (*descent.state.point, descent.state.step, descent.accepted)]
         called = []
         for _ in range(3):
             with NoHost() as host:
                 descent.advance()
             called.append(host.called)
         assert len(called[0]) > 40 and called[0] == called[1] == called[2]
-        now = [tensor.data_ptr() for tensor in (*descent.state.point, *descent.state.best, descent.accepted)]
+        now = [tensor.data_ptr() for tensor in (*descent.state.point, descent.state.step, descent.accepted)]
         assert now == places
     for spoiled in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: torch.nonzero(x), lambda x: x.double()):
         with pytest.raises(AssertionError), NoHost():

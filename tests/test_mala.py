@@ -109,7 +109,7 @@ def test_failed_proposals_are_rejected():
 
 
 def test_from_a_failed_start_any_finite_proposal_is_taken():
-    config = constant(noise_factor=1.0, step_size=0.1, temperature=1e-9)
+    config = constant(noise_factor=1.0, step_size=0.1, temperature=1e-9, keep="best")
     energy = failing_where(lambda position, which: position[:, which, 0] == 0)
     start = torch.zeros((20, GROUPS, D), dtype=torch.float64)
     before = mala.init(start, torch.zeros((20, GROUPS, 1), dtype=torch.int64), energy, config)
@@ -138,7 +138,7 @@ def test_a_moment_of_its_own_couples_no_samples():
 
 
 def test_the_best_state_is_kept():
-    config = constant(noise_factor=3.0, step_size=0.3, temperature=5.0)
+    config = constant(noise_factor=3.0, step_size=0.3, temperature=5.0, keep="best")
     least = []
 
     def watched(position, choice):
