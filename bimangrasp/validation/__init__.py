@@ -1,0 +1,1 @@
+"""What a simulator says of grasps."""

@@ -1,0 +1,136 @@
+"""Three poses of a grasp for the simulator: how the hands come, where they hold, and where they press."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bimangrasp.hand_model import HandModel
+from bimangrasp.signed_distance import LinkFrames
+
+STAGES = ("pre_grasp", "grasp", "squeeze")
+
+
+@dataclass
+class PoseConfig:
+    """How a pre-grasp is made of a grasp.
+
+    Attributes:
+        rule: "contacts" turns the joints so that each contact moves outward along its normal; "palm" turns every
+            joint that closes the hand back by one angle; "none" leaves the joints.
+        clearance: how far "contacts" moves each contact, m.
+        damping: of that motion, m; contacts that the joints move by less than this a radian hardly count.
+        opening: of "palm", rad.
+        retreat: how far the hands draw back against their palm normals, m.
+        squeeze: the squeeze is grasp + squeeze * (grasp - pre-grasp) on the joints; 1 as in DexGraspBench.
+    """
+
+    rule: str
+    clearance: float
+    damping: float
+    opening: float
+    retreat: float
+    squeeze: float
+
+
+class Poses(NamedTuple):
+    """Stages of grasps in the object's frame; the stage axis is that of `STAGES`, the hand axis 0 = left, 1 = right."""
+
+    translation: Float[Tensor, "grasp 3 2 3"]
+    rotation: Float[Tensor, "grasp 3 2 3 3"]
+    joints: Float[Tensor, "grasp 3 2 joint"]
+
+
+def poses_of(
+    hands: HandModel,
+    translation: Float[Tensor, "grasp 2 3"],
+    rotation: Float[Tensor, "grasp 2 3 3"],
+    joints: Float[Tensor, "grasp 2 joint"],
+    candidate: Int[Tensor, "grasp 2 contact"],
+    normal: Float[Tensor, "grasp 2 contact 3"],
+    config: PoseConfig,
+) -> Poses:
+    """Returns the three poses of each grasp, joints within their limits; computed in float64.
+
+    Args:
+        hands: both hands.
+        translation: of the hands' roots in the object's frame, m.
+        rotation: of the roots, hand to object.
+        joints: rad.
+        candidate: the chosen contacts.
+        normal: outward from the object at the contacts.
+        config: the rule.
+    """
+    translation, rotation, joints, normal = (part.double() for part in (translation, rotation, joints, normal))
+    lower, upper = hands.joint_lower.double(), hands.joint_upper.double()
+    joints = joints.clamp(lower, upper)
+    if config.rule == "contacts":
+        frames = hands.frames_from_root(rotation, translation, joints)
+        opening = _off_contacts(hands, frames, candidate, normal, config)
+    else:
+        opening = -config.opening * closing_joints(hands) if config.rule == "palm" else torch.zeros_like(joints)
+    opened = (joints + opening).clamp(lower, upper)
+    squeezed = (joints + config.squeeze * (joints - opened)).clamp(lower, upper)
+    palm = (rotation @ hands.palm_normal.double()[..., None]).squeeze(-1)
+    return Poses(
+        torch.stack((translation - config.retreat * palm, translation, translation), dim=1),
+        torch.stack((rotation, rotation, rotation), dim=1),
+        torch.stack((opened, joints, squeezed), dim=1),
+    )
+
+
+def closing_joints(hands: HandModel) -> Float[Tensor, "2 joint"]:
+    """Returns 1 or -1 for joints that close the hand in that direction, 0 for those that spread the fingers.
+
+    A joint closes if it moves the contact candidates along the palm normal, seen from the hand with its joints at 0
+    (or at the limit nearest to 0): bent fingers move along the palm.
+    """
+    joints = torch.zeros_like(hands.joint_lower).clamp(hands.joint_lower, hands.joint_upper)[None].double()
+    root = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3)
+    frames = hands.frames_from_root(root, torch.zeros_like(joints[..., :3]), joints)
+    every = torch.arange(hands.candidate_count).expand(1, 2, -1)
+    motion = _jacobian(hands, frames, hands.contact_points(frames, every), hands.candidate_link[None])
+    closing = (hands.palm_normal.double()[:, None, None] @ motion).squeeze(-2).sum(dim=2)[0]
+    return torch.where(closing.abs() > motion.norm(dim=-2).sum(dim=2)[0] / 2, closing.sign(), 0)
+
+
+def _off_contacts(
+    hands: HandModel, frames: LinkFrames, candidate: Tensor, normal: Tensor, config: PoseConfig
+) -> Float[Tensor, "grasp 2 joint"]:
+    """Returns the least turn of the joints that moves the contacts by the clearance along their normals, damped."""
+    side = torch.arange(2)[:, None]
+    point, link = hands.contact_points(frames, candidate), hands.candidate_link[side, candidate]
+    along = (normal[..., None, :] @ _jacobian(hands, frames, point, link)).squeeze(-2)
+    square = along @ along.mT + config.damping**2 * torch.eye(along.shape[2], dtype=along.dtype)
+    wanted = torch.full_like(along[..., :1], config.clearance)
+    return (along.mT @ torch.linalg.solve(square, wanted)).squeeze(-1)
+
+
+def _jacobian(
+    hands: HandModel,
+    frames: LinkFrames,
+    point: Float[Tensor, "grasp 2 point 3"],
+    link: Int[Tensor, "grasp 2 point"],
+) -> Float[Tensor, "grasp 2 point 3 joint"]:
+    """Returns how points that are fixed to links move with each joint, m/rad."""
+    joint_link = torch.as_tensor(hands.descriptions[0].joint_link)
+    axis = torch.as_tensor(np.stack([hand.joint_axis for hand in hands.descriptions]))
+    axis = (frames.rotation[:, :, joint_link] @ axis[..., None]).squeeze(-1)
+    arm = point[:, :, :, None] - frames.translation[:, :, None, joint_link]
+    motion = torch.linalg.cross(axis[:, :, None], arm, dim=-1)
+    return (motion * moved_links(hands).T[link][..., None]).mT
+
+
+def moved_links(hands: HandModel) -> Bool[Tensor, "joint link"]:
+    """Returns which links each joint moves."""
+    hand = hands.descriptions[0]
+    moves = np.zeros((len(hand.joint_link), len(hand.parent)), dtype=bool)
+    moves[np.arange(len(hand.joint_link)), hand.joint_link] = True
+    for link, parent in enumerate(hand.parent[1:], start=1):
+        moves[:, link] |= moves[:, parent]
+    return torch.as_tensor(moves)
