@@ -7,8 +7,8 @@ import torch
 from scene import grasps_near, shadow_hands
 
 from bimangrasp.rotation import rot6d_to_matrix
-from bimangrasp.validation import poses
-from bimangrasp.validation.poses import PoseConfig, poses_of
+from bimangrasp.validation import pose_rule
+from bimangrasp.validation.pose_rule import PoseConfig, poses_of
 
 F64 = torch.float64
 CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)
@@ -32,7 +32,7 @@ def test_the_jacobian_is_the_derivative_of_the_contacts():
     hands, (translation, rotation, joints, candidate, _) = grasp(2)
     frames = hands.frames_from_root(rotation, translation, joints)
     link = hands.candidate_link[torch.arange(2)[:, None], candidate]
-    ours = poses._jacobian(hands, frames, contacts(hands, translation, rotation, joints, candidate), link)
+    ours = pose_rule._jacobian(hands, frames, contacts(hands, translation, rotation, joints, candidate), link)
     exact = torch.autograd.functional.jacobian(lambda q: contacts(hands, translation, rotation, q, candidate), joints)
     for b in range(2):
         for side in range(2):
