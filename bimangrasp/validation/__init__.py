@@ -1,1 +1,1 @@
-"""What a simulator says of grasps."""
+"""Physics as the judge: two protocols by which a simulator decides whether a grasp holds its object."""

@@ -1,0 +1,329 @@
+"""Two hands and an object as one MuJoCo model, compiled once and used for every grasp and direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
+
+from bimangrasp.errors import InputError
+from bimangrasp.grasp import LEFT, RIGHT
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
+
+SIDES = ("left", "right")
+
+PARKED = ((-2.0, 0.0, 0.0), (2.0, 0.0, 0.0))
+"""Where the roots of the hands are in the model's reference pose, m: far from the object and each other, since MuJoCo
+goes back to that pose when a simulation blows up."""
+
+_SHAPES = {
+    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+    "mesh": mujoco.mjtGeom.mjGEOM_MESH,
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The compiled model and where things are in it. Constant: any number of threads may use it at once.
+
+    Attributes:
+        model: of both hands and the object, whose frame is the world's at the start.
+        protocol: with which it was built.
+        object_body: its index.
+        object_geoms: indices of the convex pieces.
+        hand_geoms: indices of each hand's shapes.
+        self_pairs: of each hand, (P, 2) pairs of its shapes that may touch.
+        root_qpos: index of the first of seven coordinates of each hand's root; empty where roots do not float.
+        joint_qpos: (2, J) indices of the joints' coordinates.
+        object_qpos: index of the first of the object's seven coordinates.
+    """
+
+    model: mujoco.MjModel
+    protocol: ProtocolConfig
+    object_body: int
+    object_geoms: np.ndarray
+    hand_geoms: tuple[np.ndarray, np.ndarray]
+    self_pairs: tuple[np.ndarray, np.ndarray]
+    root_qpos: tuple[int, ...]
+    joint_qpos: np.ndarray
+    object_qpos: int
+
+
+def build_scene(
+    left: HandDescription,
+    right: HandDescription,
+    pieces: Sequence[Float[np.ndarray, "vertex 3"]],
+    protocol: ProtocolConfig,
+) -> Scene:
+    """Returns the scene of one object at one size.
+
+    A hand has the links, joints and shapes of its description; all its joints are driven. Its links do not touch
+    neighbours in the tree, nor links that overlap them with all joints in the middle of their ranges: such shapes
+    overlap by design (a knuckle in its palm), and the forces that part them would work against the actuators.
+
+    Args:
+        left: the left hand.
+        right: the right hand, with as many joints.
+        pieces: vertices of each convex piece of the object, m, in its frame and at the size that is grasped. MuJoCo
+            collides their hulls, and the object's mass is spread evenly over these.
+        protocol: see `ProtocolConfig`.
+
+    Raises:
+        InputError: a piece is flat or not finite, there is none, or MuJoCo refuses a shape.
+    """
+    check_protocol(protocol)
+    spec = _empty_world(protocol.physics)
+    _add_object(spec, pieces, protocol)
+    for hand, side, place in zip((left, right), SIDES, PARKED, strict=True):
+        _add_hand(spec, hand, side, place, protocol)
+    with quiet_mujoco():
+        model = _compile(spec)
+        for hand, side in zip((left, right), SIDES, strict=True):
+            for first, second in _untouching(model, hand, side):
+                spec.add_exclude(bodyname1=_body(side, hand, first), bodyname2=_body(side, hand, second))
+        model = _compile(spec)
+    return _scene(model, (left, right), protocol)
+
+
+def _empty_world(physics: PhysicsConfig) -> mujoco.MjSpec:
+    """Returns a world without bodies. Its gravity is off: the push stands for it, and hands carry themselves."""
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    spec.option.timestep = physics.timestep
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = physics.impratio
+    spec.option.noslip_iterations = physics.noslip_iterations
+    spec.option.gravity = np.zeros(3)
+    spec.default.geom.condim = physics.contact_dimensions
+    spec.default.geom.friction = physics.friction
+    return spec
+
+
+def _add_object(spec: mujoco.MjSpec, pieces: Sequence[np.ndarray], protocol: ProtocolConfig) -> None:
+    """Adds the object as a free body of convex pieces."""
+    volume = sum(_hull_volume(piece, number) for number, piece in enumerate(pieces))
+    if not volume:
+        raise InputError("the object has no convex pieces; wanted at least one, such as its convex hull")
+    density = protocol.object_density if protocol.object_mass is None else protocol.object_mass / volume
+    body = spec.worldbody.add_body(name="object")
+    body.add_freejoint(name="object")
+    for number, piece in enumerate(pieces):
+        _add_mesh(spec, f"object/{number}", piece)
+        body.add_geom(name=f"object/{number}", type=_SHAPES["mesh"], meshname=f"object/{number}", density=density)
+
+
+def _hull_volume(piece: np.ndarray, number: int) -> float:
+    """Returns the volume of a piece's convex hull, m3."""
+    if piece.ndim != 2 or piece.shape[1] != 3 or not np.isfinite(piece).all():
+        raise InputError(
+            f"convex piece {number} of the object is an array of shape {piece.shape}, perhaps with NaN; "
+            "wanted finite vertices (V, 3) in m"
+        )
+    try:
+        return float(ConvexHull(piece).volume)
+    except QhullError as error:
+        extent = np.ptp(piece, axis=0).tolist()
+        raise InputError(
+            f"convex piece {number} of the object is flat: its {len(piece)} vertices span {extent} m; leave it out or "
+            "decompose the mesh again"
+        ) from error
+
+
+def _add_mesh(spec: mujoco.MjSpec, name: str, vertices: np.ndarray) -> None:
+    """Adds a convex mesh, the hull of `vertices`."""
+    spec.add_mesh(name=name, uservert=vertices.ravel(), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX)
+
+
+def _add_hand(
+    spec: mujoco.MjSpec, hand: HandDescription, side: str, place: tuple[float, ...], protocol: ProtocolConfig
+) -> None:
+    """Adds a hand's links, joints, shapes and actuators, and what holds its root."""
+    dynamics = protocol.hand
+    root = spec.worldbody.add_body(name=_body(side, hand, 0), pos=place, mocap=not dynamics.floating)
+    if dynamics.floating:
+        root.add_freejoint(name=f"{side}/root")
+        _add_weld(spec, side, root.name, place, dynamics)
+    bodies = [root]
+    for link in range(1, len(hand.parent)):
+        T = hand.T_parent_link[link]
+        bodies.append(
+            bodies[hand.parent[link]].add_body(name=_body(side, hand, link), pos=T[:3, 3], quat=_quaternion(T[:3, :3]))
+        )
+    for joint, link in enumerate(hand.joint_link):
+        _add_joint(spec, bodies[link], hand, joint, f"{side}/{hand.joint_names[joint]}", dynamics)
+    for number, shape in enumerate(hand.primitives):
+        _add_shape(spec, bodies[shape.link], hand, number, f"{side}/{number}", protocol)
+    for link in set(range(len(bodies))) - {shape.link for shape in hand.primitives}:
+        bodies[link].explicitinertial = True
+        bodies[link].mass = dynamics.shapeless_mass
+        bodies[link].inertia = np.full(3, dynamics.shapeless_inertia)
+
+
+def _add_weld(
+    spec: mujoco.MjSpec, side: str, root: str, place: tuple[float, ...], dynamics: HandDynamicsConfig
+) -> None:
+    """Adds the body that a floating root is welded to and that goes where it is told."""
+    target = spec.worldbody.add_body(name=f"{side}/target", pos=place, mocap=True)
+    weld = spec.add_equality(
+        name=f"{side}/weld",
+        type=mujoco.mjtEq.mjEQ_WELD,
+        objtype=mujoco.mjtObj.mjOBJ_BODY,
+        name1=target.name,
+        name2=root,
+        solimp=dynamics.weld_solimp,
+    )
+    anchor, offset, no_turn = np.zeros(3), np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
+    weld.data[:11] = np.concatenate((anchor, offset, no_turn, [dynamics.weld_torquescale]))
+
+
+def _add_joint(
+    spec: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    hand: HandDescription,
+    joint: int,
+    name: str,
+    dynamics: HandDynamicsConfig,
+) -> None:
+    """Adds a hinge and its actuator.
+
+    Targets are not clamped to the joint's range: a squeeze beyond it presses on, up to the force limit.
+    """
+    body.add_joint(
+        name=name,
+        type=mujoco.mjtJoint.mjJNT_HINGE,
+        axis=hand.joint_axis[joint],
+        limited=True,
+        range=(hand.joint_lower[joint], hand.joint_upper[joint]),
+        damping=dynamics.joint_damping,
+        armature=dynamics.joint_armature,
+        frictionloss=dynamics.joint_frictionloss,
+    )
+    actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    actuator.set_to_position(kp=dynamics.kp, kv=dynamics.kd)
+    if np.isfinite(dynamics.force_limit):
+        actuator.forcelimited = True
+        actuator.forcerange = (-dynamics.force_limit, dynamics.force_limit)
+
+
+def _add_shape(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, hand: HandDescription, number: int, name: str, protocol: ProtocolConfig
+) -> None:
+    """Adds a collision shape."""
+    shape = hand.primitives[number]
+    geom = body.add_geom(
+        name=name,
+        type=_SHAPES[shape.shape],
+        pos=shape.T_link_shape[:3, 3],
+        quat=_quaternion(shape.T_link_shape[:3, :3]),
+        density=protocol.hand.density,
+        solimp=protocol.physics.hand_solimp,
+        solref=protocol.physics.hand_solref,
+    )
+    if shape.shape == "mesh":
+        _add_mesh(spec, name, shape.vertices)
+        geom.meshname = name
+    elif shape.shape == "capsule" and not shape.size[1]:
+        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_SPHERE, shape.size
+    else:
+        geom.size = shape.size
+
+
+def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    try:
+        return spec.compile()
+    except ValueError as error:
+        raise InputError(
+            f"MuJoCo cannot simulate these hands with this object: {str(error).strip()}. Names such as 'left/3' are "
+            "shapes of a hand, 'object/3' convex pieces of the object."
+        ) from error
+
+
+def _untouching(model: mujoco.MjModel, hand: HandDescription, side: str) -> set[tuple[int, int]]:
+    """Returns the pairs of links of a hand that do not collide."""
+    moved_by = _rigid_parts(hand)
+    above = {part: moved_by[hand.parent[part]] for part in set(moved_by) if part}
+    pairs = {
+        (first, second)
+        for first in range(len(moved_by))
+        for second in range(first + 1, len(moved_by))
+        if moved_by[first] == moved_by[second]
+        or above.get(moved_by[second]) == moved_by[first]
+        or above.get(moved_by[first]) == moved_by[second]
+    }
+    return pairs | _overlapping(model, hand, side)
+
+
+def _rigid_parts(hand: HandDescription) -> list[int]:
+    """Returns for each link the topmost link that it is fixed to."""
+    parts: list[int] = []
+    for link, parent in enumerate(hand.parent):
+        parts.append(link if link == 0 or link in hand.joint_link else parts[parent])
+    return parts
+
+
+def _overlapping(model: mujoco.MjModel, hand: HandDescription, side: str) -> set[tuple[int, int]]:
+    """Returns the pairs of links whose shapes overlap with all joints in the middle of their ranges."""
+    data = mujoco.MjData(model)
+    for name, middle in zip(hand.joint_names, (hand.joint_lower + hand.joint_upper) / 2, strict=True):
+        data.joint(f"{side}/{name}").qpos = middle
+    mujoco.mj_kinematics(model, data)
+    geoms = [model.geom(f"{side}/{number}").id for number in range(len(hand.primitives))]
+    pairs = set()
+    for number, (shape, geom) in enumerate(zip(hand.primitives, geoms, strict=True)):
+        for other, below in zip(hand.primitives[:number], geoms[:number], strict=True):
+            if other.link != shape.link and mujoco.mj_geomDistance(model, data, below, geom, 0.0, None) < 0:
+                pairs.add((min(other.link, shape.link), max(other.link, shape.link)))
+    return pairs
+
+
+def _scene(model: mujoco.MjModel, hands: tuple[HandDescription, HandDescription], protocol: ProtocolConfig) -> Scene:
+    """Returns the model with its indices."""
+    geoms = [
+        np.array([model.geom(f"{side}/{number}").id for number in range(len(hand.primitives))])
+        for side, hand in zip(SIDES, hands, strict=True)
+    ]
+    excluded = {int(signature) for signature in model.exclude_signature}
+    roots = tuple(int(model.joint(f"{side}/root").qposadr[0]) for side in SIDES) if protocol.hand.floating else ()
+    joints = [
+        [int(model.joint(f"{side}/{name}").qposadr[0]) for name in hand.joint_names]
+        for side, hand in zip(SIDES, hands, strict=True)
+    ]
+    body = model.body("object").id
+    return Scene(
+        model=model,
+        protocol=protocol,
+        object_body=body,
+        object_geoms=np.flatnonzero(model.geom_bodyid == body),
+        hand_geoms=(geoms[LEFT], geoms[RIGHT]),
+        self_pairs=(_self_pairs(model, geoms[LEFT], excluded), _self_pairs(model, geoms[RIGHT], excluded)),
+        root_qpos=roots,
+        joint_qpos=np.array(joints),
+        object_qpos=int(model.joint("object").qposadr[0]),
+    )
+
+
+def _self_pairs(model: mujoco.MjModel, geoms: np.ndarray, excluded: set[int]) -> np.ndarray:
+    """Returns the pairs of a hand's shapes, (P, 2), whose links may touch."""
+    first, second = (geoms[side] for side in np.triu_indices(len(geoms), 1))
+    low, high = np.sort(np.stack((model.geom_bodyid[first], model.geom_bodyid[second])), axis=0)
+    allowed = [a != b and (a << 16) + b not in excluded for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+    return np.stack((first, second), axis=1)[allowed]
+
+
+def _body(side: str, hand: HandDescription, link: int) -> str:
+    return f"{side}/{hand.link_names[link]}"
+
+
+def _quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Returns the (w, x, y, z) quaternion of a rotation matrix."""
+    return Rotation.from_matrix(rotation).as_quat(scalar_first=True)

@@ -1,0 +1,119 @@
+"""The record of one validated grasp, and the thresholds that decide it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from bimangrasp.validation.protocol import LimitsConfig
+
+DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
+"""(6, 3) the directions in which the object is pushed, in its frame, in the order of a verdict's columns."""
+
+
+class Reason(IntEnum):
+    """Why a grasp failed, in the order in which it is looked for. The numbers stand in files: only append."""
+
+    HELD = 0
+    NOT_FINITE = 1
+    PENETRATION = 2
+    SIMULATION_FAILED = 3
+    MOVED = 4
+    TURNED = 5
+    LOST_CONTACT = 6
+
+
+class Penetration(NamedTuple):
+    """Greatest depths, m, 0 where nothing overlaps: of a hand in the object, in the other hand, in itself."""
+
+    hand_object: float
+    hand_hand: float
+    self_hand: float
+
+    @property
+    def total(self) -> float:
+        """The sum of the three, m."""
+        return sum(self)
+
+
+class PushEnd(NamedTuple):
+    """The last look at the object in one direction.
+
+    Attributes:
+        displacement: of the object's frame from its place at the start of the trial, m.
+        rotation: of the object since then, rad.
+        force: normal force of each hand on the object, N.
+    """
+
+    displacement: float
+    rotation: float
+    force: Float[np.ndarray, "hand"]
+
+
+class Verdict(NamedTuple):
+    """What a protocol says of one grasp. Directions are those of `DIRECTIONS`.
+
+    Attributes:
+        reason: why it failed; HELD if it holds.
+        penetration: at the protocol's first waypoint; NaN for a pose that is not finite.
+        displacement: of the object when a direction ended, m; NaN where nothing was simulated.
+        rotation: the same, rad.
+        held: the directions that it withstood.
+        bears_load: the hands that pressed on the object when each of the directions ended.
+    """
+
+    reason: Reason
+    penetration: Penetration
+    displacement: Float[np.ndarray, "direction"]
+    rotation: Float[np.ndarray, "direction"]
+    held: Bool[np.ndarray, "direction"]
+    bears_load: Bool[np.ndarray, "hand"]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the grasp holds in all directions."""
+        return self.reason is Reason.HELD
+
+
+def too_deep(depth: Penetration, limits: LimitsConfig) -> bool:
+    """Returns whether a start penetrates too much; at exactly a limit it does not."""
+    return (
+        depth.hand_object > limits.hand_object_penetration
+        or depth.hand_hand > limits.hand_hand_penetration
+        or depth.total > limits.total_penetration
+    )
+
+
+def reason_of(end: PushEnd, limits: LimitsConfig) -> Reason:
+    """Returns why a direction failed, or HELD; an object that moved or turned by exactly a limit is lost."""
+    if end.displacement >= limits.displacement:
+        return Reason.MOVED
+    if end.rotation >= limits.rotation:
+        return Reason.TURNED
+    if limits.touch and not (end.force > 0).any():
+        return Reason.LOST_CONTACT
+    return Reason.HELD
+
+
+def verdict_of(penetration: Penetration, ends: list[PushEnd], limits: LimitsConfig) -> Verdict:
+    """Returns the verdict on a simulated grasp; its reason is that of the first direction that failed."""
+    reasons = [reason_of(end, limits) for end in ends]
+    return Verdict(
+        next((reason for reason in reasons if reason is not Reason.HELD), Reason.HELD),
+        penetration,
+        np.array([end.displacement for end in ends]),
+        np.array([end.rotation for end in ends]),
+        np.array([reason is Reason.HELD for reason in reasons]),
+        np.all([end.force > limits.bearing_force for end in ends], axis=0),
+    )
+
+
+def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:
+    """Returns the verdict on a grasp that was refused before, or lost in, its simulation."""
+    unknown = np.full(len(DIRECTIONS), np.nan)
+    return Verdict(
+        reason, penetration, unknown, unknown.copy(), np.zeros(len(DIRECTIONS), dtype=bool), np.zeros(2, dtype=bool)
+    )

@@ -1,0 +1,89 @@
+"""Two flat palms on hinges and a box between them: the smallest scene in which something is held."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import trimesh
+from omegaconf import OmegaConf
+
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.validation.poses import GraspPoses, HandPoses
+from bimangrasp.validation.protocol import ProtocolConfig
+from bimangrasp.validation.scene import Scene, build_scene
+from conf.overrides import FOLDER
+
+HALF = 0.03
+"""Half the edge of the box, m."""
+
+ARM = 0.1
+"""From the hinge to the middle of the palm, m."""
+
+CLOSED, OPEN = 0.1, -0.1
+"""The bend that presses on the box, if it could be reached, and one that stands 1 cm off, rad."""
+
+
+def protocol(name: str, **limits: object) -> ProtocolConfig:
+    """The shipped protocol, with other limits."""
+    shipped = OmegaConf.merge(
+        OmegaConf.structured(ProtocolConfig),
+        OmegaConf.load(FOLDER / "validation" / f"{name}.yaml"),
+        {"limits": limits},
+    )
+    return OmegaConf.to_object(shipped)
+
+
+def palm(side: str) -> HandDescription:
+    """A hand without shape at its root and with one plate, which stands along z and presses along x when bent."""
+    middle = np.eye(4)
+    middle[:3, 3] = (-0.005, 0.0, ARM)
+    plate = Primitive(1, "box", middle, np.array([0.005, 0.04, 0.04]), np.zeros((0, 3)), np.zeros((0, 3), np.int64))
+    return HandDescription(
+        side=side,
+        link_names=("root", "palm"),
+        parent=np.array([-1, 0]),
+        T_parent_link=np.stack([np.eye(4)] * 2),
+        joint_names=("bend",),
+        joint_link=np.array([1]),
+        joint_axis=np.array([[0.0, 1.0, 0.0]]),
+        joint_lower=np.array([-0.5]),
+        joint_upper=np.array([0.5]),
+        joint_mean=np.array([0.0]),
+        primitives=(plate,),
+        candidate_link=np.array([1]),
+        candidate_position=np.zeros((1, 3)),
+        keypoint_link=np.array([1]),
+        keypoint_position=np.zeros((1, 3)),
+        palm_normal=np.array([1.0, 0.0, 0.0]),
+        finger_direction=np.array([0.0, 0.0, 1.0]),
+    )
+
+
+def palms_scene(protocol: ProtocolConfig) -> Scene:
+    """The palms and the box."""
+    return build_scene(palm("left"), palm("right"), [box()], protocol)
+
+
+@cache
+def shipped_scene(name: str) -> Scene:
+    """The palms and the box under a shipped protocol."""
+    return palms_scene(protocol(name))
+
+
+def box() -> np.ndarray:
+    """The vertices of the box."""
+    return trimesh.creation.box((2 * HALF,) * 3).vertices
+
+
+def palms(bend: float, turn: np.ndarray | None = None, gap: float = 0.0) -> HandPoses:
+    """Both palms at the box with this bend, `gap` m away from it, all turned about the box's middle."""
+    turn = np.eye(3) if turn is None else turn
+    translation = np.array([[-HALF - gap, 0.0, -ARM], [HALF + gap, 0.0, -ARM]])
+    rotation = np.stack([np.eye(3), np.diag([-1.0, -1.0, 1.0])])
+    return HandPoses(translation @ turn.T, turn @ rotation, np.full((2, 1), bend))
+
+
+def squeeze(bend: float = CLOSED, turn: np.ndarray | None = None) -> GraspPoses:
+    """Open, on the box, and pressed together to `bend`."""
+    return GraspPoses(palms(OPEN, turn), palms(0.0, turn), palms(bend, turn))

@@ -1,0 +1,234 @@
+"""Physics as a judge: laws that any simulator must keep, thresholds at their edge, and what must not end a run."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from palms import OPEN, box, palm, palms, palms_scene, protocol, shipped_scene, squeeze
+from scene import shadow_hands
+
+from bimangrasp.errors import InputError
+from bimangrasp.validation.penetration import penetration
+from bimangrasp.validation.poses import GraspPoses, HandPoses, interpolate
+from bimangrasp.validation.scene import build_scene
+from bimangrasp.validation.simulate import validate, validate_all
+from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep
+
+BOTH = pytest.mark.parametrize("name", ["bench", "paper"])
+LOST = {"bench": Reason.MOVED, "paper": Reason.LOST_CONTACT}
+TURNS = [
+    np.array(matrix, dtype=float)
+    for matrix in (
+        [[0, -1, 0], [1, 0, 0], [0, 0, 1]],
+        [[1, 0, 0], [0, 0, -1], [0, 1, 0]],
+        [[0, 0, 1], [0, 1, 0], [-1, 0, 0]],
+    )
+]
+
+
+def same(first, second) -> bool:
+    """Whether two verdicts have the same bits."""
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
+
+
+def end(displacement: float = 0.0, rotation: float = 0.0, force: float = 1.0) -> PushEnd:
+    return PushEnd(displacement, rotation, np.array([force, 0.0]))
+
+
+@BOTH
+def test_pressed_palms_hold_a_box(name):
+    verdict = validate(shipped_scene(name), squeeze())
+    assert verdict.reason is Reason.HELD
+    assert verdict.held.all() and verdict.bears_load.all()
+    assert verdict.displacement.max() < 0.01
+
+
+@BOTH
+def test_palms_that_do_not_press_lose_it(name):
+    verdict = validate(shipped_scene(name), squeeze(OPEN))
+    assert verdict.reason is LOST[name]
+    assert not verdict.held[2:].any() and not verdict.bears_load.any()
+
+
+@BOTH
+def test_palms_without_friction_lose_it(name):
+    slippery = protocol(name)
+    slippery.physics.friction = [0.0, 0.0, 0.0]
+    verdict = validate(palms_scene(slippery), squeeze())
+    assert verdict.reason is LOST[name]
+    assert not verdict.held[2:].any()
+
+
+def test_one_palm_pushes_the_box_away():
+    poses = GraspPoses(*(pose._replace(translation=pose.translation + [[0, 0, 0], [1, 0, 0]]) for pose in squeeze()))
+    verdict = validate(shipped_scene("bench"), poses)
+    assert verdict.reason is Reason.MOVED
+    assert not verdict.held[0] and not verdict.bears_load.any()
+
+
+@BOTH
+@pytest.mark.parametrize("bend", [0.1, OPEN])
+@pytest.mark.parametrize("turn", TURNS, ids=["about z", "about x", "about y"])
+def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
+    straight = validate(shipped_scene(name), squeeze(bend))
+    turned = validate(shipped_scene(name), squeeze(bend, turn))
+    there = [int(np.argmax(DIRECTIONS @ (turn @ direction))) for direction in DIRECTIONS]
+    assert turned.reason is straight.reason
+    assert np.array_equal(turned.held[there], straight.held)
+    if bend != OPEN:
+        np.testing.assert_allclose(turned.displacement[there], straight.displacement, atol=2e-3)
+
+
+@BOTH
+def test_a_mirrored_scene_has_the_mirrored_verdict(name):
+    uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.1)._replace(joints=np.array([[0.1], [0.08]])))
+    swapped = uneven._replace(squeeze=palms(0.1)._replace(joints=np.array([[0.08], [0.1]])))
+    verdict, mirrored = (validate(shipped_scene(name), poses) for poses in (uneven, swapped))
+    assert verdict.reason is mirrored.reason
+    assert np.array_equal(verdict.held, mirrored.held[[1, 0, 2, 3, 4, 5]])
+    np.testing.assert_allclose(verdict.displacement, mirrored.displacement[[1, 0, 2, 3, 4, 5]], atol=2e-3)
+
+
+@BOTH
+def test_a_free_object_is_pushed_as_its_mass_says(name):
+    endless = protocol(name, displacement=np.inf, rotation=np.inf)
+    away = palms(0.0, gap=50.0)
+    verdict = validate(palms_scene(endless), GraspPoses(away, away, away))
+    trial, dt = endless.trial, endless.physics.timestep
+    steps = trial.looks * trial.steps_per_look
+    assert steps * dt == pytest.approx(2.0)
+    way = trial.push_acceleration * dt**2 * steps * (steps + 1) / 2  # a t^2 / 2, in steps of semi-implicit Euler
+    np.testing.assert_allclose(verdict.displacement, way, rtol=1e-9)
+    np.testing.assert_allclose(verdict.rotation, 0.0, atol=1e-9)
+
+
+def test_the_object_has_the_mass_that_the_protocol_says():
+    for name, mass in (("bench", 0.1), ("paper", 2500 * 0.06**3)):
+        scene = shipped_scene(name)
+        assert scene.model.body_mass[scene.object_body] == pytest.approx(mass, rel=1e-6)
+
+
+def test_bench_fails_at_exactly_its_thresholds():
+    limits = protocol("bench").limits
+    assert (limits.displacement, limits.rotation) == (0.05, np.deg2rad(15))
+    assert reason_of(end(0.05), limits) is Reason.MOVED
+    assert reason_of(end(np.nextafter(0.05, 0)), limits) is Reason.HELD
+    assert reason_of(end(rotation=np.deg2rad(15)), limits) is Reason.TURNED
+    assert reason_of(end(rotation=np.nextafter(np.deg2rad(15), 0)), limits) is Reason.HELD
+    assert reason_of(end(force=0.0), limits) is Reason.HELD, "bench does not ask who touches"
+
+
+def test_paper_asks_only_for_a_touch():
+    limits = protocol("paper").limits
+    assert reason_of(end(100.0, 3.0), limits) is Reason.HELD
+    assert reason_of(end(force=0.0), limits) is Reason.LOST_CONTACT
+
+
+def test_penetration_passes_at_exactly_its_limit():
+    bench, paper = protocol("bench").limits, protocol("paper").limits
+    assert not too_deep(Penetration(0.01, 0.01, 1.0), bench)
+    assert too_deep(Penetration(np.nextafter(0.01, 1), 0.0, 0.0), bench)
+    assert too_deep(Penetration(0.0, np.nextafter(0.01, 1), 0.0), bench)
+    assert not too_deep(Penetration(0.0005, 0.0005, 0.0005), paper)
+    assert too_deep(Penetration(0.0005, 0.0005, 0.00051), paper)
+
+
+def test_depths_are_those_of_the_scene():
+    scene = shipped_scene("bench")
+    assert penetration(scene, palms(0.0, gap=-0.004)).hand_object == pytest.approx(0.004, abs=1e-5)
+    assert penetration(scene, palms(0.0, gap=0.001)) == Penetration(0.0, 0.0, 0.0)
+    through = palms(0.0, gap=-0.032)
+    assert penetration(scene, through).hand_hand == pytest.approx(0.004, abs=1e-5)
+
+
+@BOTH
+def test_a_start_inside_the_object_fails_without_simulation(name):
+    deep = GraspPoses(*[palms(0.0, gap=-0.011)] * 3)
+    verdict = validate(shipped_scene(name), deep)
+    assert verdict.reason is Reason.PENETRATION
+    assert np.isnan(verdict.displacement).all() and not verdict.held.any()
+
+
+@pytest.mark.parametrize("part", HandPoses._fields)
+@pytest.mark.parametrize("pose", GraspPoses._fields)
+def test_a_pose_with_nan_is_a_verdict(pose, part):
+    poses = squeeze()
+    broken = getattr(getattr(poses, pose), part).copy()
+    broken.flat[-1] = np.nan
+    poses = poses._replace(**{pose: getattr(poses, pose)._replace(**{part: broken})})
+    assert validate(shipped_scene("bench"), poses).reason is Reason.NOT_FINITE
+
+
+def test_a_simulation_that_blows_up_is_a_verdict(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wild = protocol("bench")
+    wild.hand.kp, wild.hand.force_limit, wild.hand.joint_damping = 1e16, np.inf, 0.0
+    verdicts = list(validate_all(palms_scene(wild), [squeeze()] * 2, threads=2))
+    assert [verdict.reason for verdict in verdicts] == [Reason.SIMULATION_FAILED] * 2
+    assert not list(tmp_path.iterdir()), "MuJoCo writes MUJOCO_LOG.TXT into the current folder"
+
+
+def test_neither_order_nor_threads_change_a_verdict():
+    grasps = [squeeze(bend) for bend in (0.1, OPEN, 0.02, 0.05)]
+    scene = shipped_scene("bench")
+    once = list(validate_all(scene, grasps, threads=1))
+    assert all(itertools.starmap(same, zip(once, validate_all(scene, grasps, threads=3), strict=True)))
+    backwards = list(validate_all(scene, grasps[::-1], threads=1))[::-1]
+    assert all(itertools.starmap(same, zip(once, backwards, strict=True)))
+    assert all(
+        same(verdict, validate(palms_scene(protocol("bench")), g)) for verdict, g in zip(once, grasps, strict=True)
+    )
+
+
+def test_links_that_overlap_by_design_do_not_touch():
+    left, right = shadow_hands().descriptions
+    scene = build_scene(left, right, [box()], protocol("bench"))
+    middle = (left.joint_lower + left.joint_upper) / 2
+    apart = HandPoses(np.array([[-1.0, 0, 0], [1, 0, 0]]), np.stack([np.eye(3)] * 2), np.stack([middle, middle]))
+    assert penetration(scene, apart) == Penetration(0.0, 0.0, 0.0)
+    assert all(len(pairs) > 100 for pairs in scene.self_pairs), "fingers touch each other"
+    still = validate(scene, GraspPoses(apart, apart, apart))
+    assert still.displacement.min() > 0.05, "nothing is near the object"
+
+
+def test_poses_of_another_hand_are_refused():
+    poses = squeeze()
+    wide = poses.grasp._replace(joints=np.zeros((2, 22)))
+    with pytest.raises(InputError, match=r"grasp.joints has shape \(2, 22\)"):
+        validate(shipped_scene("bench"), poses._replace(grasp=wide))
+    skewed = poses.grasp._replace(rotation=2 * poses.grasp.rotation)
+    with pytest.raises(InputError, match="grasp.rotation is no proper rotation"):
+        validate(shipped_scene("bench"), poses._replace(grasp=skewed))
+
+
+def test_pieces_that_are_none_are_refused():
+    hands = palm("left"), palm("right")
+    with pytest.raises(InputError, match="no convex pieces"):
+        build_scene(*hands, [], protocol("bench"))
+    with pytest.raises(InputError, match="convex piece 1 of the object is flat"):
+        build_scene(*hands, [box(), box() * [1, 1, 0]], protocol("bench"))
+    with pytest.raises(InputError, match="convex piece 0"):
+        build_scene(*hands, [np.full((8, 3), np.nan)], protocol("bench"))
+
+
+def test_a_protocol_that_cannot_be_simulated_is_refused():
+    for change, message in (
+        ({"object_density": 1.0}, "object_density=1.0"),
+        ({"trial": replace(protocol("bench").trial, waypoints=["grasp", "lift"])}, "lift"),
+        ({"physics": replace(protocol("bench").physics, friction=[1.0])}, "friction"),
+    ):
+        with pytest.raises(InputError, match=message):
+            palms_scene(replace(protocol("bench"), **change))
+
+
+def test_interpolation_turns_at_constant_speed():
+    start, last = palms(0.0), palms(0.2, TURNS[0], gap=0.01)
+    middle = interpolate(start, last, 0.5)
+    np.testing.assert_allclose(middle.joints, 0.1)
+    np.testing.assert_allclose(middle.translation, (start.translation + last.translation) / 2)
+    half = start.rotation.swapaxes(-1, -2) @ middle.rotation
+    np.testing.assert_allclose(start.rotation @ half @ half, last.rotation, atol=1e-12)
+    np.testing.assert_allclose(interpolate(start, last, 1.0).rotation, last.rotation, atol=1e-12)
