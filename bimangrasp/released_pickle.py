@@ -110,8 +110,8 @@ class _Dtype:
         return _OBJECT.fullmatch(self.code) is not None
 
     def numbers(self, data: Any) -> np.ndarray:
-        """Returns the numbers that these bytes are."""
-        if self.is_object or not isinstance(data, bytes):
+        """Returns the numbers that these bytes are; NumPy refuses to make objects of them."""
+        if not isinstance(data, bytes):
             raise pickle.UnpicklingError("it has numbers that are not stored as bytes")
         return np.frombuffer(data, np.dtype(self.code).newbyteorder(self.order))
 

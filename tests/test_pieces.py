@@ -52,6 +52,14 @@ def bin_mesh() -> trimesh.Trimesh:
     return trimesh.Trimesh(np.concatenate((outer, inner)), [t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
 
 
+def folded() -> trimesh.Trimesh:
+    """An icosahedron with one edge turned: a valley, although every corner lies on the hull."""
+    ball = trimesh.creation.icosahedron()
+    pair, (p, q) = ball.face_adjacency[0], ball.face_adjacency_unshared[0]
+    u, v = np.roll(ball.faces[pair[0]], -list(ball.faces[pair[0]]).index(p))[1:]
+    return trimesh.Trimesh(ball.vertices, [*np.delete(ball.faces, pair, axis=0), (q, v, p), (p, u, q)], process=False)
+
+
 def inside_pieces(points: np.ndarray, pieces: Pieces) -> np.ndarray:
     planes = [ConvexHull(piece.vertices).equations for piece in pieces.pieces]
     return np.any([(points @ plane[:, :3].T + plane[:, 3] <= 0).all(axis=1) for plane in planes], axis=0)
@@ -96,7 +104,7 @@ def test_a_dent_or_a_cavity_is_not_convex(tmp_path, monkeypatch):
     dented = BALL.copy()
     dented.vertices[0] *= 0.9
     hollow = trimesh.util.concatenate([BALL, trimesh.Trimesh(BALL.vertices * 0.5, BALL.faces[:, ::-1])])
-    for name, mesh in {"dented.obj": dented, "hollow.obj": hollow}.items():
+    for name, mesh in {"dented.obj": dented, "hollow.obj": hollow, "folded.obj": folded()}.items():
         with pytest.raises(InputError, match=rf"{name} is not convex .*pip install 'bimangrasp\[objects\]'"):
             convex_pieces(saved(tmp_path / name, mesh), CONFIG)
 
