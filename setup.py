@@ -19,6 +19,7 @@ DEPENDENCIES = [
 ]
 
 WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
+COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; the one that was seen to repeat itself
 
 setup(
     name="bimangrasp",
@@ -32,7 +33,9 @@ setup(
     install_requires=DEPENDENCIES,
     extras_require={
         "fast": [WARP],
+        "objects": [COACD],
         "dev": [
+            COACD,
             WARP,
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # pyproject.toml runs the tests on several cores

@@ -9,7 +9,10 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKED = [f"bimangrasp.{path.stem}" for path in (ROOT / "bimangrasp").glob("*.py")]  # Warp's structs are no types
+CHECKED = [  # not fused/: Warp's structs are no types
+    *(f"bimangrasp.{path.stem}" for path in (ROOT / "bimangrasp").glob("*.py")),
+    *(f"bimangrasp.validation.{path.stem}" for path in (ROOT / "bimangrasp" / "validation").glob("*.py")),
+]
 install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bimangrasp
 
 import hypothesis  # noqa: E402

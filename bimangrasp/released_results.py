@@ -1,0 +1,155 @@
+"""BimanGrasp's result files: `.npy` with a list of dicts, one a grasp, to arrays and back.
+
+Each dict has `qpos_left` and `qpos_right`, where the hands start as `qpos_left_st` and `qpos_right_st` (optional), the
+object's `scale`, and energies under their names. A qpos has the hand's joints by name (`robot0:FFJ3`, ...), its root's
+translation `WRJTx, WRJTy, WRJTz` (m) and its rotation `WRJRx, WRJRy, WRJRz` (rad, Euler angles in sxyz order), in the
+object's frame. Joint values are those of the release's hands (`hand=release`), whose left hand bends by negative ones.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from bimangrasp.errors import InputError
+from bimangrasp.euler import euler_to_matrix, matrix_to_euler
+from bimangrasp.poses import Poses
+from bimangrasp.released_pickle import as_number, load_object_array
+
+_TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
+_ROTATION = ("WRJRx", "WRJRy", "WRJRz")
+_HANDS = ("qpos_left", "qpos_right")
+_STARTS = ("qpos_left_st", "qpos_right_st")
+_SCALE = "scale"
+
+
+class ReleasedResults(NamedTuple):
+    """The grasps of one result file, in its order; NaN where it has NaN.
+
+    Attributes:
+        poses: the grasps.
+        starts: the poses from which they were optimised; None where the file has none.
+        joint_names: of the joint axis, in the order of the file.
+        scale: factor on the object's mesh.
+        energies: name -> (N,) values.
+        unread: keys of the file whose values are no numbers, which are left out.
+    """
+
+    poses: Poses
+    starts: Poses | None
+    joint_names: tuple[str, ...]
+    scale: Float[np.ndarray, " grasp"]
+    energies: dict[str, Float[np.ndarray, " grasp"]]
+    unread: tuple[str, ...] = ()
+
+
+def read_results(path: str) -> ReleasedResults:
+    """Returns the grasps of a result file of BimanGrasp, without running what it may contain.
+
+    Raises:
+        InputError: it is missing, cut off, harmful, no list of dicts, or its dicts lack a key or differ in their keys.
+    """
+    entries = load_object_array(path)
+    for row, entry in enumerate(entries):
+        _check_keys(path, row, entry, entries[0])
+    first = entries[0] if entries else {}
+    joint_names = _joint_names(first.get(_HANDS[0]))
+    others = [key for key in first if key not in (*_HANDS, *_STARTS, _SCALE)]
+    energies = [key for key in others if isinstance(key, str) and as_number(first[key]) is not None]
+    return ReleasedResults(
+        _poses(path, entries, _HANDS, joint_names),
+        _poses(path, entries, _STARTS, joint_names) if _STARTS[0] in first else None,
+        joint_names,
+        _column(path, entries, _SCALE),
+        {key: _column(path, entries, key) for key in energies},
+        tuple(str(key) for key in others if key not in energies),
+    )
+
+
+def write_results(path: str, results: ReleasedResults) -> None:
+    """Writes a file that BimanGrasp's own code and `read_results` read: the inverse of it, but for `unread`.
+
+    The file names NumPy's modules as NumPy 1 did, which 2 reads as well.
+    """
+    entries = np.empty(results.poses.count, object)
+    for row in range(len(entries)):
+        entries[row] = _entry(results, row)
+    header = {"descr": "|O", "fortran_order": False, "shape": entries.shape}
+    image = pickle.dumps(entries, protocol=3).replace(b"cnumpy._core.", b"cnumpy.core.", 1)  # text up to protocol 3
+    with Path(path).open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(image)
+
+
+def _check_keys(path: str, row: int, entry: Any, first: Any) -> None:
+    """Refuses a grasp that is no dict, lacks what every grasp has, or has other keys than the first one."""
+    if not isinstance(entry, dict):
+        raise InputError(f"result file {path}: grasp {row} is a {type(entry).__name__}; wanted a dict")
+    starts = _STARTS if any(key in entry for key in _STARTS) else ()
+    missing = [key for key in (*_HANDS, *starts, _SCALE) if key not in entry]
+    if missing:
+        raise InputError(
+            f"result file {path}: grasp {row} lacks {', '.join(missing)}; it has {_listed(entry)}. Wanted the dicts "
+            "that BimanGrasp writes, for both hands"
+        )
+    if entry.keys() != first.keys():
+        raise InputError(f"result file {path}: grasp {row} has {_listed(entry)}, grasp 0 has {_listed(first)}")
+
+
+def _joint_names(qpos: Any) -> tuple[str, ...]:
+    """Returns the names of a qpos that are joints, in its order; none where it is no dict, which is refused later."""
+    names = [name for name in qpos if isinstance(name, str)] if isinstance(qpos, dict) else []
+    return tuple(name for name in names if name not in (*_TRANSLATION, *_ROTATION))
+
+
+def _poses(path: str, entries: Sequence[Mapping[str, Any]], keys: Sequence[str], joints: Sequence[str]) -> Poses:
+    """Returns the poses under the keys of the left and the right hand."""
+    names = (*_TRANSLATION, *_ROTATION, *joints)
+    table = np.empty((len(entries), 2, len(names)))
+    for row, entry in enumerate(entries):
+        for hand, key in enumerate(keys):
+            table[row, hand] = _values(path, f"grasp {row}, {key}", entry[key], names)
+    return Poses(table[..., :3], euler_to_matrix(table[..., 3:6]), table[..., 6:])
+
+
+def _values(path: str, where: str, qpos: Any, names: Sequence[str]) -> list[float]:
+    """Returns the numbers of one qpos by these names; it must have them and no others."""
+    if not isinstance(qpos, dict) or qpos.keys() != set(names):
+        found = _listed(qpos) if isinstance(qpos, dict) else type(qpos).__name__
+        raise InputError(f"result file {path}: {where} has {found}; wanted {', '.join(names)}")
+    return [_number(path, f"{where}, {name}", qpos[name]) for name in names]
+
+
+def _column(path: str, entries: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.array([_number(path, f"grasp {row}, {key}", entry[key]) for row, entry in enumerate(entries)], float)
+
+
+def _number(path: str, where: str, value: Any) -> float:
+    number = as_number(value)
+    if number is None:
+        raise InputError(f"result file {path}: {where} is a {type(value).__name__}; wanted a number")
+    return number
+
+
+def _listed(entry: Mapping[Any, Any]) -> str:
+    return ", ".join(str(key)[:40] for key in entry) or "nothing"
+
+
+def _entry(results: ReleasedResults, row: int) -> dict[str, Any]:
+    """Returns one grasp as BimanGrasp's dict of plain numbers."""
+    entry: dict[str, Any] = {_SCALE: float(results.scale[row])}
+    for poses, keys in ((results.poses, _HANDS), (results.starts, _STARTS)):
+        if poses is not None:
+            entry |= {key: _qpos(poses, row, hand, results.joint_names) for hand, key in enumerate(keys)}
+    return entry | {name: float(values[row]) for name, values in results.energies.items()}
+
+
+def _qpos(poses: Poses, row: int, hand: int, joints: Sequence[str]) -> dict[str, float]:
+    angles = matrix_to_euler(poses.rotation[row, hand])
+    parts = ((joints, poses.joints[row, hand]), (_ROTATION, angles), (_TRANSLATION, poses.translation[row, hand]))
+    return {name: float(value) for names, values in parts for name, value in zip(names, values, strict=True)}

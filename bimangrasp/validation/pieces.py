@@ -1,0 +1,319 @@
+"""The convex pieces of an object for the simulator: given, the mesh itself, or decomposed by CoACD; and their file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial import ConvexHull, QhullError
+
+from bimangrasp.errors import InputError
+from bimangrasp.object_model import Mesh, read_mesh
+
+GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
+"""Where pieces come from."""
+
+_PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
+_OURS = ("convex_tolerance", "cover_tolerance", "smallest_volume")
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+)
+"""What NumPy and zipfile raise on a file that is not what they wrote."""
+
+_BLOCK = 2**22  # distances of points to planes that are held at once, 32 MB
+
+
+@dataclass
+class PiecesConfig:
+    """How an object becomes convex pieces. Lengths are shares of the mesh's diagonal.
+
+    Attributes:
+        threshold: largest concavity of a piece, in CoACD's unit, in which the mesh spans 2.
+        max_convex_hull: most pieces; -1 is any number.
+        preprocess_mode: whether CoACD remeshes first: "auto" (what is no manifold), "on" or "off".
+        preprocess_resolution: of that remeshing.
+        resolution: samples by which concavity is measured.
+        mcts_nodes, mcts_iterations, mcts_max_depth: of the tree search for cutting planes.
+        merge: whether pieces are joined whose common hull is within the threshold.
+        seed: of CoACD's random numbers.
+        convex_tolerance: depth of a face below its convex hull up to which a body counts as convex.
+        cover_tolerance: largest gap between the mesh and pieces that are given as files.
+        smallest_volume: of a piece, share of the diagonal cubed; smaller ones are dropped.
+    """
+
+    threshold: float
+    max_convex_hull: int
+    preprocess_mode: str
+    preprocess_resolution: int
+    resolution: int
+    mcts_nodes: int
+    mcts_iterations: int
+    mcts_max_depth: int
+    merge: bool
+    seed: int
+    convex_tolerance: float
+    cover_tolerance: float
+    smallest_volume: float
+
+    def __post_init__(self) -> None:
+        if self.preprocess_mode not in ("auto", "on", "off"):  # CoACD itself takes any other word for auto
+            raise InputError(f"preprocess_mode={self.preprocess_mode!r}; wanted auto, on or off")
+
+
+class Piece(NamedTuple):
+    """One convex body, unit scale.
+
+    Attributes:
+        vertices: corners of its hull, m.
+        faces: triangles, outward.
+    """
+
+    vertices: Float[np.ndarray, "vertex 3"]
+    faces: Int[np.ndarray, "face 3"]
+
+
+class Pieces(NamedTuple):
+    """The convex pieces of an object.
+
+    Attributes:
+        pieces: in the order of their source.
+        source: "coacd files", "convex" or "decomposed".
+        dropped: how many pieces were flat or too small to simulate.
+        sha256: of the corners and faces of all pieces.
+    """
+
+    pieces: tuple[Piece, ...]
+    source: str
+    dropped: int
+    sha256: str
+
+
+def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
+    """Returns the convex pieces of a mesh file, each its own convex hull, at unit scale.
+
+    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet) are taken where there are any; else
+    the mesh's hull, where the mesh is convex; else CoACD decomposes it, which takes up to a minute. Equal files and
+    settings give equal pieces.
+
+    Args:
+        mesh: path of the mesh.
+        config: see there.
+
+    Raises:
+        InputError: the mesh cannot be read (`read_mesh`) or decomposed, CoACD is wanted and not installed, or the
+            files beside the mesh have gaps, are not convex or do not fill it.
+    """
+    body = read_mesh(mesh)
+    files = _piece_files(Path(mesh).parent)
+    if files:
+        return _given_pieces(mesh, body, files, config)
+    if _concavity(body.vertices[body.faces], ConvexHull(body.vertices)) <= config.convex_tolerance * _diagonal(body):
+        return _hulls(mesh, body, [body.vertices], CONVEX, config)
+    return _hulls(mesh, body, _decompose(mesh, body, config), DECOMPOSED, config)
+
+
+def pieces_image(pieces: Pieces) -> bytes:
+    """Returns the bytes of the file that holds these pieces; equal pieces give equal bytes."""
+    corners, faces = ([getattr(piece, part) for piece in pieces.pieces] for part in ("vertices", "faces"))
+    image = io.BytesIO()
+    np.savez(
+        image,
+        vertices=np.concatenate(corners),
+        faces=np.concatenate(faces),
+        vertex_count=np.array([len(part) for part in corners]),
+        face_count=np.array([len(part) for part in faces]),
+        source=np.array(pieces.source),
+        dropped=np.array(pieces.dropped),
+        sha256=np.array(pieces.sha256),
+    )
+    return image.getvalue()
+
+
+def write_pieces(path: str, pieces: Pieces) -> None:
+    """Writes the file that `read_pieces` reads. Not atomic: whoever shares it renames it into place."""
+    Path(path).write_bytes(pieces_image(pieces))
+
+
+def read_pieces(path: str) -> Pieces:
+    """Returns the pieces of a file that `write_pieces` wrote.
+
+    Raises:
+        InputError: it is missing, damaged, or does not have the sha256 that it says.
+    """
+    try:
+        pieces = _unpacked(path)
+    except FileNotFoundError as error:
+        raise InputError(f"pieces {path} are not there; convex_pieces makes them from the mesh") from error
+    except _DAMAGE as error:
+        raise InputError(f"pieces {path} are damaged: {error}; delete the file to have it made again") from error
+    found = _sha256(pieces.pieces)
+    if found != pieces.sha256:
+        raise InputError(
+            f"pieces {path} are damaged: they say sha256 {pieces.sha256} and have {found}; delete the file to have "
+            "it made again"
+        )
+    return pieces
+
+
+def _unpacked(path: str) -> Pieces:
+    with np.load(path, allow_pickle=False) as file:
+        corners = np.split(file["vertices"], np.cumsum(file["vertex_count"])[:-1])
+        faces = np.split(file["faces"], np.cumsum(file["face_count"])[:-1])
+        pieces = tuple(Piece(*parts) for parts in zip(corners, faces, strict=True))
+        return Pieces(pieces, str(file["source"]), int(file["dropped"]), str(file["sha256"]))
+
+
+def _piece_files(folder: Path) -> list[Path]:
+    """Returns DexGraspNet's piece files in numeric order; they must be numbered 0, 1, 2, ... without a gap."""
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
+    missing = [number for number in range(max(found, default=-1)) if number not in found]
+    if missing:
+        raise InputError(
+            f"{folder} has {len(found)} files coacd_convex_piece_<k>.obj up to {max(found)} and lacks "
+            f"k = {', '.join(map(str, missing))}; copy all of them, or none to have the mesh decomposed anew"
+        )
+    return [found[number] for number in sorted(found)]
+
+
+def _given_pieces(mesh: str, body: Mesh, files: Sequence[Path], config: PiecesConfig) -> Pieces:
+    """Returns the pieces of files that are convex and fill the mesh."""
+    bodies = [read_mesh(str(file)) for file in files]
+    diagonal = _diagonal(body)
+    for file, piece in zip(files, bodies, strict=True):
+        depth = _concavity(piece.vertices[piece.faces], ConvexHull(piece.vertices)) / diagonal
+        if depth > config.convex_tolerance:
+            raise InputError(
+                f"{file} is not convex: it has faces {depth:.2g} of the mesh's diagonal below its hull, more than "
+                f"convex_tolerance={config.convex_tolerance}; remove the coacd_convex_piece files to have the mesh "
+                "decomposed anew"
+            )
+    pieces = _hulls(mesh, body, [piece.vertices for piece in bodies], GIVEN, config)
+    gap = _gap(body.vertices, pieces.pieces) / diagonal
+    if gap > config.cover_tolerance:
+        raise InputError(
+            f"mesh {mesh} and the {len(files)} coacd_convex_piece files beside it do not match: they are "
+            f"{gap:.2g} of its diagonal apart, more than cover_tolerance={config.cover_tolerance}; remove the files "
+            "to have the mesh decomposed anew"
+        )
+    return pieces
+
+
+def _gap(points: np.ndarray, pieces: Sequence[Piece]) -> float:
+    """Returns how far pieces are from filling a mesh, m.
+
+    The larger of: the distance of its farthest vertex to the next piece (to that piece's nearest plane, a bound from
+    below), and the largest difference of the bounding boxes.
+    """
+    corners = np.concatenate([piece.vertices for piece in pieces])
+    boxes = [np.stack((cloud.min(axis=0), cloud.max(axis=0))) for cloud in (points, corners)]
+    outside = np.min([_height(points, ConvexHull(piece.vertices)) for piece in pieces], axis=0)
+    return float(max(np.abs(boxes[0] - boxes[1]).max(), outside.max()))
+
+
+def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
+    """Returns the corners of CoACD's pieces, computed by one thread."""
+    if find_spec("coacd") is None:
+        raise InputError(
+            f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
+            "pip install 'bimangrasp[objects]'"
+        )
+    settings = {name: value for name, value in asdict(config).items() if name not in _OURS}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "mesh.npz", vertices=body.vertices, faces=body.faces.astype(np.int32))
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        command = [sys.executable, "-P", str(Path(__file__).with_name("decompose.py")), name]
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+            raise InputError(
+                f"mesh {mesh} cannot be decomposed: CoACD ended with {done.returncode} and said: {said}; repair the "
+                "mesh, or lay coacd_convex_piece_<k>.obj beside it"
+            )
+        with np.load(folder / "pieces.npz", allow_pickle=False) as pieces:
+            return [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
+
+
+def _hulls(mesh: str, body: Mesh, clouds: Sequence[np.ndarray], source: str, config: PiecesConfig) -> Pieces:
+    """Returns the convex hulls of point clouds; flat and tiny ones are dropped, as no simulator can weigh them."""
+    smallest = config.smallest_volume * _diagonal(body) ** 3
+    pieces = tuple(piece for cloud in clouds if (piece := _hull(cloud, smallest)))
+    if not pieces:
+        raise InputError(
+            f"mesh {mesh} has {len(clouds)} convex pieces ({source}) and none is a solid body; repair the mesh, or lay "
+            "coacd_convex_piece_<k>.obj beside it"
+        )
+    return Pieces(pieces, source, len(clouds) - len(pieces), _sha256(pieces))
+
+
+def _hull(points: np.ndarray, smallest: float) -> Piece | None:
+    """Returns the convex hull of points, or None where its volume is below `smallest`."""
+    try:
+        hull = ConvexHull(points)
+    except (QhullError, ValueError):  # fewer than four points, or all in one plane
+        return None
+    if hull.volume < smallest:
+        return None
+    place = np.zeros(len(points), np.int64)
+    place[hull.vertices] = np.arange(len(hull.vertices))
+    corners = points[hull.simplices]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    inward = np.einsum("fi,fi->f", normal, hull.equations[:, :3]) < 0
+    faces = place[hull.simplices]
+    faces[inward] = faces[inward, ::-1]
+    return Piece(points[hull.vertices].astype(np.float64), faces)
+
+
+def _concavity(corners: Float[np.ndarray, "face corner 3"], hull: ConvexHull) -> float:
+    """Returns how far the deepest face lies below a convex hull, m: 0 for a convex body.
+
+    By the faces' centres: a face whose centre lies on the hull lies on it as a whole.
+    """
+    return float(-_height(corners.mean(axis=1), hull).min())
+
+
+def _height(points: Float[np.ndarray, "point 3"], hull: ConvexHull) -> Float[np.ndarray, " point"]:
+    """Returns each point's height above a hull's highest plane, m: minus its depth inside, at most its distance."""
+    rows = max(1, _BLOCK // len(hull.equations))
+    blocks = [points[first : first + rows] for first in range(0, len(points), rows)]
+    normal, offset = hull.equations[:, :3], hull.equations[:, 3]
+    return np.concatenate([(block @ normal.T + offset).max(axis=1) for block in blocks])
+
+
+def _diagonal(body: Mesh) -> float:
+    """Returns the length of the bounding box's diagonal, m."""
+    return float(np.linalg.norm(np.ptp(body.vertices, axis=0)))
+
+
+def _sha256(pieces: Sequence[Piece]) -> str:
+    """Returns the hash of the shapes and bytes of all corners and faces."""
+    whole = hashlib.sha256()
+    for piece in pieces:
+        whole.update(f"{len(piece.vertices)} {len(piece.faces)}\n".encode())
+        whole.update(np.ascontiguousarray(piece.vertices, "<f8").tobytes())
+        whole.update(np.ascontiguousarray(piece.faces, "<i8").tobytes())
+    return whole.hexdigest()
