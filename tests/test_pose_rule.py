@@ -1,14 +1,16 @@
 """Pre-grasp and squeeze: where joints and wrists go."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scene import grasps_near, shadow_hands
 
+from bimangrasp.poses import Poses
 from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.validation import pose_rule
-from bimangrasp.validation.pose_rule import PoseConfig, poses_of
+from bimangrasp.validation.pose_rule import PoseConfig, stages_of
 
 F64 = torch.float64
 CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)
@@ -22,6 +24,15 @@ def grasp(count=6, seed=0):
     normal = torch.randn((count, 2, 4, 3), generator=torch.Generator().manual_seed(seed), dtype=F64)
     normal = normal / normal.norm(dim=-1, keepdim=True)
     return hands, (given.translation, rot6d_to_matrix(given.rotation), middle, given.candidate, normal)
+
+
+def staged(hands, translation, rotation, joints, candidate, normal, config):
+    """The three stages as one table of tensors each, the stage axis behind that of the grasps."""
+    given = Poses(translation.numpy(), rotation.numpy(), joints.numpy())
+    stages = stages_of(hands, given, candidate.numpy(), normal.numpy(), config)
+    return SimpleNamespace(
+        **{name: torch.stack([torch.as_tensor(getattr(s, name)) for s in stages], 1) for name in Poses._fields}
+    )
 
 
 def contacts(hands, translation, rotation, joints, candidate):
@@ -46,7 +57,7 @@ def test_contacts_move_outward_by_the_clearance():
     names = [hands.names[link] for link in hands.candidate_link[0, candidate[0, 0]]]
     assert len({name[:2] for name in names}) == 4, names
     config = replace(CONTACTS, clearance=1e-5, damping=1e-9, retreat=0.0)
-    found = poses_of(hands, translation, rotation, joints, candidate, normal, config)
+    found = staged(hands, translation, rotation, joints, candidate, normal, config)
     moved = [
         contacts(hands, found.translation[:, s], found.rotation[:, s], found.joints[:, s], candidate) for s in (0, 1)
     ]
@@ -60,7 +71,7 @@ def test_contacts_move_outward_by_the_clearance():
 def test_the_squeeze_mirrors_the_pre_grasp_and_the_wrist_draws_back(rule):
     hands, given = grasp()
     config = replace(CONTACTS, rule=rule, squeeze=0.5, retreat=0.02)
-    found = poses_of(hands, *given, config)
+    found = staged(hands, *given, config)
     assert torch.equal(found.joints[:, 1], given[2]) and torch.equal(found.translation[:, 1], given[0])
     inside = (found.joints[:, 0] > hands.joint_lower) & (found.joints[:, 0] < hands.joint_upper)
     opened = (found.joints[:, 0] - found.joints[:, 1])[inside]
@@ -74,9 +85,7 @@ def test_the_squeeze_mirrors_the_pre_grasp_and_the_wrist_draws_back(rule):
 def test_the_palm_rule_draws_the_fingers_away_from_what_they_hold():
     hands, (translation, rotation, joints, candidate, normal) = grasp()
     every = torch.arange(hands.candidate_count).expand(len(joints), 2, -1)
-    found = poses_of(
-        hands, translation, rotation, joints, candidate, normal, replace(CONTACTS, rule="palm", retreat=0.0)
-    )
+    found = staged(hands, translation, rotation, joints, candidate, normal, replace(CONTACTS, rule="palm", retreat=0.0))
     before, after = (contacts(hands, translation, rotation, found.joints[:, s], every) for s in (1, 0))
     palm = (rotation @ hands.palm_normal[..., None]).squeeze(-1)[:, :, None]
     assert ((after - before) * palm).sum(-1).mean() < -0.002
@@ -86,5 +95,5 @@ def test_the_palm_rule_draws_the_fingers_away_from_what_they_hold():
 
 def test_joints_stay_within_their_limits():
     hands, (translation, rotation, joints, candidate, normal) = grasp()
-    found = poses_of(hands, translation, rotation, joints + 5, candidate, normal, replace(CONTACTS, squeeze=30.0))
+    found = staged(hands, translation, rotation, joints + 5, candidate, normal, replace(CONTACTS, squeeze=30.0))
     assert (found.joints <= hands.joint_upper).all() and (found.joints >= hands.joint_lower).all()

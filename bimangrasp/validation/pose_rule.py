@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp.hand_model import HandModel
+from bimangrasp.poses import Poses
 from bimangrasp.signed_distance import LinkFrames
 
 STAGES = ("pre_grasp", "grasp", "squeeze")
@@ -38,35 +38,24 @@ class PoseConfig:
     squeeze: float
 
 
-class Poses(NamedTuple):
-    """Stages of grasps in the object's frame; the stage axis is that of `STAGES`, the hand axis 0 = left, 1 = right."""
-
-    translation: Float[Tensor, "grasp 3 2 3"]
-    rotation: Float[Tensor, "grasp 3 2 3 3"]
-    joints: Float[Tensor, "grasp 3 2 joint"]
-
-
-def poses_of(
+def stages_of(
     hands: HandModel,
-    translation: Float[Tensor, "grasp 2 3"],
-    rotation: Float[Tensor, "grasp 2 3 3"],
-    joints: Float[Tensor, "grasp 2 joint"],
-    candidate: Int[Tensor, "grasp 2 contact"],
-    normal: Float[Tensor, "grasp 2 contact 3"],
+    grasps: Poses,
+    candidate: Int[np.ndarray, "grasp 2 contact"],
+    normal: Float[np.ndarray, "grasp 2 contact 3"],
     config: PoseConfig,
-) -> Poses:
-    """Returns the three poses of each grasp, joints within their limits; computed in float64.
+) -> tuple[Poses, Poses, Poses]:
+    """Returns pre-grasp, grasp and squeeze of each grasp, joints within their limits, in float64.
 
     Args:
-        hands: both hands.
-        translation: of the hands' roots in the object's frame, m.
-        rotation: of the roots, hand to object.
-        joints: rad.
+        hands: both hands, on the CPU.
+        grasps: as they were optimised; NaN stays NaN.
         candidate: the chosen contacts.
         normal: outward from the object at the contacts.
         config: the rule.
     """
-    translation, rotation, joints, normal = (part.double() for part in (translation, rotation, joints, normal))
+    translation, rotation, joints, normal = (torch.as_tensor(part).double() for part in (*grasps, normal))
+    candidate = torch.as_tensor(candidate).long()
     lower, upper = hands.joint_lower.double(), hands.joint_upper.double()
     joints = joints.clamp(lower, upper)
     if config.rule == "contacts":
@@ -77,11 +66,10 @@ def poses_of(
     opened = (joints + opening).clamp(lower, upper)
     squeezed = (joints + config.squeeze * (joints - opened)).clamp(lower, upper)
     palm = (rotation @ hands.palm_normal.double()[..., None]).squeeze(-1)
-    return Poses(
-        torch.stack((translation - config.retreat * palm, translation, translation), dim=1),
-        torch.stack((rotation, rotation, rotation), dim=1),
-        torch.stack((opened, joints, squeezed), dim=1),
-    )
+    places = (translation - config.retreat * palm, translation, translation)
+    stages = zip(places, (opened, joints, squeezed), strict=True)
+    pre_grasp, grasp, squeeze = (Poses(place.numpy(), rotation.numpy(), bent.numpy()) for place, bent in stages)
+    return pre_grasp, grasp, squeeze
 
 
 def closing_joints(hands: HandModel) -> Float[Tensor, "2 joint"]:
