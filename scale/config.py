@@ -11,6 +11,9 @@ from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.object_model import ObjectConfig
 from bimangrasp.synthesis import SynthesisConfig
+from bimangrasp.validation.pieces import PiecesConfig
+from bimangrasp.validation.pose_rule import PoseConfig
+from bimangrasp.validation.protocol import ProtocolConfig
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate" or "status".
+        mode: "scale", "generate", "status" or "validate".
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -61,8 +64,10 @@ class Config:
         keep_intermediate: keep shards after the merge.
         allow_mixed_platform: accept devices of different platforms in one run.
         verify: "auto" trusts files that look untouched, "full" reads everything at the start.
+        path: what `mode=validate` tests: a grasp file or a run folder; empty is this run's folder.
+        validation_threads: of `mode=validate`; 0 is one for each core that the process may use.
         dry_run: print the plan and write nothing.
-        filter, hand, energy, optimizer, initialization, object: see there.
+        filter, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
     """
 
     mode: str
@@ -95,6 +100,8 @@ class Config:
     keep_intermediate: bool
     allow_mixed_platform: bool
     verify: str
+    path: str
+    validation_threads: int
     dry_run: bool
     filter: FilterConfig
     hand: HandConfig
@@ -102,6 +109,9 @@ class Config:
     optimizer: OptimizerConfig
     initialization: InitializationConfig
     object: ObjectConfig
+    validation: ProtocolConfig
+    poses: PoseConfig
+    pieces: PiecesConfig
 
     @property
     def synthesis(self) -> SynthesisConfig:

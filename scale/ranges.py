@@ -50,7 +50,7 @@ DIRECTION = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status"),
+    "mode": _among("scale", "generate", "status", "validate"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
@@ -116,6 +116,19 @@ RULES: dict[str, Rule] = {
     ),
     "object.surface_points": _at_least(1),
     "object.surface_samples_per_point": _at_least(1),
+    "validation_threads": _at_least(0),
+    "validation.name": TEXT,
+    "poses.rule": _among("contacts", "palm", "none"),
+    "poses.clearance": NOT_NEGATIVE,
+    "poses.damping": POSITIVE,
+    "poses.opening": NOT_NEGATIVE,
+    "poses.retreat": NOT_NEGATIVE,
+    "poses.squeeze": NOT_NEGATIVE,
+    "pieces.threshold": POSITIVE,
+    "pieces.preprocess_mode": _among("auto", "on", "off"),
+    "pieces.convex_tolerance": NOT_NEGATIVE,
+    "pieces.cover_tolerance": NOT_NEGATIVE,
+    "pieces.smallest_volume": NOT_NEGATIVE,
 }
 
 

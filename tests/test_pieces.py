@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_conf
 import torch
 import trimesh
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
@@ -21,16 +21,13 @@ from bimangrasp.triangle_mesh import winding_number
 from bimangrasp.validation.pieces import (
     Piece,
     Pieces,
-    PiecesConfig,
     convex_pieces,
     pieces_image,
     read_pieces,
     write_pieces,
 )
 
-CONFIG = PiecesConfig(
-    **yaml.safe_load((Path(__file__).parents[1] / "conf" / "validation" / "pieces.yaml").read_text(encoding="utf-8"))
-)
+CONFIG = quick_conf.load().pieces
 QUICK = replace(CONFIG, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
 COARSE = replace(CONFIG, threshold=0.1, mcts_iterations=10, mcts_nodes=4, mcts_max_depth=1, resolution=200)
 BALL = trimesh.creation.icosphere(subdivisions=2)
