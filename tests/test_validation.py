@@ -84,8 +84,8 @@ def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
 
 @BOTH
 def test_a_mirrored_scene_has_the_mirrored_verdict(name):
-    uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.1)._replace(joints=np.array([[0.1], [0.08]])))
-    swapped = uneven._replace(squeeze=palms(0.1)._replace(joints=np.array([[0.08], [0.1]])))
+    uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.3)._replace(joints=np.array([[0.3], [0.2]])))
+    swapped = uneven._replace(squeeze=palms(0.3)._replace(joints=np.array([[0.2], [0.3]])))
     verdict, mirrored = (validate(shipped_scene(name), poses) for poses in (uneven, swapped))
     assert verdict.reason is mirrored.reason
     assert np.array_equal(verdict.held, mirrored.held[[1, 0, 2, 3, 4, 5]])
@@ -181,6 +181,19 @@ def test_neither_order_nor_threads_change_a_verdict():
     assert all(
         same(verdict, validate(palms_scene(protocol("bench")), g)) for verdict, g in zip(once, grasps, strict=True)
     )
+
+
+def test_stopping_at_the_first_failure_gives_the_same_reason():
+    brief = protocol("bench")
+    brief.trial.every_direction = False
+    for bend in (0.1, OPEN):
+        whole = validate(shipped_scene("bench"), squeeze(bend))
+        short = validate(palms_scene(brief), squeeze(bend))
+        tried = 6 if whole.holds else 1 + int(np.argmin(whole.held))
+        assert short.reason is whole.reason
+        assert np.array_equal(short.displacement[:tried], whole.displacement[:tried])
+        assert np.isnan(short.displacement[tried:]).all()
+        assert np.array_equal(short.bears_load, whole.bears_load)
 
 
 def test_links_that_overlap_by_design_do_not_touch():

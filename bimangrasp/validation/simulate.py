@@ -22,6 +22,7 @@ from bimangrasp.validation.verdict import (
     Reason,
     Verdict,
     not_simulated,
+    reason_of,
     too_deep,
     verdict_of,
 )
@@ -37,7 +38,7 @@ class _BlownUp(Exception):
 def validate(scene: Scene, poses: GraspPoses) -> Verdict:
     """Returns what the scene's protocol says of one grasp. Equal arguments give equal bits.
 
-    All directions are tried, each until it fails. They share the way to the squeeze, which is simulated once.
+    Each direction is tried until it fails. They share the way to the squeeze, which is simulated once.
 
     Args:
         scene: hands, object and protocol.
@@ -72,8 +73,7 @@ def _validate(scene: Scene, poses: GraspPoses) -> Verdict:
     place(scene, data, waypoints[0])
     try:
         _approach(scene, data, waypoints)
-        squeezed = _read_state(scene, data)
-        ends = [_push(scene, data, squeezed, direction) for direction in DIRECTIONS]
+        ends = _push_all(scene, data)
     except (_BlownUp, mujoco.FatalError):
         return not_simulated(Reason.SIMULATION_FAILED, depth)
     return verdict_of(depth, ends, scene.protocol.limits)
@@ -86,6 +86,17 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list) -> None:
         for stage in range(1, trial.stages + 1):
             aim(data, interpolate(start, end, stage / trial.stages))
             _step(scene, data, trial.steps_per_stage)
+
+
+def _push_all(scene: Scene, data: mujoco.MjData) -> list[PushEnd]:
+    """Returns the ends of the pushes in all directions, or up to the first that failed, each from the same state."""
+    squeezed, ends = _read_state(scene, data), []
+    for direction in DIRECTIONS:
+        ends.append(_push(scene, data, squeezed, direction))
+        failed = reason_of(ends[-1], scene.protocol.limits) is not Reason.HELD
+        if failed and not scene.protocol.trial.every_direction:
+            break
+    return ends
 
 
 def _push(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> PushEnd:
