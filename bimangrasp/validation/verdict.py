@@ -40,7 +40,7 @@ class Penetration(NamedTuple):
 
 
 class PushEnd(NamedTuple):
-    """The last look at the object in one direction.
+    """The last look at the object in one direction; NaN and zeros where the simulation blew up.
 
     Attributes:
         displacement: of the object's frame from its place at the start of the trial, m.
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
     Attributes:
         reason: why it failed; HELD if it holds.
         penetration: at the protocol's first waypoint; NaN for a pose that is not finite.
-        displacement: of the object when a direction ended, m; NaN where it was not tried.
+        displacement: of the object when a direction ended, m; NaN where it was not tried or blew up.
         rotation: the same, rad.
         held: the directions that it withstood.
         bears_load: the hands that pressed on the object when each of the six directions ended.
@@ -89,6 +89,8 @@ def too_deep(depth: Penetration, limits: LimitsConfig) -> bool:
 
 def reason_of(end: PushEnd, limits: LimitsConfig) -> Reason:
     """Returns why a direction failed, or HELD; an object that moved or turned by exactly a limit is lost."""
+    if np.isnan(end.displacement):
+        return Reason.SIMULATION_FAILED
     if end.displacement >= limits.displacement:
         return Reason.MOVED
     if end.rotation >= limits.rotation:
@@ -116,7 +118,7 @@ def verdict_of(penetration: Penetration, ends: list[PushEnd], limits: LimitsConf
 
 
 def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:
-    """Returns the verdict on a grasp of which no direction was tried, or whose simulation was lost."""
+    """Returns the verdict on a grasp of which no direction was tried."""
     unknown = np.full(len(DIRECTIONS), np.nan)
     nothing = np.zeros(len(DIRECTIONS), dtype=bool)
     return Verdict(reason, penetration, unknown, unknown.copy(), nothing, np.zeros(2, dtype=bool))
