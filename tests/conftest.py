@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = [f"bimangrasp.{path.stem}" for path in (ROOT / "bimangrasp").glob("*.py")]  # Warp's structs are no types
+CHECKED.append("bimangrasp.validation")
 install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bimangrasp
 
 import hypothesis  # noqa: E402
