@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -34,11 +35,15 @@ def protocol(name: str, **limits: object) -> ProtocolConfig:
     return OmegaConf.to_object(shipped)
 
 
-def palm(side: str) -> HandDescription:
-    """A hand without shape at its root and with one plate, which stands along z and presses along x when bent."""
+def plate(link: int) -> Primitive:
+    """A plate that stands along the link's z; its face is the plane x = 0."""
     middle = np.eye(4)
     middle[:3, 3] = (-0.005, 0.0, ARM)
-    plate = Primitive(1, "box", middle, np.array([0.005, 0.04, 0.04]), np.zeros((0, 3)), np.zeros((0, 3), np.int64))
+    return Primitive(link, "box", middle, np.array([0.005, 0.04, 0.04]), np.zeros((0, 3)), np.zeros((0, 3), np.int64))
+
+
+def palm(side: str) -> HandDescription:
+    """A hand without shape at its root and with one plate, which presses along x when bent."""
     return HandDescription(
         side=side,
         link_names=("root", "palm"),
@@ -50,7 +55,7 @@ def palm(side: str) -> HandDescription:
         joint_lower=np.array([-0.5]),
         joint_upper=np.array([0.5]),
         joint_mean=np.array([0.0]),
-        primitives=(plate,),
+        primitives=(plate(1),),
         candidate_link=np.array([1]),
         candidate_position=np.zeros((1, 3)),
         keypoint_link=np.array([1]),
@@ -58,6 +63,13 @@ def palm(side: str) -> HandDescription:
         palm_normal=np.array([1.0, 0.0, 0.0]),
         finger_direction=np.array([0.0, 0.0, 1.0]),
     )
+
+
+def gripper(side: str) -> HandDescription:
+    """A hand that holds the box alone: a plate at its root, and one on the box's other side that is bent towards it."""
+    across = np.diag([-1.0, -1.0, 1.0, 1.0])
+    across[0, 3] = 2 * HALF
+    return replace(palm(side), T_parent_link=np.stack([np.eye(4), across]), primitives=(plate(0), plate(1)))
 
 
 def palms_scene(protocol: ProtocolConfig) -> Scene:

@@ -20,7 +20,12 @@ STEPS = [
     ("main",),
     ("conf",),
     ("scale",),
-    ("bimangrasp.synthesis",),
+    ("bimangrasp.synthesis", "bimangrasp.validation.simulate"),
+    ("bimangrasp.validation.penetration",),
+    ("bimangrasp.validation.placing",),
+    ("bimangrasp.validation.scene", "bimangrasp.validation.verdict"),
+    ("bimangrasp.validation.protocol",),
+    ("bimangrasp.validation.poses",),
     ("bimangrasp.descent",),
     ("bimangrasp.evaluation",),
     ("bimangrasp.fused.energy",),
@@ -100,6 +105,12 @@ def test_bimangrasp_knows_nothing_of_runs():
 def test_mala_knows_no_hands():
     names = modules(ROOT / "bimangrasp" / "mala.py")
     assert not [name for name in names if "hand" in name or "energies" in name or "object" in name]
+
+
+def test_the_judge_knows_no_optimiser():
+    optimiser = {"synthesis", "descent", "evaluation", "fused", "energies", "mala", "initialization", "wrench"}
+    for path in (ROOT / "bimangrasp" / "validation").rglob("*.py"):
+        assert not {part for name in modules(path) for part in name.split(".")} & optimiser, path
 
 
 def test_only_the_worker_makes_grasps():

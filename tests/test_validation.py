@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
+import mujoco
 import numpy as np
 import pytest
-from palms import OPEN, box, palm, palms, palms_scene, protocol, shipped_scene, squeeze
-from scene import shadow_hands
+import torch
+from palms import HALF, OPEN, box, gripper, palm, palms, palms_scene, protocol, shipped_scene, squeeze
+from scene import random_rotation, shadow_hands
 
 from bimangrasp.errors import InputError
 from bimangrasp.validation.penetration import penetration
+from bimangrasp.validation.placing import place
 from bimangrasp.validation.poses import GraspPoses, HandPoses, interpolate
 from bimangrasp.validation.scene import build_scene
 from bimangrasp.validation.simulate import validate, validate_all
@@ -70,6 +74,16 @@ def test_one_palm_pushes_the_box_away():
 
 
 @BOTH
+def test_one_hand_may_hold_alone_and_the_record_says_which(name):
+    away = np.array([[0.0, 0, 0], [1, 0, 0]])
+    poses = GraspPoses(*(pose._replace(translation=pose.translation + away) for pose in squeeze()))
+    scene = build_scene(gripper("left"), gripper("right"), [box()], protocol(name))
+    verdict = validate(scene, poses)
+    assert verdict.reason is Reason.HELD
+    assert verdict.bears_load.tolist() == [True, False]
+
+
+@BOTH
 @pytest.mark.parametrize("bend", [0.1, OPEN])
 @pytest.mark.parametrize("turn", TURNS, ids=["about z", "about x", "about y"])
 def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
@@ -84,12 +98,50 @@ def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
 
 @BOTH
 def test_a_mirrored_scene_has_the_mirrored_verdict(name):
-    uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.1)._replace(joints=np.array([[0.1], [0.08]])))
-    swapped = uneven._replace(squeeze=palms(0.1)._replace(joints=np.array([[0.08], [0.1]])))
+    uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.3)._replace(joints=np.array([[0.3], [0.2]])))
+    swapped = uneven._replace(squeeze=palms(0.3)._replace(joints=np.array([[0.2], [0.3]])))
     verdict, mirrored = (validate(shipped_scene(name), poses) for poses in (uneven, swapped))
     assert verdict.reason is mirrored.reason
     assert np.array_equal(verdict.held, mirrored.held[[1, 0, 2, 3, 4, 5]])
     np.testing.assert_allclose(verdict.displacement, mirrored.displacement[[1, 0, 2, 3, 4, 5]], atol=2e-3)
+
+
+@BOTH
+def test_hands_are_where_the_optimiser_has_them(name):
+    hands = shadow_hands()
+    scene = build_scene(*hands.descriptions, [box()], protocol(name))
+    data = mujoco.MjData(scene.model)
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(hands.joint_lower.numpy(), hands.joint_upper.numpy())
+    rotation = np.stack([random_rotation(seed).numpy() for seed in (1, 2)])
+    pose = HandPoses(rng.normal(size=(2, 3)), rotation, joints)
+    place(scene, data, pose)
+    mujoco.mj_kinematics(scene.model, data)
+    frames = hands.frames_from_root(*(torch.as_tensor(pose[part])[None] for part in (1, 0, 2)))
+    for hand, side in enumerate(("left", "right")):
+        for link, link_name in enumerate(hands.names):
+            body = data.body(f"{side}/{link_name}")
+            np.testing.assert_allclose(body.xpos, frames.translation[0, hand, link], atol=1e-9)
+            np.testing.assert_allclose(body.xmat.reshape(3, 3), frames.rotation[0, hand, link], atol=1e-9)
+        for number, shape in enumerate(hands.descriptions[hand].primitives):
+            rotation, offset = frames.rotation[0, hand, shape.link].numpy(), shape.T_link_shape[:3, 3]
+            middle = rotation @ offset + frames.translation[0, hand, shape.link].numpy()
+            np.testing.assert_allclose(data.geom(f"{side}/{number}").xpos, middle, atol=1e-9)
+        targets = [data.actuator(f"{side}/{joint}").ctrl[0] for joint in hands.joint_names]
+        np.testing.assert_array_equal(targets, joints[hand])
+
+
+def test_pieces_make_one_body():
+    whole = shipped_scene("bench")
+    upper, lower = ((box() * [1, 1, 0.5]) + [0, 0, side * HALF / 2] for side in (1, -1))
+    cut = build_scene(palm("left"), palm("right"), [upper, lower], protocol("bench"))
+    np.testing.assert_allclose(cut.model.body_mass[cut.object_body], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(
+        cut.model.body_inertia[cut.object_body], whole.model.body_inertia[whole.object_body], 1e-5
+    )
+    np.testing.assert_allclose(cut.model.body_ipos[cut.object_body], 0.0, atol=1e-9)
+    assert penetration(cut, palms(0.0, gap=-0.004)).hand_object == pytest.approx(0.004, abs=1e-5)
+    assert validate(cut, squeeze()).holds
 
 
 @BOTH
@@ -115,9 +167,9 @@ def test_bench_fails_at_exactly_its_thresholds():
     limits = protocol("bench").limits
     assert (limits.displacement, limits.rotation) == (0.05, np.deg2rad(15))
     assert reason_of(end(0.05), limits) is Reason.MOVED
-    assert reason_of(end(np.nextafter(0.05, 0)), limits) is Reason.HELD
+    assert reason_of(end(math.nextafter(0.05, 0)), limits) is Reason.HELD
     assert reason_of(end(rotation=np.deg2rad(15)), limits) is Reason.TURNED
-    assert reason_of(end(rotation=np.nextafter(np.deg2rad(15), 0)), limits) is Reason.HELD
+    assert reason_of(end(rotation=math.nextafter(np.deg2rad(15), 0)), limits) is Reason.HELD
     assert reason_of(end(force=0.0), limits) is Reason.HELD, "bench does not ask who touches"
 
 
@@ -130,8 +182,8 @@ def test_paper_asks_only_for_a_touch():
 def test_penetration_passes_at_exactly_its_limit():
     bench, paper = protocol("bench").limits, protocol("paper").limits
     assert not too_deep(Penetration(0.01, 0.01, 1.0), bench)
-    assert too_deep(Penetration(np.nextafter(0.01, 1), 0.0, 0.0), bench)
-    assert too_deep(Penetration(0.0, np.nextafter(0.01, 1), 0.0), bench)
+    assert too_deep(Penetration(math.nextafter(0.01, 1), 0.0, 0.0), bench)
+    assert too_deep(Penetration(0.0, math.nextafter(0.01, 1), 0.0), bench)
     assert not too_deep(Penetration(0.0005, 0.0005, 0.0005), paper)
     assert too_deep(Penetration(0.0005, 0.0005, 0.00051), paper)
 
@@ -181,6 +233,19 @@ def test_neither_order_nor_threads_change_a_verdict():
     assert all(
         same(verdict, validate(palms_scene(protocol("bench")), g)) for verdict, g in zip(once, grasps, strict=True)
     )
+
+
+def test_stopping_at_the_first_failure_gives_the_same_reason():
+    brief = protocol("bench")
+    brief.trial.every_direction = False
+    for bend in (0.1, OPEN):
+        whole = validate(shipped_scene("bench"), squeeze(bend))
+        short = validate(palms_scene(brief), squeeze(bend))
+        tried = 6 if whole.holds else 1 + int(np.argmin(whole.held))
+        assert short.reason is whole.reason
+        assert np.array_equal(short.displacement[:tried], whole.displacement[:tried])
+        assert np.isnan(short.displacement[tried:]).all()
+        assert np.array_equal(short.bears_load, whole.bears_load)
 
 
 def test_links_that_overlap_by_design_do_not_touch():

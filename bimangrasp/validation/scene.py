@@ -209,7 +209,9 @@ def _add_joint(
         frictionloss=dynamics.joint_frictionloss,
     )
     actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-    actuator.set_to_position(kp=dynamics.kp, kv=dynamics.kd)
+    actuator.gainprm[0] = dynamics.kp  # torque = kp (target - joint) - kd speed, once the bias is affine
+    actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+    actuator.biasprm[:3] = (0.0, -dynamics.kp, -dynamics.kd)
     if np.isfinite(dynamics.force_limit):
         actuator.forcelimited = True
         actuator.forcerange = (-dynamics.force_limit, dynamics.force_limit)

@@ -22,6 +22,7 @@ from bimangrasp.validation.verdict import (
     Reason,
     Verdict,
     not_simulated,
+    reason_of,
     too_deep,
     verdict_of,
 )
@@ -30,14 +31,17 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 """All that the next step depends on, the solver's warm start included."""
 
 
-class _BlownUp(Exception):
-    """MuJoCo gave up on a simulation."""
+class _WarningError(Exception):
+    """MuJoCo has warned of a state or of contacts that it cannot go on with."""
+
+
+_BLOWN_UP = (_WarningError, mujoco.FatalError)
 
 
 def validate(scene: Scene, poses: GraspPoses) -> Verdict:
     """Returns what the scene's protocol says of one grasp. Equal arguments give equal bits.
 
-    All directions are tried, each until it fails. They share the way to the squeeze, which is simulated once.
+    Each direction is tried until it fails. They share the way to the squeeze, which is simulated once.
 
     Args:
         scene: hands, object and protocol.
@@ -72,11 +76,9 @@ def _validate(scene: Scene, poses: GraspPoses) -> Verdict:
     place(scene, data, waypoints[0])
     try:
         _approach(scene, data, waypoints)
-        squeezed = _read_state(scene, data)
-        ends = [_push(scene, data, squeezed, direction) for direction in DIRECTIONS]
-    except (_BlownUp, mujoco.FatalError):
+    except _BLOWN_UP:
         return not_simulated(Reason.SIMULATION_FAILED, depth)
-    return verdict_of(depth, ends, scene.protocol.limits)
+    return verdict_of(depth, _push_all(scene, data), scene.protocol.limits)
 
 
 def _approach(scene: Scene, data: mujoco.MjData, waypoints: list) -> None:
@@ -88,14 +90,29 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list) -> None:
             _step(scene, data, trial.steps_per_stage)
 
 
+def _push_all(scene: Scene, data: mujoco.MjData) -> list[PushEnd]:
+    """Returns the ends of the pushes in all directions, or up to the first that failed, each from the same state."""
+    squeezed, ends = _read_state(scene, data), []
+    for direction in DIRECTIONS:
+        ends.append(_push(scene, data, squeezed, direction))
+        failed = reason_of(ends[-1], scene.protocol.limits) is not Reason.HELD
+        if failed and not scene.protocol.trial.every_direction:
+            break
+    return ends
+
+
 def _push(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> PushEnd:
     """Returns how the object fared in one direction, pushed at its centre of mass from the squeezed state."""
     trial, limits = scene.protocol.trial, scene.protocol.limits
+    mujoco.mj_resetData(scene.model, data)  # a direction that blew up has left its warnings
     mujoco.mj_setState(scene.model, data, squeezed, _STATE)
     mass = scene.model.body_mass[scene.object_body]
     data.xfrc_applied[scene.object_body, :3] = mass * trial.push_acceleration * direction
     for _ in range(trial.looks):
-        _step(scene, data, trial.steps_per_look)
+        try:
+            _step(scene, data, trial.steps_per_look)
+        except _BLOWN_UP:
+            return PushEnd(np.nan, np.nan, np.zeros(2))
         displacement, rotation = object_motion(scene, data)
         if displacement >= limits.displacement or rotation >= limits.rotation:
             break
@@ -112,7 +129,7 @@ def _step(scene: Scene, data: mujoco.MjData, steps: int) -> None:
     """Simulates on. One call for all steps: MuJoCo runs them without Python's lock."""
     mujoco.mj_step(scene.model, data, nstep=steps)
     if data.warning.number.any() or not np.isfinite(data.qpos).all():
-        raise _BlownUp
+        raise _WarningError
 
 
 def _hand_forces(scene: Scene, data: mujoco.MjData) -> np.ndarray:

@@ -40,7 +40,7 @@ class Penetration(NamedTuple):
 
 
 class PushEnd(NamedTuple):
-    """The last look at the object in one direction.
+    """The last look at the object in one direction; NaN and zeros where the simulation blew up.
 
     Attributes:
         displacement: of the object's frame from its place at the start of the trial, m.
@@ -59,10 +59,10 @@ class Verdict(NamedTuple):
     Attributes:
         reason: why it failed; HELD if it holds.
         penetration: at the protocol's first waypoint; NaN for a pose that is not finite.
-        displacement: of the object when a direction ended, m; NaN where nothing was simulated.
+        displacement: of the object when a direction ended, m; NaN where it was not tried or blew up.
         rotation: the same, rad.
         held: the directions that it withstood.
-        bears_load: the hands that pressed on the object when each of the directions ended.
+        bears_load: the hands that pressed on the object when each of the six directions ended.
     """
 
     reason: Reason
@@ -89,6 +89,8 @@ def too_deep(depth: Penetration, limits: LimitsConfig) -> bool:
 
 def reason_of(end: PushEnd, limits: LimitsConfig) -> Reason:
     """Returns why a direction failed, or HELD; an object that moved or turned by exactly a limit is lost."""
+    if np.isnan(end.displacement):
+        return Reason.SIMULATION_FAILED
     if end.displacement >= limits.displacement:
         return Reason.MOVED
     if end.rotation >= limits.rotation:
@@ -99,21 +101,24 @@ def reason_of(end: PushEnd, limits: LimitsConfig) -> Reason:
 
 
 def verdict_of(penetration: Penetration, ends: list[PushEnd], limits: LimitsConfig) -> Verdict:
-    """Returns the verdict on a simulated grasp; its reason is that of the first direction that failed."""
+    """Returns the verdict on a simulated grasp; its reason is that of the first direction that failed.
+
+    Args:
+        penetration: at the start.
+        ends: of the directions that were tried, in their order; after a failure there may be less than six.
+        limits: of the protocol.
+    """
+    verdict = not_simulated(Reason.HELD, penetration)
     reasons = [reason_of(end, limits) for end in ends]
-    return Verdict(
-        next((reason for reason in reasons if reason is not Reason.HELD), Reason.HELD),
-        penetration,
-        np.array([end.displacement for end in ends]),
-        np.array([end.rotation for end in ends]),
-        np.array([reason is Reason.HELD for reason in reasons]),
-        np.all([end.force > limits.bearing_force for end in ends], axis=0),
-    )
+    verdict.displacement[: len(ends)] = [end.displacement for end in ends]
+    verdict.rotation[: len(ends)] = [end.rotation for end in ends]
+    verdict.held[: len(ends)] = [reason is Reason.HELD for reason in reasons]
+    verdict.bears_load[:] = len(ends) == len(DIRECTIONS) and np.all([e.force > limits.bearing_force for e in ends], 0)
+    return verdict._replace(reason=next((reason for reason in reasons if reason is not Reason.HELD), Reason.HELD))
 
 
 def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:
-    """Returns the verdict on a grasp that was refused before, or lost in, its simulation."""
+    """Returns the verdict on a grasp of which no direction was tried."""
     unknown = np.full(len(DIRECTIONS), np.nan)
-    return Verdict(
-        reason, penetration, unknown, unknown.copy(), np.zeros(len(DIRECTIONS), dtype=bool), np.zeros(2, dtype=bool)
-    )
+    nothing = np.zeros(len(DIRECTIONS), dtype=bool)
+    return Verdict(reason, penetration, unknown, unknown.copy(), nothing, np.zeros(2, dtype=bool))
