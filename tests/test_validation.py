@@ -248,15 +248,23 @@ def test_stopping_at_the_first_failure_gives_the_same_reason():
         assert np.array_equal(short.bears_load, whole.bears_load)
 
 
-def test_links_that_overlap_by_design_do_not_touch():
+def test_links_that_overlap_by_design_do_not_touch_and_fingers_do():
     left, right = shadow_hands().descriptions
     scene = build_scene(left, right, [box()], protocol("bench"))
-    middle = (left.joint_lower + left.joint_upper) / 2
-    apart = HandPoses(np.array([[-1.0, 0, 0], [1, 0, 0]]), np.stack([np.eye(3)] * 2), np.stack([middle, middle]))
+    apart = HandPoses(np.array([[-1.0, 0, 0], [1, 0, 0]]), np.stack([np.eye(3)] * 2), np.stack([left.joint_mean] * 2))
     assert penetration(scene, apart) == Penetration(0.0, 0.0, 0.0)
-    assert all(len(pairs) > 100 for pairs in scene.self_pairs), "fingers touch each other"
-    still = validate(scene, GraspPoses(apart, apart, apart))
-    assert still.displacement.min() > 0.05, "nothing is near the object"
+    crossed = apart.joints.copy()
+    crossed[1, left.joint_names.index("RFJ3")] = left.joint_lower[left.joint_names.index("RFJ3")]
+    crossed[1, left.joint_names.index("MFJ3")] = left.joint_upper[left.joint_names.index("MFJ3")]
+    assert penetration(scene, apart._replace(joints=crossed)).self_hand > 0.001
+    fingers = {frozenset((f"{side}/rf_distal", f"{side}/lf_distal")) for side in ("left", "right")}
+    names = scene.model.body
+    touching = {
+        frozenset(names(int(body)).name for body in scene.model.geom_bodyid[pair])
+        for pairs in scene.self_pairs
+        for pair in pairs
+    }
+    assert fingers <= touching, "in the middle of their ranges these two cross"
 
 
 def test_poses_of_another_hand_are_refused():
@@ -277,6 +285,11 @@ def test_pieces_that_are_none_are_refused():
         build_scene(*hands, [box(), box() * [1, 1, 0]], protocol("bench"))
     with pytest.raises(InputError, match="convex piece 0"):
         build_scene(*hands, [np.full((8, 3), np.nan)], protocol("bench"))
+
+
+def test_hands_with_other_joints_are_refused():
+    with pytest.raises(InputError, match="use the mirror"):
+        build_scene(palm("left"), replace(palm("right"), joint_names=("twist",)), [box()], protocol("bench"))
 
 
 def test_a_protocol_that_cannot_be_simulated_is_refused():

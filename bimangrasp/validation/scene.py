@@ -67,20 +67,27 @@ def build_scene(
     """Returns the scene of one object at one size.
 
     A hand has the links, joints and shapes of its description; all its joints are driven. Its links do not touch
-    neighbours in the tree, nor links that overlap them with all joints in the middle of their ranges: such shapes
-    overlap by design (a knuckle in its palm), and the forces that part them would work against the actuators.
+    neighbours in the tree, nor links that overlap them both with all joints in the middle of their ranges and at the
+    mean of their first values: such shapes overlap by design (a finger's root in the palm), and the forces that part
+    them would work against the actuators. One posture is not enough: in the middle two fingers may cross.
 
     Args:
         left: the left hand.
-        right: the right hand, with as many joints.
+        right: the right hand, with the same joints.
         pieces: vertices of each convex piece of the object, m, in its frame and at the size that is grasped. MuJoCo
             collides their hulls, and the object's mass is spread evenly over these.
         protocol: see `ProtocolConfig`.
 
     Raises:
-        InputError: a piece is flat or not finite, there is none, or MuJoCo refuses a shape.
+        InputError: a piece is flat or not finite, there is none, MuJoCo refuses a shape, or the hands differ in their
+            joints.
     """
     check_protocol(protocol)
+    if left.joint_names != right.joint_names:
+        raise InputError(
+            f"the left hand has the joints {left.joint_names}, the right one {right.joint_names}; both hands must have "
+            "the same, in the same order: use the mirror of one hand for the other"
+        )
     spec = _empty_world(protocol.physics)
     _add_object(spec, pieces, protocol)
     for hand, side, place in zip((left, right), SIDES, PARKED, strict=True):
@@ -88,7 +95,7 @@ def build_scene(
     with quiet_mujoco():
         model = _compile(spec)
         for hand, side in zip((left, right), SIDES, strict=True):
-            for first, second in _untouching(model, hand, side):
+            for first, second in sorted(_untouching(model, hand, side)):
                 spec.add_exclude(bodyname1=_body(side, hand, first), bodyname2=_body(side, hand, second))
         model = _compile(spec)
     return _scene(model, (left, right), protocol)
@@ -151,7 +158,7 @@ def _add_hand(
     dynamics = protocol.hand
     root = spec.worldbody.add_body(name=_body(side, hand, 0), pos=place, mocap=not dynamics.floating)
     if dynamics.floating:
-        root.add_freejoint(name=f"{side}/root")
+        root.add_freejoint(name=f"{side} root")
         _add_weld(spec, side, root.name, place, dynamics)
     bodies = [root]
     for link in range(1, len(hand.parent)):
@@ -173,9 +180,9 @@ def _add_weld(
     spec: mujoco.MjSpec, side: str, root: str, place: tuple[float, ...], dynamics: HandDynamicsConfig
 ) -> None:
     """Adds the body that a floating root is welded to and that goes where it is told."""
-    target = spec.worldbody.add_body(name=f"{side}/target", pos=place, mocap=True)
+    target = spec.worldbody.add_body(name=f"{side} target", pos=place, mocap=True)
     weld = spec.add_equality(
-        name=f"{side}/weld",
+        name=f"{side} weld",
         type=mujoco.mjtEq.mjEQ_WELD,
         objtype=mujoco.mjtObj.mjOBJ_BODY,
         name1=target.name,
@@ -262,7 +269,8 @@ def _untouching(model: mujoco.MjModel, hand: HandDescription, side: str) -> set[
         or above.get(moved_by[second]) == moved_by[first]
         or above.get(moved_by[first]) == moved_by[second]
     }
-    return pairs | _overlapping(model, hand, side)
+    middle = (hand.joint_lower + hand.joint_upper) / 2
+    return pairs | (_overlapping(model, hand, side, middle) & _overlapping(model, hand, side, hand.joint_mean))
 
 
 def _rigid_parts(hand: HandDescription) -> list[int]:
@@ -273,11 +281,11 @@ def _rigid_parts(hand: HandDescription) -> list[int]:
     return parts
 
 
-def _overlapping(model: mujoco.MjModel, hand: HandDescription, side: str) -> set[tuple[int, int]]:
-    """Returns the pairs of links whose shapes overlap with all joints in the middle of their ranges."""
+def _overlapping(model: mujoco.MjModel, hand: HandDescription, side: str, joints: np.ndarray) -> set[tuple[int, int]]:
+    """Returns the pairs of links whose shapes overlap at these joint values, (J,) rad."""
     data = mujoco.MjData(model)
-    for name, middle in zip(hand.joint_names, (hand.joint_lower + hand.joint_upper) / 2, strict=True):
-        data.joint(f"{side}/{name}").qpos = middle
+    for name, angle in zip(hand.joint_names, joints, strict=True):
+        data.joint(f"{side}/{name}").qpos = angle
     mujoco.mj_kinematics(model, data)
     geoms = [model.geom(f"{side}/{number}").id for number in range(len(hand.primitives))]
     pairs = set()
@@ -295,7 +303,7 @@ def _scene(model: mujoco.MjModel, hands: tuple[HandDescription, HandDescription]
         for side, hand in zip(SIDES, hands, strict=True)
     ]
     excluded = {int(signature) for signature in model.exclude_signature}
-    roots = tuple(int(model.joint(f"{side}/root").qposadr[0]) for side in SIDES) if protocol.hand.floating else ()
+    roots = tuple(int(model.joint(f"{side} root").qposadr[0]) for side in SIDES) if protocol.hand.floating else ()
     joints = [
         [int(model.joint(f"{side}/{name}").qposadr[0]) for name in hand.joint_names]
         for side, hand in zip(SIDES, hands, strict=True)

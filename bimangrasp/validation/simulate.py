@@ -13,7 +13,7 @@ import numpy as np
 from bimangrasp.mjcf_hand import quiet_mujoco
 from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.placing import aim, object_motion, place
-from bimangrasp.validation.poses import GraspPoses, check_poses, interpolate
+from bimangrasp.validation.poses import GraspPoses, HandPoses, check_poses, interpolate
 from bimangrasp.validation.scene import Scene
 from bimangrasp.validation.verdict import (
     DIRECTIONS,
@@ -41,7 +41,8 @@ _BLOWN_UP = (_WarningError, mujoco.FatalError)
 def validate(scene: Scene, poses: GraspPoses) -> Verdict:
     """Returns what the scene's protocol says of one grasp. Equal arguments give equal bits.
 
-    Each direction is tried until it fails. They share the way to the squeeze, which is simulated once.
+    Each direction is tried until it fails. They share the way to the squeeze, which is simulated once. For several
+    threads use `validate_all`: MuJoCo's warnings are muted for the whole process meanwhile.
 
     Args:
         scene: hands, object and protocol.
@@ -81,7 +82,7 @@ def _validate(scene: Scene, poses: GraspPoses) -> Verdict:
     return verdict_of(depth, _push_all(scene, data), scene.protocol.limits)
 
 
-def _approach(scene: Scene, data: mujoco.MjData, waypoints: list) -> None:
+def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> None:
     """Moves the targets along the waypoints, each leg on its own."""
     trial = scene.protocol.trial
     for start, end in pairwise(waypoints):
