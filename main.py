@@ -120,6 +120,8 @@ def _dispatch(config: Config) -> int:
     """Does what `mode` says and returns the exit code."""
     if config.mode == "status":
         print(scale.status(Path(config.output_root) / config.exp_name))
+    elif config.mode == "validate":
+        print(scale.validate(config))
     elif config.dry_run:
         print(scale.plan(config))
     elif config.mode == "generate":

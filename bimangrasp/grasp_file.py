@@ -54,9 +54,9 @@ def shard_image(header: Header, columns: Columns) -> bytes:
     sizes = sizes_of(columns)
     name = f"shard-{threading.get_ident()}"  # HDF5 refuses a name that another thread has open; no byte tells of it
     with h5py.File(name, "w", driver="core", backing_store=False, libver="earliest") as file:
-        _write_attributes(file, header_attributes(header))
+        write_attributes(file, header_attributes(header))
         for f in SHARD_FIELDS:
-            dataset = _create(file, f, shape_of(f, sizes))
+            dataset = create_dataset(file, f, shape_of(f, sizes))
             if dataset.size:
                 dataset[...] = columns[f.name]
         file.flush()
@@ -68,8 +68,8 @@ def lay_out(header: Header, ending: Ending, sizes: Mapping[str, int], content_sh
     pages = _Pages()
     with h5py.File(pages, "w", libver="earliest") as file:
         attributes = header_attributes(header) | ending_attributes(ending) | {"content_sha256": content_sha256}
-        _write_attributes(file, attributes)
-        offsets = {f.name: _create(file, f, shape_of(f, sizes)).id.get_offset() for f in FINAL_FIELDS}
+        write_attributes(file, attributes)
+        offsets = {f.name: create_dataset(file, f, shape_of(f, sizes)).id.get_offset() for f in FINAL_FIELDS}
     return Layout(pages.written, pages.length, offsets)
 
 
@@ -99,7 +99,7 @@ class _Pages(io.RawIOBase):
         return self.length
 
 
-def _create(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Dataset:
+def create_dataset(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Dataset:
     """Creates the contiguous dataset of a field: allocated early, never filled, without times."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_layout(h5py.h5d.CONTIGUOUS)
@@ -110,11 +110,12 @@ def _create(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Dataset:
     parent = file.require_group(group) if group else file
     kind = h5py.h5t.py_create(np.dtype(f.dtype), logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, h5py.h5s.create_simple(shape), settings))
-    _write_attributes(dataset, {"unit": f.unit, "frame": f.frame, "description": f.text})
+    write_attributes(dataset, {"unit": f.unit, "frame": f.frame, "description": f.text})
     return dataset
 
 
-def _write_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
+def write_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
+    """Writes attributes, text as UTF-8 of fixed length."""
     for name, value in attributes.items():
         target.attrs.create(name, np.bytes_(value.encode()) if isinstance(value, str) else value)
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from scale.planned import Plan
     from scale.report import RunReport
     from scale.standing import Status
+    from scale.validating import ValidationReport
 
-__all__ = ["generate", "plan", "run", "status"]
+__all__ = ["generate", "plan", "run", "status", "validate"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -58,3 +59,21 @@ def status(run_dir: Path | str) -> Status:
     from scale.standing import status as body
 
     return body(run_dir)
+
+
+def validate(cfg: Any) -> ValidationReport:
+    """Returns what a simulator says of a grasp file or of all final files of a run; verdicts are written beside them.
+
+    Args:
+        cfg: a Config, or a DictConfig of the same shape; `path` names the file or the run's folder.
+
+    Raises:
+        InputError: the call cannot be served; it says why and what to do.
+    """
+    from scale.door import as_config
+    from scale.ranges import check_ranges
+    from scale.validating import validate as body
+
+    config = as_config(cfg)
+    check_ranges(config)
+    return body(config)

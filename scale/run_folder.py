@@ -72,6 +72,7 @@ class RunFolder:
         self.shards = self.root / "shards"
         self.generated = self.root / "generate"
         self.damaged = self.root / "damaged"
+        self.verdict_root = self.root / "verdicts"
 
     def final(self, code: str) -> Path:
         """The final file of an object."""
@@ -80,6 +81,10 @@ class RunFolder:
     def generate(self, code: str) -> Path:
         """The file that `mode=generate` writes for an object."""
         return self.generated / f"{file_name(code)}.h5"
+
+    def verdicts(self, protocol: str, name: str) -> Path:
+        """The verdicts of a protocol on the final file of that name."""
+        return self.verdict_root / protocol / f"{name}.h5"
 
     def worker_log(self, worker: int) -> Path:
         """The log of the worker on slot `worker`."""

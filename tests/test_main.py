@@ -146,8 +146,11 @@ def test_the_settings_can_be_shown(run, capsys):
 def test_help_names_modes_choices_and_settings(run, capsys):
     run("--help")
     shown = capsys.readouterr().out
-    for word in ("mode=scale", "-m", "experiment: released", "filter: energy, none", "w_pen: 125.0"):
+    for word in ("mode=scale", "-m", "w_pen: 125.0"):
         assert word in shown
+    for group in ("experiment", "filter", "hand", "validation"):
+        choices = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+        assert f"{group}: {', '.join(choices)}" in shown
 
 
 def test_the_program_itself_ends_with_2_and_the_nearest_key(tmp_path):

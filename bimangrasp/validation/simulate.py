@@ -53,7 +53,7 @@ def validate(scene: Scene, poses: GraspPoses) -> Verdict:
             simulation that blows up are verdicts.
     """
     with quiet_mujoco():
-        return _validate(scene, poses)
+        return validate_muted(scene, poses)
 
 
 def validate_all(scene: Scene, grasps: Iterable[GraspPoses], threads: int) -> Iterator[Verdict]:
@@ -62,10 +62,11 @@ def validate_all(scene: Scene, grasps: Iterable[GraspPoses], threads: int) -> It
     The verdicts do not depend on the order or the number of threads: grasps share nothing that changes.
     """
     with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(partial(_validate, scene), grasps)
+        yield from pool.map(partial(validate_muted, scene), grasps)
 
 
-def _validate(scene: Scene, poses: GraspPoses) -> Verdict:
+def validate_muted(scene: Scene, poses: GraspPoses) -> Verdict:
+    """Returns what `validate` does, for callers that have muted MuJoCo's warnings themselves, for all threads."""
     if not poses.finite:
         return not_simulated(Reason.NOT_FINITE, Penetration(np.nan, np.nan, np.nan))
     check_poses(poses, scene.joint_qpos.shape[1])

@@ -1,0 +1,161 @@
+"""All grasps of one object before a protocol: stages, simulation, and the distances that the metrics want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from bimangrasp.hand_model import HandModel
+from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.poses import Poses
+from bimangrasp.validation.penetration import penetration
+from bimangrasp.validation.placing import place
+from bimangrasp.validation.pose_rule import PoseConfig, stages_of
+from bimangrasp.validation.poses import GraspPoses, HandPoses
+from bimangrasp.validation.protocol import ProtocolConfig
+from bimangrasp.validation.scene import Scene, build_scene
+from bimangrasp.validation.simulate import validate_muted
+from bimangrasp.validation.verdict import Verdict
+
+FARTHEST_LINK = 0.02
+"""Distances of links to the object are looked for up to here, m; the metrics ask for less."""
+
+
+class Subject(NamedTuple):
+    """Grasps of one object, as they were optimised.
+
+    Attributes:
+        poses: N grasps.
+        candidate: the chosen contacts.
+        normal: outward from the object at the contacts.
+        object_scale: factor on the object's mesh.
+    """
+
+    poses: Poses
+    candidate: Int[np.ndarray, "grasp 2 contact"]
+    normal: Float[np.ndarray, "grasp 2 contact 3"]
+    object_scale: Float[np.ndarray, " grasp"]
+
+
+class Judged(NamedTuple):
+    """What a protocol says of N grasps. Directions are those of `verdict.DIRECTIONS`.
+
+    Attributes:
+        stages: pre-grasp, grasp and squeeze, as they were simulated.
+        reason: a `Reason` each.
+        start_penetration: of hand in object, of hand in hand, of hand in itself, where the simulation starts, m.
+        penetration: the same at the grasp.
+        link_distance: of each link to the object at the grasp, m, negative inside; infinite beyond `FARTHEST_LINK`.
+        displacement, rotation, held, bears_load: see `Verdict`.
+    """
+
+    stages: tuple[Poses, Poses, Poses]
+    reason: Int[np.ndarray, " grasp"]
+    start_penetration: Float[np.ndarray, "grasp 3"]
+    penetration: Float[np.ndarray, "grasp 3"]
+    link_distance: Float[np.ndarray, "grasp 2 link"]
+    displacement: Float[np.ndarray, "grasp direction"]
+    rotation: Float[np.ndarray, "grasp direction"]
+    held: Bool[np.ndarray, "grasp direction"]
+    bears_load: Bool[np.ndarray, "grasp 2"]
+
+
+class _Look(NamedTuple):
+    """What is found out about one grasp."""
+
+    verdict: Verdict
+    penetration: np.ndarray
+    link_distance: np.ndarray
+
+
+def judge(
+    hands: HandModel,
+    pieces: Sequence[Float[np.ndarray, "vertex 3"]],
+    subject: Subject,
+    protocol: ProtocolConfig,
+    rule: PoseConfig,
+    threads: int,
+    on_grasp: Callable[[int], None] | None = None,
+) -> Judged:
+    """Returns what a protocol says of the grasps of one object; the same bits for any number of threads.
+
+    Args:
+        hands: both hands, on the CPU.
+        pieces: vertices of the object's convex pieces at unit scale.
+        subject: the grasps.
+        protocol: see there.
+        rule: makes pre-grasp and squeeze.
+        threads: that simulate.
+        on_grasp: called with the number of grasps that are through.
+
+    Raises:
+        InputError: grasps of other hands, or pieces that MuJoCo refuses.
+    """
+    stages = stages_of(hands, subject.poses, subject.candidate, subject.normal, rule)
+    left, right = hands.descriptions
+    sizes, of_size = np.unique(subject.object_scale, return_inverse=True)
+    scenes = [build_scene(left, right, [float(size) * piece for piece in pieces], protocol) for size in sizes]
+
+    def look(row: int) -> _Look:
+        return _look(hands, scenes[of_size[row]], GraspPoses(*(_row(stage, row) for stage in stages)))
+
+    found = []
+    with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
+        for one in pool.map(look, range(subject.poses.count)):
+            found.append(one)
+            if on_grasp:
+                on_grasp(len(found))
+    return _columns(stages, found, len(hands.names))
+
+
+def _row(stage: Poses, row: int) -> HandPoses:
+    return HandPoses(*(part[row] for part in stage))
+
+
+def _look(hands: HandModel, scene: Scene, poses: GraspPoses) -> _Look:
+    verdict = validate_muted(scene, poses)
+    if not poses.finite:
+        return _Look(verdict, np.full(3, np.nan), np.full((2, len(hands.names)), np.nan))
+    return _Look(verdict, np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp))
+
+
+def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np.ndarray, "2 link"]:
+    """Returns the least distance of the shapes of each link to the object's pieces."""
+    model, data = scene.model, mujoco.MjData(scene.model)
+    place(scene, data, pose)
+    mujoco.mj_kinematics(model, data)
+    found = np.full((2, len(hands.names)), np.inf)
+    for side, geoms in enumerate(scene.hand_geoms):
+        for geom, shape in zip(geoms.tolist(), hands.descriptions[side].primitives, strict=True):
+            for piece in scene.object_geoms.tolist():
+                away = np.linalg.norm(data.geom_xpos[geom] - data.geom_xpos[piece])
+                if away < model.geom_rbound[geom] + model.geom_rbound[piece] + FARTHEST_LINK:
+                    distance = mujoco.mj_geomDistance(model, data, geom, piece, FARTHEST_LINK, None)
+                    if distance < FARTHEST_LINK:
+                        found[side, shape.link] = min(found[side, shape.link], distance)
+    return found
+
+
+def _columns(stages: tuple[Poses, Poses, Poses], found: list[_Look], links: int) -> Judged:
+    """Returns what was found as columns."""
+    verdicts = [one.verdict for one in found]
+
+    def column(values: list, *shape: int) -> np.ndarray:
+        return np.array(values).reshape(len(found), *shape)
+
+    return Judged(
+        stages,
+        column([int(one.reason) for one in verdicts]).astype(np.int32),
+        column([one.penetration for one in verdicts], 3),
+        column([one.penetration for one in found], 3),
+        column([one.link_distance for one in found], 2, links),
+        column([one.displacement for one in verdicts], 6),
+        column([one.rotation for one in verdicts], 6),
+        column([one.held for one in verdicts], 6).astype(bool),
+        column([one.bears_load for one in verdicts], 2).astype(bool),
+    )
