@@ -84,18 +84,15 @@ def main() -> None:
     pieces = read_pieces(given.mesh, given.pieces)
     grasps = make_grasps(hands, given.mesh, given.grasps, given.steps)
     print(f"{given.mesh}, {len(pieces)} convex pieces, {given.grasps} grasps, hand {config.hand.name}")
-    print("| protocol | every direction | threads | grasps/s | CPU ms a grasp | verdicts |\n|---|---|---|---|---|---|")
+    print("| protocol | threads | grasps/s | CPU ms a grasp | verdicts |\n|---|---|---|---|---|")
     for name in ("bench", "paper"):
-        for every in (True, False):
-            settings = protocol(name)
-            settings.trial.every_direction = every
-            scene = build_scene(*hands.descriptions, pieces, settings)
-            for threads in given.threads:
-                wall, cpu = time.perf_counter(), time.process_time()
-                verdicts = list(validate_all(scene, grasps, threads))
-                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-                rate, cost = len(grasps) / wall, 1e3 * cpu / len(grasps)
-                print(f"| {name} | {every} | {threads} | {rate:.2f} | {cost:.0f} | {reasons_of(verdicts)} |")
+        scene = build_scene(*hands.descriptions, pieces, protocol(name))
+        for threads in given.threads:
+            wall, cpu = time.perf_counter(), time.process_time()
+            verdicts = list(validate_all(scene, grasps, threads))
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            rate, cost = len(grasps) / wall, 1e3 * cpu / len(grasps)
+            print(f"| {name} | {threads} | {rate:.2f} | {cost:.0f} | {reasons_of(verdicts)} |")
 
 
 if __name__ == "__main__":

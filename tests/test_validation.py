@@ -19,7 +19,7 @@ from bimangrasp.validation.placing import place
 from bimangrasp.validation.poses import GraspPoses, HandPoses, interpolate
 from bimangrasp.validation.scene import build_scene
 from bimangrasp.validation.simulate import validate, validate_all
-from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep
+from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep, verdict_of
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])
 LOST = {"bench": Reason.MOVED, "paper": Reason.LOST_CONTACT}
@@ -235,17 +235,13 @@ def test_neither_order_nor_threads_change_a_verdict():
     )
 
 
-def test_stopping_at_the_first_failure_gives_the_same_reason():
-    brief = protocol("bench")
-    brief.trial.every_direction = False
-    for bend in (0.1, OPEN):
-        whole = validate(shipped_scene("bench"), squeeze(bend))
-        short = validate(palms_scene(brief), squeeze(bend))
-        tried = 6 if whole.holds else 1 + int(np.argmin(whole.held))
-        assert short.reason is whole.reason
-        assert np.array_equal(short.displacement[:tried], whole.displacement[:tried])
-        assert np.isnan(short.displacement[tried:]).all()
-        assert np.array_equal(short.bears_load, whole.bears_load)
+def test_a_direction_that_blows_up_fails_alone():
+    limits = protocol("bench").limits
+    ends = [end()] * 2 + [PushEnd(np.nan, np.nan, np.zeros(2))] + [end()] * 3
+    verdict = verdict_of(Penetration(0.0, 0.0, 0.0), ends, limits)
+    assert verdict.reason is Reason.SIMULATION_FAILED
+    assert verdict.held.tolist() == [True, True, False, True, True, True]
+    assert verdict_of(verdict.penetration, [end(0.06), *ends[1:]], limits).reason is Reason.MOVED, "the first counts"
 
 
 def test_links_that_overlap_by_design_do_not_touch_and_fingers_do():

@@ -72,8 +72,6 @@ class TrialConfig:
         push_acceleration: the push on the object over its mass, m/s2.
         looks: how often the object is looked at while it is pushed.
         steps_per_look: simulation steps before each look.
-        every_direction: go on after a direction failed. The reason is the same without, at a sixth of the cost of most
-            failures, but the record then ends with the direction that failed.
     """
 
     waypoints: list[str]
@@ -82,7 +80,6 @@ class TrialConfig:
     push_acceleration: float
     looks: int
     steps_per_look: int
-    every_direction: bool
 
 
 @dataclass

@@ -22,7 +22,6 @@ from bimangrasp.validation.verdict import (
     Reason,
     Verdict,
     not_simulated,
-    reason_of,
     too_deep,
     verdict_of,
 )
@@ -80,7 +79,9 @@ def validate_muted(scene: Scene, poses: GraspPoses) -> Verdict:
         _approach(scene, data, waypoints)
     except _BLOWN_UP:
         return not_simulated(Reason.SIMULATION_FAILED, depth)
-    return verdict_of(depth, _push_all(scene, data), scene.protocol.limits)
+    squeezed = _read_state(scene, data)
+    ends = [_push(scene, data, squeezed, direction) for direction in DIRECTIONS]
+    return verdict_of(depth, ends, scene.protocol.limits)
 
 
 def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> None:
@@ -90,17 +91,6 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> 
         for stage in range(1, trial.stages + 1):
             aim(data, interpolate(start, end, stage / trial.stages))
             _step(scene, data, trial.steps_per_stage)
-
-
-def _push_all(scene: Scene, data: mujoco.MjData) -> list[PushEnd]:
-    """Returns the ends of the pushes in all directions, or up to the first that failed, each from the same state."""
-    squeezed, ends = _read_state(scene, data), []
-    for direction in DIRECTIONS:
-        ends.append(_push(scene, data, squeezed, direction))
-        failed = reason_of(ends[-1], scene.protocol.limits) is not Reason.HELD
-        if failed and not scene.protocol.trial.every_direction:
-            break
-    return ends
 
 
 def _push(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> PushEnd:

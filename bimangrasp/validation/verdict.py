@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
     Attributes:
         reason: why it failed; HELD if it holds.
         penetration: at the protocol's first waypoint; NaN for a pose that is not finite.
-        displacement: of the object when a direction ended, m; NaN where it was not tried or blew up.
+        displacement: of the object when a direction ended, m; NaN where none was tried or it blew up.
         rotation: the same, rad.
         held: the directions that it withstood.
         bears_load: the hands that pressed on the object when each of the six directions ended.
@@ -105,16 +105,18 @@ def verdict_of(penetration: Penetration, ends: list[PushEnd], limits: LimitsConf
 
     Args:
         penetration: at the start.
-        ends: of the directions that were tried, in their order; after a failure there may be less than six.
+        ends: of all directions, in their order.
         limits: of the protocol.
     """
-    verdict = not_simulated(Reason.HELD, penetration)
     reasons = [reason_of(end, limits) for end in ends]
-    verdict.displacement[: len(ends)] = [end.displacement for end in ends]
-    verdict.rotation[: len(ends)] = [end.rotation for end in ends]
-    verdict.held[: len(ends)] = [reason is Reason.HELD for reason in reasons]
-    verdict.bears_load[:] = len(ends) == len(DIRECTIONS) and np.all([e.force > limits.bearing_force for e in ends], 0)
-    return verdict._replace(reason=next((reason for reason in reasons if reason is not Reason.HELD), Reason.HELD))
+    return Verdict(
+        next((reason for reason in reasons if reason is not Reason.HELD), Reason.HELD),
+        penetration,
+        np.array([end.displacement for end in ends]),
+        np.array([end.rotation for end in ends]),
+        np.array([reason is Reason.HELD for reason in reasons]),
+        np.all([end.force > limits.bearing_force for end in ends], axis=0),
+    )
 
 
 def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:
