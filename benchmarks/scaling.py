@@ -126,7 +126,7 @@ def measure(asked: argparse.Namespace, workers: int) -> tuple[float, float]:
 
 def alone(asked: argparse.Namespace, marks: str, workers: int, seed: int) -> float:
     """Returns the seconds that one process of several takes for its rounds, without any engine."""
-    config = settings("", workers, asked.rounds, asked.batch, asked.steps)
+    config = settings("unused", workers, asked.rounds, asked.batch, asked.steps)
     bench = Together(Synthesizer(config.hand, config.synthesis), marks, workers).load("cpu", 1)
     mesh = str(OBJECT_ROOT / f"{CODE}.obj")
     sha256 = read_mesh(mesh).sha256

@@ -9,7 +9,7 @@ import argparse
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -28,23 +28,27 @@ RELEASED_CPU_MS = {8: 114, 16: 162, 32: 285}  # the released code on one thread 
 FLOPS_PER_DISTANCE = 25  # of a point to a capsule or box in its own frame: turn, fold, length
 
 
-def milliseconds(body: Callable[[], object], device: torch.device, times: int) -> float:
-    """Returns the median time of a call, ms, once the device has done it."""
-    taken = []
+def milliseconds(bodies: Sequence[Callable[[], object]], device: torch.device, times: int) -> list[float]:
+    """Returns the median time of a call of each, ms, once the device has done it.
+
+    They take turns, so that a processor whose speed changes is as fast for the one as for the other.
+    """
+    taken = [[] for _ in bodies]
     for _ in range(times):
-        start = time.perf_counter()
-        body()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(taken)
+        for body, lap in zip(bodies, taken, strict=True):
+            start = time.perf_counter()
+            body()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            lap.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(lap) for lap in taken]
 
 
 def flops(device: torch.device) -> float:
     """Returns the multiplications and additions a second that a large float32 product reaches here."""
     size = 512 if device.type == "cpu" else 4096
     left = torch.rand((size, size), device=device)
-    return 2 * size**3 / (1e-3 * milliseconds(lambda: left @ left, device, 20))
+    return 2 * size**3 / (1e-3 * milliseconds([lambda: left @ left], device, 20)[0])
 
 
 def fast_steps() -> int:
@@ -65,9 +69,9 @@ def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
     costs = scene.evaluator()
     energy = synthesis.grasp_energy(scene, costs)
     descent = synthesis.begin(scene, costs, grasps, torch.Generator(device).manual_seed(0))
-    milliseconds(descent.advance, device, 5)
-    whole = milliseconds(descent.advance, device, steps)
-    evaluation = milliseconds(lambda: energy(grasps.pose, grasps.candidate), device, steps)
+    milliseconds([descent.advance], device, 5)
+    bodies = [descent.advance, lambda: energy(grasps.pose, grasps.candidate)]
+    whole, evaluation = milliseconds(bodies, device, steps)
     floor = 1e3 * batch * pairs(scene) * FLOPS_PER_DISTANCE / flops(device)
     print(f"\nbatch {batch}: {whole:.2f} ms a step, {1e3 / whole:.0f} steps/s, {1e3 * whole / batch:.0f} us a sample")
     rates = [f"{1e3 * batch / whole / count:.3g} at {count} steps" for count in (RELEASED_STEPS, fast_steps())]
@@ -77,8 +81,11 @@ def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
     print(f"  every distance, none culled, at the rate of a matrix product: {floor:.2f} ms, {whole / floor:.2f} of it")
     print(f"  proposal, acceptance and the rest of the sampler: {100 * (whole - evaluation) / whole:.0f} %")
     if isinstance(costs, FusedEvaluator):
-        for part, taken in costs.parts(lambda run: milliseconds(run, device, steps)).items():
-            print(f"  {part}: {taken:.3f} ms, {100 * taken / whole:.0f} %")
+        names, kernels = zip(*costs.parts(), strict=True)
+        taken = milliseconds(kernels, device, steps)
+        for part in dict.fromkeys(names):
+            time_of_part = sum(one for name, one in zip(names, taken, strict=True) if name == part)
+            print(f"  {part}: {time_of_part:.3f} ms, {100 * time_of_part / whole:.0f} %")
         print(f"  room for an evaluation: {costs.bytes / batch / 1e6:.3f} MB a grasp")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

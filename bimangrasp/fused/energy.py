@@ -242,12 +242,9 @@ class FusedEvaluator:
         """Room of an evaluation."""
         return self._energies.bytes
 
-    def parts(self, clock: Callable[[Callable[[], None]], float]) -> dict[str, float]:
-        """Returns what `clock` says of each part of an evaluation, its kernels run on what the last one left."""
-        taken: dict[str, float] = {}
-        for kernel in self._energies.kernels:
-            taken[kernel.part] = taken.get(kernel.part, 0) + clock(kernel.launch.launch)
-        return taken
+    def parts(self) -> list[tuple[str, Callable[[], None]]]:
+        """Returns the kernels of an evaluation with the part each belongs to; they run on what the last one left."""
+        return [(kernel.part, kernel.launch.launch) for kernel in self._energies.kernels]
 
 
 _hand_tables: WeakKeyDictionary[HandModel, HandTables] = WeakKeyDictionary()
