@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import trimesh
+from stub_judge import StubJudge
 from stub_rounds import Stub, StubBench
 
 from scale.making import Made, Task
 
-OBJECTS = ("storage_bin", "bowl", "mug")
+CODES = ("ball", "brick", "slab")
 STUCK_S = 120.0  # without the end of a run that nobody strikes any more
 
 
@@ -45,6 +47,7 @@ class Storm:
         mean_s: time between two kills, exponentially distributed.
         parent_share: of the kills.
         round_s: the longest round.
+        validators: that test every round, at a hundredth of a second a grasp; 0 counts all grasps.
     """
 
     quota: int = 60
@@ -53,6 +56,7 @@ class Storm:
     mean_s: float = 1.0
     parent_share: float = 0.3
     round_s: float = 0.3
+    validators: int = 0
 
 
 @dataclass
@@ -96,6 +100,7 @@ def blow(storm: Storm, trials: int, root: Path, seed: int) -> Damage:
     """Returns the damage of some trials; their run folders are below `root`."""
     import scale.call  # noqa: F401  once, for all parents
 
+    make_objects(root / "objects")
     draw, damage = random.Random(seed), Damage()
     has_ended(start(storm, root, "undisturbed"), STUCK_S)
     for trial in range(trials):
@@ -106,6 +111,14 @@ def blow(storm: Storm, trials: int, root: Path, seed: int) -> Damage:
         else:
             damage.stuck += 1
     return damage
+
+
+def make_objects(folder: Path) -> None:
+    """Writes three convex meshes, of which no decomposition is wanted."""
+    folder.mkdir()
+    shapes = trimesh.creation.icosphere(2, 0.5), trimesh.creation.box((1, 0.6, 0.4)), trimesh.creation.box((1, 1, 0.2))
+    for code, shape in zip(CODES, shapes, strict=True):
+        shape.export(folder / f"{code}.obj")
 
 
 def start(storm: Storm, root: Path, name: str) -> ForkProcess:
@@ -228,12 +241,14 @@ def run(storm: Storm, root: Path, name: str) -> None:
     with (root / f"{name}.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    names = [f"output_root={root}", f"exp_name={name}", f"object_code_list=[{','.join(OBJECTS)}]", "merge_stride=3"]
-    names += [f"target_count_per_object={storm.quota}", "round_batch_size=8"]
+    names = [f"output_root={root}", f"exp_name={name}", f"object_root={root / 'objects'}", "merge_stride=3"]
+    names += ["object_code_list=all", f"target_count_per_object={storm.quota}", "round_batch_size=8"]
+    names += ["filter=physics", f"validators={storm.validators}"] if storm.validators else []
     names += [f"gpus=[{','.join(['cpu'] * storm.workers)}]"]
     if "max_kills" in {field.name for field in fields(Config)}:
         names.append("max_kills=0")  # for no round is to blame for the weather
-    sys.exit(scale.run(conf.load(names), maker=Unsteady(longest_s=storm.round_s)).exit_code)
+    makers = Unsteady(longest_s=storm.round_s), StubJudge(delay=0.01)
+    sys.exit(scale.run(conf.load(names), *makers).exit_code)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -26,15 +27,15 @@ def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
     Raises:
         InputError: see `convex_pieces`.
     """
-    cache = RunFolder(cache_folder())
-    cached = cache.pieces / _name(mesh, config)
-    if cached.exists():
-        try:
-            return read_pieces(str(cached))
-        except InputError:
-            cache.remove(cached)  # damaged: it is made again
-    found = convex_pieces(str(mesh), config)
-    cache.write(cached, pieces_image(found))
+    cached = cache_folder() / "pieces" / _name(mesh, config)
+    try:
+        return read_pieces(str(cached))
+    except InputError:  # missing or damaged: it is made
+        found = convex_pieces(str(mesh), config)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as aside:
+        aside.write(pieces_image(found))
+    Path(aside.name).replace(cached)
     return found
 
 

@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_file import ShardColumns, read_verdict, verdict_image
 from bimangrasp.grasp_header import text
-from scale.keys import Key
 from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+
+if TYPE_CHECKING:  # the settings load the optimiser, which validators do without
+    from scale.keys import Key
 
 
 class Verdict(NamedTuple):

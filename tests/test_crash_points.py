@@ -11,6 +11,7 @@ import pytest
 import quick_conf
 import yaml
 from crash_recorder import CALLS, DATA, ENTRIES, Recorder, read_tree
+from stub_judge import StubJudge
 from stub_rounds import Stub
 from threaded_workers import use_threads
 
@@ -36,21 +37,27 @@ class Scene(NamedTuple):
 
 
 def call(scene_config, stub, base):
-    make = {"scale": scale.run, "generate": scale.generate}[scene_config.mode]
-    return make(replace(scene_config, output_root=str(base)), maker=stub)
+    config = replace(scene_config, output_root=str(base))
+    if config.mode == "generate":
+        return scale.generate(config, maker=stub)
+    return scale.run(config, maker=stub, judge=StubJudge())
+
+
+def sealed_files(root):
+    folder = RunFolder(root)
+    return [*folder.shard_files(), *folder.verdict_files()]
 
 
 def finals_of(root):
-    files = [path for path in root.rglob("*.h5") if RunFolder(root).shards not in path.parents]
+    files = set(root.rglob("*.h5")) - set(sealed_files(root))
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def names_of(root):
     """What lies in a run folder, without logs and the names of the workers' folders."""
-    folder = RunFolder(root)
-    shards = {path.name for path in folder.shard_files()}
-    others = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "logs"]
-    return shards | {folder.relative(path) for path in others if folder.shards not in path.parents}
+    sealed = set(sealed_files(root))
+    others = {path for path in root.rglob("*") if path.is_file() and path.parent.name != "logs"} - sealed
+    return {path.name for path in sealed} | {path.relative_to(root).as_posix() for path in others}
 
 
 def record(home, config, stub, before=None):
@@ -77,17 +84,20 @@ def scene(tmp_path_factory):
     return record(tmp_path_factory.mktemp("recorded"), quick_conf.load(*SETTINGS, f"exp_name={NAME}"), stub)
 
 
-def done_rounds(root):
-    """The rounds that the journal calls done."""
-    return [(e["code"], e["round"]) for e in journal.replay(RunFolder(root)).events if e["event"] == "done"]
+def done_rounds(root, kind="done"):
+    """The rounds that the journal calls done, or sealed."""
+    return [(e["code"], e["round"]) for e in journal.replay(RunFolder(root)).events if e["event"] == kind]
 
 
 def resume_and_compare(scene, base, **settings):
     """The same command again: the same files as ever, and nothing computed that was acknowledged or sealed."""
     root = base / NAME
-    acknowledged = done_rounds(root)
-    sealed = [parse_shard_name(path.name) for path in RunFolder(root).shard_files()]
-    proven = {(name.code_name, name.round_id) for name in sealed} | set(acknowledged)
+    folder, acknowledged, told = RunFolder(root), done_rounds(root), done_rounds(root, "sealed")
+    shards, verdicts = (
+        {parse_shard_name(path.name)[:2] for path in files} for files in (folder.shard_files(), folder.verdict_files())
+    )
+    whole = shards & verdicts if scene.config.filter.name == "physics" else shards
+    proven = whole | set(acknowledged)
     assert call(replace(scene.config, **settings), scene.stub, base).exit_code == 0
     assert finals_of(root) == scene.finals, "other bytes"
     others = names_of(root) ^ scene.names
@@ -96,6 +106,8 @@ def resume_and_compare(scene, base, **settings):
     assert not others, f"other files: {others}"
     again = proven.intersection(done_rounds(root)[len(acknowledged) :])
     assert not again, f"rounds {again} were proven and computed again"
+    made_again = (shards | set(told)).intersection(done_rounds(root, "sealed")[len(told) :])
+    assert not made_again, f"rounds {made_again} had their shards and were computed again"
 
 
 class Resumed:
@@ -204,6 +216,12 @@ SMALL = ["round_batch_size=4", "gpus=[cpu]", "max_retries=0", "seed_base=5", f"e
 OTHERS = {  # settings, of a call before it, crash points at least
     "two objects": (["object_code_list=[storage_bin,bowl]", "target_count_per_object=3"], None, 50),
     "generate": (["object_code_list=[storage_bin,bowl]", "mode=generate"], None, 30),
+    "physics": (["object_code_list=[box]", "target_count_per_object=5", "filter=physics", "merge_stride=2"], None, 40),
+    "a quota raised under physics": (
+        ["object_code_list=[box]", "target_count_per_object=9", "filter=physics", "validators=1"],
+        "target_count_per_object=4",
+        30,
+    ),
     "a quota raised": (
         ["object_code_list=[storage_bin]", "target_count_per_object=9"],
         "target_count_per_object=5",

@@ -1,0 +1,102 @@
+"""A cheap stand-in for the simulator: which grasps hold follows from their rows, with faults on order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bimangrasp.grasp_fields import VERDICT_FIELDS, shape_of
+from bimangrasp.validation.verdict import Reason
+from scale.making import Case
+
+LINKS = 2
+SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV}
+
+
+def verdict_columns(seed: int, rows: int, joints: int, share: float, deadly: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Verdicts that depend on nothing but the seed; a share of the rows holds."""
+    draw = np.random.default_rng([seed, 1])
+    sizes = {"N": rows, "J": joints, "L": LINKS}
+    columns = {f.name: np.abs(draw.normal(size=shape_of(f, sizes)) * 3).astype(f.dtype) for f in VERDICT_FIELDS}
+    failed = draw.integers(Reason.PENETRATION, Reason.LOST_CONTACT, rows)
+    columns["verdict/reason"] = np.where(draw.random(rows) < share, Reason.HELD, failed).astype(np.int32)
+    columns["verdict/reason"][list(deadly)] = Reason.SIMULATION_FAILED
+    return columns
+
+
+@dataclass(frozen=True)
+class StubJudge:
+    """What `scale` asks of a judge; called with settings it is itself.
+
+    `faults`: (round, row) -> what happens at each attempt to simulate that row, then nothing: raise, kill, segv, exit,
+    hang; (round, -1) before the first row. Attempts are counted in files of `marks`, which outlive the validator.
+    `share`: of the rows that hold.
+    """
+
+    share: float = 0.6
+    faults: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    marks: str = ""
+    delay: float = 0.0
+    broken: bool = False
+    platform: str = "stub-1"
+
+    def __call__(self, config: object) -> StubJudge:
+        return self
+
+    def load(self, device: str, threads: int) -> StubJudge:
+        if self.broken:
+            raise RuntimeError("the stub cannot load its simulator")
+        return StubJudgeBench(self)
+
+
+@dataclass
+class StubJudgeBench:
+    stub: StubJudge
+    judging: dict[str, Any] = field(default_factory=lambda: {"reasons": [one.name.lower() for one in Reason]})
+
+    @property
+    def platform(self) -> dict[str, str]:
+        return {"mujoco": self.stub.platform}
+
+    def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+        assert Path(case.pieces).exists()
+        rows, seed = len(case.columns["row"]), int(case.columns["seed"][0])
+        round_id = int(case.columns["round"][0])
+        self.suffer(round_id, -1)
+        for row in range(rows):
+            if row not in case.deadly:
+                on_row(row)
+                time.sleep(self.stub.delay)
+                self.suffer(round_id, row)
+        joints = case.columns["hand/joints"].shape[2]
+        return verdict_columns(seed, rows, joints, self.stub.share, case.deadly)
+
+    def suffer(self, round_id: int, row: int) -> None:
+        plan = self.stub.faults.get((round_id, row), [])
+        number = self.attempt(round_id, row) if plan else 0
+        fault = plan[number] if number < len(plan) else ""
+        if fault == "raise":
+            raise RuntimeError("fault on order")
+        if fault == "exit":
+            os._exit(7)
+        if fault in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[fault])
+        if fault == "hang":
+            time.sleep(600)
+
+    def attempt(self, round_id: int, row: int) -> int:
+        number = 0
+        while True:
+            try:
+                (Path(self.stub.marks) / f"judge-{round_id}-{row}-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                number += 1
+            else:
+                return number
