@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.console import Console
 from rich.progress import Progress
 
 from bimangrasp.errors import InputError
@@ -74,7 +75,8 @@ def validate(config: Config) -> ValidationReport:
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
     pieces = {one.code: _pieces(config, one.code) for one in given.values()}
     summaries = []
-    with Progress(transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for target, one in given.items():
             at = bar.add_task(one.code, total=one.subject.poses.count)
             judged = judge(
