@@ -94,10 +94,16 @@ def test_links_are_far_from_where_they_are_looked_for():
 
 
 def test_the_nearest_of_the_pieces_counts():
-    far, near = box() + [0, 0.2, 0], box()
-    for pieces in ([far, near], [near, far]):
+    near, inside = box(), 0.8 * box()
+    for pieces in ([inside, near], [near, inside]):
         found = judge(hands(), pieces, subject([palms(0.0, gap=0.003)]), protocol("bench"), RULE, 1)
         np.testing.assert_allclose(found.link_distance[0, :, 1], 0.003, atol=1e-6)
+
+
+def test_a_small_piece_beside_a_corner_is_found():
+    piece = box() / 15 + [-HALF - 0.005, 0.046, 0.046]  # 4 mm beyond two edges of the left plate
+    found = judge(hands(), [piece], subject([palms(0.0)]), protocol("bench"), RULE, 1).link_distance
+    assert found[0, :, 1] == pytest.approx([0.004 * np.sqrt(2), np.inf], abs=1e-6)
 
 
 def test_penetration_is_that_of_the_start_and_that_of_the_grasp():

@@ -76,13 +76,13 @@ def test_an_object_without_a_finite_grasp_has_a_row(count):
 def test_a_row_is_in_the_units_of_its_heading():
     depth = np.array([[0.0012, 0.0, 0.0034]] * 2)
     bears = np.array([[True, True], [True, False]])
-    close = np.full((2, 2, 2), 0.001)
+    close = np.array([[[0.001], [0.0015]]] * 2) * np.ones(2)
     one = summary_of(
         "mug", judged([HELD, HELD], penetration=depth, bears_load=bears, link_distance=close), palm("left")
     )
     row = dict(zip(HEADINGS, cells(one), strict=True))
     assert (row["object"], row["GSR"], row["both hands"]) == ("mug", "100.0% (2/2)", "50%")
-    assert (row["PD mm"], row["SPD mm"], row["CLN"], row["CDC mm"]) == ("1.20", "3.40", "4.0", "0.00")
+    assert (row["PD mm"], row["SPD mm"], row["CLN"], row["CDC mm"]) == ("1.20", "3.40", "4.0", "0.50")
     assert (row["D"], row["unique"], row["failed by"]) == ("1.000", "1/2/2", "none")
 
 
