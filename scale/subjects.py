@@ -131,12 +131,12 @@ def _mesh_of(path: Path, code: str, config: Config) -> Path:
 
 def _check_values(path: Path, subject: Subject, candidates: int) -> None:
     """Refuses grasps that no optimiser writes; what is not finite is left for the verdict."""
-    rotation = subject.poses.rotation
+    rotation = np.where(subject.poses.finite[:, None, None, None], subject.poses.rotation, np.eye(3))
     skew = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2, 3), initial=0)
     mirrored = (np.linalg.det(rotation) < 0).any(axis=1)
     chosen, size = subject.candidate, subject.object_scale
     faults = {
-        "hand/rotation is no proper rotation": subject.poses.finite & ((skew > ROTATION_TOLERANCE) | mirrored),
+        "hand/rotation is no proper rotation": (skew > ROTATION_TOLERANCE) | mirrored,
         f"contact/candidate is not among 0 to {candidates - 1}": ((chosen < 0) | (chosen >= candidates)).any(
             axis=(1, 2)
         ),

@@ -245,7 +245,7 @@ def test_a_newer_format_is_refused_as_such(bench):
     path = bench.file(bench.folder / "box.h5", [HOLDS])
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    bench.refused("format version 99.*use the newer program", path)
+    bench.refused(r"^\S*box.h5 has format version 99.*use the newer program", path)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +263,12 @@ def test_values_that_no_optimiser_writes_are_refused_with_their_row(bench, name,
     with h5py.File(path, "r+") as file:
         file[name][2, ...] = value
     bench.refused(f"box.h5: {message} in 1 of 3 grasps, first in grasp 2", path)
+
+
+def test_a_rotation_that_is_not_finite_is_counted(bench):
+    endless = HOLDS._replace(rotation=np.full((2, 3, 3), np.inf))
+    (row,) = bench.validate(bench.file(bench.folder / "box.h5", [endless, HOLDS])).objects
+    assert (row.held, row.reasons) == (1, {"not_finite": 1})
 
 
 def test_a_mirrored_hand_is_refused(bench):
