@@ -85,7 +85,7 @@ _VERDICT = [
     Field("pose/translation", "<f4", ("N", 3, 2, 3), "m", "object", "origin of each hand's root at each stage"),
     Field("pose/rotation", "<f4", ("N", 3, 2, 3, 3), "1", "object", "hand frame to object frame at each stage"),
     Field("pose/joints", "<f4", ("N", 3, 2, "J"), "rad", "hand", "joint values by joint_names at each stage"),
-    Field("verdict/reason", "<i4", ("N",), "1", "none", "0 holds, else why not: index into the attribute reasons"),
+    Field("verdict/reason", "<i4", ("N",), "1", "none", "0 holds, else why not: index into judging's reasons"),
     Field("verdict/start_penetration", "<f4", ("N", 3), "m", "none", "hand-object, hand-hand, self, at the start"),
     Field("verdict/penetration", "<f4", ("N", 3), "m", "none", "the same at the grasp"),
     Field("verdict/link_distance", "<f4", ("N", 2, "L"), "m", "none", "links to the object at the grasp, 0.02 if far"),

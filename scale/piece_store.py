@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,10 +33,11 @@ def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
         return read_pieces(str(cached))
     except InputError:  # missing or damaged: it is made
         found = convex_pieces(str(mesh), config)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as aside:
-        aside.write(pieces_image(found))
-    Path(aside.name).replace(cached)
+    with suppress(OSError):  # a cache that cannot be written only costs time
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as aside:
+            aside.write(pieces_image(found))
+        Path(aside.name).replace(cached)
     return found
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import trimesh
 from omegaconf import OmegaConf
 
+from bimangrasp.hand_config import CandidateRule, HandConfig
 from bimangrasp.hand_description import HandDescription, Primitive
 from bimangrasp.validation.poses import GraspPoses, HandPoses
 from bimangrasp.validation.protocol import ProtocolConfig
@@ -57,7 +59,7 @@ def palm(side: str) -> HandDescription:
         joint_mean=np.array([0.0]),
         primitives=(plate(1),),
         candidate_link=np.array([1]),
-        candidate_position=np.zeros((1, 3)),
+        candidate_position=np.array([[0.0, 0.0, ARM]]),
         keypoint_link=np.array([1]),
         keypoint_position=np.zeros((1, 3)),
         palm_normal=np.array([1.0, 0.0, 0.0]),
@@ -99,3 +101,36 @@ def palms(bend: float, turn: np.ndarray | None = None, gap: float = 0.0) -> Hand
 def squeeze(bend: float = CLOSED, turn: np.ndarray | None = None) -> GraspPoses:
     """Open, on the box, and pressed together to `bend`."""
     return GraspPoses(palms(OPEN, turn), palms(0.0, turn), palms(bend, turn))
+
+
+MJCF = f"""
+<mujoco>
+  <compiler angle="radian"/>
+  <worldbody>
+    <body name="root">
+      <body name="palm">
+        <joint name="bend" axis="0 1 0" range="-0.5 0.5"/>
+        <geom type="box" size="0.005 0.04 0.04" pos="-0.005 0 {ARM}"/>
+      </body>
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+
+def palms_config(folder: Path, **changes: object) -> HandConfig:
+    """The palms as a hand of one's own, its MJCF in this folder."""
+    (folder / "palm.xml").write_text(MJCF)
+    config = HandConfig(
+        name="palms",
+        format="mjcf",
+        mjcf=str(folder / "palm.xml"),
+        root="",
+        palm_normal=[1.0, 0.0, 0.0],
+        finger_direction=[0.0, 0.0, 1.0],
+        joint_mean={"bend": 0.0},
+        candidates=CandidateRule(per_link=4, spread_rad=0.5, palmar={"palm": [1.0, 0.0, 0.0]}),
+        keypoints={"palm": [[0.0, 0.0, ARM]]},
+        surface_points=8,
+    )
+    return replace(config, **changes)

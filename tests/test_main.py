@@ -137,6 +137,12 @@ def test_status_generate_and_plan(run, monkeypatch, capsys):
     ]
 
 
+def test_validate_prints_its_table(run, monkeypatch, capsys):
+    monkeypatch.setattr(scale, "validate", lambda config: f"{config.validation.name} of {config.path}")
+    assert run("mode=validate", "validation=paper", "path=mug.npy", "filter=energy", "gpus=[3]") == 0
+    assert capsys.readouterr().out == "paper of mug.npy\n" and run.seen == []
+
+
 def test_the_settings_can_be_shown(run, capsys):
     assert run("--cfg", "job", "energy.w_pen=150") == 0
     assert "w_pen: 150" in capsys.readouterr().out

@@ -51,6 +51,20 @@ def test_grasps_along_one_line_have_one_component_and_one_grasp_has_none():
     assert math.isnan(metrics.first_component_share(poses(line[:0])))
 
 
+def test_a_dimension_that_spans_a_rounding_has_two_bins():
+    near = np.full((4, 22), 0.5)
+    near[2:, 8] = np.nextafter(0.5, 1)
+    assert metrics.histogram_entropy(poses(near)) == pytest.approx(1 / 22)
+
+
+def test_bins_are_those_of_numpys_histogram():
+    vectors = 0.3 * np.random.default_rng(5).normal(size=(200, 22))
+    columns = vectors.reshape(200, 2, 11)[:, :, [0, 1, 2, 6, 7, 8, 9, 10]].reshape(200, -1)
+    counts = [np.histogram(column, metrics.ENTROPY_BINS)[0] / 200 for column in columns.T]
+    wanted = [-sum(share * math.log2(share) for share in count if share) for count in counts]
+    assert [metrics._entropy(column) for column in columns.T] == pytest.approx(wanted)
+
+
 def test_entropy_is_in_bits_and_ends_at_five():
     steps = np.repeat((np.arange(32) + 0.5) / 32, 3)[:, None] * np.ones(22)
     assert metrics.histogram_entropy(poses(steps)) == pytest.approx(5)

@@ -18,6 +18,7 @@ from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.object_model import read_mesh
 from bimangrasp.triangle_mesh import winding_number
+from bimangrasp.validation import pieces as module
 from bimangrasp.validation.pieces import (
     Piece,
     Pieces,
@@ -232,6 +233,14 @@ def test_a_mesh_that_coacd_cannot_take_is_an_error_with_its_words(tmp_path, monk
     (tmp_path / "coacd.py").write_text(native)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(InputError, match=f"bin.obj .*{words}"):
+        convex_pieces(saved(tmp_path / "bin.obj", bin_mesh()), CONFIG)
+
+
+def test_a_mesh_that_takes_coacd_for_ever_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "coacd.py").write_text("while True: pass")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(module, "DECOMPOSE_TIMEOUT_S", 0.5)
+    with pytest.raises(InputError, match=r"bin.obj is not decomposed after 0.5 s; .* simplify it"):
         convex_pieces(saved(tmp_path / "bin.obj", bin_mesh()), CONFIG)
 
 

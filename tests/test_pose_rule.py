@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from palms import palm
 from scene import grasps_near, shadow_hands
 
+from bimangrasp.hand_model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.validation import pose_rule
@@ -97,3 +99,8 @@ def test_joints_stay_within_their_limits():
     hands, (translation, rotation, joints, candidate, normal) = grasp()
     found = staged(hands, translation, rotation, joints + 5, candidate, normal, replace(CONTACTS, squeeze=30.0))
     assert (found.joints <= hands.joint_upper).all() and (found.joints >= hands.joint_lower).all()
+
+
+def test_a_hand_of_one_joint_opens():
+    hands = HandModel(palm("left"), palm("right"), surface_points=8)
+    assert pose_rule.closing_joints(hands).tolist() == [[1], [1]]

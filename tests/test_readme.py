@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -13,6 +14,7 @@ import pytest
 
 import conf
 import scale
+from bimangrasp.validation.summary import HEADINGS
 from scale import keys
 from scale.report import RunReport
 
@@ -100,6 +102,21 @@ def test_every_named_dataset_exists(demo):
         named = set(re.findall(r"`([a-z_]+)`", sentence))
         assert "rejected" in named
         assert {"joint_names", "candidate_link", "candidate_position"} | named <= set(file.attrs)
+
+
+def test_a_run_is_validated_as_described(demo):
+    lines = [line.partition("#")[0] for line in README.splitlines() if line.startswith("python main.py mode=validate")]
+    commands = [shlex.split(line)[2:] for line in lines]
+    assert len([conf.load(command) for command in commands]) == 3
+    quick = ["pieces.convex_tolerance=1", "validation.trial.looks=1", "validation.trial.stages=1"]
+    here = ["exp_name=demo", "object_root=''", f"output_root={demo}/data/experiments"]
+    report = scale.validate(conf.load([*commands[0], *quick, *here]))
+    columns = re.findall(r"^\| ([A-Za-z, ]+) \|", README.split("| Column |")[1].split("\n\n")[0], re.MULTILINE)
+    described = {name for column in columns for name in column.split(", ")}
+    assert {heading.removesuffix(" mm") for heading in HEADINGS} == described | {"object"}
+    assert str(report).splitlines()[1].startswith("bowl ")
+    run = demo / "data" / "experiments" / "demo"
+    assert report.paths == [run / "verdicts" / "bench" / f"{code}.h5" for code in ("bowl", "storage_bin")]
 
 
 def test_the_first_screen_has_picture_and_commands():

@@ -80,7 +80,7 @@ def judge(
     protocol: ProtocolConfig,
     rule: PoseConfig,
     threads: int,
-    on_grasp: Callable[[int], None],
+    on_grasp: Callable[[int], None] | None = None,
     deadly: Collection[int] = (),
 ) -> Judged:
     """Returns what a protocol says of the grasps of one object; the same bits for any number of threads.
@@ -107,7 +107,8 @@ def judge(
         poses = GraspPoses(*(_row(stage, row) for stage in stages))
         if row in deadly:
             return _unknown(Reason.SIMULATION_FAILED, len(hands.names))
-        on_grasp(row)
+        if on_grasp:
+            on_grasp(row)
         return _look(hands, scenes[of_size[row]], poses)
 
     with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:

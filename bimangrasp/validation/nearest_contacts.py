@@ -10,6 +10,9 @@ from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
 from bimangrasp.poses import Poses
 
+_ROWS = 1024
+"""Grasps that are looked at together: a table of all links and candidates takes 60 KB for each."""
+
 
 def nearest_contacts(
     hands: HandModel, obj: ObjectModel, poses: Poses, object_scale: Float[np.ndarray, " grasp"], count: int
@@ -23,6 +26,16 @@ def nearest_contacts(
         object_scale: factor on the object's mesh.
         count: contacts of a hand, at most as many as links have candidates.
     """
+    rows = [slice(first, first + _ROWS) for first in range(0, max(1, poses.count), _ROWS)]
+    parts = [_nearest(hands, obj, poses.select(some), object_scale[some], count) for some in rows]
+    candidate, normal = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return candidate, normal
+
+
+def _nearest(
+    hands: HandModel, obj: ObjectModel, poses: Poses, object_scale: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the same for grasps that are looked at together."""
     translation, rotation, joints = (torch.as_tensor(part).double() for part in poses)
     scale = torch.as_tensor(object_scale).double()
     every = torch.arange(hands.candidate_count).expand(poses.count, 2, -1)

@@ -42,6 +42,9 @@ _DAMAGE = (
 )
 """What NumPy and zipfile raise on a file that is not what they wrote."""
 
+DECOMPOSE_TIMEOUT_S = 3600.0
+"""CoACD is ended after this long, s; scanned objects take seconds to minutes."""
+
 _BLOCK = 2**22  # distances of points to planes that are held at once, 32 MB
 
 
@@ -245,9 +248,7 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
         np.savez(folder / "mesh.npz", vertices=body.vertices, faces=body.faces.astype(np.int32))
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         command = [sys.executable, "-P", str(Path(__file__).with_name("decompose.py")), name]
-        done = subprocess.run(
-            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, errors="replace"
-        )
+        done = _run(mesh, command)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
             raise InputError(
@@ -256,6 +257,20 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
             )
         with np.load(folder / "pieces.npz", allow_pickle=False) as pieces:
             return [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
+
+
+def _run(mesh: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Returns how the process that decomposes a mesh ended; refuses the mesh where it does not end."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    try:
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=DECOMPOSE_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"mesh {mesh} is not decomposed after {DECOMPOSE_TIMEOUT_S:g} s; wanted one that CoACD can take: simplify "
+            "it, raise pieces.threshold, or lay coacd_convex_piece_<k>.obj beside it"
+        ) from error
 
 
 def _hulls(mesh: str, body: Mesh, clouds: Sequence[np.ndarray], source: str, config: PiecesConfig) -> Pieces:

@@ -80,7 +80,7 @@ def closing_joints(hands: HandModel) -> Float[Tensor, "2 joint"]:
     """
     joints = torch.zeros_like(hands.joint_lower).clamp(hands.joint_lower, hands.joint_upper)[None].double()
     root = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3)
-    frames = hands.frames_from_root(root, torch.zeros_like(joints[..., :3]), joints)
+    frames = hands.frames_from_root(root, torch.zeros((1, 2, 3), dtype=torch.float64), joints)
     every = torch.arange(hands.candidate_count).expand(1, 2, -1)
     motion = _jacobian(hands, frames, hands.contact_points(frames, every), hands.candidate_link[None])
     closing = (hands.palm_normal.double()[:, None, None] @ motion).squeeze(-2).sum(dim=2)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def summary_of(code: str, judged: Judged, hand: HandDescription) -> Summary:
     """
     reasons = [Reason(reason) for reason in judged.reason.tolist()]
     holds = judged.reason == Reason.HELD
-    finite = judged.stages[1].finite
+    finite = judged.reason != Reason.NOT_FINITE  # a finite grasp may have a pre-grasp that is not
     grasps, depth = judged.stages[1].select(finite), judged.penetration[finite]
     distance = judged.link_distance[finite]
     cdc = contact_distance_consistency(distance, fingers(hand))
@@ -87,10 +88,11 @@ def summary_of(code: str, judged: Judged, hand: HandDescription) -> Summary:
 
 
 def fingers(hand: HandDescription) -> np.ndarray:
-    """Returns the number of each link's finger, -1 for links of none: a finger is what branches off the root."""
+    """Returns the number of each link's finger, -1 for links of none: a finger is what moves against the root."""
     number = np.full(len(hand.parent), -1)
     for link, parent in enumerate(hand.parent.tolist()[1:], start=1):
-        number[link] = number.max() + 1 if parent == 0 else number[parent]
+        starts = number[parent] < 0 and link in hand.joint_link
+        number[link] = number.max() + 1 if starts else number[parent]
     return number
 
 
@@ -102,17 +104,21 @@ HEADINGS = ("object", "GSR", "both hands", "PD mm", "SPD mm", "CLN", "CDC mm", "
 
 
 def cells(one: Summary) -> tuple[str, ...]:
-    """Returns a row of the table, under `HEADINGS`."""
+    """Returns a row of the table, under `HEADINGS`; "-" where there is nothing to take a mean of."""
     return (
         one.code,
-        f"{one.gsr:.1%} ({one.held}/{one.tried})",
-        f"{one.both_hands:.0%}" if one.held else "-",
-        f"{1e3 * one.pd:.2f}",
-        f"{1e3 * one.spd:.2f}",
-        f"{one.cln:.1f}",
-        f"{1e3 * one.cdc:.2f}",
-        f"{one.d:.3f}",
-        f"{one.h:.2f}",
+        f"{_number(one.gsr, '.1%')} ({one.held}/{one.tried})",
+        _number(one.both_hands, ".0%"),
+        _number(1e3 * one.pd, ".2f"),
+        _number(1e3 * one.spd, ".2f"),
+        _number(one.cln, ".1f"),
+        _number(1e3 * one.cdc, ".2f"),
+        _number(one.d, ".3f"),
+        _number(one.h, ".2f"),
         "/".join(map(str, one.unique)),
         ", ".join(f"{name} {count}" for name, count in one.reasons.items()) or "none",
     )
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)

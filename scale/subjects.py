@@ -1,0 +1,150 @@
+"""The grasps of a file as a validation takes them: those of its hands and its mesh, checked before hours of work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from bimangrasp import released_results
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import GRASP_FIELDS, FormatError, sizes_of
+from bimangrasp.grasp_header import HandTable, Header, read_header
+from bimangrasp.object_model import ObjectModel, read_mesh
+from bimangrasp.poses import Poses
+from bimangrasp.validation.judging import Subject
+from bimangrasp.validation.nearest_contacts import nearest_contacts
+from bimangrasp.validation.poses import ROTATION_TOLERANCE
+from scale.config import Config
+from scale.objects import resolve_objects
+from scale.worker import Synthesizer
+
+if TYPE_CHECKING:
+    from bimangrasp.hand_model import HandModel
+
+RELEASED_SUFFIX = ".npy"
+
+CANDIDATE_TOLERANCE = 1e-5
+"""Candidates of one hand may differ by this, m: libraries round differently from machine to machine."""
+
+
+class Given(NamedTuple):
+    """The grasps of a file.
+
+    Attributes:
+        code: the object.
+        subject: the grasps.
+        about: what the verdict file says of them.
+    """
+
+    code: str
+    subject: Subject
+    about: dict[str, Any]
+
+
+def read_grasps(path: Path, hands: HandModel, config: Config) -> Given:
+    """Returns the grasps of a file of ours, or of a result file of BimanGrasp (.npy).
+
+    Raises:
+        InputError: a damaged file, other hands, an object without mesh or with another one.
+    """
+    given = _released(path, hands, config) if path.suffix == RELEASED_SUFFIX else _ours(path, config)
+    _check_values(path, given.subject, hands.candidate_count)
+    return given
+
+
+def mesh_path(config: Config, code: str) -> Path:
+    """Returns the mesh of an object."""
+    return resolve_objects(config.object_root, [code])[0].path
+
+
+def _ours(path: Path, config: Config) -> Given:
+    """Returns the grasps of a shard or a final file."""
+    try:
+        with h5py.File(path, "r") as file:
+            header = read_header(file)
+            sizes_of({field.name: file[field.name] for field in GRASP_FIELDS}, GRASP_FIELDS)
+            poses = Poses(*(file[f"hand/{part}"][...] for part in Poses._fields))
+            names = ("contact/candidate", "contact/normal", "object_scale")
+            subject = Subject(poses, *(file[name][...] for name in names))
+    except InputError:
+        raise
+    except (FormatError, OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a readable grasp file: {error}; wanted one that is whole") from error
+    _check_hand(path, header, Synthesizer(config.hand, config.synthesis).hand_table())
+    mesh = read_mesh(str(_mesh_of(path, header.object_code, config)))
+    if mesh.sha256 != header.mesh_sha256:
+        raise InputError(
+            f"{path} was made with another mesh of {header.object_code!r} (sha256 {header.mesh_sha256[:16]}...) than "
+            f"object_root has ({mesh.sha256[:16]}...); set object_root to the folder it was made with"
+        )
+    return Given(header.object_code, subject, {"mesh_sha256": mesh.sha256})
+
+
+def _check_hand(path: Path, header: Header, wanted: HandTable) -> None:
+    """Refuses grasps of other hands: other names, joints or candidates."""
+    found = header.hand
+    if found.name != wanted.name or found.joint_names != wanted.joint_names:
+        raise InputError(
+            f"{path} has grasps of the hand {found.name!r} with {len(found.joint_names)} joints, this call has "
+            f"hand={wanted.name} with {len(wanted.joint_names)}; name the hand of the file"
+        )
+    same_links = np.array_equal(found.candidate_link, wanted.candidate_link)
+    if not same_links or not np.allclose(
+        found.candidate_position, wanted.candidate_position, rtol=0, atol=CANDIDATE_TOLERANCE, equal_nan=True
+    ):
+        raise InputError(
+            f"{path} was made with other contact candidates of the hand {found.name!r} than hand={wanted.name} has "
+            "now; use the MJCF and the YAML that it was made with"
+        )
+
+
+def _released(path: Path, hands: HandModel, config: Config) -> Given:
+    """Returns the grasps of a result file of BimanGrasp; its name is the object's code.
+
+    The file does not tell which contacts were chosen: those nearest to the object are taken.
+    """
+    results = released_results.read_results(str(path))
+    if not results.poses.count:
+        raise InputError(f"{path} has no grasps; wanted a list with a dict for each")
+    if set(results.joint_names) != set(hands.joint_names):
+        raise InputError(
+            f"{path} has the joints {', '.join(results.joint_names)}; those of hand={config.hand.name} are "
+            f"{', '.join(hands.joint_names)}: such a file wants hand=release hand.root=<its mjcf folder>"
+        )
+    order = [results.joint_names.index(name) for name in hands.joint_names]
+    poses = results.poses._replace(joints=results.poses.joints[:, :, order])
+    obj = ObjectModel(read_mesh(str(_mesh_of(path, path.stem, config))), config.object)
+    candidate, normal = nearest_contacts(hands, obj, poses, results.scale, config.contacts_per_hand)
+    return Given(path.stem, Subject(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
+
+
+def _mesh_of(path: Path, code: str, config: Config) -> Path:
+    """Returns the mesh of a file's object."""
+    try:
+        return mesh_path(config, code)
+    except InputError as error:
+        raise InputError(f"{path} is of the object {code!r}, which has no usable mesh: {error}") from error
+
+
+def _check_values(path: Path, subject: Subject, candidates: int) -> None:
+    """Refuses grasps that no optimiser writes; what is not finite is left for the verdict."""
+    rotation = np.where(subject.poses.finite[:, None, None, None], subject.poses.rotation, np.eye(3))
+    skew = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2, 3), initial=0)
+    mirrored = (np.linalg.det(rotation) < 0).any(axis=1)
+    chosen, size = subject.candidate, subject.object_scale
+    faults = {
+        "hand/rotation is no proper rotation": (skew > ROTATION_TOLERANCE) | mirrored,
+        f"contact/candidate is not among 0 to {candidates - 1}": ((chosen < 0) | (chosen >= candidates)).any(
+            axis=(1, 2)
+        ),
+        "object_scale is not a size above 0": ~((size > 0) & np.isfinite(size)),
+    }
+    for fault, rows in faults.items():
+        if rows.any():
+            raise InputError(
+                f"{path}: {fault} in {rows.sum()} of {len(rows)} grasps, first in grasp {int(rows.argmax())}; the "
+                "file is damaged or of another origin: make it again, or leave these grasps out"
+            )
