@@ -55,12 +55,13 @@ class SleepingBench(NamedTuple):
     platform: dict[str, str] = {"kernels": "asleep"}  # noqa: RUF012 - a NamedTuple's default
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
-        """Sleeps, with a beat now and then."""
+        """Sleeps, with a beat now and then; making the columns is part of the round."""
         end = time.monotonic() + self.round_s
+        columns = made_columns(task.seed, self.rows, nan_share=0.0)
         while (left := end - time.monotonic()) > 0:
             on_step(1)
             time.sleep(min(BEAT_S, left))
-        return Made(made_columns(task.seed, self.rows, nan_share=0.0), task.tile)
+        return Made(columns, task.tile)
 
     def free(self) -> None:
         """Has nothing to give."""

@@ -66,10 +66,11 @@ class Runner:
             while not self._is_over(stop):
                 if stop.look():
                     self._tell_once(stop.reason)
-                elif self._has_room():
-                    self._hand_out()
-                for event in events(self._engines, TICK_S, self._settler.merger.wake):
+                self._keep_busy(stop)
+                for event in list(events(self._engines, TICK_S, self._settler.merger.wake)):
                     (self._judging if event.worker.trade == VALIDATOR else self._hearing).hear(event)
+                    if event.message["kind"] == "sealed":
+                        self._keep_busy(stop)  # reading what the others sealed takes time that nobody need wait
                 for outcome in self._settler.merger.outcomes():
                     self._hearing.merged(outcome)
                 self._hearing.watch()
@@ -82,6 +83,11 @@ class Runner:
             for engine in self._engines:
                 engine.stop()
             self._settler.merger.close()
+
+    def _keep_busy(self, stop: Stop) -> None:
+        """Hands out what there is to do, unless the call ends or the disk has no room."""
+        if not stop.look() and self._has_room():
+            self._hand_out()
 
     def _tell_once(self, reason: str) -> None:
         """Says why no new rounds are handed out."""

@@ -75,7 +75,7 @@ class _Look(NamedTuple):
 
 def judge(
     hands: HandModel,
-    pieces: Sequence[Float[np.ndarray, "vertex 3"]],
+    pieces: Sequence[Float[np.ndarray, "_ 3"]],
     subject: Subject,
     protocol: ProtocolConfig,
     rule: PoseConfig,

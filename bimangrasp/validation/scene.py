@@ -61,7 +61,7 @@ class Scene:
 def build_scene(
     left: HandDescription,
     right: HandDescription,
-    pieces: Sequence[Float[np.ndarray, "vertex 3"]],
+    pieces: Sequence[Float[np.ndarray, "_ 3"]],
     protocol: ProtocolConfig,
 ) -> Scene:
     """Returns the scene of one object at one size.
