@@ -8,14 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-import h5py
 import numpy as np
 import torch
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import Field
-from bimangrasp.grasp_header import Header, read_header
-from bimangrasp.row_files import Looker, RowFile, common_fields, find_files
+from bimangrasp.grasp_header import Header
+from bimangrasp.row_files import Looker, RowFile, common_fields, find_files, header_of
 
 if TYPE_CHECKING:
     import mujoco
@@ -177,8 +176,7 @@ class GraspDataset(torch.utils.data.Dataset):
 
     def header(self, row: SupportsIndex) -> Header:
         """Returns what the file of a grasp says of hands, settings and platforms."""
-        with h5py.File(self._file(row).path, "r") as file:
-            return read_header(file)
+        return header_of(self._file(row).path)
 
     def meshes(self, row: SupportsIndex, hands: Hands, object_root: Path | str = "") -> GraspMeshes:
         """Returns both hands and the object of a grasp as triangle meshes of trimesh, in the object's frame, m.

@@ -12,7 +12,7 @@ import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import Field, FormatError
-from bimangrasp.grasp_header import FORMAT, VERSION, text
+from bimangrasp.grasp_header import FORMAT, VERSION, Header, read_header, text
 
 LINKS = "dataset.h5"
 FOLDERS = ("final", "generate", "")
@@ -178,3 +178,16 @@ def common_fields(files: Sequence[RowFile]) -> dict[str, Field]:
     for fields in {id(file.fields): file.fields for file in files}.values():
         common = {field: None for field in common if field in fields}
     return {field.name: field for field in common}
+
+
+def header_of(path: Path | str) -> Header:
+    """Returns what a grasp file says of itself.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return read_header(file)
+    except (OSError, KeyError, FormatError) as error:
+        raise InputError(f"{path} is not a readable grasp file: {error}") from error

@@ -73,6 +73,7 @@ class RunFolder:
         self.generated = self.root / "generate"
         self.damaged = self.root / "damaged"
         self.verdict_root = self.root / "verdicts"
+        self.exported = self.root / "export"
 
     def final(self, code: str) -> Path:
         """The final file of an object."""
