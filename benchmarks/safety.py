@@ -24,7 +24,7 @@ from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from scale import acceptance, journal, shards
 from scale.config import FilterConfig
-from scale.engine import Engine
+from scale.engine import Engine, events
 from scale.journal import Journal
 from scale.merge import MergeJob, MergeRound
 from scale.merger import Merger
@@ -66,12 +66,12 @@ def seconds(body: Callable[[int], object], times: int) -> float:
 def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
     """Prints what a round pays, in its worker and in the parent."""
     columns = made(rows, 0)
-    place, book = folder.worker_shards(9, 9), Journal(folder)
+    place, book = folder.place(9, 9), Journal(folder)
     facts = {"code": "mug", "seed": 1, "rows": rows, "accepted": rows, "sha256": "ab" * 32, "tile_used": rows}
     entry = {"index": 1, "quota": 1000, "collected": 500, "skipped": [], "sha256": "ab" * 32, "notes": []}
     manifest = {"objects": {f"object_{n}": entry for n in range(OBJECTS)}}
     seal = seconds(lambda n: shards.seal(folder, place, header(), shards.round_columns(columns, n, n, rows)), times)
-    sealed = folder.shard_files_in(place)
+    sealed = folder.sealed_in(place)
     parts = {
         "seal: image, write, fsync, rename, fsync of the folder": seal,
         "verify in the parent": seconds(lambda n: shards.verify(sealed[n]), times),
@@ -93,7 +93,7 @@ def million(folder: RunFolder, grasps: int, rows: int) -> MergeJob:
     """Returns the merge of so many grasps, whose shards are sealed."""
     columns, table = made(rows, 0), []
     for n in range(-(-grasps // rows)):
-        path = shards.seal(folder, folder.worker_shards(0, 0), header(), shards.round_columns(columns, n, n, rows))
+        path = shards.seal(folder, folder.place(0, 0), header(), shards.round_columns(columns, n, n, rows))
         sha256, kept = shards.verify(path).sha256, min(rows, grasps - n * rows)
         table.append(MergeRound(n, n, rows, rows, kept, rows, sha256, PLATFORM, path, 0))
     accept = acceptance.acceptance(FilterConfig("none", 1.0, 1.0, 1.0))
@@ -118,13 +118,13 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
     engine = Engine(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
     living = [engine.start(slot) for slot in range(KILLS)]
     while not all(one.ready for one in living):
-        list(engine.events(0.1))
+        list(events([engine], 0.1))
     merger, before, peak, longest, noticed = Merger(folder), resident(), 0, 0.0, []
     merger.submit(job)
     start = last = killed_at = time.perf_counter()
     cpu = time.process_time()
     while merger.pending:
-        for event in engine.events(0.01, merger.wake):
+        for event in events([engine], 0.01, merger.wake):
             if event.message["kind"] == "died":
                 noticed.append(time.perf_counter() - killed_at)
         for outcome in merger.outcomes():

@@ -25,7 +25,7 @@ class FormatError(ValueError):
 
 
 class Field(NamedTuple):
-    """One dataset. `shape` begins with N (grasps) or R (rounds); J joints, C contacts, P curve points."""
+    """One dataset. `shape` begins with N (grasps) or R (rounds); J joints, C contacts, P curve points, L links."""
 
     name: str
     dtype: str
@@ -81,10 +81,44 @@ _CURVE = [
     Field("curve/acceptance", "<f4", ("R", "P"), "1", "none", "share of proposals accepted since the point before"),
     *(Field(f"curve/{t}", "<f4", ("R", "P", 3), "1", "none", f"quartiles of {t} over the round") for t in TERMS),
 ]
+_VERDICT = [
+    Field("pose/translation", "<f4", ("N", 3, 2, 3), "m", "object", "origin of each hand's root at each stage"),
+    Field("pose/rotation", "<f4", ("N", 3, 2, 3, 3), "1", "object", "hand frame to object frame at each stage"),
+    Field("pose/joints", "<f4", ("N", 3, 2, "J"), "rad", "hand", "joint values by joint_names at each stage"),
+    Field("verdict/reason", "<i4", ("N",), "1", "none", "0 holds, else why not: index into the attribute reasons"),
+    Field("verdict/start_penetration", "<f4", ("N", 3), "m", "none", "hand-object, hand-hand, self, at the start"),
+    Field("verdict/penetration", "<f4", ("N", 3), "m", "none", "the same at the grasp"),
+    Field("verdict/link_distance", "<f4", ("N", 2, "L"), "m", "none", "links to the object at the grasp, 0.02 if far"),
+    Field("verdict/displacement", "<f4", ("N", 6), "m", "object", "of the object when the push ended"),
+    Field("verdict/rotation", "<f4", ("N", 6), "rad", "object", "of the object when the push ended"),
+    Field("verdict/held", "|u1", ("N", 6), "1", "none", "whether the grasp withstood the push"),
+    Field("verdict/bears_load", "|u1", ("N", 2), "1", "none", "whether the hand pressed on the object to the end"),
+]
+_JUDGED_ROUND = [
+    Field("rounds/verdict_sha256", "|S64", ("R",), "1", "none", "hash of the round's sealed verdict, hexadecimal"),
+]
 SHARD_FIELDS = tuple(_GRASP + _ROUND + _CURVE)
-FINAL_FIELDS = tuple(_GRASP + _ROUND + _FINAL_ROUND + _CURVE)
 GRASP_FIELDS, CURVE_FIELDS = tuple(_GRASP), tuple(_CURVE)
-ROUND_FIELDS = tuple(_ROUND + _FINAL_ROUND)
+VERDICT_FIELDS = tuple(_VERDICT)
+"""What a simulator says of grasps: three stages, six pushes. In verdict files, and in final files of filter=physics."""
+
+
+def row_fields(is_judged: bool) -> tuple[Field, ...]:
+    """Returns the fields of a final file that have a row for each grasp."""
+    return tuple(_GRASP + _VERDICT * is_judged)
+
+
+def round_fields(is_judged: bool) -> tuple[Field, ...]:
+    """Returns the fields of a final file's table of rounds."""
+    return tuple(_ROUND + _FINAL_ROUND + _JUDGED_ROUND * is_judged)
+
+
+def final_fields(is_judged: bool) -> tuple[Field, ...]:
+    """Returns all fields of a final file; `is_judged` where a simulator's verdict stands beside each grasp."""
+    return (*row_fields(is_judged), *round_fields(is_judged), *_CURVE)
+
+
+FINAL_FIELDS = final_fields(is_judged=False)
 
 
 def sizes_of(columns: Mapping[str, Any], fields: Sequence[Field] = SHARD_FIELDS) -> dict[str, int]:

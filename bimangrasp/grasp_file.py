@@ -18,18 +18,22 @@ import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import (
-    FINAL_FIELDS,
-    ROUND_FIELDS,
     SHARD_FIELDS,
+    VERDICT_FIELDS,
     Columns,
     Field,
     FormatError,
+    final_fields,
+    round_fields,
     shape_of,
     sizes_of,
 )
 from bimangrasp.grasp_header import (
+    VERDICT_FORMAT,
+    VERSION,
     Ending,
     Header,
+    as_json,
     ending_attributes,
     header_attributes,
     read_ending,
@@ -51,12 +55,28 @@ class Layout(NamedTuple):
 
 def shard_image(header: Header, columns: Columns) -> bytes:
     """Returns the bytes of the shard that holds these columns; equal input gives equal bytes."""
-    sizes = sizes_of(columns)
-    name = f"shard-{threading.get_ident()}"  # HDF5 refuses a name that another thread has open; no byte tells of it
+    return _image(header_attributes(header), SHARD_FIELDS, columns)
+
+
+def verdict_image(about: Mapping[str, Any], columns: Columns) -> bytes:
+    """Returns the bytes of the file that holds these verdicts; equal input gives equal bytes.
+
+    Args:
+        about: attributes: what was judged, and how; values that are no text or number become JSON.
+        columns: `VERDICT_FIELDS`.
+    """
+    plain = {name: value if isinstance(value, str | int | float) else as_json(value) for name, value in about.items()}
+    return _image({"format": VERDICT_FORMAT, "format_version": VERSION} | plain, VERDICT_FIELDS, columns)
+
+
+def _image(attributes: Mapping[str, Any], fields: Sequence[Field], columns: Columns) -> bytes:
+    """Returns the bytes of a file that holds these columns; equal input gives equal bytes."""
+    sizes = sizes_of(columns, fields)
+    name = f"image-{threading.get_ident()}"  # HDF5 refuses a name that another thread has open; no byte tells of it
     with h5py.File(name, "w", driver="core", backing_store=False, libver="earliest") as file:
-        write_attributes(file, header_attributes(header))
-        for f in SHARD_FIELDS:
-            dataset = create_dataset(file, f, shape_of(f, sizes))
+        _write_attributes(file, attributes)
+        for f in fields:
+            dataset = _create(file, f, shape_of(f, sizes))
             if dataset.size:
                 dataset[...] = columns[f.name]
         file.flush()
@@ -64,12 +84,19 @@ def shard_image(header: Header, columns: Columns) -> bytes:
 
 
 def lay_out(header: Header, ending: Ending, sizes: Mapping[str, int], content_sha256: str = "0" * 64) -> Layout:
-    """Returns the layout of a final file. HDF5 writes its metadata, the caller the columns."""
-    pages = _Pages()
+    """Returns the layout of a final file. HDF5 writes its metadata, the caller the columns.
+
+    Args:
+        header: what it says of itself.
+        ending: what it says of its rows.
+        sizes: length of every named axis; of L too where the grasps are judged.
+        content_sha256: of the columns.
+    """
+    pages, fields = _Pages(), final_fields("L" in sizes)
     with h5py.File(pages, "w", libver="earliest") as file:
         attributes = header_attributes(header) | ending_attributes(ending) | {"content_sha256": content_sha256}
-        write_attributes(file, attributes)
-        offsets = {f.name: create_dataset(file, f, shape_of(f, sizes)).id.get_offset() for f in FINAL_FIELDS}
+        _write_attributes(file, attributes)
+        offsets = {f.name: _create(file, f, shape_of(f, sizes)).id.get_offset() for f in fields}
     return Layout(pages.written, pages.length, offsets)
 
 
@@ -99,7 +126,7 @@ class _Pages(io.RawIOBase):
         return self.length
 
 
-def create_dataset(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Dataset:
+def _create(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Dataset:
     """Creates the contiguous dataset of a field: allocated early, never filled, without times."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_layout(h5py.h5d.CONTIGUOUS)
@@ -110,11 +137,11 @@ def create_dataset(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.Da
     parent = file.require_group(group) if group else file
     kind = h5py.h5t.py_create(np.dtype(f.dtype), logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, h5py.h5s.create_simple(shape), settings))
-    write_attributes(dataset, {"unit": f.unit, "frame": f.frame, "description": f.text})
+    _write_attributes(dataset, {"unit": f.unit, "frame": f.frame, "description": f.text})
     return dataset
 
 
-def write_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
+def _write_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None:
     """Writes attributes, text as UTF-8 of fixed length."""
     for name, value in attributes.items():
         target.attrs.create(name, np.bytes_(value.encode()) if isinstance(value, str) else value)
@@ -130,19 +157,32 @@ def read_shard(image: bytes) -> tuple[Header, dict[str, np.ndarray]]:
     return header, columns
 
 
+def read_verdict(image: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns attributes and columns of a verdict's bytes; raises FormatError where they break the contract."""
+    with _reading("verdict"), h5py.File(h5py.h5f.open_file_image(image)) as file:
+        attributes = dict(file.attrs)
+        if (text(attributes["format"]), attributes["format_version"]) != (VERDICT_FORMAT, VERSION):
+            raise FormatError(f"not a {VERDICT_FORMAT} file of version {VERSION}")
+        _refuse_unknown(file, VERDICT_FIELDS)
+    columns = ShardColumns(VERDICT_FIELDS).of(image)
+    sizes_of(columns, VERDICT_FIELDS)
+    return attributes, columns
+
+
 def shard_columns(image: bytes) -> dict[str, np.ndarray]:
     """Returns the columns of a shard's bytes, as views of these; raises FormatError where one cannot be found."""
     return ShardColumns().of(image)
 
 
 class ShardColumns:
-    """Finds the columns of shards, at once where one is like the last that was looked at; for any thread.
+    """Finds the columns of shards (or verdicts), at once where one is like the one before; for any thread.
 
     HDF5 takes 4 ms to say where the columns of a shard lie, and to tell that it looks at no byte of theirs. So in a
     shard of the same length, with the same bytes between its columns, they lie where they lay before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Sequence[Field] = SHARD_FIELDS) -> None:
+        self._fields = fields
         self._known: _Places | None = None
 
     def of(self, image: bytes) -> dict[str, np.ndarray]:
@@ -150,7 +190,7 @@ class ShardColumns:
         places = self._known
         if places is None or not places.are_those_of(image):
             with _reading("shard"):
-                places = self._known = _places(image)
+                places = self._known = _places(image, self._fields)
         return {piece.name: piece.column(image) for piece in places.columns}
 
 
@@ -166,11 +206,11 @@ class _Places(NamedTuple):
         return len(image) == self.length and all(image.startswith(part, first) for first, part in self.between)
 
 
-def _places(image: bytes) -> _Places:
+def _places(image: bytes, fields: Sequence[Field]) -> _Places:
     """Asks HDF5 where the columns of a shard lie."""
     file = h5py.h5f.open_file_image(image)
     try:
-        columns = column_pieces(file, SHARD_FIELDS)
+        columns = column_pieces(file, fields)
     finally:
         file.close()
     gaps = [piece for piece in with_gaps(columns, len(image)) if piece.field is None]
@@ -212,8 +252,9 @@ def _check_shard(header: Header, columns: dict[str, np.ndarray]) -> None:
 class Content:
     """The running `content_sha256`: a hash per column, fed in row order, joined with names and shapes."""
 
-    def __init__(self) -> None:
-        self._digests = {f.name: hashlib.sha256() for f in FINAL_FIELDS}
+    def __init__(self, is_judged: bool = False) -> None:
+        self._fields = final_fields(is_judged)
+        self._digests = {f.name: hashlib.sha256() for f in self._fields}
 
     def update(self, name: str, block: np.ndarray) -> None:
         """Adds the next rows of a column."""
@@ -222,7 +263,7 @@ class Content:
     def hexdigest(self, sizes: Mapping[str, int]) -> str:
         """Returns the hash of names, dtypes, shapes and bytes of all columns."""
         whole = hashlib.sha256()
-        for f in FINAL_FIELDS:
+        for f in self._fields:
             whole.update(f"{f.name} {f.dtype} {shape_of(f, sizes)} {self._digests[f.name].hexdigest()}\n".encode())
         return whole.hexdigest()
 
@@ -230,8 +271,8 @@ class Content:
 class Checksums:
     """The running CRC-32 of each column: enough to find what a disk changed, at an eighth of a SHA-256's cost."""
 
-    def __init__(self) -> None:
-        self.by_name = {f.name: 0 for f in FINAL_FIELDS}
+    def __init__(self, is_judged: bool = False) -> None:
+        self.by_name = {f.name: 0 for f in final_fields(is_judged)}
 
     def update(self, name: str, block: np.ndarray) -> None:
         """Adds the next rows of a column."""
@@ -269,6 +310,11 @@ class Proof(NamedTuple):
     content_sha256: str
     sha256: str
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether a simulator's verdict stands beside each grasp."""
+        return "L" in self.sizes
+
 
 def verify_final(path: str, content: bool = True) -> Proof:
     """Returns what a final file says after reading it in full.
@@ -281,9 +327,10 @@ def verify_final(path: str, content: bool = True) -> Proof:
         FormatError: the file cannot be read, or does not keep the contract or its own content_sha256.
     """
     with _reading("final file"), h5py.File(path, "r") as file:
-        proof, found = _said(file), Content()
+        proof = _said(file)
         if not content:
             return proof
+        found = Content(proof.is_judged)
         sha256 = _check_columns(path, file, found)
         if found.hexdigest(proof.sizes) != proof.content_sha256:
             raise FormatError("content_sha256 is not that of the columns")
@@ -303,7 +350,8 @@ def read_back(path: str, pages: Sequence[tuple[int, bytes]], checksums: Mapping[
     """
     _check_pages(path, pages)
     with _reading("final file"), h5py.File(path, "r") as file:
-        proof, found = _said(file), Checksums()
+        proof = _said(file)
+        found = Checksums(proof.is_judged)
         sha256 = _check_columns(path, file, found)
     changed = [name for name, checksum in checksums.items() if found.by_name[name] != checksum]
     if changed:
@@ -322,8 +370,10 @@ def _check_pages(path: str, pages: Sequence[tuple[int, bytes]]) -> None:
 def _said(file: h5py.File) -> Proof:
     """Returns what an open final file says of itself, its columns unread."""
     header, ending = read_header(file), read_ending(file)
-    sizes = sizes_of({f.name: file[f.name] for f in FINAL_FIELDS}, FINAL_FIELDS)
-    rounds = {f.name: file[f.name][...] for f in ROUND_FIELDS}
+    is_judged = "verdict" in file
+    fields = final_fields(is_judged)
+    sizes = sizes_of({f.name: file[f.name] for f in fields}, fields)
+    rounds = {f.name: file[f.name][...] for f in round_fields(is_judged)}
     _check_rounds(rounds, sizes, ending)
     return Proof(header, ending, sizes, rounds, text(file.attrs["content_sha256"]), "")
 
@@ -343,7 +393,7 @@ def _check_columns(path: str, file: h5py.File, found: Content | Checksums) -> st
 
     The file is read once, from its first byte to its last; a second thread takes the hash.
     """
-    columns, whole = column_pieces(file.id, FINAL_FIELDS), hashlib.sha256()
+    columns, whole = column_pieces(file.id, final_fields("verdict" in file)), hashlib.sha256()
     with Path(path).open("rb") as raw, ThreadPoolExecutor(1) as aside:
         hashed = aside.submit(whole.update, b"")
         for piece in with_gaps(columns, os.fstat(raw.fileno()).st_size):

@@ -12,7 +12,7 @@ import numpy as np
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 
-FORMAT = "bimangrasp-grasps"
+FORMAT, VERDICT_FORMAT = "bimangrasp-grasps", "bimangrasp-verdicts"
 VERSION = 1
 LICENCE = "Apache-2.0"
 CITATION = "Y. Shao and C. Xiao, Bimanual Grasp Synthesis for Dexterous Robot Hands, IEEE RA-L, 2024"
@@ -59,6 +59,8 @@ class Ending:
         quota, complete: rows wanted, and whether they are there.
         end_reason: quota, partial, barren or max_rounds.
         rejected: reason -> rows of the rounds in its table that do not count for that.
+        judging: how its verdicts are to be read, and `platforms` on which they were found; None where no grasp of
+            it was simulated.
     """
 
     acceptance_key: dict[str, Any]
@@ -66,9 +68,11 @@ class Ending:
     complete: bool
     end_reason: str
     rejected: dict[str, int] = field(default_factory=dict)
+    judging: dict[str, Any] | None = None
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Returns an attribute that is no text or number."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
@@ -86,10 +90,10 @@ def header_attributes(header: Header) -> dict[str, Any]:
         "joint_names": _texts(np.array(hand.joint_names)),
         "candidate_link": _texts(hand.candidate_link),
         "candidate_position": np.asarray(hand.candidate_position, np.float32),
-        "energy_weights": _json(header.energy_weights),
-        "run_key": _json(header.run_key),
-        "object_key": _json(header.object_key),
-        "platforms": _json(list(header.platforms)),
+        "energy_weights": as_json(header.energy_weights),
+        "run_key": as_json(header.run_key),
+        "object_key": as_json(header.object_key),
+        "platforms": as_json(list(header.platforms)),
         "licence": LICENCE,
         "citation": CITATION,
     }
@@ -97,11 +101,15 @@ def header_attributes(header: Header) -> dict[str, Any]:
 
 def ending_attributes(ending: Ending) -> dict[str, Any]:
     """Returns the file attributes of an ending."""
-    return asdict(ending) | {
-        "acceptance_key": _json(ending.acceptance_key),
+    attributes = asdict(ending) | {
+        "acceptance_key": as_json(ending.acceptance_key),
         "complete": np.uint8(ending.complete),
-        "rejected": _json(ending.rejected),
+        "rejected": as_json(ending.rejected),
+        "judging": as_json(ending.judging),
     }
+    if ending.judging is None:
+        del attributes["judging"]
+    return attributes
 
 
 def _texts(names: np.ndarray) -> np.ndarray:
@@ -133,7 +141,8 @@ def read_ending(file: h5py.File) -> Ending:
     """Returns the ending of an open final file."""
     a = file.attrs
     key, rejected = json.loads(a["acceptance_key"]), json.loads(a["rejected"])
-    return Ending(key, int(a["quota"]), bool(a["complete"]), text(a["end_reason"]), rejected)
+    judging = json.loads(a["judging"]) if "judging" in a else None
+    return Ending(key, int(a["quota"]), bool(a["complete"]), text(a["end_reason"]), rejected, judging)
 
 
 def text(value: Any) -> str:

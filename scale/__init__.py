@@ -10,7 +10,7 @@ from scale.guard import refuse_unguarded_script
 if TYPE_CHECKING:
     from scale.exporting import ExportReport
     from scale.importing import ImportReport
-    from scale.making import MakerOf
+    from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
     from scale.report import RunReport
     from scale.standing import Status
@@ -21,12 +21,13 @@ __all__ = ["export", "generate", "import_results", "plan", "run", "status", "val
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
 
-def run(cfg: Any, maker: MakerOf | None = None) -> RunReport:
+def run(cfg: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) -> RunReport:
     """Returns the report of a run that collects every object's quota.
 
     Args:
         cfg: a Config (`conf.load`), or a DictConfig of the same shape.
         maker: gives the maker of rounds; the optimiser's where it is left out.
+        judge: gives what validators test rounds with; MuJoCo's where it is left out.
 
     Raises:
         InputError: the call cannot be served; it says why and what to do.
@@ -35,7 +36,7 @@ def run(cfg: Any, maker: MakerOf | None = None) -> RunReport:
     refuse_unguarded_script()
     from scale.call import run as body
 
-    return body(cfg, maker)
+    return body(cfg, maker, judge)
 
 
 def generate(cfg: Any, maker: MakerOf | None = None) -> RunReport:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bimangrasp.grasp_fields import GRASP_FIELDS, Columns
+from bimangrasp.validation.verdict import Reason
 from scale.config import FilterConfig
 
-NOT_FINITE = "not_finite"
-_THRESHOLDS = {"none": (), "energy": ("force_closure", "distance", "penetration")}
+NOT_FINITE, PHYSICS = "not_finite", "physics"
+_THRESHOLDS = {"none": (), "energy": ("force_closure", "distance", "penetration"), PHYSICS: ()}
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,33 @@ class Accept:
 
     config: FilterConfig
 
+    @property
+    def needs_verdict(self) -> bool:
+        """Whether rows count by what the simulator says of them: then columns are a shard's and its verdict's."""
+        return self.config.name == PHYSICS
+
     def __call__(self, columns: Columns) -> np.ndarray:
         """Returns the mask of accepted rows, which are always finite."""
-        return np.logical_and.reduce([finite_rows(columns), *self._passed(columns).values()])
+        return np.logical_and.reduce([finite_rows(columns), *(~failed for failed in self._failed(columns).values())])
 
     def rejected(self, columns: Columns) -> dict[str, int]:
         """Returns reason -> rows that do not count for that.
 
-        A row that is not finite has that reason alone; a finite one fails each threshold that it does not stay below.
+        A row that is not finite has that reason alone; a finite one fails each threshold that it does not stay below,
+        or the simulation for one reason.
         """
         finite = finite_rows(columns)
-        failed = {f"energy/{term}": int((finite & ~passed).sum()) for term, passed in self._passed(columns).items()}
+        failed = {why: int((finite & rows).sum()) for why, rows in self._failed(columns).items()}
         return {NOT_FINITE: int((~finite).sum())} | failed
 
-    def _passed(self, columns: Columns) -> dict[str, np.ndarray]:
-        """Returns term -> mask of the rows below its threshold."""
+    def _failed(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Returns reason -> mask of the rows that do not pass for that."""
         terms = _THRESHOLDS[self.config.name]
-        return {term: columns[f"energy/{term}"] < getattr(self.config, term) for term in terms}
+        failed = {f"energy/{term}": ~(columns[f"energy/{term}"] < getattr(self.config, term)) for term in terms}
+        if self.needs_verdict:
+            reasons = [one for one in Reason if one is not Reason.HELD]
+            failed |= {f"{PHYSICS}/{one.name.lower()}": columns["verdict/reason"] == one for one in reasons}
+        return failed
 
 
 def acceptance(config: FilterConfig) -> Accept:

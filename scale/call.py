@@ -16,12 +16,12 @@ import yaml
 
 from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
-from scale import door, journal, merge, report
+from scale import door, journal, merge, piece_store, report
 from scale.door import Order
 from scale.generation import GenerationSettler
 from scale.journal import Journal
 from scale.locks import RunLock, wait_for_orphans
-from scale.making import MakerOf
+from scale.making import JudgeOf, MakerOf
 from scale.progress import Progress
 from scale.report import RunReport
 from scale.resume import Resumed, resume
@@ -32,7 +32,7 @@ from scale.stopping import Stop
 from scale.survey import Survey, survey
 
 
-def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
+def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) -> RunReport:
     """Returns the report of a call that collects every object's quota.
 
     Raises:
@@ -40,10 +40,10 @@ def run(settings: Any, maker: MakerOf | None = None) -> RunReport:
         RunError: the run cannot go on.
     """
     start = time.monotonic()
-    order = door.check(settings, maker)
-    with _opened(order) as (found, resumed, book, progress, lock), Stop(order.config) as stop:
+    checked = door.check(settings, maker, judge)
+    with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = Settler(order, resumed, book, progress)
-        runner = Runner(order, settler, resumed.platforms, book, progress, lock)
+        runner = Runner(order, settler, resumed, book, progress, lock)
         exit_code = report.EXIT_ERROR
         try:
             runner.loop(stop)
@@ -64,10 +64,10 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
         RunError: see `run`.
     """
     start = time.monotonic()
-    order = door.check(settings, maker)
-    with _opened(order) as (_, resumed, book, progress, lock), Stop(order.config) as stop:
+    checked = door.check(settings, maker)
+    with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = GenerationSettler(order, resumed, book, progress)
-        runner = Runner(order, settler, resumed.platforms, book, progress, lock)
+        runner = Runner(order, settler, resumed, book, progress, lock)
         exit_code = report.EXIT_ERROR
         try:
             runner.loop(stop)
@@ -92,26 +92,36 @@ def _exit_code(runner: Runner) -> int:
 
 
 @contextmanager
-def _opened(order: Order) -> Iterator[tuple[Any, Resumed, Journal, Progress, RunLock]]:
+def _opened(order: Order) -> Iterator[tuple[Order, Resumed, Journal, Progress, RunLock]]:
     """Yields the run folder under its lock: surveyed, resumed, journal open, leftovers removed."""
     folder = order.folder
     lock = _locked(folder)
     try:
         wait_for_orphans(folder)
         with _telling(order) as progress:
-            found = survey(folder, order.accept, order.config.verify, progress.say)
+            order = _with_pieces(order, progress)
+            found = survey(folder, order.accept, order.acceptance_keys, order.config.verify, progress.say)
             resumed = resume(order, found)
-            refuse_mixed(resumed.platforms, order.config.allow_mixed_platform)
+            for platforms in (resumed.platforms, resumed.verdict_platforms):
+                refuse_mixed(platforms, order.config.allow_mixed_platform)
             book = Journal(folder)
             try:
                 _enter(order, found, resumed, book, progress)
                 for path in found.damaged:
                     folder.set_aside(path)
-                yield found, resumed, book, progress, lock
+                yield order, resumed, book, progress, lock
             finally:
                 book.close()
     finally:
         lock.release()
+
+
+def _with_pieces(order: Order, progress: Progress) -> Order:
+    """Returns the order with the objects' convex pieces, sealed in the run folder, where rows count by a simulation."""
+    if not order.accept.needs_verdict:
+        return order
+    pieces = piece_store.sealed_pieces(order.folder, order.entries, order.config.pieces, progress.say)
+    return order._replace(pieces=pieces)
 
 
 def _locked(folder: RunFolder) -> RunLock:
@@ -174,7 +184,7 @@ def _enter(order: Order, found: Survey, resumed: Resumed, book: Journal, progres
 def _tidy(order: Order) -> None:
     """Leaves a folder without empty rooms, and the file that opens all final files."""
     order.folder.remove_leftovers()
-    order.folder.remove_empty_worker_folders()
+    order.folder.remove_empty_places()
     if order.folder.final_files():
         merge.write_dataset(order.folder)
 

@@ -21,8 +21,9 @@ class FilterConfig:
     """Which grasps count towards the quota.
 
     Attributes:
-        name: "none" accepts every finite grasp, "energy" those with all three terms below the thresholds.
-        force_closure, distance, penetration: thresholds on the unweighted terms; ignored by "none".
+        name: "none" accepts every finite grasp, "energy" those with all three terms below the thresholds, "physics"
+            those that hold in the simulator.
+        force_closure, distance, penetration: thresholds on the unweighted terms of "energy".
     """
 
     name: str
@@ -68,7 +69,9 @@ class Config:
             folder. What `mode=import` imports: a result file of BimanGrasp.
         format: of the files that `mode=export` makes.
         out: what `mode=export` and `mode=import` make, a file or a folder; empty is a place beside `path`.
-        validation_threads: of `mode=validate`; 0 is one for each core that the process may use.
+        validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
+            `mode=validate`; 0 is one for each core that no CPU worker needs.
+        backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
         filter, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
     """
@@ -106,7 +109,8 @@ class Config:
     path: str
     format: str
     out: str
-    validation_threads: int
+    validators: int
+    backlog: int
     dry_run: bool
     filter: FilterConfig
     hand: HandConfig

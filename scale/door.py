@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from scale import keys, platforms
-from scale.acceptance import Accept, acceptance
+from scale.acceptance import PHYSICS, Accept, acceptance
 from scale.config import Config
 from scale.inputs import parse_target
 from scale.keys import Key
-from scale.making import Maker, MakerOf
+from scale.making import JudgeMaker, JudgeOf, Maker, MakerOf
 from scale.mesh_reports import check_objects
 from scale.objects import ObjectEntry, resolve_objects
 from scale.platforms import Device
 from scale.ranges import check_ranges, check_seeds
 from scale.run_folder import RunFolder
+from scale.validator import Simulator
 from scale.worker import Synthesizer
 
 
@@ -36,6 +42,8 @@ class Order(NamedTuple):
         hand: what files say of the hands.
         run_key, acceptance_key: what an earlier call must have had.
         accept: columns -> mask of rows that count.
+        judge: of the validators; None where no row counts by what a simulator says.
+        pieces: object code -> sealed file of its convex pieces, and their hash; empty until they are found.
     """
 
     config: Config
@@ -49,6 +57,22 @@ class Order(NamedTuple):
     run_key: Key
     acceptance_key: Key
     accept: Accept
+    judge: JudgeMaker | None = None
+    pieces: Mapping[str, tuple[Path, str]] = MappingProxyType({})
+
+    @property
+    def validators(self) -> int:
+        """How many processes simulate: those asked for, or one for each core that no CPU worker needs."""
+        if not self.accept.needs_verdict:
+            return 0
+        busy = sum(device.label == "cpu" for device in self.devices)
+        return self.config.validators or max(1, len(os.sched_getaffinity(0)) - busy)
+
+    @property
+    def acceptance_keys(self) -> dict[str, Key]:
+        """Object code -> what decides which of its rows count, as files give it back."""
+        own = {code: {"pieces_sha256": sha256} for code, (_, sha256) in self.pieces.items()}
+        return {one.code: json.loads(json.dumps(self.acceptance_key | own.get(one.code, {}))) for one in self.entries}
 
     def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
         """Returns what an object's files say, but for the platforms; without a code the part that is common."""
@@ -60,6 +84,7 @@ class Order(NamedTuple):
 def check(
     settings: Any,
     maker_of: MakerOf | None = None,
+    judge_of: JudgeOf | None = None,
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Order:
@@ -68,6 +93,7 @@ def check(
     Args:
         settings: a Config, or a DictConfig of the same shape.
         maker_of: gives the maker; the optimiser's where it is left out.
+        judge_of: gives what validators simulate with; MuJoCo's where it is left out.
         remember: whether mesh reports may be cached on the disk.
         on_progress: told (done, total) of the mesh checks.
 
@@ -77,6 +103,7 @@ def check(
     config = as_config(settings)
     check_ranges(config)
     resolve_kernels(config.kernels)
+    _check_filter(config)
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
@@ -87,7 +114,17 @@ def check(
     folder = RunFolder(f"{config.output_root}/{config.exp_name}")
     run_key = keys.run_key(config, hand.sha256, maker.algorithm_version)
     accept_key, accept = keys.acceptance_key(config), acceptance(config.filter)
-    return Order(config, folder, entries, quotas, meshes, devices, maker, hand, run_key, accept_key, accept)
+    judge = (judge_of or Simulator.of)(config) if accept.needs_verdict else None
+    return Order(config, folder, entries, quotas, meshes, devices, maker, hand, run_key, accept_key, accept, judge)
+
+
+def _check_filter(config: Config) -> None:
+    """Refuses a filter that the mode cannot apply."""
+    if config.filter.name == PHYSICS and config.mode == "generate":
+        raise InputError(
+            "filter=physics needs mode=scale: mode=generate makes one round and counts nothing; leave the filter away "
+            "and test the round's file with mode=validate path=<file>"
+        )
 
 
 def as_config(settings: Any) -> Config:

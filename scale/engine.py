@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -19,7 +19,7 @@ from bimangrasp.grasp_file import Header
 from scale import worker
 from scale.platforms import Device
 from scale.run_folder import RunFolder
-from scale.worker import Message, WorkerSpec
+from scale.worker import SYNTHESIS, Message, Trade, WorkerSpec
 
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
 ABORT_S = 2.0  # from SIGABRT to SIGKILL
@@ -31,9 +31,9 @@ class Worker:
     """A worker process as the parent sees it.
 
     Attributes:
-        slot, launch, device, process, connection: what it is.
+        trade, slot, launch, device, process, connection: what it is.
         log_start: where its words begin in its slot's log.
-        ready: whether it has loaded its models.
+        ready: whether it has loaded what it needs.
         job: the round that it has.
         step: the last one it told of.
         is_stepping: whether there was one since start or hand-out.
@@ -43,6 +43,7 @@ class Worker:
         doomed: when the parent's second signal is due.
     """
 
+    trade: str
     slot: int
     launch: int
     device: Device
@@ -67,14 +68,20 @@ class Event(NamedTuple):
 
 
 class Engine:
-    """The worker processes of a run, one slot per device."""
+    """The processes of one trade, one slot per device."""
 
     def __init__(
-        self, folder: RunFolder, devices: Sequence[Device], threads: int, maker: bytes, header: Header
+        self,
+        folder: RunFolder,
+        devices: Sequence[Device],
+        threads: int,
+        maker: bytes,
+        header: Header,
+        trade: Trade = SYNTHESIS,
     ) -> None:
         self._folder, self._devices, self._threads = folder, devices, threads
-        self._maker, self._header = maker, header
-        self._next_launch = folder.next_launch()
+        self._maker, self._header, self._trade = maker, header, trade
+        self._next_launch = folder.next_launch(trade.name)
         self.workers: dict[int, Worker] = {}
         self._looked, self._held = time.monotonic(), 0.0
 
@@ -96,17 +103,18 @@ class Engine:
             self._maker,
             self._header,
             os.getpid(),
+            self._trade,
         )
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=worker.main, args=(theirs, spec), name=f"worker_{slot}_{launch}", daemon=True
+            target=worker.main, args=(theirs, spec), name=f"{self._trade.name}_{slot}_{launch}", daemon=True
         )
-        log = self._folder.worker_log(slot)
+        log = self._folder.worker_log(slot, self._trade.name)
         log_start = log.stat().st_size if log.exists() else 0
         with _signals_blocked(), _environment(child_environment(device, self._threads)), _output_to(log):
             process.start()
         theirs.close()
-        self.workers[slot] = Worker(slot, launch, device, process, ours, log_start, heard=self.now)
+        self.workers[slot] = Worker(self._trade.name, slot, launch, device, process, ours, log_start, heard=self.now)
         return self.workers[slot]
 
     def idle(self) -> list[Worker]:
@@ -126,16 +134,20 @@ class Engine:
         except OSError:  # its end of the pipe is gone: the death is the next event
             return
 
-    def events(self, timeout: float, wake: Connection | None = None) -> Iterator[Event]:
-        """Yields what happened, waiting at most `timeout` seconds, or until `wake` can be read."""
-        sources: dict[Any, Worker] = {}
+    @property
+    def sources(self) -> dict[Any, Worker]:
+        """What can be waited for -> the worker of which it tells."""
+        found: dict[Any, Worker] = {}
         for one in self.workers.values():
-            sources |= {one.connection: one, one.process.sentinel: one}
-        found = wait([*sources, *([wake] if wake else [])], timeout)
+            found |= {one.connection: one, one.process.sentinel: one}
+        return found
+
+    def heard(self, found: Collection[Any], timeout: float) -> Iterator[Event]:
+        """Yields what the workers have to say after a wait of at most `timeout` seconds that found these sources."""
         looked, self._looked = self._looked, time.monotonic()
         if self._looked - looked > timeout + HELD_S:
             self._held += self._looked - looked
-        for slot in sorted({sources[source].slot for source in found if source in sources}):
+        for slot in sorted({one.slot for source, one in self.sources.items() if source in found}):
             yield from self._heard(self.workers[slot])
 
     def _heard(self, one: Worker) -> Iterator[Event]:
@@ -198,7 +210,7 @@ class Engine:
 
     def log_tail(self, one: Worker) -> str:
         """Returns the end of what a worker wrote since its start."""
-        with self._folder.worker_log(one.slot).open("rb") as file:
+        with self._folder.worker_log(one.slot, self._trade.name).open("rb") as file:
             file.seek(max(one.log_start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
 
@@ -210,6 +222,14 @@ class Engine:
             one.process.join()
             one.connection.close()
         self.workers.clear()
+
+
+def events(engines: Sequence[Engine], timeout: float, wake: Connection | None = None) -> Iterator[Event]:
+    """Yields what happened to the workers, waiting at most `timeout` seconds, or until `wake` can be read."""
+    sources = [source for engine in engines for source in engine.sources]
+    found = wait([*sources, *([wake] if wake else [])], timeout)
+    for engine in engines:
+        yield from engine.heard(found, timeout)
 
 
 def silence(one: Worker, now: float, startup_s: float, heartbeat_s: float) -> str:

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from bimangrasp.grasp_fields import FormatError
-from scale import keys, rounds, shards
+from scale import keys, rounds, shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
@@ -114,9 +114,10 @@ class Hearing:
         try:
             self._settler.settle(state)
         except OSError as error:
-            self._no_file(state, error)
+            self.no_file(state, error)
 
-    def _no_file(self, state: ObjectState, error: OSError) -> None:
+    def no_file(self, state: ObjectState, error: OSError) -> None:
+        """Notes that an object's file found no room on the disk; raises any other error."""
         if error.errno not in DISK_FULL:
             raise error
         self.space.met(str(error))
@@ -127,7 +128,7 @@ class Hearing:
         state = self._settler.by_code[outcome.job.header.object_code]
         if isinstance(outcome.error, OSError) and outcome.error.errno in DISK_FULL:
             state.merging = False
-            self._no_file(state, outcome.error)
+            self.no_file(state, outcome.error)
             return
         self._settler.merged(outcome)
         self.space.sealed()
@@ -164,8 +165,10 @@ class Hearing:
             self._failed(state, round_id, one, f"{path} does not read back: {error}")
             return
         state.in_flight.discard(round_id)
-        done = done_of(shard, self._order.accept)
-        self._journal.append("done", **done.facts(state.code, round_id, self._folder), seconds=round(seconds, 3))
+        verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_keys[state.code])
+        done = done_of(shard, self._order.accept, verdict)
+        event = "done" if isinstance(done, Done) else "sealed"
+        self._journal.append(event, **done.facts(state.code, round_id, self._folder), seconds=round(seconds, 3))
         self.suspicion.has_success = True
         self.slots.succeeded(one.slot)
         self._set_condemned_aside()
@@ -175,9 +178,9 @@ class Hearing:
         try:
             is_as_told = self._settler.take(state, round_id, done)
         except OSError as error:
-            self._no_file(state, error)
+            self.no_file(state, error)
             is_as_told = True
-        if is_as_told:
+        if is_as_told and isinstance(done, Done):
             self.meter.gained(device_name(one.device, one.slot), done.accepted)
 
     def _found_no_room(self, state: ObjectState, round_id: int, text: str) -> None:
@@ -207,9 +210,9 @@ class Hearing:
                 f"{tail}"
             )
         if is_used_up:
-            self._give_up(state, round_id, f"after {attempts} attempts", tail)
+            self.give_up(state, round_id, f"after {attempts} attempts", tail)
 
-    def _give_up(self, state: ObjectState, round_id: int, when: str, reason: str) -> None:
+    def give_up(self, state: ObjectState, round_id: int, when: str, reason: str) -> None:
         """Skips a round and names it."""
         seed, attempts = self.seed(state, round_id), state.failures[round_id]
         self._journal.append("skip", seed=seed, attempts=attempts, code=state.code, round=round_id, traceback=reason)
@@ -217,7 +220,7 @@ class Hearing:
         try:
             self._settler.give_up(state, round_id, Skipped(seed, reason))
         except OSError as error:
-            self._no_file(state, error)
+            self.no_file(state, error)
 
     def _set_condemned_aside(self) -> None:
         """Works no longer with devices that fail what others can do."""
@@ -279,7 +282,7 @@ class Hearing:
                 f"its worker died by {how} {trial.kills + trial.lonely_kills} times, {trial.lonely_kills} of them "
                 f"while no other round ran (max_kills={self._config.max_kills}): too little memory, most likely"
             )
-            self._give_up(state, round_id, f"after {trial.lonely_kills} deaths alone", reason)
+            self.give_up(state, round_id, f"after {trial.lonely_kills} deaths alone", reason)
         elif not ran_alone and self.trials.runs_alone(key):
             self._say(f"{state.code}: round {round_id} runs alone from now on, when nothing else is left to do")
 
@@ -298,8 +301,8 @@ class Hearing:
 
     def _sealed_by(self, one: Worker, state: ObjectState, round_id: int) -> Path | None:
         """Returns the shard of this round that a dead worker left, if it is whole."""
-        place = self._folder.worker_shards(one.slot, one.launch)
-        for path in self._folder.shard_files_in(place):
+        place = self._folder.place(one.slot, one.launch)
+        for path in self._folder.sealed_in(place):
             try:
                 shard = shards.verify(path)
             except (FormatError, OSError):

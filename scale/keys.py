@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -37,11 +37,22 @@ def object_key(mesh_sha256: str) -> Key:
 
 
 def acceptance_key(config: Config) -> Key:
-    """Returns what decides which rows count."""
+    """Returns what decides which rows count, but for an object's convex pieces."""
     thresholds = asdict(config.filter)
     name = thresholds.pop("name")
-    used = thresholds if name == "energy" else {}
-    return {"filter.name": name} | {f"filter.{term}": value for term, value in used.items()}
+    used = {"filter": thresholds} if name == "energy" else {}
+    if name == "physics":
+        used = {"validation": asdict(config.validation), "poses": asdict(config.poses)}
+    return {"filter.name": name} | dict(_flat(used, ""))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a tree by the names users type."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def differences(folder: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:

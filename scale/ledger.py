@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from scale.acceptance import Accept
 from scale.merge import MergeJob, MergeRound
 from scale.rounds import Goal, Prefix
 from scale.run_folder import RunFolder
+from scale.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Done:
         sha256: of its sealed shard.
         shard: where that is; None where the final file has every accepted row, or as many as its quota needs.
         rejected: reason -> rows of it that do not count for that; empty where the final file has the round.
+        verdict: what the simulator said of it; None where it was not asked, or the final file has it.
+        verdict_sha256: of that file; empty where the simulator was not asked.
     """
 
     seed: int
@@ -35,19 +38,41 @@ class Done:
     sha256: str
     shard: Path | None
     rejected: dict[str, int] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    verdict_sha256: str = ""
 
     def facts(self, code: str, round_id: int, folder: RunFolder) -> dict[str, Any]:
         """Returns the journal's line about a round that has its shard."""
-        return {
-            "code": code,
-            "round": round_id,
-            "seed": self.seed,
-            "rows": self.rows,
-            "accepted": self.accepted,
-            "sha256": self.sha256,
-            "tile_used": self.tile_used,
-            "shard": folder.relative(self.shard),
-        }
+        facts = _facts(self, code, round_id, folder) | {"accepted": self.accepted}
+        if self.verdict:
+            facts |= {"verdict": folder.relative(self.verdict.path), "verdict_sha256": self.verdict_sha256}
+        return facts
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A round whose shard is there and whose verdict is not: the simulator has to be asked.
+
+    Attributes:
+        seed, rows, tile_used, platform, sha256, shard: see `Done`.
+    """
+
+    seed: int
+    rows: int
+    tile_used: int
+    platform: dict[str, str]
+    sha256: str
+    shard: Path
+
+    def facts(self, code: str, round_id: int, folder: RunFolder) -> dict[str, Any]:
+        """Returns the journal's line about it."""
+        return _facts(self, code, round_id, folder)
+
+
+def _facts(one: Done | Sealed, code: str, round_id: int, folder: RunFolder) -> dict[str, Any]:
+    """Returns what the journal says of a shard."""
+    facts = {name: getattr(one, name) for name in ("seed", "rows", "sha256", "tile_used")}
+    return {"code": code, "round": round_id} | facts | {"shard": folder.relative(one.shard)}
 
 
 @dataclass(frozen=True)
@@ -68,8 +93,11 @@ class ObjectState:
         quota: rows wanted.
         max_barren: so many rounds of the prefix in a row without an accepted row end it; 0 is never.
         finished: round -> what it gave.
+        unjudged: round -> its shard, which waits for its verdict.
         in_flight: rounds that workers have.
         promised: round -> the hash it must have when it is computed again.
+        promised_verdicts: round -> the hash that its verdict must have when it is found again.
+        verdicts: all that there are on its rounds, of this acceptance key or another.
         told: round -> tile and hash that the journal has of it.
         spare: further shards of finished rounds, wanted by nobody.
         failures: failed attempts at each round, in this run.
@@ -87,8 +115,11 @@ class ObjectState:
     quota: int
     max_barren: int = 0
     finished: dict[int, Done | Skipped] = field(default_factory=dict)
+    unjudged: dict[int, Sealed] = field(default_factory=dict)
     in_flight: set[int] = field(default_factory=set)
     promised: dict[int, str] = field(default_factory=dict)
+    promised_verdicts: dict[int, str] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
     told: dict[int, tuple[int, str]] = field(default_factory=dict)
     spare: list[Path] = field(default_factory=list)
     failures: Counter[int] = field(default_factory=Counter)
@@ -140,7 +171,7 @@ class ObjectState:
 
     def needed(self, batch: int, max_rounds: int) -> Iterator[int]:
         """Yields the rounds to hand out next."""
-        return rounds.needed(self.accepted, self.in_flight, self.goal, batch, max_rounds)
+        return rounds.needed(self.accepted, {*self.in_flight, *self.unjudged}, self.goal, batch, max_rounds)
 
     def why_ended(self, max_rounds: int) -> str:
         """Returns why the prefix ends: quota, barren, max_rounds, or partial while it still grows."""
@@ -160,20 +191,35 @@ class ObjectState:
             total.update(one.rejected if isinstance(one, Done) else {})
         return dict(total)
 
-    def ending(self, reason: str, acceptance_key: dict) -> Ending:
-        """Returns what the final file of the prefix as it stands says of its end."""
-        return Ending(acceptance_key, self.quota, reason == "quota", reason, self.rejected)
+    @property
+    def judging(self) -> dict[str, Any]:
+        """How the verdicts of the prefix are to be read, and on which platforms they were found."""
+        told = self.final.ending.judging if self.final else None
+        found = dict(told or {"platforms": []})
+        found["platforms"] = list(found["platforms"])
+        for round_id in range(self.rounds_in_file, self.prefix.rounds):
+            one = self.finished[round_id]
+            if isinstance(one, Done) and one.verdict:
+                found |= one.verdict.judging
+                if one.verdict.platform not in found["platforms"]:
+                    found["platforms"].append(one.verdict.platform)
+        return found
 
-    def has_final(self, reason: str, acceptance_key: dict) -> bool:
+    def ending(self, reason: str, acceptance_key: dict, is_judged: bool) -> Ending:
+        """Returns what the final file of the prefix as it stands says of its end."""
+        judging = self.judging if is_judged else None
+        return Ending(acceptance_key, self.quota, reason == "quota", reason, self.rejected, judging)
+
+    def has_final(self, reason: str, acceptance_key: dict, is_judged: bool) -> bool:
         """Whether the final file is the one of the prefix as it stands."""
         if self.final is None:
             return False
-        reached, wanted = self.prefix, self.ending(reason, acceptance_key)
+        reached, wanted = self.prefix, self.ending(reason, acceptance_key, is_judged)
         return (self.rounds_in_file, self.rows_in_file) == reached[:2] and self.final.ending == wanted
 
     def merge_job(self, header: Header, reason: str, acceptance_key: dict, old: Path, accept: Accept) -> MergeJob:
         """Returns the merge of the prefix as it stands; `old` is where the final file is, if there is one."""
-        ending = self.ending(reason, acceptance_key)
+        ending = self.ending(reason, acceptance_key, accept.needs_verdict)
         has_old = self.final is not None
         return MergeJob(
             header, ending, tuple(self._merge_rounds()), old if has_old else None, self.rounds_in_file, accept
@@ -189,15 +235,31 @@ class ObjectState:
             if isinstance(one, Skipped):
                 yield MergeRound(round_id, one.seed, 0, 0, 0, 0, "", None, None, 0)
                 continue
-            shard = one.shard if round_id >= self.rounds_in_file or kept > already else None
+            is_new = round_id >= self.rounds_in_file or kept > already
             facts = (one.rows, one.accepted, kept, one.tile_used, one.sha256, one.platform)
-            yield MergeRound(round_id, one.seed, *facts, shard, already)
+            sources = (one.shard, already, one.verdict and one.verdict.path) if is_new else (None, already, None)
+            yield MergeRound(round_id, one.seed, *facts, *sources, one.verdict_sha256)
 
-    def spent_shards(self) -> list[Path]:
-        """Takes the shards out that the final file has made superfluous and returns them.
+    def spent_files(self) -> list[Path]:
+        """Takes the shards out that the final file has made superfluous and returns them with their verdicts.
 
-        Those of rounds whose accepted rows are all kept; where the quota is reached, those beyond the cut as well.
+        Shards of rounds whose accepted rows are all kept; where the quota is reached, those beyond the cut as well.
+        Verdicts on shards that the object does not have or want any more go with them.
         """
+        spent = self._spent_shards()
+        spent += [one.path for one in self.verdicts if self._is_spent(one)]
+        self.verdicts = [one for one in self.verdicts if not self._is_spent(one)]
+        return spent
+
+    def _is_spent(self, verdict: Verdict) -> bool:
+        """Whether a verdict is on a shard that is not there and will not be made again."""
+        r = verdict.round_id
+        known = self.unjudged.get(r) or self.finished.get(r)
+        if known is None:
+            return self.final is not None and self.final.ending.complete and r not in self.promised
+        return not isinstance(known, Skipped) and (known.shard is None or known.sha256 != verdict.shard_sha256)
+
+    def _spent_shards(self) -> list[Path]:
         spent, self.spare = self.spare, []
         if self.final is None:
             return spent
@@ -207,8 +269,11 @@ class ObjectState:
             if round_id < self.rounds_in_file:
                 if self.final.rounds["rounds/kept"][round_id] == one.accepted:
                     spent.append(one.shard)
-                    self.finished[round_id] = Done(**(vars(one) | {"shard": None}))
+                    self.finished[round_id] = replace(one, shard=None, verdict=None)
             elif self.final.ending.complete:
                 spent.append(one.shard)
                 del self.finished[round_id]
+        if self.final.ending.complete:
+            spent += [one.shard for one in self.unjudged.values()]
+            self.unjudged.clear()
         return spent

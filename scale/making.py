@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from bimangrasp.grasp_header import HandTable
 if TYPE_CHECKING:  # only workers load the optimiser
     from bimangrasp.hand_config import HandConfig
     from bimangrasp.synthesis import SynthesisConfig
+    from scale.config import Config
 
 
 class Task(NamedTuple):
@@ -75,6 +76,49 @@ class Maker(Protocol):
 
     def load(self, device: str, threads: int) -> Bench:
         """Returns the bench on a torch device. Called once, in the worker."""
+
+
+class Case(NamedTuple):
+    """A round as its validator sees it.
+
+    Attributes:
+        columns: of its shard.
+        pieces: path of the sealed convex pieces of its object.
+        deadly: rows that are not simulated, for that does not end.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    pieces: str
+    deadly: tuple[int, ...]
+
+
+class JudgeBench(Protocol):
+    """What one validator has loaded."""
+
+    @property
+    def platform(self) -> dict[str, str]:
+        """What the bytes of its verdicts depend on besides the settings."""
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """How its columns are to be read."""
+
+    def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+        """Returns `VERDICT_FIELDS`, a row for each of the round; calls `on_row` as the simulation of a row begins."""
+
+
+class JudgeMaker(Protocol):
+    """The settings of the simulation and how to load what does it. It is pickled into each validator."""
+
+    def load(self, device: str, threads: int) -> JudgeBench:
+        """Returns the bench. Called once, in the validator."""
+
+
+class JudgeOf(Protocol):
+    """How `scale.run` gets its judge from the configuration."""
+
+    def __call__(self, config: Config) -> JudgeMaker:
+        """Returns the judge with these settings."""
 
 
 class MakerOf(Protocol):

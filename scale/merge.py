@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,17 @@ import h5py
 import numpy as np
 
 from bimangrasp import grasp_file
-from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, ROUND_FIELDS, Field, FormatError, shape_of
+from bimangrasp.grasp_fields import (
+    CURVE_FIELDS,
+    VERDICT_FIELDS,
+    Field,
+    FormatError,
+    round_fields,
+    row_fields,
+    shape_of,
+)
 from bimangrasp.grasp_file import Checksums, Content, Ending, Header, Proof, ShardColumns
-from scale import disk, shards
+from scale import disk, shards, verdicts
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
 
@@ -35,6 +43,8 @@ class MergeRound(NamedTuple):
         platform: None where it was skipped.
         shard: where its rows are; None where the old file has all that is kept.
         already: accepted rows of it that the old file has.
+        verdict: what the simulator said of the shard's rows; None where the rows do not count by that.
+        verdict_sha256: of that file.
     """
 
     round_id: int
@@ -47,6 +57,8 @@ class MergeRound(NamedTuple):
     platform: dict[str, str] | None
     shard: Path | None
     already: int
+    verdict: Path | None = None
+    verdict_sha256: str = ""
 
 
 class MergeJob(NamedTuple):
@@ -67,6 +79,11 @@ class MergeJob(NamedTuple):
     old: Path | None
     old_rounds: int
     accept: Accept
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the simulator's verdict stands beside each row."""
+        return self.accept.needs_verdict
 
 
 class Merged(NamedTuple):
@@ -125,7 +142,7 @@ def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int 
 
     Two threads read shards ahead and hash what was written.
     """
-    content, checksums, at = Content(), Checksums(), dict(offsets)
+    content, checksums, at = Content(job.is_judged), Checksums(job.is_judged), dict(offsets)
     with ThreadPoolExecutor(2) as threads:
         hashed = threads.submit(_hash, content, {})
         for blocks in _joined(_blocks(job, sizes, threads)):
@@ -164,7 +181,7 @@ def _blocks(job: MergeJob, sizes: Sizes, threads: Executor) -> Iterator[Blocks]:
     if job.old is not None:
         yield from _old_blocks(job, sizes)
     new = [one for one in job.rounds if one.shard is not None or one.round_id >= job.old_rounds]
-    found = ShardColumns()
+    found = Finders(ShardColumns(), ShardColumns(VERDICT_FIELDS))
     yield from _ahead(threads, [partial(_round_block, one, job, sizes, found) for one in new])
     yield _table(job)
 
@@ -185,7 +202,7 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[Blocks]:
     with h5py.File(job.old, "r") as file:
         if len(file["row"]) != sum(one.already for one in job.rounds):
             raise FormatError(f"{job.old} has {len(file['row'])} rows, not those that its table explained")
-        for f in GRASP_FIELDS:
+        for f in row_fields(job.is_judged):
             yield from ({f.name: block} for block in grasp_file.blocks(file[f.name]))
         for f in CURVE_FIELDS:
             if file["curve/step"].shape[1] == sizes["P"]:
@@ -194,12 +211,21 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[Blocks]:
                 yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 
 
-def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: ShardColumns) -> Blocks:
+class Finders(NamedTuple):
+    """What knows where the columns of the files before lay."""
+
+    shards: ShardColumns
+    verdicts: ShardColumns
+
+
+def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: Finders) -> Blocks:
     """Returns the accepted rows of a round that the old file lacks, up to the cut, and a new curve."""
     if one.shard is None:
         return {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
-    columns = shards.columns(one.shard, one.shard_sha256, found)
-    for f in (*GRASP_FIELDS, *CURVE_FIELDS):
+    columns, rows_of = shards.columns(one.shard, one.shard_sha256, found.shards), row_fields(job.is_judged)
+    if one.verdict is not None:
+        columns |= verdicts.columns(one.verdict, one.verdict_sha256, found.verdicts)
+    for f in (*rows_of, *CURVE_FIELDS):
         if columns[f.name].shape[1:] != shape_of(f, sizes)[1:]:
             raise FormatError(
                 f"{f.name} in {one.shard} has shape {columns[f.name].shape}, unlike the rounds before it, whose axes "
@@ -210,7 +236,7 @@ def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: ShardColum
         raise FormatError(f"{one.shard} has {mask.sum()} accepted rows, not the {one.accepted} that were counted")
     chosen = np.flatnonzero(mask)[one.already : one.kept]
     rows = chosen if len(chosen) < len(mask) else slice(None)  # all of a shard need no copy
-    block = {f.name: columns[f.name][rows] for f in GRASP_FIELDS}
+    block = {f.name: columns[f.name][rows] for f in rows_of}
     if one.round_id >= job.old_rounds:
         block |= {f.name: columns[f.name].copy() for f in CURVE_FIELDS}  # a view would keep the shard in memory
     return block
@@ -243,29 +269,38 @@ def _table(job: MergeJob) -> Blocks:
         "rounds/accepted": lambda one: one.accepted,
         "rounds/kept": lambda one: one.kept,
         "rounds/shard_sha256": lambda one: one.shard_sha256.encode(),
+        "rounds/verdict_sha256": lambda one: one.verdict_sha256.encode(),
     }
-    return {f.name: np.array([values[f.name](one) for one in job.rounds], f.dtype) for f in ROUND_FIELDS}
+    fields = round_fields(job.is_judged)
+    return {f.name: np.array([values[f.name](one) for one in job.rounds], f.dtype) for f in fields}
 
 
 def _sizes(job: MergeJob) -> Sizes:
-    """Returns the length of every named axis; J, C and P of rounds that all failed come from the settings."""
+    """Returns the length of every named axis; those of rounds that all failed come from the settings, or are 0."""
     sizes = {
         "N": sum(one.kept for one in job.rounds),
         "R": len(job.rounds),
         "J": len(job.header.hand.joint_names),
         "C": job.header.run_key.get("contacts_per_hand", 0),
         "P": 0,
-    }
+    } | ({"L": 0} if job.is_judged else {})
     done = next((one for one in job.rounds if one.platform is not None), None)
     if done is None:
         return sizes
     if done.round_id < job.old_rounds:
         with h5py.File(job.old, "r") as file:
-            points, contacts = file["curve/step"].shape[1], file["contact/candidate"].shape[2]
-    else:
-        columns = shards.columns(done.shard, done.shard_sha256, ShardColumns())
-        points, contacts = columns["curve/step"].shape[1], columns["contact/candidate"].shape[2]
-    return sizes | {"P": points, "C": contacts}
+            return sizes | _lengths(file, job.is_judged)
+    columns = shards.columns(done.shard, done.shard_sha256, ShardColumns())
+    if done.verdict is not None:
+        columns |= verdicts.columns(done.verdict, done.verdict_sha256, ShardColumns(VERDICT_FIELDS))
+    return sizes | _lengths(columns, job.is_judged)
+
+
+def _lengths(columns: Mapping[str, Any], is_judged: bool) -> Sizes:
+    """Returns the axes that only the columns tell."""
+    points, contacts = columns["curve/step"].shape[1], columns["contact/candidate"].shape[2]
+    links = {"L": columns["verdict/link_distance"].shape[2]} if is_judged else {}
+    return {"P": points, "C": contacts} | links
 
 
 def dataset_image(links: dict[str, str]) -> bytes:

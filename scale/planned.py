@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from scale import door, rounds
+from scale import door, piece_store, rounds
 from scale.door import Order
 from scale.making import MakerOf
 from scale.report import SHOWN_OBJECTS, table
@@ -73,7 +73,9 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
         InputError: what the call itself would refuse, but for a folder in use.
     """
     order = door.check(settings, maker, remember=False)
-    found = survey(order.folder, order.accept, "auto", lambda line: None)  # noqa: ARG005
+    if order.accept.needs_verdict:
+        order = order._replace(pieces=piece_store.found_pieces(order.folder, order.entries, order.config.pieces))
+    found = survey(order.folder, order.accept, order.acceptance_keys, "auto", lambda line: None)  # noqa: ARG005
     resumed = resume(order, found)
     only_once = order.config.mode == "generate"
     objects = []

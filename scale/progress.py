@@ -29,6 +29,7 @@ class Snapshot(NamedTuple):
         rates: device -> accepted grasps per second.
         failures, skipped: failed attempts and rounds given up, in this call.
         workers: what each worker does.
+        validators: what they do together; empty where there are none.
         eta_s: seconds to go at the rate so far; None while nothing was accepted yet.
     """
 
@@ -40,6 +41,7 @@ class Snapshot(NamedTuple):
     failures: int
     skipped: int
     workers: list[str]
+    validators: str
     eta_s: float | None
 
 
@@ -120,9 +122,10 @@ def plain(now: Snapshot) -> str:
     total = f"{sum(now.rates.values()):.2f} grasps/s"
     faults = f", {now.failures} failed attempts, {now.skipped} rounds skipped" if now.failures or now.skipped else ""
     doing = f" ({'; '.join(now.workers)})" if len(now.workers) <= FEW_WORKERS else ""
+    tests = f"{now.validators}, " if now.validators else ""
     return (
         f"{now.collected}/{now.quota} grasps, {now.ended}/{now.objects} objects, {total}, "
-        f"{len(now.workers)} workers{doing}, {duration(now.eta_s)} to go{faults}"
+        f"{len(now.workers)} workers{doing}, {tests}{duration(now.eta_s)} to go{faults}"
     )
 
 
@@ -136,6 +139,8 @@ def _panel(title: str, now: Snapshot) -> Panel:
     grid.add_row("objects", f"{now.ended}/{now.objects} through")
     grid.add_row("grasps/s", "   ".join(f"{name} {rate:.2f}" for name, rate in now.rates.items()) or "none yet")
     grid.add_row("workers", "\n".join(now.workers) or "none")
+    if now.validators:
+        grid.add_row("tests", now.validators)
     grid.add_row("failed", f"{now.failures} attempts, {now.skipped} rounds skipped")
     grid.add_row("to go", duration(now.eta_s))
     return Panel(grid, title=title, expand=False)

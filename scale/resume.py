@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
@@ -13,7 +12,7 @@ from scale.door import Order
 from scale.inputs import listed
 from scale.journal import Event
 from scale.keys import Key
-from scale.ledger import Done, ObjectState, Skipped
+from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge import Merged
 from scale.objects import ObjectEntry
 from scale.ranges import check_seeds
@@ -32,6 +31,7 @@ class Resumed(NamedTuple):
         adopted: rounds whose shards count and that the journal lacks.
         others: entries of the manifest about objects that are not in the call.
         platforms: on which the folder's rounds were computed.
+        verdict_platforms: on which its rounds were simulated.
         notes: for the screen, the log and the manifest.
     """
 
@@ -40,6 +40,7 @@ class Resumed(NamedTuple):
     adopted: list[tuple[ObjectState, int]]
     others: dict[str, Any]
     platforms: list[dict[str, str]]
+    verdict_platforms: list[dict[str, str]]
     notes: list[str]
 
 
@@ -64,7 +65,7 @@ def resume(order: Order, found: Survey) -> Resumed:
     adopted = [(state, r) for state in objects for r in sorted(state.finished) if _is_adopted(state, r)]
     others = _others(found, {entry.code for entry in order.entries}, order.folder)
     notes = repairs.notes(order, found, objects) + _notes(adopted, others)
-    return Resumed(objects, indices, adopted, others, _platforms(found), notes)
+    return Resumed(objects, indices, adopted, others, _platforms(found), _verdict_platforms(found), notes)
 
 
 def _is_adopted(state: ObjectState, round_id: int) -> bool:
@@ -101,6 +102,12 @@ def _platforms(found: Survey) -> list[dict[str, str]]:
     return _distinct(platform for header in found.headers() for platform in header.platforms)
 
 
+def _verdict_platforms(found: Survey) -> list[dict[str, str]]:
+    judging = [final.proof.ending.judging or {} for final in found.finals.values()]
+    in_files = [platform for one in judging for platform in one.get("platforms", [])]
+    return _distinct([*in_files, *(one.platform for some in found.verdicts.values() for one in some)])
+
+
 def _notes(adopted: list[tuple[ObjectState, int]], others: dict[str, Any]) -> list[str]:
     """Returns what is taken over and what stays as it is."""
     notes = []
@@ -119,7 +126,9 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
     state = ObjectState(entry.code, str(entry.path.absolute()), report.sha256, index, quota, max_barren)
     events = [event for event in found.events if event.get("code") == entry.code]
     if not order.config.allow_mixed_platform:
-        state.told = {e["round"]: (e["tile_used"], e["sha256"]) for e in events if e["event"] in ("done", "adopted")}
+        told = [event for event in events if event["event"] in ("sealed", "done", "adopted")]
+        state.told = {event["round"]: (event["tile_used"], event["sha256"]) for event in told}
+    state.verdicts = list(found.verdicts.get(entry.code, []))
     final, shards = found.finals.get(entry.code), found.shards.get(entry.code, {})
     _check_object_key(order, state, final, shards)
     skips = {event["round"]: event for event in events if event["event"] == "skip"}
@@ -130,7 +139,8 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
         final = None
     _take_shards(order, state, shards)
     for round_id, event in skips.items():
-        if round_id not in state.finished and round_id not in state.promised and not order.config.retry_skipped:
+        is_open = round_id not in {*state.finished, *state.unjudged, *state.promised}
+        if is_open and not order.config.retry_skipped:
             seed = rounds.seed_of(order.config.seed_base, index, round_id)
             state.finished[round_id] = Skipped(seed, event["traceback"])
     if order.config.retry_skipped:
@@ -167,7 +177,7 @@ def _check_object_key(
 
 def _must_rebuild(order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]]) -> bool:
     """Returns whether the filter was changed and the shards of all rounds are there; refuses where they are not."""
-    call: Key = json.loads(json.dumps(order.acceptance_key))
+    call: Key = order.acceptance_keys[state.code]
     differing = keys.differences(final.proof.ending.acceptance_key, call)
     if not differing:
         return False
@@ -180,7 +190,7 @@ def _must_rebuild(order: Order, state: ObjectState, final: Merged, shards: dict[
     return True
 
 
-def _named(sha256: bytes, shards: list[FoundShard]) -> Done | None:
+def _named(sha256: bytes, shards: list[FoundShard]) -> Done | Sealed | None:
     """Returns the shard that a table names, if it is there."""
     return next((one.done for one in shards if one.done.sha256 == sha256.decode()), None)
 
@@ -200,31 +210,43 @@ def _take_table(
             state.finished[r] = Skipped(seed, skips.get(r, {}).get("traceback", "skipped in an earlier call"))
             continue
         named = _named(table["rounds/shard_sha256"][r], shards.get(r, []))
-        if named is None and kept < accepted and wants_more:
-            state.promised[r] = table["rounds/shard_sha256"][r].decode()
-            continue
-        platform = platforms[table["rounds/platform"][r]]
         sha256 = table["rounds/shard_sha256"][r].decode()
-        shard: Path | None = named.shard if named else None
-        state.finished[r] = Done(seed, rows, accepted, int(table["rounds/tile_used"][r]), platform, sha256, shard)
+        verdict_sha256 = table["rounds/verdict_sha256"][r].decode() if final.proof.is_judged else ""
+        verdict = named.verdict if isinstance(named, Done) else None
+        is_whole = named is not None and (verdict.sha256 if verdict else "") == verdict_sha256
+        if kept < accepted and wants_more and not is_whole:
+            state.promised |= {} if named else {r: sha256}
+            state.unjudged |= {r: _unjudged(named)} if named else {}
+            state.promised_verdicts |= {r: verdict_sha256} if final.proof.is_judged else {}
+            continue
+        platform, tile_used = platforms[table["rounds/platform"][r]], int(table["rounds/tile_used"][r])
+        shard = named.shard if named else None
+        facts = (seed, rows, accepted, tile_used, platform, sha256, shard)
+        state.finished[r] = Done(*facts, verdict=verdict, verdict_sha256=verdict_sha256)
+
+
+def _unjudged(one: Done | Sealed) -> Sealed:
+    """Returns a shard without what the simulator said of it."""
+    return Sealed(one.seed, one.rows, one.tile_used, one.platform, one.sha256, one.shard)
 
 
 def _take_shards(order: Order, state: ObjectState, shards: dict[int, list[FoundShard]]) -> None:
     """Adopts the shards of rounds that no table has; of several the one at the full tile, then the smallest hash."""
     for round_id, some in sorted(shards.items()):
-        known = state.finished.get(round_id)
+        known = state.finished.get(round_id) or state.unjudged.get(round_id)
         if known is None:
             best = min(some, key=lambda one: (-one.done.tile_used, one.done.sha256)).done
             if state.promised.get(round_id, best.sha256) == best.sha256 and round_id < order.config.max_rounds:
-                state.finished[round_id] = best
+                taken = state.finished if isinstance(best, Done) else state.unjudged
+                taken[round_id] = best
                 state.promised.pop(round_id, None)
-        kept = state.finished.get(round_id)
-        if isinstance(kept, Done):
+        kept = state.finished.get(round_id) or state.unjudged.get(round_id)
+        if isinstance(kept, Done | Sealed):
             state.spare += [one.done.shard for one in some if one.done.shard != kept.shard]
         _report_broken_determinism(state, round_id, [one.done for one in some])
 
 
-def _report_broken_determinism(state: ObjectState, round_id: int, some: list[Done]) -> None:
+def _report_broken_determinism(state: ObjectState, round_id: int, some: list[Done | Sealed]) -> None:
     """Notes two hashes of one round at one tile and platform: this must not happen."""
     for a in some:
         like = [b for b in some if a.sha256 < b.sha256 and (a.tile_used, a.platform) == (b.tile_used, b.platform)]

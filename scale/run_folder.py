@@ -17,6 +17,8 @@ from scale import disk
 _TEMPORARY = ".tmp-"
 _RESERVE_BYTES = 1 << 20  # room for some thousand lines of the journal when the disk is full
 _NAME_BYTES = 180  # of a file's 255, so that round, hash and suffix fit behind an object code
+WORKER, VALIDATOR = "worker", "validator"
+"""The trades: who makes rounds, and who tests them. Each process has a place of its own for what it seals."""
 
 
 def file_name(code: str) -> str:
@@ -72,8 +74,10 @@ class RunFolder:
         self.shards = self.root / "shards"
         self.generated = self.root / "generate"
         self.damaged = self.root / "damaged"
-        self.verdict_root = self.root / "verdicts"
         self.exported = self.root / "export"
+        self.verdicts = self.root / "verdicts"
+        self.pieces = self.root / "pieces"
+        self._places = {WORKER: self.shards, VALIDATOR: self.verdicts}
 
     def final(self, code: str) -> Path:
         """The final file of an object."""
@@ -83,17 +87,17 @@ class RunFolder:
         """The file that `mode=generate` writes for an object."""
         return self.generated / f"{file_name(code)}.h5"
 
-    def verdicts(self, protocol: str, name: str) -> Path:
-        """The verdicts of a protocol on the final file of that name."""
-        return self.verdict_root / protocol / f"{name}.h5"
+    def judgement(self, protocol: str, name: str) -> Path:
+        """What `mode=validate` writes about the final file of that name."""
+        return self.verdicts / protocol / f"{name}.h5"
 
-    def worker_log(self, worker: int) -> Path:
-        """The log of the worker on slot `worker`."""
-        return self.root / "logs" / f"worker_{worker}.log"
+    def worker_log(self, slot: int, trade: str = WORKER) -> Path:
+        """The log of the processes on a slot."""
+        return self.root / "logs" / f"{trade}_{slot}.log"
 
-    def worker_shards(self, worker: int, launch: int) -> Path:
-        """The folder of one worker process."""
-        return self.shards / f"worker_{worker}_{launch}"
+    def place(self, slot: int, launch: int, trade: str = WORKER) -> Path:
+        """The folder of what one process seals."""
+        return self._places[trade] / f"{trade}_{slot}_{launch}"
 
     def prepare(self) -> None:
         """Makes the folders that every run has."""
@@ -106,18 +110,26 @@ class RunFolder:
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
-    def next_launch(self) -> int:
-        """Returns a launch number that no worker's folder carries."""
-        taken = [int(path.name.rpartition("_")[2]) for path in self.shards.glob("worker_*_*")]
+    def next_launch(self, trade: str = WORKER) -> int:
+        """Returns a launch number that no process of a trade has used for its place."""
+        taken = [int(path.name.rpartition("_")[2]) for path in self._places_of(trade)]
         return max(taken, default=-1) + 1
+
+    def _places_of(self, trade: str) -> list[Path]:
+        return sorted(self._places[trade].glob(f"{trade}_*_*"))
 
     def shard_files(self) -> Iterator[Path]:
         """Yields the sealed shards, sorted by name."""
-        for place in sorted(self.shards.glob("worker_*_*")):
-            yield from self.shard_files_in(place)
+        for place in self._places_of(WORKER):
+            yield from self.sealed_in(place)
 
-    def shard_files_in(self, place: Path) -> list[Path]:
-        """Returns the sealed shards of one worker process, sorted."""
+    def verdict_files(self) -> Iterator[Path]:
+        """Yields the sealed verdicts on rounds, sorted by name."""
+        for place in self._places_of(VALIDATOR):
+            yield from self.sealed_in(place)
+
+    def sealed_in(self, place: Path) -> list[Path]:
+        """Returns what one process has sealed, sorted."""
         found = place.iterdir() if place.is_dir() else []
         return sorted(path for path in found if parse_shard_name(path.name) and not _is_temporary(path))
 
@@ -136,10 +148,11 @@ class RunFolder:
             disk.remove(path)
         return [self.relative(path) for path in left]
 
-    def remove_empty_worker_folders(self) -> None:
-        """Deletes the workers' folders in which no shard is left."""
-        for folder in list(self.shards.glob("worker_*_*")):
-            disk.remove_folder(folder)
+    def remove_empty_places(self) -> None:
+        """Deletes the places in which nothing is left."""
+        for trade in self._places:
+            for folder in self._places_of(trade):
+                disk.remove_folder(folder)
 
     def write(self, path: Path, data: bytes) -> None:
         """Puts a whole file in place: aside, synced, renamed, folder synced. An OSError leaves nothing."""

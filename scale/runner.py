@@ -13,13 +13,16 @@ from bimangrasp.errors import InputError
 from scale import keys, report
 from scale.dispatch import Slack, Wanted, dispatch
 from scale.door import Order
-from scale.engine import Engine, Worker
+from scale.engine import Engine, Worker, events
 from scale.faults import DISK_FULL
 from scale.hearing import Hearing, device_name
 from scale.journal import Journal, write_manifest
+from scale.judging import Judging
 from scale.ledger import Done, ObjectState
 from scale.locks import RunLock
 from scale.progress import Progress, Snapshot
+from scale.resume import Resumed
+from scale.run_folder import VALIDATOR
 from scale.settling import Settler
 from scale.space import FILE_BYTES, row_bytes
 from scale.stopping import Stop
@@ -35,7 +38,7 @@ class Runner:
         self,
         order: Order,
         settler: Settler,
-        platforms: list[dict[str, str]],
+        resumed: Resumed,
         journal: Journal,
         progress: Progress,
         lock: RunLock,
@@ -45,7 +48,11 @@ class Runner:
         self._saved = time.monotonic()
         maker = pickle.dumps(order.maker)
         self._engine = Engine(self._folder, order.devices, self._config.threads, maker, order.header())
-        self._hearing = Hearing(order, settler, self._engine, platforms, journal, progress)
+        self._hearing = Hearing(order, settler, self._engine, resumed.platforms, journal, progress)
+        self._judging = None
+        if order.judge is not None:
+            self._judging = Judging(order, settler, self._hearing, resumed.verdict_platforms, journal, progress)
+        self._engines = [self._engine, *([self._judging.engine] if self._judging else [])]
         self._row_bytes = row_bytes(len(order.hand.joint_names), self._config.contacts_per_hand)
         self._is_paused = False
 
@@ -61,16 +68,19 @@ class Runner:
                     self._tell_once(stop.reason)
                 elif self._has_room():
                     self._hand_out()
-                for event in self._engine.events(TICK_S, self._settler.merger.wake):
-                    self._hearing.hear(event)
+                for event in events(self._engines, TICK_S, self._settler.merger.wake):
+                    (self._judging if event.worker.trade == VALIDATOR else self._hearing).hear(event)
                 for outcome in self._settler.merger.outcomes():
                     self._hearing.merged(outcome)
                 self._hearing.watch()
+                if self._judging:
+                    self._judging.watch()
                 self._tick()
             if stop.reason:
                 self._tell_once(stop.reason)
         finally:
-            self._engine.stop()
+            for engine in self._engines:
+                engine.stop()
             self._settler.merger.close()
 
     def _tell_once(self, reason: str) -> None:
@@ -85,7 +95,7 @@ class Runner:
         if self._settler.merger.pending:
             return False
         if stop.look():
-            return not self._engine.busy()
+            return not any(engine.busy() for engine in self._engines)
         return all(state.ended for state in self._settler.objects)
 
     def _has_room(self) -> bool:
@@ -108,17 +118,20 @@ class Runner:
         at_work = [state for state in self._settler.objects if not state.ended and (state.finished or state.in_flight)]
         rows = max((min(one.quota, sum(one.accepted.values()) + batch) for one in at_work), default=0)
         files = ahead + (rows > 0)
-        return (ahead * batch + rows) * self._row_bytes + files * FILE_BYTES
+        return (ahead * batch + rows) * self._row_bytes + files * FILE_BYTES * len(self._engines)
 
     def _hand_out(self) -> None:
         """Gives the idle workers rounds, and starts workers where there is more to do than they can take."""
+        if self._judging:
+            self._judging.hand_out()
         workers, slots = self._engine.workers, self._hearing.slots
         slack = Slack(
             [one.slot for one in self._engine.idle() if not slots.on_hold(one.slot)],
             [slot for slot, one in sorted(workers.items()) if not one.ready],
             [slot for slot in slots.used if slot not in workers and not slots.on_hold(slot)],
         )
-        now = dispatch(self._wanted(), slack, [one.job["alone"] for one in self._engine.busy()])
+        wanted = islice(self._wanted(), self._judging.room) if self._judging else self._wanted()
+        now = dispatch(wanted, slack, [one.job["alone"] for one in self._engine.busy()])
         for slot, wanted in now.rounds:
             state, round_id = self._settler.by_code[wanted.key[0]], wanted.key[1]
             state.in_flight.add(round_id)
@@ -203,6 +216,7 @@ class Runner:
             sum(state.failures.total() for state in self._settler.objects),
             sum(len(state.skipped) for state in self._settler.objects),
             [self._doing(one) for _, one in sorted(self._engine.workers.items())],
+            self._judging.doing if self._judging else "",
             self._hearing.meter.eta(missing),
         )
 

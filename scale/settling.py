@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bimangrasp.grasp_fields import FormatError
 from scale import shards
 from scale.door import Order
 from scale.errors import RunError
 from scale.journal import Journal
-from scale.ledger import Done, ObjectState, Skipped
+from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merger import MergeOutcome, Merger
 from scale.progress import Progress
 from scale.resume import Resumed, broken_determinism
@@ -48,22 +47,36 @@ class Settler:
         """Returns the file that an object has, if it has one."""
         return self._folder.final(state.code) if state.final else None
 
-    def take(self, state: ObjectState, round_id: int, done: Done) -> bool:
+    def take(self, state: ObjectState, round_id: int, sealed: Done | Sealed) -> bool:
         """Takes a sealed round in and returns whether it is what earlier calls said of it."""
-        tile, sha256 = state.told.setdefault(round_id, (done.tile_used, done.sha256))
-        if tile == done.tile_used and sha256 != done.sha256 and not self._config.allow_mixed_platform:
-            state.notes.append(broken_determinism(round_id, sha256, done.sha256))
-        if state.promised.get(round_id, done.sha256) != done.sha256:
+        tile, sha256 = state.told.setdefault(round_id, (sealed.tile_used, sealed.sha256))
+        if tile == sealed.tile_used and sha256 != sealed.sha256 and not self._config.allow_mixed_platform:
+            state.notes.append(broken_determinism(round_id, sha256, sealed.sha256))
+        if state.promised.get(round_id, sealed.sha256) != sealed.sha256:
             self._change(state, f"round {round_id} was computed again and has other bytes than the file's table says")
             return False
         state.promised.pop(round_id, None)
+        if isinstance(sealed, Sealed):
+            state.unjudged[round_id] = sealed
+            return True
+        return self.judged(state, round_id, sealed)
+
+    def judged(self, state: ObjectState, round_id: int, done: Done) -> bool:
+        """Takes a round in that is done and returns whether its verdict is what the file's table says."""
+        state.unjudged.pop(round_id, None)
+        if state.promised_verdicts.pop(round_id, done.verdict_sha256) != done.verdict_sha256:
+            self._change(
+                state, f"round {round_id} was simulated again, not with the verdict that the file's table names"
+            )
+            return False
         state.finished[round_id] = done
         self.settle(state)
         return True
 
     def give_up(self, state: ObjectState, round_id: int, skipped: Skipped) -> None:
         """Takes a skipped round in; one whose rows the final file has cannot be skipped."""
-        if round_id in state.promised:
+        state.unjudged.pop(round_id, None)
+        if round_id in state.promised or round_id in state.promised_verdicts:
             self._change(state, f"round {round_id}, whose rows its file has in part, failed when it was computed again")
             return
         state.finished[round_id] = skipped
@@ -85,8 +98,8 @@ class Settler:
             state.notes.append(f"its file was made for {state.final.ending.quota} grasps and stays as it is")
             self._end(state, "quota")
             return
-        reason, key = state.why_ended(self.max_rounds), self._order.acceptance_key
-        if reason != "partial" and state.has_final(reason, key):
+        reason, key = state.why_ended(self.max_rounds), self._order.acceptance_keys[state.code]
+        if reason != "partial" and state.has_final(reason, key, self._order.accept.needs_verdict):
             self._end(state, reason)
             return
         stride = self._config.merge_stride
@@ -120,7 +133,7 @@ class Settler:
         if self._config.keep_intermediate:
             return
         through = {file_name(one.code): one for one in self.objects if one.final and one.final.ending.complete}
-        for path in self._folder.shard_files():
+        for path in [*self._folder.shard_files(), *self._folder.verdict_files()]:
             name = parse_shard_name(path.name)
             state = through.get(name.code_name)
             if state is not None and state.ended == "quota" and name.round_id >= state.rounds_in_file:
@@ -128,8 +141,10 @@ class Settler:
 
     def _merge_failed(self, state: ObjectState, error: Exception | None) -> None:
         """Sets damaged shards aside and has their rounds computed again; any other failure ends the run."""
-        bad = [r for r, one in state.finished.items() if isinstance(one, Done) and _is_damaged(one.shard)]
-        if not bad:
+        done = {r: one for r, one in state.finished.items() if isinstance(one, Done)}
+        bad = [r for r, one in done.items() if one.shard and shards.is_damaged(one.shard)]
+        unjudged = [r for r, one in done.items() if one.verdict and shards.is_damaged(one.verdict.path)]
+        if not bad and not unjudged:
             raise RunError(
                 f"the final file of {state.code}, {self._folder.final(state.code)}, cannot be written: {error}. The "
                 f"file that was there is as it was; move what is named here out of the folder and start again"
@@ -141,20 +156,23 @@ class Settler:
             if round_id < state.rounds_in_file:
                 state.promised[round_id] = one.sha256
             self.notes.append(f"{one.shard} was damaged; round {round_id} of {state.code} is computed again")
+        for round_id in set(unjudged) - set(bad):
+            self._judge_again(state, round_id)
         self.settle(state)
+
+    def _judge_again(self, state: ObjectState, round_id: int) -> None:
+        """Sets a damaged verdict aside; its round waits for another one."""
+        one = state.finished.pop(round_id)
+        state.verdicts = [verdict for verdict in state.verdicts if verdict.path != one.verdict.path]
+        if one.verdict.path.exists():
+            self._folder.set_aside(one.verdict.path)
+        if round_id < state.rounds_in_file:
+            state.promised_verdicts[round_id] = one.verdict_sha256
+        state.unjudged[round_id] = Sealed(one.seed, one.rows, one.tile_used, one.platform, one.sha256, one.shard)
+        self.notes.append(f"{one.verdict.path} was damaged; round {round_id} of {state.code} is simulated again")
 
     def _remove_spent(self, state: ObjectState) -> None:
         """Deletes the shards that the verified final file has made superfluous."""
         if not self._config.keep_intermediate:
-            for path in state.spent_shards():
+            for path in state.spent_files():
                 self._folder.remove(path)
-
-
-def _is_damaged(shard: Path | None) -> bool:
-    if shard is None:
-        return False
-    try:
-        shards.verify(shard)
-    except (FormatError, OSError):
-        return True
-    return False

@@ -94,6 +94,15 @@ def verify(path: Path) -> Shard:
     return shard
 
 
+def is_damaged(path: Path) -> bool:
+    """Whether a sealed file, of a shard or a verdict, is gone or has other bytes than its name promises."""
+    name = parse_shard_name(path.name)
+    try:
+        return name is None or hashlib.sha256(path.read_bytes()).hexdigest()[:16] != name.sha16
+    except OSError:
+        return True
+
+
 def columns(path: Path, sha256: str, found: ShardColumns) -> dict[str, np.ndarray]:
     """Returns the columns of a shard that was verified before, when it had this hash.
 

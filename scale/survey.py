@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,22 +10,29 @@ from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
-from scale import journal, shards
+from scale import journal, shards, verdicts
 from scale.acceptance import Accept
 from scale.journal import Event, Replay
-from scale.ledger import Done
+from scale.keys import Key
+from scale.ledger import Done, Sealed
 from scale.merge import Merged, check_dataset
 from scale.run_folder import RunFolder, file_name
+from scale.verdicts import Verdict
 
 Say = Callable[[str], None]
 
 
 class FoundShard(NamedTuple):
-    """A verified shard, its rows counted and let go."""
+    """A verified shard, its rows counted and let go.
+
+    Attributes:
+        header, round_id: what it says of itself.
+        done: what it gave; sealed alone where it waits for its verdict.
+    """
 
     header: Header
     round_id: int
-    done: Done
+    done: Done | Sealed
 
 
 class Survey(NamedTuple):
@@ -37,6 +44,7 @@ class Survey(NamedTuple):
         finals: object code -> its final file.
         untold: final files that the journal describes otherwise or not at all.
         shards: object code -> round -> its shards.
+        verdicts: object code -> the verdicts on its rounds.
         damaged: files that are not what they should be, with the reason.
     """
 
@@ -45,6 +53,7 @@ class Survey(NamedTuple):
     finals: dict[str, Merged]
     untold: list[Merged]
     shards: dict[str, dict[int, list[FoundShard]]]
+    verdicts: dict[str, list[Verdict]]
     damaged: dict[Path, str]
 
     @property
@@ -94,12 +103,13 @@ class Survey(NamedTuple):
         return {event["code"]: event for event in self.events if event["event"] == "merged"}
 
 
-def survey(folder: RunFolder, accept: Accept, verify: str, say: Say) -> Survey:
+def survey(folder: RunFolder, accept: Accept, keys: Mapping[str, Key], verify: str, say: Say) -> Survey:
     """Returns what the folder proves.
 
     Args:
         folder: need not exist.
         accept: counts a shard's accepted rows.
+        keys: object code -> acceptance key that a verdict must have to be counted by.
         verify: "auto" reads a final file in full unless it has size and time of its journal's line, "full"
             reads all.
         say: is told of progress where much is to be read.
@@ -114,7 +124,7 @@ def survey(folder: RunFolder, accept: Accept, verify: str, say: Say) -> Survey:
             f"the run folder {folder.root} was written by a newer version (format {newer}, this program knows "
             f"{journal.VERSION}): use that version, or another exp_name"
         )
-    found = Survey(replayed, _manifest(folder, damaged), {}, [], {}, damaged)
+    found = Survey(replayed, _manifest(folder, damaged), {}, [], {}, {}, damaged)
     paths, merged = folder.final_files() if folder.finals.exists() else [], found.merged()
     for n, path in enumerate(paths):
         if verify == "full":
@@ -126,9 +136,16 @@ def survey(folder: RunFolder, accept: Accept, verify: str, say: Say) -> Survey:
         else:
             found.finals[final.proof.header.object_code] = final
             found.untold.extend([] if is_told else [final])
+    for path in folder.verdict_files():
+        try:
+            verdict = verdicts.verify(path)
+        except (FormatError, OSError) as error:
+            damaged[path] = str(error)
+        else:
+            found.verdicts.setdefault(verdict.code, []).append(verdict)
     for path in folder.shard_files():
         try:
-            shard = _shard(path, accept)
+            shard = _shard(path, accept, found.verdicts, keys)
         except (FormatError, OSError) as error:
             damaged[path] = str(error)
         else:
@@ -174,14 +191,24 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
     return final, False
 
 
-def _shard(path: Path, accept: Accept) -> FoundShard:
+def _shard(path: Path, accept: Accept, known: Mapping[str, list[Verdict]], keys: Mapping[str, Key]) -> FoundShard:
     """Returns a shard's facts."""
     shard = shards.verify(path)
-    return FoundShard(shard.header, shard.round_id, done_of(shard, accept))
+    code = shard.header.object_code
+    verdict = verdicts.on(shard.sha256, known.get(code, []), keys.get(code, {}))
+    return FoundShard(shard.header, shard.round_id, done_of(shard, accept, verdict))
 
 
-def done_of(shard: shards.Shard, accept: Accept) -> Done:
-    """Returns what the ledger keeps of a shard."""
-    accepted, rejected = int(accept(shard.columns).sum()), accept.rejected(shard.columns)
-    facts = (shard.seed, shard.rows, accepted, shard.tile_used, shard.platform, shard.sha256)
-    return Done(*facts, shard.path, rejected)
+def done_of(shard: shards.Shard, accept: Accept, verdict: Verdict | None = None) -> Done | Sealed:
+    """Returns what the ledger keeps of a shard, and of the verdict on it where rows count by that."""
+    if accept.needs_verdict and verdict is None:
+        return Sealed(shard.seed, shard.rows, shard.tile_used, shard.platform, shard.sha256, shard.path)
+    columns = shard.columns
+    if accept.needs_verdict:
+        if len(verdict.reason) != shard.rows:
+            raise FormatError(f"{verdict.path} has {len(verdict.reason)} rows, its shard {shard.rows}")
+        columns = columns | {"verdict/reason": verdict.reason}
+    else:
+        verdict = None
+    facts = (shard.seed, shard.rows, int(accept(columns).sum()), shard.tile_used, shard.platform, shard.sha256)
+    return Done(*facts, shard.path, accept.rejected(columns), verdict, verdict.sha256 if verdict else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,19 +15,20 @@ from rich.progress import Progress
 from bimangrasp import released_results
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
+from bimangrasp.grasp_file import verdict_image
 from bimangrasp.grasp_header import read_header
 from bimangrasp.object_model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Judged, Subject, judge
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.nearest_contacts import nearest_contacts
-from bimangrasp.validation.pieces import Pieces, convex_pieces, pieces_image, read_pieces
+from bimangrasp.validation.pieces import Pieces
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
-from bimangrasp.validation.verdict_file import verdict_image
+from bimangrasp.validation.verdict_file import reading, verdict_columns
 from scale.config import Config
-from scale.mesh_reports import cache_folder
 from scale.objects import resolve_objects
+from scale.piece_store import pieces_of
 from scale.platforms import platform
 from scale.report import table
 from scale.run_folder import RunFolder
@@ -92,7 +92,7 @@ def validate(config: Config) -> ValidationReport:
     hands = _hands(config)
     targets = list(_targets(config))
     given = {target: _read(target.grasps, hands, config) for target in targets}  # all doors before hours of work
-    pieces = {one.code: _pieces(config, one.code) for one in given.values()}
+    pieces = {one.code: pieces_of(_mesh(config, one.code), config.pieces) for one in given.values()}
     summaries = []
     with Progress(transient=True) as bar:
         for target, one in given.items():
@@ -103,8 +103,8 @@ def validate(config: Config) -> ValidationReport:
                 one.subject,
                 config.validation,
                 config.poses,
-                config.validation_threads or len(os.sched_getaffinity(0)),
-                lambda done, at=at: bar.update(at, completed=done),
+                config.validators or len(os.sched_getaffinity(0)),
+                lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
             )
             _write(config, hands, pieces[one.code], target, one, judged)
             summaries.append((summary_of(one.code, judged, hands.descriptions[0]), judged.reason == Reason.HELD))
@@ -135,7 +135,7 @@ def _targets(config: Config) -> Iterator[Target]:
             f"file of BimanGrasp (.npy) or a run's folder, or exp_name= to a run"
         )
     for final in finals:
-        yield Target(final, folder.verdicts(protocol, final.stem))
+        yield Target(final, folder.judgement(protocol, final.stem))
 
 
 def _read(path: Path, hands: HandModel, config: Config) -> Given:
@@ -187,24 +187,6 @@ def _mesh(config: Config, code: str) -> Path:
     return resolve_objects(config.object_root, [code])[0].path
 
 
-def _pieces(config: Config, code: str) -> Pieces:
-    """Returns an object's convex pieces, from the cache where they were made before."""
-    path = _mesh(config, code)
-    beside = sorted(path.parent.glob("coacd_convex_piece_*.obj"))
-    made_of = hashlib.sha256(json.dumps(asdict(config.pieces), sort_keys=True).encode())
-    for file in (path, *beside):
-        made_of.update(file.read_bytes())
-    cached = cache_folder() / "pieces" / f"{made_of.hexdigest()}.npz"
-    if cached.exists():
-        try:
-            return read_pieces(str(cached))
-        except InputError:
-            cached.unlink()  # damaged: it is made again
-    found = convex_pieces(str(path), config.pieces)
-    RunFolder(cached.parent).write(cached, pieces_image(found))
-    return found
-
-
 def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Judged) -> None:
     """Writes the verdict file."""
     about = given.about | {
@@ -213,11 +195,11 @@ def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, giv
         "hand_name": config.hand.name,
         "hand_sha256": list(hands.sha256),
         "joint_names": list(hands.joint_names),
-        "link_names": list(hands.names),
+        "judging": reading(hands.names),
         "protocol": asdict(config.validation),
         "pose_rule": asdict(config.poses),
         "pieces_source": pieces.source,
         "pieces_sha256": pieces.sha256,
         "platform": platform("cpu", "none"),
     }
-    RunFolder(target.verdicts.parent).write(target.verdicts, verdict_image(judged, about))
+    RunFolder(target.verdicts.parent).write(target.verdicts, verdict_image(about, verdict_columns(judged)))

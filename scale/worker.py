@@ -1,4 +1,4 @@
-"""The worker process: bound to one device, it computes rounds, seals them, and says so over its pipe."""
+"""The worker process: bound to one device, it does jobs (a worker: rounds), seals them, and says so over its pipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bimangrasp.grasp_header import HandTable, Header
 from scale import faults, locks, shards
 from scale.making import Bench, Made, Task
 from scale.platforms import platform
-from scale.run_folder import RunFolder
+from scale.run_folder import WORKER, RunFolder
 
 if TYPE_CHECKING:
     from bimangrasp.hand_config import HandConfig
@@ -54,6 +54,7 @@ class WorkerSpec(NamedTuple):
         maker: the pickled maker, opened only when the worker is under its lock.
         header: what all shards say; object and platform are filled in.
         parent: pid of the parent.
+        trade: what it does with a job.
     """
 
     root: str
@@ -64,6 +65,19 @@ class WorkerSpec(NamedTuple):
     maker: bytes
     header: Header
     parent: int
+    trade: Trade
+
+
+class Trade(NamedTuple):
+    """What processes of one kind do.
+
+    Attributes:
+        name: WORKER or VALIDATOR, see `run_folder`.
+        work: (folder, spec, bench, job, connection) -> the path of what it sealed for that job.
+    """
+
+    name: str
+    work: Callable[[RunFolder, WorkerSpec, Any, Message, Connection], Path]
 
 
 def main(connection: Connection, spec: WorkerSpec) -> None:
@@ -118,12 +132,12 @@ class _Beat:
             self._connection.send({"kind": "step", "step": step})
 
 
-def _work(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, connection: Connection) -> Message:
-    """Computes and seals one round and returns the message about it."""
+def _work(folder: RunFolder, spec: WorkerSpec, bench: Any, job: Message, connection: Connection) -> Message:
+    """Does one job and returns the message about it."""
     start = time.monotonic()
     names = {"code": job["code"], "round": job["round"]}
     try:
-        path = _round(folder, spec, bench, job, connection)
+        path = spec.trade.work(folder, spec, bench, job, connection)
     except BrokenPipeError:
         raise
     except Exception as error:  # whatever it is, the parent decides what becomes of the round
@@ -158,7 +172,11 @@ def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, conn
         platforms=(bench.platform,),
     )
     columns = shards.round_columns(made.columns, task.seed, task.round_id, made.tile_used)
-    return shards.seal(folder, folder.worker_shards(spec.worker, spec.launch), header, columns)
+    return shards.seal(folder, folder.place(spec.worker, spec.launch), header, columns)
+
+
+SYNTHESIS = Trade(WORKER, _round)
+"""Workers make rounds."""
 
 
 def _made(bench: Bench, task: Task, connection: Connection) -> Made:

@@ -20,6 +20,7 @@ import bimangrasp
 from bimangrasp import dataset, row_files
 from bimangrasp.dataset import GraspDataset
 from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import row_fields
 from scale.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,14 +139,24 @@ def test_fields_tell_units_and_frames(run):
 def test_columns_that_the_format_does_not_know_come_along(tmp_path):
     for seed, code in enumerate(("bowl", "storage_bin")):
         write_final(tmp_path / f"{code}.h5", code, 5, seed)
-        add_column(tmp_path / f"{code}.h5", "pose/translation", np.full((5, 3, 2, 3), seed, "<f4"), "m")
-    add_column(tmp_path / "bowl.h5", "verdict/reason", np.arange(5, dtype="<i4"))
-    add_column(tmp_path / "bowl.h5", "verdict/table", np.arange(3))  # not of the grasps
+        add_column(tmp_path / f"{code}.h5", "mine/place", np.full((5, 3, 2), seed, "<f4"), "m")
+    add_column(tmp_path / "bowl.h5", "mine/deep/label", np.arange(5, dtype="<i4"))
+    add_column(tmp_path / "bowl.h5", "mine/table", np.arange(3))  # not of the grasps
     both, one = bimangrasp.load(tmp_path), bimangrasp.load(tmp_path / "bowl.h5")
-    assert both[7]["pose/translation"].shape == (3, 2, 3) and both.fields["pose/translation"].unit == "m"
-    assert one["verdict/reason"].tolist() == [0, 1, 2, 3, 4] and "verdict/table" not in one.columns
-    with pytest.raises(InputError, match="no column 'verdict/reason'; 1 of 2 files have it: load these alone"):
-        both["verdict/reason"]
+    assert both[7]["mine/place"].tolist() == [[1, 1]] * 3 and both.fields["mine/place"].unit == "m"
+    assert one["mine/deep/label"].tolist() == [0, 1, 2, 3, 4] and "mine/table" not in one.columns
+    with pytest.raises(InputError, match="no column 'mine/deep/label'; 1 of 2 files have it: load these alone"):
+        both["mine/deep/label"]
+
+
+def test_poses_and_verdicts_of_judged_grasps_are_columns(tmp_path):
+    columns = write_final(tmp_path / "bowl.h5", "bowl", 9, is_judged=True)
+    data = bimangrasp.load(tmp_path / "bowl.h5")
+    names = {f.name for f in row_fields(is_judged=True)}
+    same(data.arrays(), {name: columns[name] for name in names} | {"object": np.zeros(9, np.int64)})
+    held = data.where(lambda g: g["verdict/reason"] == 0)
+    assert len(held) == (columns["verdict/reason"] == 0).sum()
+    assert data.fields["verdict/displacement"].unit == "m" and data[2]["pose/joints"].shape == (3, 2, 22)
 
 
 def test_a_round_is_no_grasp_even_where_there_are_as_many(tmp_path):

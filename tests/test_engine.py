@@ -14,7 +14,7 @@ from stub_rounds import Stub
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_file import Header
 from scale import locks, platforms, shards
-from scale.engine import Engine, child_environment
+from scale.engine import Engine, child_environment, events
 from scale.platforms import Device
 from scale.run_folder import RunFolder
 
@@ -45,7 +45,7 @@ def next_event(engine, kind, within=60.0):
     """The next event of this kind; steps in between are left out."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        for event in engine.events(0.2):
+        for event in events([engine], 0.2):
             if event.message["kind"] == kind:
                 return event
             assert event.message["kind"] in ("step", "ready"), event
@@ -155,7 +155,7 @@ if __name__ == "__main__":
     engine = Engine(folder, [Device("cpu", "")], 1, pickle.dumps(silent), header)
     one = engine.start(0)
     while not one.ready:
-        list(engine.events(1))
+        list(events([engine], 1))
     names = dict(code="m", index=0, mesh="", mesh_sha256="", object_key={})
     engine.assign(one, names | dict(round=0, seed=1, attempt=0, tile=8))
     print(one.process.pid, flush=True)

@@ -136,14 +136,14 @@ def test_npz_has_fixed_keys_and_dtypes_and_no_pickle(run):
             assert str(file["object_code"]) == path.stem and tuple(file["joint_names"]) == shadow_table().joint_names
 
 
-def test_further_columns_are_exported_too(run):
-    for code, rows in (("bowl", 5), ("storage_bin", 3)):
-        add_column(run / "final" / f"{code}.h5", "verdict/reason", np.arange(rows, dtype="<i4"))
-        add_column(run / "final" / f"{code}.h5", "pose/joints", np.ones((rows, 3, 2, 22), "<f4"))
-    with np.load(scale.export(settings(run, "format=npz")).paths[0]) as file:
-        assert file["verdict_reason"].tolist() == [0, 1, 2, 3, 4] and file["pose_joints"].shape == (5, 3, 2, 22)
-    (path,) = scale.export(settings(run, "format=csv")).paths
-    assert [line["verdict_reason"] for line in csv.DictReader(path.open())] == list("01234012")
+def test_poses_and_verdicts_of_judged_grasps_are_exported_too(tmp_path):
+    columns = write_final(tmp_path / "bowl.h5", "bowl", 9, is_judged=True)
+    with np.load(scale.export(settings(tmp_path / "bowl.h5", "format=npz")).paths[0]) as file:
+        for name in ("pose/joints", "verdict/held", "verdict/link_distance"):
+            np.testing.assert_array_equal(file[name.replace("/", "_")], columns[name])
+    (path,) = scale.export(settings(tmp_path / "bowl.h5", "format=csv")).paths
+    reasons = [int(line["verdict_reason"]) for line in csv.DictReader(path.open())]
+    assert reasons == columns["verdict/reason"].tolist()
 
 
 def test_csv_has_the_scalars_of_all_objects(run):

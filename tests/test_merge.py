@@ -42,7 +42,7 @@ def seal_rounds(folder, states, sizes=None):
     made = {}
     for r in np.flatnonzero(states):
         columns = shards.round_columns(made_columns(int(r), BATCH, **(sizes or {})), int(r), int(r), BATCH)
-        made[int(r)] = shards.verify(shards.seal(folder, folder.worker_shards(0, 0), header, columns))
+        made[int(r)] = shards.verify(shards.seal(folder, folder.place(0, 0), header, columns))
     return made
 
 
@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_rejected_rows(folder):
         columns = made_columns(r, rows, nan_share=0.0)
         columns["energy/total"][1:] = np.nan
         header = replace(HEADER, platforms=(PLATFORM,))
-        path = shards.seal(folder, folder.worker_shards(0, 0), header, shards.round_columns(columns, r, r, rows))
+        path = shards.seal(folder, folder.place(0, 0), header, shards.round_columns(columns, r, r, rows))
         table.append(MergeRound(r, r, rows, 1, 1, rows, shards.verify(path).sha256, PLATFORM, path, 0))
     tracemalloc.start()
     merge.merge(folder, MergeJob(HEADER, Ending({}, rounds_, True, "quota"), tuple(table), None, 0, ACCEPT))

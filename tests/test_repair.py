@@ -379,7 +379,7 @@ def another_of(folder, round_id, tile=BATCH):
     """Seals a second shard of a round of bowl, with other grasps."""
     shard = shards.verify(shard_of(folder, round_id))
     columns = shards.round_columns(made_columns(999, BATCH), shard.seed, round_id, tile)
-    return shards.seal(folder, folder.worker_shards(7, 7), shard.header, columns)
+    return shards.seal(folder, folder.place(7, 7), shard.header, columns)
 
 
 def test_two_hashes_of_one_round_at_one_tile_are_broken_determinism(tmp_path, unfinished):

@@ -70,7 +70,7 @@ def test_damaged_files_are_moved_aside_never_over_each_other(folder):
 
 def test_launch_numbers_are_never_used_twice(folder):
     assert folder.next_launch() == 0
-    folder.worker_shards(3, 11).mkdir()
+    folder.place(3, 11).mkdir()
     assert folder.next_launch() == 12
 
 

@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 def sealed(folder, round_id=3, launch=0, seed=9):
     columns = shards.round_columns(made_columns(seed, 8), seed, round_id, 8)
-    return shards.seal(folder, folder.worker_shards(0, launch), HEADER, columns)
+    return shards.seal(folder, folder.place(0, launch), HEADER, columns)
 
 
 def test_a_sealed_shard_says_what_the_round_was(folder):

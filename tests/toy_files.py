@@ -12,7 +12,7 @@ from stub_rounds import made_columns
 
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, ROUND_FIELDS, shape_of
+from bimangrasp.grasp_fields import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
 from bimangrasp.grasp_file import Content, lay_out, shard_image
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from bimangrasp.hands import load_hands
@@ -66,26 +66,32 @@ def write_shard(path: Path, code: str, rows: int, seed: int = 0, hand: HandTable
     return columns
 
 
-def write_final(path: Path, code: str, rows: int, seed: int = 0, hand: HandTable | None = None) -> dict:
-    """Writes a final file and returns its columns."""
+def write_final(
+    path: Path, code: str, rows: int, seed: int = 0, hand: HandTable | None = None, is_judged: bool = False
+) -> dict:
+    """Writes a final file and returns its columns; a judged one has random verdicts."""
     hand = hand or shadow_table()
     columns = grasp_columns(rows, seed, hand)
-    counts = {"rounds/accepted": rows, "rounds/kept": rows, "rounds/shard_sha256": b"0" * 64}
-    columns |= {f.name: np.array([counts[f.name]], f.dtype) for f in ROUND_FIELDS if f.name in counts}
     sizes = {"N": rows, "J": len(hand.joint_names), "C": 4, "R": 1, "P": columns["curve/step"].shape[1]}
-    content = Content()
-    for f in FINAL_FIELDS:
+    if is_judged:
+        sizes["L"] = 5
+        draw = np.random.default_rng(seed)
+        columns |= {f.name: draw.integers(0, 9, shape_of(f, sizes)).astype(f.dtype) for f in VERDICT_FIELDS}
+    counts = {"accepted": rows, "kept": rows, "shard_sha256": b"0" * 64, "verdict_sha256": b"0" * 64}
+    for f in round_fields(is_judged):
+        if f.name not in columns:
+            columns[f.name] = np.array([counts[f.name.removeprefix("rounds/")]], f.dtype)
+    content = Content(is_judged)
+    for f in final_fields(is_judged):
         content.update(f.name, columns[f.name])
-    ending = Ending({}, rows, True, "quota")
-    layout = lay_out(header(code, hand), ending, sizes, content.hexdigest(sizes))
+    layout = lay_out(header(code, hand), Ending({}, rows, True, "quota"), sizes, content.hexdigest(sizes))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for offset, page in layout.pages:
             file.seek(offset)
             file.write(page)
-        for f in FINAL_FIELDS:
+        for f in final_fields(is_judged):
             if columns[f.name].size:
-                assert columns[f.name].shape == shape_of(f, sizes)
                 file.seek(layout.offsets[f.name])
                 file.write(columns[f.name].tobytes())
         file.truncate(layout.length)

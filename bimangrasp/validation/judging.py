@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from bimangrasp.validation.poses import GraspPoses, HandPoses
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.scene import Scene, build_scene
 from bimangrasp.validation.simulate import validate_muted
-from bimangrasp.validation.verdict import Verdict
+from bimangrasp.validation.verdict import Penetration, Reason, Verdict, not_simulated
 
 FARTHEST_LINK = 0.02
 """Distances of links to the object are looked for up to here, m; the metrics ask for less."""
@@ -50,7 +50,7 @@ class Judged(NamedTuple):
         reason: a `Reason` each.
         start_penetration: of hand in object, of hand in hand, of hand in itself, where the simulation starts, m.
         penetration: the same at the grasp.
-        link_distance: of each link to the object at the grasp, m, negative inside; infinite beyond `FARTHEST_LINK`.
+        link_distance: of each link to the object at the grasp, m, negative inside; at most `FARTHEST_LINK`.
         displacement, rotation, held, bears_load: see `Verdict`.
     """
 
@@ -80,7 +80,8 @@ def judge(
     protocol: ProtocolConfig,
     rule: PoseConfig,
     threads: int,
-    on_grasp: Callable[[int], None] | None = None,
+    on_grasp: Callable[[int], None],
+    deadly: Collection[int] = (),
 ) -> Judged:
     """Returns what a protocol says of the grasps of one object; the same bits for any number of threads.
 
@@ -91,7 +92,8 @@ def judge(
         protocol: see there.
         rule: makes pre-grasp and squeeze.
         threads: that simulate.
-        on_grasp: called with the number of grasps that are through.
+        on_grasp: called with each row, as its simulation begins, by the thread that does it.
+        deadly: rows that are not simulated, for that does not end; their verdict is that it failed.
 
     Raises:
         InputError: grasps of other hands, or pieces that MuJoCo refuses.
@@ -102,14 +104,14 @@ def judge(
     scenes = [build_scene(left, right, [float(size) * piece for piece in pieces], protocol) for size in sizes]
 
     def look(row: int) -> _Look:
-        return _look(hands, scenes[of_size[row]], GraspPoses(*(_row(stage, row) for stage in stages)))
+        poses = GraspPoses(*(_row(stage, row) for stage in stages))
+        if row in deadly:
+            return _unknown(Reason.SIMULATION_FAILED, len(hands.names))
+        on_grasp(row)
+        return _look(hands, scenes[of_size[row]], poses)
 
-    found = []
     with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
-        for one in pool.map(look, range(subject.poses.count)):
-            found.append(one)
-            if on_grasp:
-                on_grasp(len(found))
+        found = list(pool.map(look, range(subject.poses.count)))
     return _columns(stages, found, len(hands.names))
 
 
@@ -118,26 +120,31 @@ def _row(stage: Poses, row: int) -> HandPoses:
 
 
 def _look(hands: HandModel, scene: Scene, poses: GraspPoses) -> _Look:
-    verdict = validate_muted(scene, poses)
     if not poses.finite:
-        return _Look(verdict, np.full(3, np.nan), np.full((2, len(hands.names)), np.nan))
+        return _unknown(Reason.NOT_FINITE, len(hands.names))
+    verdict = validate_muted(scene, poses)
     return _Look(verdict, np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp))
 
 
+def _unknown(reason: Reason, links: int) -> _Look:
+    """Returns what is known of a grasp that is not simulated."""
+    verdict = not_simulated(reason, Penetration(np.nan, np.nan, np.nan))
+    return _Look(verdict, np.full(3, np.nan), np.full((2, links), np.nan))
+
+
 def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np.ndarray, "2 link"]:
-    """Returns the least distance of the shapes of each link to the object's pieces."""
+    """Returns the least distance of the shapes of each link to the object's pieces, at most FARTHEST_LINK."""
     model, data = scene.model, mujoco.MjData(scene.model)
     place(scene, data, pose)
     mujoco.mj_kinematics(model, data)
-    found = np.full((2, len(hands.names)), np.inf)
+    found = np.full((2, len(hands.names)), FARTHEST_LINK)
     for side, geoms in enumerate(scene.hand_geoms):
         for geom, shape in zip(geoms.tolist(), hands.descriptions[side].primitives, strict=True):
             for piece in scene.object_geoms.tolist():
                 away = np.linalg.norm(data.geom_xpos[geom] - data.geom_xpos[piece])
                 if away < model.geom_rbound[geom] + model.geom_rbound[piece] + FARTHEST_LINK:
                     distance = mujoco.mj_geomDistance(model, data, geom, piece, FARTHEST_LINK, None)
-                    if distance < FARTHEST_LINK:
-                        found[side, shape.link] = min(found[side, shape.link], distance)
+                    found[side, shape.link] = min(found[side, shape.link], distance)
     return found
 
 

@@ -1,0 +1,88 @@
+"""Convex pieces of the objects of a call: found once for each mesh, and sealed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from bimangrasp.errors import InputError
+from bimangrasp.validation.pieces import Pieces, PiecesConfig, convex_pieces, pieces_image, read_pieces
+from scale.mesh_reports import cache_folder
+from scale.objects import ObjectEntry
+from scale.run_folder import RunFolder
+
+Sealed = dict[str, tuple[Path, str]]
+"""Object code -> file of its pieces, and their hash."""
+
+
+def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
+    """Returns the convex pieces of a mesh, from the user's cache where they were found before.
+
+    Raises:
+        InputError: see `convex_pieces`.
+    """
+    cache = RunFolder(cache_folder())
+    cached = cache.pieces / _name(mesh, config)
+    if cached.exists():
+        try:
+            return read_pieces(str(cached))
+        except InputError:
+            cache.remove(cached)  # damaged: it is made again
+    found = convex_pieces(str(mesh), config)
+    cache.write(cached, pieces_image(found))
+    return found
+
+
+def found_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig) -> Sealed:
+    """Returns the pieces that are sealed in a run folder, of as many objects as there are; changes nothing."""
+    found = {}
+    for entry in entries:
+        path = folder.pieces / _name(entry.path, config)
+        try:
+            found[entry.code] = (path, read_pieces(str(path)).sha256)
+        except InputError:  # missing or damaged: the run makes it
+            continue
+    return found
+
+
+def sealed_pieces(
+    folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig, say: Callable[[str], None]
+) -> Sealed:
+    """Returns the pieces of all objects, sealed in the run folder; makes what it lacks, a thread for each core.
+
+    Args:
+        folder: of the run.
+        entries: its objects.
+        config: see `PiecesConfig`.
+        say: is told of damaged files, and how many meshes are looked at anew.
+
+    Raises:
+        InputError: a mesh has no pieces; it is named.
+    """
+    known = found_pieces(folder, entries, config)
+    missing = [entry for entry in entries if entry.code not in known]
+    if missing:
+        say(f"convex pieces are looked for, of {len(missing)} objects; a decomposition takes up to a minute")
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        made = pool.map(lambda entry: pieces_of(entry.path, config), missing)
+        for entry, pieces in zip(missing, made, strict=True):
+            path = folder.pieces / _name(entry.path, config)
+            if path.exists():
+                say(f"{path} is damaged and moved to damaged/: it is made again")
+                folder.set_aside(path)
+            folder.write(path, pieces_image(pieces))
+            known[entry.code] = (path, pieces.sha256)
+    return known
+
+
+def _name(mesh: Path, config: PiecesConfig) -> str:
+    """Returns the name of the file that holds the pieces that these bytes and settings give."""
+    made_of = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for file in (mesh, *sorted(mesh.parent.glob("coacd_convex_piece_*.obj"))):
+        made_of.update(file.read_bytes())
+    return f"{made_of.hexdigest()}.npz"

@@ -1,0 +1,108 @@
+"""The validator process: it simulates the grasps of sealed rounds, seals the verdicts, and says so over its pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scale import shards, verdicts
+from scale.making import Case, JudgeBench
+from scale.platforms import platform
+from scale.run_folder import VALIDATOR, RunFolder
+from scale.worker import Message, Trade, WorkerSpec
+
+if TYPE_CHECKING:  # only validators load the hands
+    from bimangrasp.hand_config import HandConfig
+    from bimangrasp.hand_model import HandModel
+    from bimangrasp.validation.pose_rule import PoseConfig
+    from bimangrasp.validation.protocol import ProtocolConfig
+    from scale.config import Config
+
+
+UNUSED_POINTS = 1  # on the hands' surfaces; only the optimiser asks for them
+
+
+def _verdict(folder: RunFolder, spec: WorkerSpec, bench: JudgeBench, job: Message, connection: Connection) -> Path:
+    """Simulates the grasps of one round and returns the path of the sealed verdict."""
+    shard = shards.verify(folder.root / job["shard"])
+    case = Case(shard.columns, str(folder.root / job["pieces"]), tuple(job["deadly"]))
+    columns = bench.judge(case, partial(_tell, connection))
+    _tell(connection, shard.rows)
+    about = {
+        "code": job["code"],
+        "round_id": job["round"],
+        "shard_sha256": shard.sha256,
+        "acceptance_key": job["acceptance_key"],
+        "platform": bench.platform,
+        "judging": bench.judging,
+    }
+    return verdicts.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
+
+
+def _tell(connection: Connection, row: int) -> None:
+    """Says which grasp is simulated now, or that all are: if one kills or hangs this process, the parent knows it."""
+    connection.send({"kind": "step", "step": row})
+
+
+VALIDATION = Trade(VALIDATOR, _verdict)
+"""Validators test rounds."""
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The judge in earnest: a protocol in MuJoCo. What simulates is imported where it is used."""
+
+    hand: HandConfig
+    protocol: ProtocolConfig
+    poses: PoseConfig
+
+    @classmethod
+    def of(cls, config: Config) -> Simulator:
+        """Returns the judge with the settings of a call."""
+        return cls(config.hand, config.validation, config.poses)
+
+    def load(self, device: str, threads: int) -> SimulatorBench:
+        """Returns the bench with both hands."""
+        import torch
+
+        from bimangrasp.hand_model import HandModel
+        from bimangrasp.hands import load_hands
+
+        torch.set_num_threads(threads)
+        return SimulatorBench(self, HandModel(*load_hands(self.hand), UNUSED_POINTS, device))
+
+
+class SimulatorBench:
+    """The hands of one validator."""
+
+    def __init__(self, maker: Simulator, hands: HandModel) -> None:
+        self._maker, self._hands = maker, hands
+        self.platform = platform("cpu", "none")
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """How its columns are to be read."""
+        from bimangrasp.validation.verdict_file import reading
+
+        return reading(self._hands.names)
+
+    def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+        """Returns what the protocol says of a round's grasps."""
+        from bimangrasp.poses import Poses
+        from bimangrasp.validation.judging import Subject, judge
+        from bimangrasp.validation.pieces import read_pieces
+        from bimangrasp.validation.verdict_file import verdict_columns
+
+        poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
+        subject = Subject(
+            poses, *(case.columns[name] for name in ("contact/candidate", "contact/normal", "object_scale"))
+        )
+        pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
+        rules = (self._maker.protocol, self._maker.poses)
+        return verdict_columns(judge(self._hands, pieces, subject, *rules, 1, on_row, case.deadly))

@@ -1,0 +1,106 @@
+"""One verdict: what a simulator says of a round, sealed, and verified where it is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bimangrasp.grasp_fields import Columns, FormatError
+from bimangrasp.grasp_file import ShardColumns, read_verdict, verdict_image
+from bimangrasp.grasp_header import text
+from scale.keys import Key
+from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+
+
+class Verdict(NamedTuple):
+    """A verified verdict on a round.
+
+    Attributes:
+        path, sha256: of its file.
+        code, round_id: the round.
+        shard_sha256: of the shard whose rows it is about.
+        acceptance_key: under which it was found.
+        platform: where.
+        judging: how its columns are to be read.
+        reason: why each row fails; 0 where it holds.
+        links: of a hand, on the axis L of the columns.
+    """
+
+    path: Path
+    sha256: str
+    code: str
+    round_id: int
+    shard_sha256: str
+    acceptance_key: Key
+    platform: dict[str, str]
+    judging: dict[str, Any]
+    reason: np.ndarray
+    links: int
+
+
+def seal(folder: RunFolder, place: Path, about: Mapping[str, Any], columns: Columns) -> Path:
+    """Writes a verdict into a validator's folder and returns its path, when it is on the disk.
+
+    Args:
+        folder: of the run.
+        place: the validator's.
+        about: the attributes of `Verdict`, by name.
+        columns: `VERDICT_FIELDS`, a row for each row of the shard.
+    """
+    image = verdict_image(about, columns)
+    path = place / shard_name(about["code"], about["round_id"], hashlib.sha256(image).hexdigest())
+    folder.write(path, image)
+    return path
+
+
+def verify(path: Path) -> Verdict:
+    """Returns the verdict at `path`, read in full.
+
+    Raises:
+        FormatError: its bytes are not those that its name promises, or break the contract.
+        OSError: it cannot be read.
+    """
+    image, name = path.read_bytes(), parse_shard_name(path.name)
+    sha256 = hashlib.sha256(image).hexdigest()
+    if name is None or name.sha16 != sha256[:16]:  # HDF5 need not survive damaged bytes
+        raise FormatError(f"{path} has sha256 {sha256[:16]}..., its name says otherwise")
+    attributes, columns = read_verdict(image)
+    try:
+        code, round_id = text(attributes["code"]), int(attributes["round_id"])
+        shard_sha256 = text(attributes["shard_sha256"])
+        key, platform, judging = (json.loads(attributes[part]) for part in ("acceptance_key", "platform", "judging"))
+    except (KeyError, ValueError) as error:
+        raise FormatError(f"{path} does not say what it is about: {error}") from error
+    if (name.code_name, name.round_id) != (file_name(code), round_id):
+        raise FormatError(f"{path} holds a verdict on round {round_id} of {code!r}")
+    reason, links = columns["verdict/reason"].copy(), columns["verdict/link_distance"].shape[2]
+    return Verdict(path, sha256, code, round_id, shard_sha256, key, platform, judging, reason, links)
+
+
+def on(sha256: str, known: Iterable[Verdict], key: Key) -> Verdict | None:
+    """Returns the verdict on a shard under an acceptance key, None without one; of several the smallest hash."""
+    fitting = [one for one in known if one.shard_sha256 == sha256 and one.acceptance_key == key]
+    return min(fitting, key=lambda one: one.sha256, default=None)
+
+
+def columns(path: Path, sha256: str, found: ShardColumns) -> dict[str, np.ndarray]:
+    """Returns the columns of a verdict that was verified before, when it had this hash.
+
+    Args:
+        path: its file.
+        sha256: its hash then.
+        found: knows where the columns of the verdicts before lay.
+
+    Raises:
+        FormatError: its bytes are others now.
+        OSError: it cannot be read.
+    """
+    image = path.read_bytes()
+    if hashlib.sha256(image).hexdigest() != sha256:
+        raise FormatError(f"{path} is not the verdict with sha256 {sha256}")
+    return found.of(image)
