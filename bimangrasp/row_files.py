@@ -145,20 +145,20 @@ class Looker:
 
     def _columns(self, file: h5py.File, rows: int) -> Iterator[tuple[str, Field, int]]:
         """Yields name, description and place of each dataset with a row for each grasp."""
-        for name in _datasets(file):
-            dataset = file[name]
-            if name.split("/")[0] in NOT_ROWS or dataset.shape[:1] != (rows,):
+        for name, dataset in _datasets(file.id):
+            if dataset.shape[:1] != (rows,):
                 continue
-            offset = dataset.id.get_offset()
-            if dataset.size and offset is None:
+            offset = dataset.get_offset()
+            if math.prod(dataset.shape) and offset is None:
                 raise FormatError(f"{name} is not stored in one piece; `h5repack -l CONTI` makes a file where it is")
             yield name, self._field(name, dataset), offset or 0
 
-    def _field(self, name: str, dataset: h5py.Dataset) -> Field:
+    def _field(self, name: str, dataset: h5py.h5d.DatasetID) -> Field:
         key = (name, dataset.dtype.str, dataset.shape[1:])
         if key not in self._fields:
-            said = (text(dataset.attrs.get(what, "")) for what in ("unit", "frame", "description"))
-            self._fields[key] = Field(name, dataset.dtype.str, ("N", *dataset.shape[1:]), *said)
+            attributes = h5py.Dataset(dataset).attrs
+            said = (text(attributes.get(what, "")) for what in ("unit", "frame", "description"))
+            self._fields[key] = Field(name, key[1], ("N", *key[2]), *said)
         return self._fields[key]
 
     def _shared(self, value: tuple) -> tuple:
@@ -166,10 +166,16 @@ class Looker:
         return self._same.setdefault(value, value)
 
 
-def _datasets(file: h5py.File) -> list[str]:
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-    return found
+def _datasets(group: h5py.h5g.GroupID, prefix: str = "") -> Iterator[tuple[str, h5py.h5d.DatasetID]]:
+    """Yields the datasets that may have rows. By HDF5's own calls: h5py's objects take three times as long."""
+    for name in list(group):
+        if not prefix and name.decode() in NOT_ROWS:
+            continue
+        item = h5py.h5o.open(group, name)
+        if isinstance(item, h5py.h5d.DatasetID):
+            yield prefix + name.decode(), item
+        elif isinstance(item, h5py.h5g.GroupID):
+            yield from _datasets(item, f"{prefix}{name.decode()}/")
 
 
 def common_fields(files: Sequence[RowFile]) -> dict[str, Field]:
