@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,9 @@ def test_npy_is_read_by_numpy_alone_and_has_the_same_links(run, shared):
         f"E_{term}" for term in ("fc", "dis", "pen", "spen", "joints")
     ]
     assert [entry["scale"] for entry in entries] == columns["object_scale"].tolist()
-    assert [entry["E_fc"] for entry in entries] == columns["energy/force_closure"].tolist()
+    terms = {"energy": "total", "E_fc": "force_closure", "E_dis": "distance", "E_pen": "penetration"}
+    for key, term in (terms | {"E_spen": "self_penetration", "E_joints": "joint_limits"}).items():
+        assert [entry[key] for entry in entries] == columns[f"energy/{term}"].tolist()
     assert all(type(value) is float for value in (entries[0]["energy"], entries[0]["qpos_left"]["robot0:FFJ3"]))
 
 
@@ -127,6 +130,7 @@ def test_npz_has_fixed_keys_and_dtypes_and_no_pickle(run):
     assert report.paths == [run / "export" / "npz" / f"{code}.npz" for code in ("bowl", "storage_bin")]
     for path, rows in zip(report.paths, (5, 3), strict=True):
         columns = bimangrasp.load(run / "final" / f"{path.stem}.h5").arrays()
+        assert {member.date_time for member in zipfile.ZipFile(path).infolist()} == {(1980, 1, 1, 0, 0, 0)}
         with np.load(path) as file:
             assert set(file) == set(NPZ) | ABOUT
             for name, (dtype, shape) in NPZ.items():
@@ -199,6 +203,7 @@ def test_bench_files_place_each_hand_where_it_was(run):
             assert entry["obj_pose"].tolist() == [0, 0, 0, 1, 0, 0, 0]
             assert entry["obj_scale"] == grasp["object_scale"] and entry["obj_path"].endswith(name.split("/")[0])
             assert tuple(entry["joint_names"]) == data.joint_names and entry["hand_side"] == side_name
+            assert b"numpy._core" not in (folder / side_name / f"{name}.npy").read_bytes()  # NumPy 1 has no _core
 
 
 def test_bench_files_have_the_poses_of_the_file_where_it_has_some(run):
