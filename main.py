@@ -122,6 +122,10 @@ def _dispatch(config: Config) -> int:
         print(scale.status(Path(config.output_root) / config.exp_name))
     elif config.mode == "validate":
         print(scale.validate(config))
+    elif config.mode == "export":
+        print(scale.export(config))
+    elif config.mode == "import":
+        print(scale.import_results(config))
     elif config.dry_run:
         print(scale.plan(config))
     elif config.mode == "generate":

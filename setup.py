@@ -19,6 +19,7 @@ DEPENDENCIES = [
 ]
 
 WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
+PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; large, so an extra
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; the one that was seen to repeat itself
 
 setup(
@@ -34,6 +35,7 @@ setup(
     extras_require={
         "fast": [WARP],
         "objects": [COACD],
+        "parquet": [PYARROW],
         "dev": [
             COACD,
             WARP,

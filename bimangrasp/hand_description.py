@@ -80,6 +80,11 @@ class HandDescription:
         return digest.hexdigest()
 
 
+def pair_sha256(left: HandDescription, right: HandDescription) -> str:
+    """Returns the hash by which grasp files name a pair of hands."""
+    return hashlib.sha256(f"{left.sha256} {right.sha256}".encode()).hexdigest()
+
+
 def _update(digest: hashlib._Hash, value: object) -> None:
     """Feeds a record's names, dtypes, shapes and bytes into `digest`."""
     if isinstance(value, (HandDescription, Primitive)):

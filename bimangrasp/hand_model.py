@@ -196,7 +196,7 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
         link, position = surface_of(mirror(hand), count)
         return link, mirror_direction(position)
     links = sorted({shape.link for shape in hand.primitives})
-    surfaces = [trimesh.util.concatenate([_as_mesh(s) for s in hand.primitives if s.link == link]) for link in links]
+    surfaces = [trimesh.util.concatenate([shape_mesh(s) for s in hand.primitives if s.link == link]) for link in links]
     areas = np.array([surface.area for surface in surfaces])
     counts = [int(count * area / areas.sum()) for area in areas]
     counts[0] += count - sum(counts)
@@ -208,7 +208,7 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
     return np.repeat(links, counts), np.concatenate([points[spatial_order(points)] for points in chosen])
 
 
-def _as_mesh(shape: Primitive) -> trimesh.Trimesh:
+def shape_mesh(shape: Primitive) -> trimesh.Trimesh:
     """Returns the shape's surface as triangles in link coordinates."""
     radius, half_length = float(shape.size[0]), float(shape.size[1])
     match shape.shape:

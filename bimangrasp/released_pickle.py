@@ -1,7 +1,8 @@
-"""Reads the `.npy` files of BimanGrasp and DexGraspNet, which are pickles, without running what a pickle may hold."""
+"""The `.npy` files of BimanGrasp and its kin, which are pickles: read without running what a pickle may hold."""
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from collections.abc import Callable
@@ -41,6 +42,17 @@ def load_object_array(path: str) -> list[Any]:
             f"result file {path} cannot be read: {error or type(error).__name__}; wanted the .npy file of a list of "
             "dicts, as BimanGrasp writes it: is it cut off?"
         ) from error
+
+
+def object_image(content: np.ndarray) -> bytes:
+    """Returns the bytes of the `.npy` file of an object array.
+
+    They name NumPy's modules as NumPy 1 did, which 2 reads as well.
+    """
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": content.shape})
+    file.write(pickle.dumps(content, protocol=3).replace(b"cnumpy._core.", b"cnumpy.core.", 1))  # text up to protocol 3
+    return file.getvalue()
 
 
 def as_number(value: Any) -> float | None:

@@ -8,7 +8,6 @@ object's frame. Joint values are those of the release's hands (`hand=release`), 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,23 @@ from jaxtyping import Float
 from bimangrasp.errors import InputError
 from bimangrasp.euler import euler_to_matrix, matrix_to_euler
 from bimangrasp.poses import Poses
-from bimangrasp.released_pickle import as_number, load_object_array
+from bimangrasp.released_pickle import as_number, load_object_array, object_image
 
 _TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
 _ROTATION = ("WRJRx", "WRJRy", "WRJRz")
 _HANDS = ("qpos_left", "qpos_right")
 _STARTS = ("qpos_left_st", "qpos_right_st")
 _SCALE = "scale"
+
+RELEASED_TERMS = {
+    "energy": "total",
+    "E_fc": "force_closure",
+    "E_dis": "distance",
+    "E_pen": "penetration",
+    "E_spen": "self_penetration",
+    "E_joints": "joint_limits",
+}
+"""The energies of BimanGrasp's files, and what ours are called; it has no key for the wrench volume."""
 
 
 class ReleasedResults(NamedTuple):
@@ -71,19 +80,17 @@ def read_results(path: str) -> ReleasedResults:
     )
 
 
-def write_results(path: str, results: ReleasedResults) -> None:
-    """Writes a file that BimanGrasp's own code and `read_results` read: the inverse of it, but for `unread`.
-
-    The file names NumPy's modules as NumPy 1 did, which 2 reads as well.
-    """
+def results_image(results: ReleasedResults) -> bytes:
+    """Returns a file that BimanGrasp's own code and `read_results` read: the inverse of it, but for `unread`."""
     entries = np.empty(results.poses.count, object)
     for row in range(len(entries)):
         entries[row] = _entry(results, row)
-    header = {"descr": "|O", "fortran_order": False, "shape": entries.shape}
-    image = pickle.dumps(entries, protocol=3).replace(b"cnumpy._core.", b"cnumpy.core.", 1)  # text up to protocol 3
-    with Path(path).open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(image)
+    return object_image(entries)
+
+
+def write_results(path: str, results: ReleasedResults) -> None:
+    """Writes that file. Not atomic: whoever shares it renames it into place."""
+    Path(path).write_bytes(results_image(results))
 
 
 def _check_keys(path: str, row: int, entry: Any, first: Any) -> None:

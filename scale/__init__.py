@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from scale.guard import refuse_unguarded_script
 
 if TYPE_CHECKING:
+    from scale.exporting import ExportReport
+    from scale.importing import ImportReport
     from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
     from scale.report import RunReport
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["generate", "plan", "run", "status", "validate"]
+__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -71,10 +73,40 @@ def validate(cfg: Any) -> ValidationReport:
     Raises:
         InputError: the call cannot be served; it says why and what to do.
     """
+    from scale.validating import validate as body
+
+    return body(_checked(cfg))
+
+
+def export(cfg: Any) -> ExportReport:
+    """Returns what was made of the grasps of a file or of a run: files in the format that the settings name.
+
+    Args:
+        cfg: a Config, or a DictConfig of the same shape; `path` names the file or the run's folder.
+
+    Raises:
+        InputError: the call cannot be served; it says why and what to do.
+    """
+    from scale.exporting import export as body
+
+    return body(_checked(cfg))
+
+
+def import_results(cfg: Any) -> ImportReport:
+    """Returns what was made of a result file of BimanGrasp, which `path` names: a grasp file.
+
+    Arguments and errors are those of `export`.
+    """
+    from scale.importing import import_results as body
+
+    return body(_checked(cfg))
+
+
+def _checked(cfg: Any) -> Any:
+    """Returns the settings as a Config, each in its range."""
     from scale.door import as_config
     from scale.ranges import check_ranges
-    from scale.validating import validate as body
 
     config = as_config(cfg)
     check_ranges(config)
-    return body(config)
+    return config

@@ -37,7 +37,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate", "status" or "validate".
+        mode: "scale", "generate", "status", "validate", "export" or "import".
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -65,7 +65,10 @@ class Config:
         keep_intermediate: keep shards after the merge.
         allow_mixed_platform: accept devices of different platforms in one run.
         verify: "auto" trusts files that look untouched, "full" reads everything at the start.
-        path: what `mode=validate` tests: a grasp file or a run folder; empty is this run's folder.
+        path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
+            folder. What `mode=import` imports: a result file of BimanGrasp.
+        format: of the files that `mode=export` makes.
+        out: what `mode=export` and `mode=import` make, a file or a folder; empty is a place beside `path`.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
@@ -104,6 +107,8 @@ class Config:
     allow_mixed_platform: bool
     verify: str
     path: str
+    format: str
+    out: str
     validators: int
     backlog: int
     dry_run: bool

@@ -8,14 +8,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
+from bimangrasp.object_files import DECOMPOSED, SUFFIXES, meshes_below, root_of
 from scale.inputs import listed, nearest, parse_object_codes
 from scale.ranges import is_safe
-
-SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".off")
-DECOMPOSED = Path("coacd", "decomposed.obj")
-"""Where DexGraspNet and BimanGrasp keep an object's mesh below the folder of its code."""
 
 
 class ObjectEntry(NamedTuple):
@@ -41,36 +37,14 @@ def resolve_objects(object_root: str, object_code_list: Any) -> list[ObjectEntry
     Raises:
         InputError: a root that is missing, a code that is unknown, listed twice or unsafe as a name.
     """
-    root = Path(object_root).absolute() if object_root else OBJECT_ROOT
-    meshes = _meshes(root)
+    root = root_of(object_root)
+    meshes = meshes_below(root)
     codes = _codes(parse_object_codes(object_code_list), meshes, root)
     _check_codes(codes)
     unknown = [code for code in codes if code not in meshes]
     if unknown:
         raise InputError(_unknown(unknown, meshes, root))
     return [ObjectEntry(code, _only(code, meshes[code])) for code in codes]
-
-
-def _meshes(root: Path) -> dict[str, list[Path]]:
-    """Returns code -> its meshes below the root; hidden names are left out."""
-    if not root.is_dir():
-        raise InputError(
-            f"object_root={str(root)!r} is no folder: wanted one with <code>/{DECOMPOSED} or <code>.obj, or "
-            f"empty for the built-in objects"
-        )
-    try:
-        items = list(root.iterdir())
-    except OSError as error:
-        raise InputError(f"object_root={str(root)!r} cannot be read ({error}); wanted a readable folder") from error
-    found: dict[str, list[Path]] = {}
-    for item in items:
-        if item.name.startswith("."):
-            continue
-        if item.suffix.lower() in SUFFIXES and item.is_file():
-            found.setdefault(item.stem, []).append(item)
-        elif (item / DECOMPOSED).is_file():
-            found.setdefault(item.name, []).append(item / DECOMPOSED)
-    return found
 
 
 def _codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -> list[str]:

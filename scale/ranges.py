@@ -50,7 +50,7 @@ DIRECTION = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status", "validate"),
+    "mode": _among("scale", "generate", "status", "validate", "export", "import"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
@@ -116,6 +116,7 @@ RULES: dict[str, Rule] = {
     ),
     "object.surface_points": _at_least(1),
     "object.surface_samples_per_point": _at_least(1),
+    "format": _among("npy", "npz", "csv", "parquet", "dexgraspbench"),
     "validators": _at_least(0),
     "backlog": _at_least(1),
     "validation.name": TEXT,

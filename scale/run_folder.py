@@ -74,6 +74,7 @@ class RunFolder:
         self.shards = self.root / "shards"
         self.generated = self.root / "generate"
         self.damaged = self.root / "damaged"
+        self.exported = self.root / "export"
         self.verdicts = self.root / "verdicts"
         self.pieces = self.root / "pieces"
         self._places = {WORKER: self.shards, VALIDATOR: self.verdicts}

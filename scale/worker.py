@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
-import hashlib
 import os
 import pickle
 import resource
@@ -226,13 +225,15 @@ class Synthesizer:
 
     def hand_table(self) -> HandTable:
         """Returns what files say of the hands, read by MuJoCo alone."""
+        from bimangrasp.hand_description import pair_sha256
         from bimangrasp.hands import load_hands
 
         left, right = load_hands(self.hand)
         most = max(len(left.candidate_link), len(right.candidate_link))
-        both = hashlib.sha256(f"{left.sha256} {right.sha256}".encode()).hexdigest()
         links, positions = zip(*(_candidates(one, most) for one in (left, right)), strict=True)
-        return HandTable(self.hand.name, both, right.joint_names, np.stack(links), np.stack(positions))
+        return HandTable(
+            self.hand.name, pair_sha256(left, right), right.joint_names, np.stack(links), np.stack(positions)
+        )
 
     def load(self, device: str, threads: int) -> Optimiser:
         """Returns the bench with both hands on the device."""

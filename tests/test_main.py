@@ -143,6 +143,16 @@ def test_validate_prints_its_table(run, monkeypatch, capsys):
     assert capsys.readouterr().out == "paper of mug.npy\n" and run.seen == []
 
 
+def test_export_and_import_print_what_they_made(run, monkeypatch, capsys):
+    monkeypatch.setattr(scale, "export", lambda config: f"{config.format} of {config.path}")
+    monkeypatch.setattr(scale, "import_results", lambda config: f"{config.path} in {config.out}")
+    assert run("mode=export", "format=csv", "path=final/mug.h5") == 0
+    assert run("mode=import", "path=mug.npy", "out=mine.h5") == 0
+    assert capsys.readouterr().out.splitlines() == ["csv of final/mug.h5", "mug.npy in mine.h5"]
+    assert run("mode=export", "format=xml") == 2
+    assert run.seen == []
+
+
 def test_the_settings_can_be_shown(run, capsys):
     assert run("--cfg", "job", "energy.w_pen=150") == 0
     assert "w_pen: 150" in capsys.readouterr().out

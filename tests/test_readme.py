@@ -12,10 +12,12 @@ from pathlib import Path
 import h5py
 import pytest
 
+import bimangrasp
 import conf
 import scale
 from bimangrasp.validation.summary import HEADINGS
 from scale import keys
+from scale.exporting import SUFFIXES
 from scale.report import RunReport
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,30 @@ def test_the_reading_example_reads(demo):
     assert len(PYTHON[0].strip().splitlines()) <= 12
 
 
+def test_the_loading_example_loads(demo):
+    done = subprocess.run([sys.executable, "-c", PYTHON[1]], cwd=demo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 ('bowl', 'storage_bin') rad (2, 22)")
+    assert (demo / "left.stl").stat().st_size > 1000
+    assert len(PYTHON[1].strip().splitlines()) <= 12
+
+
+def test_the_commands_of_export_and_import_do_what_they_say(demo):
+    small = ["object.surface_points=100", "object.surface_samples_per_point=4", "hand.surface_points=100"]
+    for mode in ("export", "import"):
+        (line,) = re.findall(rf"python main.py (mode={mode} .*)", README)
+        command = [sys.executable, str(ROOT / "main.py"), *line.split("#")[0].split(), *small]
+        done = subprocess.run(command, cwd=demo, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert len(bimangrasp.load(demo / "data/experiments/demo/export/npy/bowl.h5")) == 6
+
+
+def test_the_formats_are_listed():
+    table = README.split("| `format` |")[1].split("\n\n")[0]
+    listed = [name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z]+)`", line.split("|")[1])]
+    assert listed == list(SUFFIXES)
+
+
 def test_a_run_leaves_what_is_listed(demo):
     run = demo / "data" / "experiments" / "demo"
     listed = README.split("<exp_name>/\n")[1].split("```")[0]
@@ -77,9 +103,9 @@ def test_limits_are_in_no_key():
 
 
 def test_the_script_example_is_valid_up_to_the_run():
-    used = re.findall(r"report\.(\w+)", PYTHON[1])
+    used = re.findall(r"report\.(\w+)", PYTHON[2])
     assert used and all(hasattr(RunReport, name) or name in RunReport.__dataclass_fields__ for name in used)
-    source = re.sub(r"report = scale.run\((.*)\)\n.*", r"print(\1)", PYTHON[1])
+    source = re.sub(r"report = scale.run\((.*)\)\n.*", r"print(\1)", PYTHON[2])
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert done.returncode == 0 and "exp_name='mugs'" in done.stdout, done.stderr
 

@@ -1,0 +1,186 @@
+"""A grasp of a file as bodies: triangle meshes of trimesh, or an MJCF scene. In the object's frame, m."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mujoco
+import numpy as np
+import torch
+import trimesh
+
+from bimangrasp.errors import InputError
+from bimangrasp.grasp import LEFT, RIGHT
+from bimangrasp.hand_description import HandDescription, Primitive, pair_sha256
+from bimangrasp.hand_model import HandModel, shape_mesh
+from bimangrasp.object_files import mesh_of
+from bimangrasp.object_model import Mesh, read_mesh
+from bimangrasp.row_files import RowFile
+
+COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
+SIDES = ("left", "right")
+COLOURS = ((0.93, 0.79, 0.62, 1.0), (0.84, 0.56, 0.40, 1.0), (0.30, 0.60, 0.76, 1.0))
+"""Of the left hand, the right hand and the object."""
+
+_SHAPES = {
+    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+}
+
+
+class GraspMeshes(NamedTuple):
+    """The collision shapes of both hands, and the object at the grasp's size."""
+
+    left: trimesh.Trimesh
+    right: trimesh.Trimesh
+    object: trimesh.Trimesh
+
+
+class Placed(NamedTuple):
+    """One grasp with what it is of.
+
+    Attributes:
+        hands: the left and the right one.
+        translation, rotation, joints: of both, as a file has them.
+        vertices, faces: the object at the grasp's size.
+    """
+
+    hands: tuple[HandDescription, HandDescription]
+    translation: np.ndarray
+    rotation: np.ndarray
+    joints: np.ndarray
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+def placed(
+    file: RowFile,
+    grasp: Mapping[str, Any],
+    hands: tuple[HandDescription, HandDescription],
+    object_root: Path | str,
+) -> Placed:
+    """Returns a grasp with its hands and its object.
+
+    Raises:
+        InputError: hands or mesh are not those of the file, or the grasp is not finite.
+    """
+    if pair_sha256(*hands) != file.hand_sha256:
+        raise InputError(
+            f"{file.path} has grasps of the hands {file.hand_name!r} with sha256 {file.hand_sha256[:16]}..., those "
+            f"given have {pair_sha256(*hands)[:16]}...; load_hands(conf.load(['hand={file.hand_name}']).hand) gives "
+            "the pair of that name"
+        )
+    mesh = _mesh(file, object_root)
+    poses = [np.asarray(grasp[name], np.float64) for name in COLUMNS]
+    if not all(np.isfinite(part).all() for part in poses):
+        raise InputError(f"a grasp of {file.path} has numbers that are not finite; it failed and has no pose")
+    return Placed(hands, *poses[:3], mesh.vertices * float(poses[3]), mesh.faces)
+
+
+def _mesh(file: RowFile, object_root: Path | str) -> Mesh:
+    mesh = read_mesh(str(mesh_of(object_root, file.object_code)))
+    if mesh.sha256 != file.mesh_sha256:
+        raise InputError(
+            f"{file.path} was made with another mesh of {file.object_code!r} (sha256 {file.mesh_sha256[:16]}...) than "
+            f"object_root has ({mesh.sha256[:16]}...); set object_root to the folder it was made with"
+        )
+    return mesh
+
+
+def grasp_meshes(grasp: Placed) -> GraspMeshes:
+    """Returns both hands and the object as triangle meshes; a hand's are the shapes of its links, side by side."""
+    model = HandModel(*grasp.hands, surface_points=1)
+    pose = (torch.as_tensor(part)[None] for part in (grasp.rotation, grasp.translation, grasp.joints))
+    frames = model.frames_from_root(*pose)
+    bodies = []
+    for side in (LEFT, RIGHT):
+        shapes = []
+        for shape in grasp.hands[side].primitives:
+            T_object_link = np.eye(4)
+            T_object_link[:3, :3] = frames.rotation[0, side, shape.link]
+            T_object_link[:3, 3] = frames.translation[0, side, shape.link]
+            shapes.append(shape_mesh(shape).apply_transform(T_object_link))
+        bodies.append(trimesh.util.concatenate(shapes))
+    bodies.append(trimesh.Trimesh(grasp.vertices, grasp.faces, process=False))
+    for body, colour in zip(bodies, COLOURS, strict=True):
+        body.visual.face_colors = np.round(np.array(colour) * 255).astype(np.uint8)
+    return GraspMeshes(*bodies)
+
+
+def grasp_scene(grasp: Placed) -> mujoco.MjSpec:
+    """Returns an MJCF scene: bodies `left/<link>`, `right/<link>` with their joints, and `object`.
+
+    The roots of the hands and the object are fixed; joints are free to move and have no actuators. The keyframe
+    `grasp` holds their values. Meshes are drawn as they are, and collide, as ever in MuJoCo, as their hulls.
+    """
+    spec = mujoco.MjSpec()
+    spec.compiler.degree = False
+    spec.worldbody.add_light(pos=(0.5, -0.5, 1.5), dir=(-0.3, 0.3, -1.0))
+    body = spec.worldbody.add_body(name="object")
+    _add_mesh(spec, body, "object", grasp.vertices, grasp.faces, COLOURS[2])
+    for side in (LEFT, RIGHT):
+        _add_hand(spec, grasp, side)
+    spec.add_key(name="grasp", qpos=grasp.joints.ravel())
+    return spec
+
+
+def _add_hand(spec: mujoco.MjSpec, grasp: Placed, side: int) -> None:
+    """Adds links in depth-first order, in which MuJoCo numbers joints too: that of the joint axis."""
+    hand, name = grasp.hands[side], SIDES[side]
+    root = spec.worldbody.add_body(
+        name=f"{name}/{hand.link_names[0]}", pos=grasp.translation[side], quat=_quaternion(grasp.rotation[side])
+    )
+    bodies = [root]
+    for link in range(1, len(hand.parent)):
+        T = hand.T_parent_link[link]
+        above = bodies[hand.parent[link]]
+        bodies.append(above.add_body(name=f"{name}/{hand.link_names[link]}", pos=T[:3, 3], quat=_quaternion(T[:3, :3])))
+    for joint, link in enumerate(hand.joint_link):
+        bodies[link].add_joint(
+            name=f"{name}/{hand.joint_names[joint]}",
+            type=mujoco.mjtJoint.mjJNT_HINGE,
+            axis=hand.joint_axis[joint],
+            limited=True,
+            range=(hand.joint_lower[joint], hand.joint_upper[joint]),
+            armature=1e-4,  # kg m2: links without a shape have no inertia of their own
+        )
+    for number, shape in enumerate(hand.primitives):
+        _add_shape(spec, bodies[shape.link], f"{name}/{number}", shape, COLOURS[side])
+    for link in set(range(len(bodies))) - {shape.link for shape in hand.primitives}:
+        bodies[link].explicitinertial = True
+        bodies[link].mass, bodies[link].inertia = 1e-3, np.full(3, 1e-7)
+
+
+def _add_shape(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, shape: Primitive, colour: tuple) -> None:
+    pose = {"pos": shape.T_link_shape[:3, 3], "quat": _quaternion(shape.T_link_shape[:3, :3])}
+    if shape.shape == "mesh":
+        _add_mesh(spec, body, name, shape.vertices, shape.faces, colour, **pose)
+        return
+    is_ball = shape.shape == "capsule" and not shape.size[1]
+    kind = mujoco.mjtGeom.mjGEOM_SPHERE if is_ball else _SHAPES[shape.shape]
+    body.add_geom(name=name, type=kind, size=shape.size, rgba=colour, **pose)
+
+
+def _add_mesh(
+    spec: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    name: str,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colour: tuple,
+    **pose: np.ndarray,
+) -> None:
+    """Adds a triangle mesh; as a shell, since it may not be closed."""
+    shell = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=shell)
+    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, rgba=colour, **pose)
+
+
+def _quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Returns the (w, x, y, z) quaternion of a rotation matrix."""
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation, np.float64).ravel())
+    return quaternion

@@ -1,0 +1,59 @@
+"""Which meshes a folder holds, by object code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bimangrasp.builtin import OBJECT_ROOT
+from bimangrasp.errors import InputError
+
+SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".off")
+DECOMPOSED = Path("coacd", "decomposed.obj")
+"""Where DexGraspNet and BimanGrasp keep an object's mesh below the folder of its code."""
+
+
+def root_of(object_root: Path | str) -> Path:
+    """Returns the folder of meshes; that of the built-in objects for an empty text."""
+    return Path(object_root).absolute() if object_root else OBJECT_ROOT
+
+
+def meshes_below(root: Path) -> dict[str, list[Path]]:
+    """Returns code -> its meshes below the root; hidden names are left out.
+
+    Raises:
+        InputError: it is no folder, or cannot be read.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"object_root={str(root)!r} is no folder: wanted one with <code>/{DECOMPOSED} or <code>.obj, or "
+            f"empty for the built-in objects"
+        )
+    try:
+        items = list(root.iterdir())
+    except OSError as error:
+        raise InputError(f"object_root={str(root)!r} cannot be read ({error}); wanted a readable folder") from error
+    found: dict[str, list[Path]] = {}
+    for item in items:
+        if item.name.startswith("."):
+            continue
+        if item.suffix.lower() in SUFFIXES and item.is_file():
+            found.setdefault(item.stem, []).append(item)
+        elif (item / DECOMPOSED).is_file():
+            found.setdefault(item.name, []).append(item / DECOMPOSED)
+    return found
+
+
+def mesh_of(object_root: Path | str, code: str) -> Path:
+    """Returns the mesh of one object.
+
+    Raises:
+        InputError: there is none, or a choice between several.
+    """
+    root = root_of(object_root)
+    found = meshes_below(root).get(code, [])
+    if len(found) != 1:
+        raise InputError(
+            f"object {code!r} has {len(found)} meshes in {root}; wanted one, as <code>/{DECOMPOSED} or as "
+            f"<code>{'|'.join(SUFFIXES)}: set object_root to the folder that the grasps were made with"
+        )
+    return found[0]

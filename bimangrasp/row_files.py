@@ -1,0 +1,199 @@
+"""Grasp files as readers see them: which rows and columns they hold and where these lie. Read by memory map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import Field, FormatError
+from bimangrasp.grasp_header import FORMAT, VERSION, Header, read_header, text
+
+LINKS = "dataset.h5"
+FOLDERS = ("final", "generate", "")
+"""Where a run folder keeps grasp files, the first that has some; the empty name is the folder itself."""
+
+NOT_ROWS = ("rounds", "curve")
+"""Groups whose first axis is the round; that of every other dataset is the grasp."""
+
+
+class RowFile(NamedTuple):
+    """One grasp file.
+
+    Attributes:
+        path: of it.
+        size, mtime_ns: when it was looked at.
+        rows: how many grasps it has.
+        object_code, mesh_sha256: of its object.
+        hand_name, hand_sha256, joint_names: of its hands.
+        fields: its row columns, by name; `shape` is (N, ...) in numbers but for N. Files share equal ones.
+        offsets: where each of them lies in the file.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    rows: int
+    object_code: str
+    mesh_sha256: str
+    hand_name: str
+    hand_sha256: str
+    joint_names: tuple[str, ...]
+    fields: tuple[Field, ...]
+    offsets: tuple[int, ...]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Returns all row columns as read-only views of the mapped file; nothing is read yet.
+
+        Raises:
+            InputError: it is not there any more, or is another file now.
+        """
+        where = Path(self.path)
+        state = where.stat() if where.is_file() else None
+        if state is None or (state.st_size, state.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise InputError(f"{self.path} is {'gone' if state is None else 'another file'} since it was loaded")
+        image = np.memmap(self.path, np.uint8, "r")
+        return {
+            f.name: np.frombuffer(image, f.dtype, self.rows * math.prod(f.shape[1:]), at).reshape(-1, *f.shape[1:])
+            if self.rows
+            else np.zeros((0, *f.shape[1:]), f.dtype)
+            for f, at in zip(self.fields, self.offsets, strict=True)
+        }
+
+
+def find_files(path: Path | str) -> list[Path]:
+    """Returns the grasp files that a path stands for: itself, those that it links to, or those of a run folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _linked(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not there; wanted a grasp file (.h5), a {LINKS}, or a run's folder")
+    if (path / LINKS).is_file():
+        return _linked(path / LINKS)
+    for name in FOLDERS:
+        found = sorted(file for file in (path / name).glob("*.h5") if not file.name.startswith("."))
+        if found:
+            return found
+    raise InputError(f"{path} has no grasp files (.h5), nor have final/ and generate/ in it: is the run unfinished?")
+
+
+def _linked(path: Path) -> list[Path]:
+    """Returns the files that a file of links names, or the file itself where it is none."""
+    try:
+        with h5py.File(path, "r") as file:
+            links = [file.get(name, getlink=True) for name in file]
+    except OSError as error:
+        raise InputError(
+            f"{path} is not a readable HDF5 file ({error}); wanted a grasp file. mode=import makes one of BimanGrasp's "
+            ".npy files"
+        ) from error
+    if not links or not all(isinstance(link, h5py.ExternalLink) for link in links):
+        return [path]
+    return [path.parent / link.filename for link in links]
+
+
+class Looker:
+    """Looks at grasp files; equal columns of many files are described once."""
+
+    def __init__(self) -> None:
+        self._fields: dict[tuple[str, str, tuple[int, ...]], Field] = {}
+        self._same: dict[tuple, tuple] = {}
+
+    def look(self, path: Path) -> RowFile:
+        """Returns what a grasp file holds.
+
+        Raises:
+            InputError: it is missing, no grasp file, or stored in a way that cannot be mapped.
+        """
+        try:
+            with h5py.File(path, "r") as file:
+                return self._look(file, path)
+        except (OSError, KeyError, FormatError) as error:
+            raise InputError(f"{path} is not a readable grasp file: {error}") from error
+
+    def _look(self, file: h5py.File, path: Path) -> RowFile:
+        a = file.attrs
+        if text(a.get("format", b"")) != FORMAT:
+            raise FormatError(f"its format is {text(a.get('format', b'')) or 'not said'!r}; wanted {FORMAT!r}")
+        if a["format_version"] > VERSION:
+            raise FormatError(f"it has format version {a['format_version']}, this program reads up to {VERSION}")
+        rows = len(file["object_scale"])
+        found = sorted(self._columns(file, rows))
+        state = path.stat()
+        return RowFile(
+            str(path),
+            state.st_size,
+            state.st_mtime_ns,
+            rows,
+            text(a["object_code"]),
+            text(a["mesh_sha256"]),
+            text(a["hand_name"]),
+            text(a["hand_sha256"]),
+            self._shared(tuple(text(name) for name in a["joint_names"])),
+            self._shared(tuple(field for _, field, _ in found)),
+            self._shared(tuple(offset for _, _, offset in found)),
+        )
+
+    def _columns(self, file: h5py.File, rows: int) -> Iterator[tuple[str, Field, int]]:
+        """Yields name, description and place of each dataset with a row for each grasp."""
+        for name, dataset in _datasets(file.id):
+            if dataset.shape[:1] != (rows,):
+                continue
+            offset = dataset.get_offset()
+            if math.prod(dataset.shape) and offset is None:
+                raise FormatError(f"{name} is not stored in one piece; `h5repack -l CONTI` makes a file where it is")
+            yield name, self._field(name, dataset), offset or 0
+
+    def _field(self, name: str, dataset: h5py.h5d.DatasetID) -> Field:
+        key = (name, dataset.dtype.str, dataset.shape[1:])
+        if key not in self._fields:
+            attributes = h5py.Dataset(dataset).attrs
+            said = (text(attributes.get(what, "")) for what in ("unit", "frame", "description"))
+            self._fields[key] = Field(name, key[1], ("N", *key[2]), *said)
+        return self._fields[key]
+
+    def _shared(self, value: tuple) -> tuple:
+        """Returns the first tuple that was equal to this one, so that it is kept and pickled once."""
+        return self._same.setdefault(value, value)
+
+
+def _datasets(group: h5py.h5g.GroupID, prefix: str = "") -> Iterator[tuple[str, h5py.h5d.DatasetID]]:
+    """Yields the datasets that may have rows. By HDF5's own calls: h5py's objects take three times as long."""
+    for name in list(group):
+        if not prefix and name.decode() in NOT_ROWS:
+            continue
+        item = h5py.h5o.open(group, name)
+        if isinstance(item, h5py.h5d.DatasetID):
+            yield prefix + name.decode(), item
+        elif isinstance(item, h5py.h5g.GroupID):
+            yield from _datasets(item, f"{prefix}{name.decode()}/")
+
+
+def common_fields(files: Sequence[RowFile]) -> dict[str, Field]:
+    """Returns the row columns that all of the files have, in one dtype and shape."""
+    common = dict.fromkeys(files[0].fields)
+    for fields in {id(file.fields): file.fields for file in files}.values():
+        common = {field: None for field in common if field in fields}
+    return {field.name: field for field in common}
+
+
+def header_of(path: Path | str) -> Header:
+    """Returns what a grasp file says of itself.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return read_header(file)
+    except (OSError, KeyError, FormatError) as error:
+        raise InputError(f"{path} is not a readable grasp file: {error}") from error

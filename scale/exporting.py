@@ -1,0 +1,189 @@
+"""`mode=export`: the grasps of files in the formats of others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from bimangrasp.bench_files import bench_files
+from bimangrasp.dataset import GraspDataset, load
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_tables import pyarrow, write_csv, write_npz, write_parquet
+from bimangrasp.hand_description import pair_sha256
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.poses import Poses
+from bimangrasp.released_joints import RELEASED, to_released
+from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image
+from bimangrasp.row_files import find_files, header_of
+from bimangrasp.validation.pose_rule import stages_of
+from scale.config import Config
+from scale.run_folder import RunFolder, file_name
+
+SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "parquet": ".parquet", "dexgraspbench": ".dexgraspbench"}
+JOINED = {"csv": "grasps.csv", "parquet": "grasps.parquet", "dexgraspbench": ""}
+"""Formats in which all objects of a run are in one file, and its name; an empty one is the folder itself."""
+
+
+class Job(NamedTuple):
+    """Grasp files, and the file or folder that is made of them."""
+
+    sources: list[Path]
+    target: Path
+
+
+class ExportReport(NamedTuple):
+    """What was exported. `str(report)` is for people.
+
+    Attributes:
+        format: of the files.
+        paths: the files, or folders of files.
+        grasps: how many were written.
+        left_out: failed grasps, which have no pose.
+    """
+
+    format: str
+    paths: list[Path]
+    grasps: int
+    left_out: int
+
+    def __str__(self) -> str:
+        failed = f", {self.left_out} failed ones left out" if self.left_out else ""
+        return "\n".join([f"format {self.format}: {self.grasps} grasps{failed}", *map(str, self.paths)])
+
+
+def export(config: Config) -> ExportReport:
+    """Returns what was made of a grasp file or of all files of a run.
+
+    Raises:
+        InputError: nothing to export, grasps that the format cannot hold, or a target that is there already.
+    """
+    jobs = _jobs(config)
+    if config.format == "parquet":
+        pyarrow()  # is it there?
+    for job in jobs:
+        if job.target.exists():
+            raise InputError(f"{job.target} is there already; move it away, or set out= to another place")
+    writers = {
+        "npy": _npy,
+        "npz": _npz,
+        "csv": partial(_table, write_csv),
+        "parquet": partial(_table, write_parquet),
+        "dexgraspbench": partial(_bench, config),
+    }
+    counts = [writers[config.format](job) for job in jobs]
+    written, left_out = (sum(numbers) for numbers in zip(*counts, strict=True))
+    return ExportReport(config.format, [job.target for job in jobs], written, left_out)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Returns which files become which."""
+    path = Path(config.path) if config.path else Path(config.output_root) / config.exp_name
+    sources, suffix = find_files(path), SUFFIXES[config.format]
+    out = Path(config.out) if config.out else None
+    if sources == [path]:
+        target = path.with_suffix(suffix)
+        return [Job(sources, out / target.name if out and out.is_dir() else out or target)]
+    folder = out or RunFolder(path if path.is_dir() else path.parent).exported / config.format
+    if folder.is_file():
+        raise InputError(f"out={str(folder)!r} is a file; {path} has several grasp files: name a folder for theirs")
+    if config.format in JOINED:
+        return [Job(sources, folder / JOINED[config.format])]
+    return [Job([source], folder / f"{source.stem}{suffix}") for source in sources]
+
+
+def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Writes a file, which takes its place when it is whole."""
+    with RunFolder(path.parent).replacement(path, 0) as aside, os.fdopen(os.dup(aside.fd), "wb") as file:
+        fill(file)
+
+
+def _npz(job: Job) -> tuple[int, int]:
+    grasps, header = load(job.sources), header_of(job.sources[0])
+    _write(job.target, lambda file: write_npz(file, grasps, header))
+    return len(grasps), 0
+
+
+def _table(write: Callable[[BinaryIO, GraspDataset], None], job: Job) -> tuple[int, int]:
+    grasps = load(job.sources)
+    _write(job.target, lambda file: write(file, grasps))
+    return len(grasps), 0
+
+
+def _npy(job: Job) -> tuple[int, int]:
+    (source,) = job.sources
+    good = _good(source)
+    names, starts = good.joint_names, poses_of(good.columns, "initial")
+    results = ReleasedResults(
+        to_released(poses_of(good.columns, "hand"), names, str(source)),
+        to_released(starts, names, str(source)) if starts.finite.all() else None,
+        RELEASED,
+        good.columns["object_scale"].astype(float),
+        {key: good.columns[f"energy/{term}"].astype(float) for key, term in RELEASED_TERMS.items()},
+    )
+    RunFolder(job.target.parent).write(job.target, results_image(results))
+    return results.poses.count, good.left_out
+
+
+def _bench(config: Config, job: Job) -> tuple[int, int]:
+    written = left_out = 0
+    for source in job.sources:
+        good = _good(source)
+        stages, sizes = _stages(config, source, good.columns), good.columns["object_scale"].astype(float)
+        for one in bench_files(good.code, good.joint_names, stages, sizes):
+            path = job.target / one.side / file_name(good.code) / f"{good.rows[one.number]}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(one.image)
+        written, left_out = written + len(good.rows), left_out + good.left_out
+    return written, left_out
+
+
+def _stages(config: Config, source: Path, columns: dict[str, np.ndarray]) -> tuple[Poses, ...]:
+    """Returns pre-grasp, grasp and squeeze: those of the file, else those that the settings' rule makes."""
+    if all(f"pose/{part}" in columns for part in Poses._fields):
+        return tuple(Poses(*(columns[f"pose/{part}"][:, stage] for part in Poses._fields)) for stage in range(3))
+    hands, made_with = load_hands(config.hand), header_of(source).hand
+    if pair_sha256(*hands) != made_with.sha256:
+        raise InputError(
+            f"{source} has grasps of the hands {made_with.name!r} ({made_with.sha256[:16]}...), this call has "
+            f"hand={config.hand.name} ({pair_sha256(*hands)[:16]}...); name the hand of the file: pre-grasp and "
+            "squeeze are made with it"
+        )
+    contacts = columns["contact/candidate"], columns["contact/normal"]
+    return stages_of(HandModel(*hands, surface_points=1), poses_of(columns, "hand"), *contacts, config.poses)
+
+
+class _Good(NamedTuple):
+    """The grasps of one file that did not fail.
+
+    Attributes:
+        code: the object.
+        joint_names: of the hands.
+        rows: which rows of the file they are.
+        columns: theirs.
+        left_out: how many failed.
+    """
+
+    code: str
+    joint_names: tuple[str, ...]
+    rows: np.ndarray
+    columns: dict[str, np.ndarray]
+    left_out: int
+
+
+def _good(source: Path) -> _Good:
+    grasps = load(source)
+    columns = grasps.arrays()
+    good = poses_of(columns, "hand").finite & np.isfinite(columns["energy/total"])
+    kept = {name: column[good] for name, column in columns.items()}
+    return _Good(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, int((~good).sum()))
+
+
+def poses_of(columns: dict[str, np.ndarray], group: str) -> Poses:
+    """Returns the poses of a group of columns."""
+    return Poses(*(columns[f"{group}/{part}"] for part in Poses._fields))

@@ -1,0 +1,155 @@
+"""`mode=import`: a result file of BimanGrasp becomes a grasp file of ours."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from bimangrasp import grasp_file
+from bimangrasp.energies import energies
+from bimangrasp.errors import InputError
+from bimangrasp.grasp import Grasps
+from bimangrasp.grasp_fields import CURVE_FIELDS, TERMS, shape_of
+from bimangrasp.grasp_header import Header
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.object_files import mesh_of
+from bimangrasp.object_model import ObjectModel, read_mesh
+from bimangrasp.poses import Poses
+from bimangrasp.released_joints import from_released
+from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results
+from bimangrasp.rotation import matrix_to_rot6d
+from bimangrasp.validation.nearest_contacts import nearest_contacts
+from scale.config import Config
+from scale.keys import object_key
+from scale.platforms import platform
+from scale.run_folder import RunFolder
+from scale.shards import round_columns
+from scale.worker import Synthesizer
+
+RELEASED_NAMES = {ours: theirs for theirs, ours in RELEASED_TERMS.items()}
+AT_ONCE = 64
+"""Grasps whose contacts and energies are computed at a time, which bounds memory."""
+
+
+class ImportReport(NamedTuple):
+    """What was imported. `str(report)` is for people.
+
+    Attributes:
+        path: the grasp file.
+        code: the object.
+        grasps, failed: how many it has, and how many of them have numbers that are not finite.
+        computed: energies that the result file lacks.
+        unread: keys of the result file that are no numbers and were left out.
+    """
+
+    path: Path
+    code: str
+    grasps: int
+    failed: int
+    computed: tuple[str, ...]
+    unread: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.grasps} grasps of {self.code}, {self.failed} of them failed"]
+        lines.append(f"computed, as the file does not have them: contacts, {', '.join(self.computed)}")
+        return "\n".join(lines + ([f"left out: {', '.join(self.unread)}"] if self.unread else []))
+
+
+class _Given(NamedTuple):
+    """The grasps of a result file with what they are of, in the hands' own joints."""
+
+    hands: HandModel
+    obj: ObjectModel
+    poses: Poses
+    starts: Poses
+    scale: np.ndarray
+
+
+def import_results(config: Config) -> ImportReport:
+    """Returns what was made of a result file: a grasp file of one round, like those of `mode=generate`.
+
+    The file's name is the object's code. What the file lacks is computed: contacts (the candidates nearest to the
+    object) and missing energies; starting poses that it lacks are NaN.
+
+    Raises:
+        InputError: no such file, other hands, no mesh of that name, or a target that is there already.
+    """
+    source = Path(config.path)
+    if not config.path or source.suffix != ".npy":
+        raise InputError(
+            f"path={config.path!r} is no result file of BimanGrasp; wanted path=<folder>/<object code>.npy"
+        )
+    target = Path(config.out) if config.out else source.with_suffix(".h5")
+    target = target / f"{source.stem}.h5" if target.is_dir() else target
+    if target.exists():
+        raise InputError(f"{target} is there already; move it away, or set out= to another place")
+    results = read_results(str(source))
+    given = _given(config, source, results)
+    columns, computed = _columns(config, given, results)
+    table = Synthesizer(config.hand, config.synthesis).hand_table()
+    weights = {name: value for name, value in asdict(config.energy).items() if name.startswith("w_")}
+    said = {
+        "imported_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "computed_energies": list(computed),
+        "contacts_per_hand": config.contacts_per_hand,
+    }
+    key = object_key(given.obj.sha256)
+    header = Header(source.stem, 0, given.obj.sha256, table, weights, said, key, (platform("cpu", "plain"),))
+    RunFolder(target.parent).write(target, grasp_file.shard_image(header, columns))
+    failed = int((~given.poses.finite).sum())
+    return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)
+
+
+def _given(config: Config, source: Path, results: ReleasedResults) -> _Given:
+    """Returns the grasps in float32, the precision of grasp files, with their hands and their object."""
+    hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
+    obj = ObjectModel(read_mesh(str(mesh_of(config.object_root, source.stem))), config.object)
+
+    def ours(poses: Poses) -> Poses:
+        taken = from_released(poses, results.joint_names, hands.joint_names, f"result file {source}")
+        return Poses(*(part.astype(np.float32) for part in taken))
+
+    poses = ours(results.poses)
+    starts = Poses(*(np.full_like(part, np.nan) for part in poses)) if results.starts is None else ours(results.starts)
+    return _Given(hands, obj, poses, starts, results.scale.astype(np.float32))
+
+
+def _columns(config: Config, given: _Given, results: ReleasedResults) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns the columns of the grasp file, and which energies were computed."""
+    count, contacts = given.poses.count, config.contacts_per_hand
+    sizes = {"N": count, "J": given.hands.joint_count, "C": contacts, "R": 1, "P": 0}
+    made: dict[str, Any] = {f.name: np.zeros(shape_of(f, sizes)[1:], f.dtype) for f in CURVE_FIELDS}
+    for group, poses in (("hand", given.poses), ("initial", given.starts)):
+        made |= {f"{group}/{part}": values for part, values in poses._asdict().items()}
+    made["contact/candidate"] = np.zeros((count, 2, contacts), np.int32)
+    made |= {f"contact/{name}": np.full((count, 2, contacts, 3), np.nan, np.float32) for name in ("point", "normal")}
+    made |= {f"energy/{term}": np.full(count, np.nan, np.float32) for term in TERMS}
+    good = np.flatnonzero(given.poses.finite & np.isfinite(given.scale))
+    for first in range(0, len(good), AT_ONCE):
+        rows = good[first : first + AT_ONCE]
+        for name, values in _computed(config, given, rows).items():
+            made[name][rows] = values
+    had = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
+    made |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in had.items()}
+    made["object_scale"] = given.scale
+    return round_columns(made, seed=0, round_id=0, tile_used=0), tuple(term for term in TERMS if term not in had)
+
+
+@torch.no_grad()
+def _computed(config: Config, given: _Given, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns contacts and energies of some grasps, by column."""
+    poses, scale = given.poses.select(rows), given.scale[rows]
+    candidate, normal = nearest_contacts(given.hands, given.obj, poses, scale, config.contacts_per_hand)
+    translation, rotation, joints = (torch.as_tensor(part) for part in poses)
+    chosen = torch.as_tensor(candidate)
+    grasps = Grasps(translation, matrix_to_rot6d(rotation), joints, chosen)
+    terms = energies(given.hands, given.obj, torch.as_tensor(scale), grasps, config.energy)
+    point = given.hands.contact_points(given.hands.frames_from_root(rotation, translation, joints), chosen)
+    found = {"contact/candidate": candidate, "contact/point": point.numpy(), "contact/normal": normal}
+    return found | {f"energy/{term}": getattr(terms, term).numpy() for term in TERMS}

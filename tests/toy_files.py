@@ -1,0 +1,115 @@
+"""Grasp files with random content, for the tests of those who read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import quick_conf
+from scipy.spatial.transform import Rotation
+from stub_rounds import made_columns
+
+from bimangrasp import builtin
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
+from bimangrasp.grasp_file import Content, lay_out, shard_image
+from bimangrasp.grasp_header import Ending, HandTable, Header
+from bimangrasp.hands import load_hands
+from bimangrasp.object_model import read_mesh
+from scale import shards
+from scale.merge import dataset_image
+from scale.worker import Synthesizer
+
+PLATFORM = {"device": "cpu"}
+
+
+def shadow_table() -> HandTable:
+    """What files say of the built-in hands."""
+    config = quick_conf.load()
+    return Synthesizer(config.hand, config.synthesis).hand_table()
+
+
+def grasp_columns(rows: int, seed: int, hand: HandTable) -> dict[str, np.ndarray]:
+    """Columns of one round: random, finite, joints within the limits of the built-in hand, proper rotations."""
+    draw = np.random.default_rng(seed)
+    made = made_columns(seed, rows, nan_share=0.0, J=len(hand.joint_names), C=4)
+    for group in ("hand", "initial"):
+        turns = Rotation.random(2 * rows, rng=draw).as_matrix()
+        made[f"{group}/rotation"] = turns.reshape(rows, 2, 3, 3).astype(np.float32)
+        made[f"{group}/translation"] = draw.normal(scale=0.2, size=(rows, 2, 3)).astype(np.float32)
+    if hand.name == "shadow":
+        right = load_hands(quick_conf.load().hand)[1]
+        for group in ("hand", "initial"):
+            drawn = draw.uniform(right.joint_lower, right.joint_upper, (rows, 2, len(hand.joint_names)))
+            made[f"{group}/joints"] = drawn.astype(np.float32)
+    made["contact/candidate"] = draw.integers(0, hand.candidate_link.shape[1], (rows, 2, 4)).astype(np.int32)
+    made["object_scale"] = draw.choice([0.15, 0.16, 0.17], rows).astype(np.float32)
+    return shards.round_columns(made, seed, 0, rows)
+
+
+def header(code: str, hand: HandTable) -> Header:
+    """The header of a file of a built-in object, or of one that is none."""
+    try:
+        sha256 = read_mesh(str(builtin.OBJECT_ROOT / f"{code}.obj")).sha256
+    except InputError:
+        sha256 = "00" * 32
+    return Header(code, 0, sha256, hand, {}, {}, {}, (PLATFORM,))
+
+
+def write_shard(path: Path, code: str, rows: int, seed: int = 0, hand: HandTable | None = None) -> dict:
+    """Writes a file as `mode=generate` does and returns its columns."""
+    hand = hand or shadow_table()
+    columns = grasp_columns(rows, seed, hand)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(shard_image(header(code, hand), columns))
+    return columns
+
+
+def write_final(
+    path: Path, code: str, rows: int, seed: int = 0, hand: HandTable | None = None, is_judged: bool = False
+) -> dict:
+    """Writes a final file and returns its columns; a judged one has random verdicts."""
+    hand = hand or shadow_table()
+    columns = grasp_columns(rows, seed, hand)
+    sizes = {"N": rows, "J": len(hand.joint_names), "C": 4, "R": 1, "P": columns["curve/step"].shape[1]}
+    if is_judged:
+        sizes["L"] = 5
+        draw = np.random.default_rng(seed)
+        columns |= {f.name: draw.integers(0, 9, shape_of(f, sizes)).astype(f.dtype) for f in VERDICT_FIELDS}
+    counts = {"accepted": rows, "kept": rows, "shard_sha256": b"0" * 64, "verdict_sha256": b"0" * 64}
+    for f in round_fields(is_judged):
+        if f.name not in columns:
+            columns[f.name] = np.array([counts[f.name.removeprefix("rounds/")]], f.dtype)
+    content = Content(is_judged)
+    for f in final_fields(is_judged):
+        content.update(f.name, columns[f.name])
+    layout = lay_out(header(code, hand), Ending({}, rows, True, "quota"), sizes, content.hexdigest(sizes))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for offset, page in layout.pages:
+            file.seek(offset)
+            file.write(page)
+        for f in final_fields(is_judged):
+            if columns[f.name].size:
+                file.seek(layout.offsets[f.name])
+                file.write(columns[f.name].tobytes())
+        file.truncate(layout.length)
+    return columns
+
+
+def add_column(path: Path, name: str, column: np.ndarray, unit: str = "1") -> None:
+    """Adds a column that the format does not know yet."""
+    with h5py.File(path, "r+") as file:
+        file[name] = column
+        file[name].attrs["unit"] = unit
+
+
+def write_links(folder: Path) -> Path:
+    """Writes the `dataset.h5` of a run's folder."""
+    links = {path.stem: f"final/{path.name}" for path in (folder / "final").glob("*.h5")}
+    (folder / "dataset.h5").write_bytes(dataset_image(links))
+    return folder / "dataset.h5"
+
+
+GRASP_NAMES = sorted(f.name for f in GRASP_FIELDS)
