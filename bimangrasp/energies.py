@@ -1,4 +1,4 @@
-"""The six energy terms of BimanGrasp, one short function each, and their weighted total."""
+"""The six energy terms of BimanGrasp and one of ours, one short function each, and their weighted total."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class EnergyConfig:
     Attributes:
         w_fc, w_dis, w_pen, w_spen, w_joints, w_vew: weights of force closure, contact distance, penetration,
             self-penetration, joint limits and wrench volume in the total.
+        w_depth: weight of the hands' depth in the object; where it is 0 the term is not computed and 0.
         keypoint_distance: two penetration keypoints of one hand closer than this cost energy, m.
         inter_hand: "right_points" measures the right hand's surface points against the left hand only,
             "symmetric" takes the mean of both directions.
@@ -37,6 +38,7 @@ class EnergyConfig:
     w_spen: float
     w_joints: float
     w_vew: float
+    w_depth: float
     keypoint_distance: float
     inter_hand: str
 
@@ -50,6 +52,7 @@ class Energies(NamedTuple):
     self_penetration: Float[Tensor, " batch"]
     joint_limits: Float[Tensor, " batch"]
     wrench_volume: Float[Tensor, " batch"]
+    depth: Float[Tensor, " batch"]
     total: Float[Tensor, " batch"]
 
 
@@ -96,6 +99,7 @@ def energies(
         + inter_hand_penetration(hands, frames, config.inter_hand, hand_points),
         joint_limits(grasps.joints, hands.joint_lower, hands.joint_upper),
         volume,
+        object_depth(hands, obj, object_scale, frames) if config.w_depth else torch.zeros_like(object_scale),
     )
     return Energies(*terms, total=sum(w * term for w, term in zip(_weights(config), terms, strict=True)))
 
@@ -146,6 +150,20 @@ def inter_hand_penetration(
     return right_in_left if mode == "right_points" else (right_in_left + depth(RIGHT, LEFT)) / 2
 
 
+def object_depth(
+    hands: HandModel, obj: ObjectModel, object_scale: Float[Tensor, " batch"], frames: LinkFrames
+) -> Float[Tensor, " batch"]:
+    """Returns the sum over the hands' inscribed spheres of max(0, radius - signed distance of the centre), m.
+
+    What `penetration_depth` cannot see: between the object's points a finger can stand in the object. A finger that
+    touches costs nothing.
+    """
+    centre = hands.sphere_centres(frames)
+    scale = object_scale[:, None, None]
+    distance = scale * obj.grid.distance(centre / scale[..., None])
+    return (hands.spheres.radius - distance).clamp_min(0).sum(dim=(1, 2))
+
+
 def joint_limits(
     joints: Float[Tensor, "batch hand joint"],
     lower: Float[Tensor, "hand joint"],
@@ -167,4 +185,4 @@ def _wrench_terms(contacts: Contacts) -> tuple[Float[Tensor, " batch"], Float[Te
 
 def _weights(config: EnergyConfig) -> tuple[float, ...]:
     """Returns the weights in the order of `Energies`."""
-    return config.w_fc, config.w_dis, config.w_pen, config.w_spen, config.w_joints, config.w_vew
+    return config.w_fc, config.w_dis, config.w_pen, config.w_spen, config.w_joints, config.w_vew, config.w_depth

@@ -14,6 +14,7 @@ TERMS = (
     "self_penetration",
     "joint_limits",
     "wrench_volume",
+    "depth",
     "total",
 )
 

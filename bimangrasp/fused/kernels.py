@@ -9,8 +9,10 @@ import warp as wp
 
 from bimangrasp.fused.geometry import (
     SQUARED_DISTANCE_FLOOR,
+    Grid,
     Side,
     cylinder,
+    grid_distance,
     nearest_face,
     on_face,
     rotation,
@@ -409,6 +411,48 @@ def push_keypoints(least: float, coincident: float, table: KeypointTable):
 
 
 @wp.struct
+class Spheres:
+    """Spheres inside the shapes: (S) first of a shape and how many, (2, K) centre in the link and radius."""
+
+    first: wp.array(dtype=int)
+    count: wp.array(dtype=int)
+    centre: wp.array2d(dtype=wp.vec3)
+    radius: wp.array2d(dtype=float)
+
+
+@wp.kernel
+def depths(
+    shapes: Shapes,
+    spheres: Spheres,
+    frames: Frames,
+    grid: Grid,
+    object_scale: wp.array(dtype=float),
+    depth: wp.array3d(dtype=float),
+    force: wp.array3d(dtype=wp.vec3),
+    moment: wp.array3d(dtype=wp.vec3),
+):
+    """Adds up how deep the spheres of a shape are in the object, with force, and moment about the link's origin."""
+    b, h, s = wp.tid()
+    link = shapes.link[s]
+    turn = frames.rotation[b, h, link]
+    scale = object_scale[b]
+    deep = float(0.0)
+    push = wp.vec3(0.0, 0.0, 0.0)
+    twist = wp.vec3(0.0, 0.0, 0.0)
+    for k in range(spheres.first[s], spheres.first[s] + spheres.count[s]):
+        arm = turn * spheres.centre[h, k]
+        side = grid_distance((frames.translation[b, h, link] + arm) / scale, grid)
+        over = spheres.radius[h, k] - scale * side.distance
+        if over > 0.0:
+            deep += over
+            push -= side.gradient
+            twist -= wp.cross(arm, side.gradient)
+    depth[b, h, s] = deep
+    force[b, h, s] = push
+    moment[b, h, s] = twist
+
+
+@wp.struct
 class Weights:
     """Weights of the terms in the total."""
 
@@ -418,6 +462,7 @@ class Weights:
     self_penetration: float
     joint_limits: float
     wrench_volume: float
+    depth: float
 
 
 @wp.struct
@@ -426,6 +471,7 @@ class Wrenches:
 
     Attributes:
         object_depth, object_force, object_moment: what the object's points do to the shapes.
+        inside_depth, inside_force, inside_moment: what the object's inside does to their spheres, 0 without weight.
         hand_depth, hand_force, hand_moment: what the other hand's points do; only the tested hands count.
         hand_share: (2) factor of each hand's inter-hand depth, 0 where it is not tested.
         closure: (B, 2, C) gradient of the weighted wrench terms by the contact point.
@@ -435,6 +481,9 @@ class Wrenches:
     object_depth: wp.array3d(dtype=float)
     object_force: wp.array3d(dtype=wp.vec3)
     object_moment: wp.array3d(dtype=wp.vec3)
+    inside_depth: wp.array3d(dtype=float)
+    inside_force: wp.array3d(dtype=wp.vec3)
+    inside_moment: wp.array3d(dtype=wp.vec3)
     hand_depth: wp.array3d(dtype=float)
     hand_force: wp.array3d(dtype=wp.vec3)
     hand_moment: wp.array3d(dtype=wp.vec3)
@@ -468,6 +517,9 @@ def gradients(
         link = shapes.link[s]
         force = weights.penetration * wrenches.object_force[b, h, s]
         moment = weights.penetration * wrenches.object_moment[b, h, s]
+        if weights.depth != 0.0:
+            force += weights.depth * wrenches.inside_force[b, h, s]
+            moment += weights.depth * wrenches.inside_moment[b, h, s]
         if inter != 0.0:
             force += inter * wrenches.hand_force[b, h, s]
             moment += inter * wrenches.hand_moment[b, h, s]
@@ -533,11 +585,13 @@ def totals(
     penetration = float(0.0)
     repelled = float(0.0)
     limits = float(0.0)
+    inside = float(0.0)
     for h in range(2):
         for c in range(contact_table.distance.shape[2]):
             distance += contact_table.distance[b, h, c]
         for s in range(wrenches.object_depth.shape[2]):
             penetration += wrenches.object_depth[b, h, s]
+            inside += wrenches.inside_depth[b, h, s]
         if wrenches.hand_share[h] != 0.0:
             for s in range(wrenches.object_depth.shape[2]):
                 repelled += wrenches.hand_share[h] * wrenches.hand_depth[b, h, s]
@@ -550,11 +604,13 @@ def totals(
     terms[2, b] = penetration
     terms[3, b] = repelled
     terms[4, b] = limits
-    terms[6, b] = (
+    terms[6, b] = inside
+    terms[7, b] = (
         weights.force_closure * terms[0, b]
         + weights.distance * distance
         + weights.penetration * penetration
         + weights.self_penetration * repelled
         + weights.joint_limits * limits
         + weights.wrench_volume * terms[5, b]
+        + weights.depth * inside
     )

@@ -64,6 +64,28 @@ class ObjectTables:
         return cls(mesh, surface, _cloud(np.full(len(points), -1), points, device))
 
 
+@dataclass(frozen=True)
+class DepthTables:
+    """What the depth of hands in an object needs."""
+
+    spheres: kernels.Spheres
+    grid: kernels.Grid
+
+    @classmethod
+    def of(cls, hands: HandModel, obj: ObjectModel) -> DepthTables:
+        """Returns the spheres of both hands and the grid of an object."""
+        device = wp.device_from_torch(hands.device)
+        spheres, grid = kernels.Spheres(), kernels.Grid()
+        shape = hands.spheres.shape.cpu().numpy()
+        count = np.bincount(shape, minlength=len(hands.shapes.link))
+        spheres.first, spheres.count = _array(np.cumsum(count) - count, int, device), _array(count, int, device)
+        spheres.centre = _array(hands.spheres.centre, wp.vec3, device)
+        spheres.radius = _array(hands.spheres.radius, float, device)
+        grid.low, grid.cell = wp.vec3(*obj.grid.low.tolist()), obj.grid.cell
+        grid.values = _array(obj.grid.values, float, device)
+        return cls(spheres, grid)
+
+
 def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
     left = hands.descriptions[0]
     fixed = np.stack([hand.T_parent_link for hand in hands.descriptions])
