@@ -49,7 +49,7 @@ class DistanceGrid(NamedTuple):
         last = torch.tensor(self.values.shape, device=points.device) - 1
         place = (points - self.low) / self.cell
         inside = torch.minimum(place.clamp_min(0), last)
-        node = torch.minimum(inside.detach().floor().long(), last - 1)
+        node = torch.minimum(inside.detach().long().clamp_min(0), last - 1)  # NaN has no whole number
         x, y, z = node.unbind(-1)
         u, v, w = (inside - node).unbind(-1)
 

@@ -173,7 +173,7 @@ def grid_distance(p: wp.vec3, grid: Grid) -> Side:
     for axis in range(3):
         last = grid.values.shape[axis] - 1
         inside = wp.clamp(place[axis], 0.0, float(last))
-        node[axis] = wp.min(int(inside), last - 1)
+        node[axis] = wp.clamp(int(inside), 0, last - 1)  # NaN has no whole number
         share[axis] = inside - float(node[axis])
         within[axis] = wp.where(inside == place[axis], 1.0, 0.0)
     total = float(0.0)
