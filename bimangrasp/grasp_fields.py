@@ -15,6 +15,7 @@ TERMS = (
     "joint_limits",
     "wrench_volume",
     "depth",
+    "equilibrium",
     "total",
 )
 

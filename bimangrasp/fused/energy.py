@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bimangrasp.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
 from bimangrasp.fused import kernels
+from bimangrasp.fused.equilibrium_kernel import equilibrium_kernel
 from bimangrasp.fused.tables import DepthTables, HandTables, ObjectTables
 from bimangrasp.fused.wrench_kernel import wrench_kernel
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
@@ -162,6 +163,7 @@ class FusedEnergies:
         weights.force_closure, weights.distance, weights.penetration = config.w_fc, config.w_dis, config.w_pen
         weights.self_penetration, weights.joint_limits = config.w_spen, config.w_joints
         weights.wrench_volume, weights.depth = config.w_vew, config.w_depth
+        weights.equilibrium, weights.friction = config.w_equilibrium, config.friction
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
         planned: list[Kernel] = []
@@ -183,6 +185,8 @@ class FusedEnergies:
         plan("contacts to object", kernels.contacts, (2, contacts), *given)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
+        if config.w_equilibrium:
+            plan("wrench terms", equilibrium_kernel(2 * contacts), (), table, weights, terms, wrenches)
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
         plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
         if self._inside:

@@ -463,6 +463,8 @@ class Weights:
     joint_limits: float
     wrench_volume: float
     depth: float
+    equilibrium: float
+    friction: float
 
 
 @wp.struct
@@ -579,7 +581,7 @@ def totals(
     weights: Weights,
     terms: wp.array2d(dtype=float),
 ):
-    """Adds up each term over hands, and the terms, in the order of `Energies`; 0 and 5 come from the wrench terms."""
+    """Adds up each term over hands, and the terms, in the order of `Energies`; those of the wrench are there."""
     b = wp.tid()
     distance = float(0.0)
     penetration = float(0.0)
@@ -605,7 +607,7 @@ def totals(
     terms[3, b] = repelled
     terms[4, b] = limits
     terms[6, b] = inside
-    terms[7, b] = (
+    terms[8, b] = (
         weights.force_closure * terms[0, b]
         + weights.distance * distance
         + weights.penetration * penetration
@@ -613,4 +615,5 @@ def totals(
         + weights.joint_limits * limits
         + weights.wrench_volume * terms[5, b]
         + weights.depth * inside
+        + weights.equilibrium * terms[7, b]
     )
