@@ -1,6 +1,6 @@
-"""How good the grasps of given settings are: made, judged under MuJoCo, and their cost.
+r"""How good the grasps of given settings are: made, judged in MuJoCo, and their cost.
 
-    python benchmarks/quality.py --object_root DATA --objects NAME NAME --set experiment=fast \\
+    python benchmarks/quality.py --object_root DATA --objects NAME NAME --set experiment=fast \
         --set 'experiment=firm energy.w_depth=50' --poses poses.rule=palm --poses poses.rule=none
 
 makes a batch for each `--set` and object, and prints a row for each of them, each `--poses` and each protocol.

@@ -227,7 +227,9 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
         link, position = surface_of(mirror(hand), count)
         return link, mirror_direction(position)
     links = sorted({shape.link for shape in hand.primitives})
-    surfaces = [trimesh.util.concatenate([shape_surface(s) for s in hand.primitives if s.link == link]) for link in links]
+    surfaces = [
+        trimesh.util.concatenate([shape_surface(s) for s in hand.primitives if s.link == link]) for link in links
+    ]
     areas = np.array([surface.area for surface in surfaces])
     counts = [int(count * area / areas.sum()) for area in areas]
     counts[0] += count - sum(counts)

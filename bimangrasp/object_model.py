@@ -15,8 +15,8 @@ from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
-from bimangrasp.errors import InputError
 from bimangrasp.distance_grid import DistanceGrid
+from bimangrasp.errors import InputError
 from bimangrasp.farthest_points import farthest_points, key_generator
 from bimangrasp.outer_surface import outer_surface
 from bimangrasp.signed_distance import mesh_distance

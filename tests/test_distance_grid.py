@@ -67,7 +67,7 @@ def test_a_point_that_is_not_finite_has_no_distance():
 
 @pytest.mark.parametrize("extents", [(1.0, 1.0, 1.0), (1.0, 0.3, 0.5)])
 def test_cells_are_cubes_and_the_rim_is_as_wide_as_said(extents):
-    grid = grid_of(trimesh.creation.box(extents), 24)
-    high = grid.low + grid.cell * (torch.tensor(grid.values.shape) - 1)
-    assert (grid.low <= -torch.tensor(extents) / 2 - RIM + 1e-9).all() and (high >= torch.tensor(extents) / 2 + RIM - 1e-9).all()
-    assert max(grid.values.shape) == 25 and np.isclose(grid.cell, 1.2 / 24)
+    grid, corner = grid_of(trimesh.creation.box(extents), 24), torch.tensor(extents, dtype=F64) / 2 + RIM
+    high = grid.low + grid.cell * (torch.tensor(grid.values.shape, dtype=F64) - 1)
+    assert (grid.low <= -corner + 1e-9).all() and (high >= corner - 1e-9).all()
+    assert max(grid.values.shape) in (25, 26) and np.isclose(grid.cell, 1.2 / 24)

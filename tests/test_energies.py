@@ -16,6 +16,7 @@ from bimangrasp.energies import (
     keypoint_penetration,
     object_depth,
 )
+from bimangrasp.equilibrium import _balancing_forces, _net_wrench
 from bimangrasp.grasp import Grasps
 from bimangrasp.object_model import Mesh, ObjectModel
 from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
@@ -96,6 +97,7 @@ def held_terms(hands, obj, grasps, config):
     """The terms as functions of the poses, with normals and the hands' surface points held where they are."""
     frames = hands.link_frames(grasps)
     normal = contacts_of(hands, obj, SCALE, frames, grasps).normal.flatten(1, 2)
+    force = _balancing_forces(hands.contact_points(frames, grasps.candidate).flatten(1, 2), -normal, config.friction)
     points = torch.stack([hands.surface_points(frames, side) for side in (0, 1)], dim=1)
 
     def all_terms(pose):
@@ -106,9 +108,15 @@ def held_terms(hands, obj, grasps, config):
         point = contacts_of(hands, obj, SCALE, hands.link_frames(now), now).point.flatten(1, 2)
         return singular_values(grasp_matrix(point, normal))
 
+    def pressing(pose):
+        now = Grasps.from_pose(pose, grasps.candidate)
+        point = contacts_of(hands, obj, SCALE, hands.link_frames(now), now).point.flatten(1, 2)
+        return _net_wrench(point, force)
+
     terms = {name: (lambda pose, name=name: getattr(all_terms(pose), name)) for name in Energies._fields}
     terms["force_closure"] = lambda pose: force_closure(values(pose))
     terms["wrench_volume"] = lambda pose: wrench_volume(values(pose))
+    terms["equilibrium"] = lambda pose: pressing(pose).norm(dim=-1)
     del terms["total"]
     return all_terms, terms
 
@@ -116,7 +124,7 @@ def held_terms(hands, obj, grasps, config):
 @pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
 def test_gradients_equal_finite_differences(inter_hand):
     hands, obj = shadow_hands(), built_in("mug")
-    config = replace(energy_config(inter_hand), w_depth=1.0)
+    config = replace(energy_config(inter_hand), w_depth=1.0, w_equilibrium=1.0)
     grasps = GRASPS(hands, seed=12)
     all_terms, terms = held_terms(hands, obj, grasps, config)
     pose = grasps.pose.requires_grad_()
@@ -204,20 +212,22 @@ def test_the_inter_hand_term_pushes_only_the_hand_that_is_measured():
 
 def test_every_weight_goes_to_its_term():
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=6)
-    weights = dict(w_fc=2.0, w_dis=3.0, w_pen=5.0, w_spen=7.0, w_joints=11.0, w_vew=13.0, w_depth=17.0)
+    released = {"w_fc": 2.0, "w_dis": 3.0, "w_pen": 5.0, "w_spen": 7.0, "w_joints": 11.0, "w_vew": 13.0}
+    weights = released | {"w_depth": 17.0, "w_equilibrium": 19.0}
     *terms, total = energies(hands, built_in("mug"), SCALE, grasps, replace(energy_config(), **weights))
     assert all((term != 0).any() for term in terms)
     torch.testing.assert_close(total, sum(w * t for w, t in zip(weights.values(), terms, strict=True)))
 
 
-def test_without_weight_the_depth_is_neither_computed_nor_counted():
+def test_without_weight_our_terms_are_neither_computed_nor_counted():
     hands, obj, grasps = shadow_hands(), built_in("mug"), GRASPS(shadow_hands(), seed=6)
     obj = moved(obj, torch.eye(3, dtype=torch.float64))
-    assert (energies(hands, obj, SCALE, grasps, energy_config()).depth == 0).all() and "grid" not in vars(obj)
+    found = energies(hands, obj, SCALE, grasps, energy_config())
+    assert (found.depth == 0).all() and (found.equilibrium == 0).all() and "grid" not in vars(obj)
 
 
 def test_the_depth_in_a_ball_is_that_of_balls_in_a_ball():
-    """Two balls whose centres are d apart overlap by r + R - d; the grid is exact but for its cells."""
+    """Two balls whose centres are d apart overlap by r + R - d; the grid is off by up to 0.6 mm."""
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)
     ball = solid(trimesh.creation.icosphere(subdivisions=4))
     frames = hands.link_frames(grasps)
@@ -226,7 +236,7 @@ def test_the_depth_in_a_ball_is_that_of_balls_in_a_ball():
     measured = object_depth(hands, ball, SCALE, frames)
     number = (exact > 0).sum(dim=(1, 2))
     assert (number > 10).all()
-    assert ((measured - exact.sum(dim=(1, 2))).abs() < 5e-4 * number).all()
+    assert ((measured - exact.sum(dim=(1, 2))).abs() < 1e-3 * number).all()
 
 
 def test_a_hand_that_touches_has_no_depth():

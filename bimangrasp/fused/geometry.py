@@ -186,9 +186,7 @@ def grid_distance(p: wp.vec3, grid: Grid) -> Side:
                 v = wp.where(j == 1, share[1], 1.0 - share[1])
                 w = wp.where(k == 1, share[2], 1.0 - share[2])
                 total += u * v * w * value
-                slope += value * wp.vec3(
-                    float(2 * i - 1) * v * w, float(2 * j - 1) * u * w, float(2 * k - 1) * u * v
-                )
+                slope += value * wp.vec3(float(2 * i - 1) * v * w, float(2 * j - 1) * u * w, float(2 * k - 1) * u * v)
     beyond = place - wp.vec3(float(node[0]) + share[0], float(node[1]) + share[1], float(node[2]) + share[2])
     away = wp.length(beyond)
     side = Side()
