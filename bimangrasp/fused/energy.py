@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bimangrasp.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
 from bimangrasp.fused import kernels
+from bimangrasp.fused.depth_kernel import depths
 from bimangrasp.fused.equilibrium_kernel import equilibrium_kernel
 from bimangrasp.fused.tables import DepthTables, HandTables, ObjectTables
 from bimangrasp.fused.wrench_kernel import wrench_kernel
@@ -192,7 +193,7 @@ class FusedEnergies:
         if self._inside:
             sums = (wrenches.inside_depth, wrenches.inside_force, wrenches.inside_moment)
             given = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
-            plan("hands in object", kernels.depths, (2, count), *given, *sums)
+            plan("hands in object", depths, (2, count), *given, *sums)
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:

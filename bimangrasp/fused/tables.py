@@ -9,6 +9,8 @@ import warp as wp
 from torch import Tensor
 
 from bimangrasp.fused import kernels
+from bimangrasp.fused.depth_kernel import Spheres
+from bimangrasp.fused.geometry import Grid
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
 from bimangrasp.spatial_order import RUN
@@ -68,14 +70,14 @@ class ObjectTables:
 class DepthTables:
     """What the depth of hands in an object needs."""
 
-    spheres: kernels.Spheres
-    grid: kernels.Grid
+    spheres: Spheres
+    grid: Grid
 
     @classmethod
     def of(cls, hands: HandModel, obj: ObjectModel) -> DepthTables:
         """Returns the spheres of both hands and the grid of an object."""
         device = wp.device_from_torch(hands.device)
-        spheres, grid = kernels.Spheres(), kernels.Grid()
+        spheres, grid = Spheres(), Grid()
         shape = hands.spheres.shape.cpu().numpy()
         count = np.bincount(shape, minlength=len(hands.shapes.link))
         spheres.first, spheres.count = _array(np.cumsum(count) - count, int, device), _array(count, int, device)
