@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bimangrasp.grasp_fields import GRASP_FIELDS, Columns
-from scale.config import FilterConfig
+from scale.config import FILTERS, FilterConfig
 
 NOT_FINITE = "not_finite"
-_THRESHOLDS = {"none": (), "energy": ("force_closure", "distance", "penetration")}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Accept:
 
     def _passed(self, columns: Columns) -> dict[str, np.ndarray]:
         """Returns term -> mask of the rows below its threshold."""
-        terms = _THRESHOLDS[self.config.name]
+        terms = FILTERS[self.config.name]
         return {term: columns[f"energy/{term}"] < getattr(self.config, term) for term in terms}
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale.config import Config
+from scale.config import FILTERS, Config
 
 Key = dict[str, Any]
 
@@ -38,10 +38,8 @@ def object_key(mesh_sha256: str) -> Key:
 
 def acceptance_key(config: Config) -> Key:
     """Returns what decides which rows count."""
-    thresholds = asdict(config.filter)
-    name = thresholds.pop("name")
-    used = thresholds if name == "energy" else {}
-    return {"filter.name": name} | {f"filter.{term}": value for term, value in used.items()}
+    name = config.filter.name
+    return {"filter.name": name} | {f"filter.{term}": getattr(config.filter, term) for term in FILTERS[name]}
 
 
 def differences(folder: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:

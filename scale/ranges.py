@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.config import Config
+from scale.config import FILTERS, Config
 
 SEED_STRIDE = 100_000
 """Seeds between two objects, and so the most rounds of one object."""
@@ -72,10 +72,12 @@ RULES: dict[str, Rule] = {
     "max_hours": Rule(lambda value: value is None or 0 < value < math.inf, "null or a number of hours above 0"),
     "merge_stride": _at_least(0),
     "verify": _among("auto", "full"),
-    "filter.name": _among("none", "energy"),
+    "filter.name": _among(*FILTERS),
     "filter.force_closure": POSITIVE,
     "filter.distance": POSITIVE,
     "filter.penetration": POSITIVE,
+    "filter.depth": POSITIVE,
+    "filter.equilibrium": POSITIVE,
     "hand.name": TEXT,
     "hand.format": _among("mjcf", "bimangrasp"),
     "hand.palm_normal": DIRECTION,
@@ -151,6 +153,11 @@ def check_ranges(config: Config) -> None:
         raise InputError(
             f"initialization.distance_min={start.distance_min!r} is above "
             f"initialization.distance_max={start.distance_max!r}: wanted the smaller first"
+        )
+    if config.filter.name == "firm" and not (config.energy.w_depth and config.energy.w_equilibrium):
+        raise InputError(
+            f"filter=firm looks at terms that are not computed without weight: w_depth={config.energy.w_depth!r}, "
+            f"w_equilibrium={config.energy.w_equilibrium!r}; wanted both above 0, as experiment=firm has them"
         )
     if config.optimizer.proposal_ratio and not config.optimizer.noise_factor:
         raise InputError(

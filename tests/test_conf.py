@@ -50,6 +50,19 @@ def test_the_fast_experiment_is_the_whole_released_descent():
     assert fast.optimizer == conf.load([]).optimizer
 
 
+def test_the_firm_experiment_weighs_what_the_release_does_not_have():
+    firm, energy = conf.load(["experiment=firm"]), DEFAULTS.energy
+    assert energy.w_depth == energy.w_equilibrium == 0 and DEFAULTS.object.interior_faces == "keep"
+    assert firm.energy.w_depth > 0 and firm.energy.w_equilibrium > 0 and firm.object.interior_faces == "remove"
+    assert firm.energy.w_joints > energy.w_joints and firm.poses == DEFAULTS.poses
+
+
+def test_the_firm_filter_wants_the_terms_that_it_looks_at():
+    assert conf.load(["experiment=firm", "filter=firm"]).filter.name == "firm"
+    with pytest.raises(InputError, match=r"filter=firm.*w_depth=0.*experiment=firm"):
+        conf.load(["filter=firm"])
+
+
 def test_filters_share_their_thresholds():
     assert dataclasses.replace(conf.load(["filter=energy"]).filter, name="none") == DEFAULTS.filter
 
