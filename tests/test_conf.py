@@ -337,7 +337,7 @@ def test_overlapping_seeds_are_refused_with_a_step_that_fits(override):
 
 def test_equal_seeds_and_wide_steps_are_fine():
     assert len(sweep.jobs(["seed_base=7", "energy.w_pen=100,125"])) == 2
-    assert len(sweep.jobs(["seed_base=range(0,3000,1000)", "filter=glob(*)"])) == 6
+    assert len(sweep.jobs(["experiment=firm", "seed_base=range(0,3000,1000)", "filter=glob(*)"])) == 9
     assert len(sweep.jobs(["seed_base=0,5", "max_rounds=5"])) == 2
 
 
