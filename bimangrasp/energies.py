@@ -19,6 +19,9 @@ from bimangrasp.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, sing
 COINCIDENT_KEYPOINTS = 1e-6
 """Keypoints closer than this, m, are one point of the hand and repel nothing (released code)."""
 
+OURS = ("depth", "equilibrium")
+"""The terms that the release does not have."""
+
 
 @dataclass
 class EnergyConfig:
