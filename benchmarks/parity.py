@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import conf
-from bimangrasp.energies import Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.energies import OURS, Energies, EnergyConfig, contacts_of, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
@@ -75,7 +75,7 @@ def golden_object(golden: Golden, mesh: Path | None, dtype: torch.dtype = torch.
     arrays = golden.arrays
     read = read_mesh(str(mesh)) if mesh else None
     taken = read or Mesh(arrays["object_vertices"], arrays["object_faces"], "normal", str(arrays["object_code"]))
-    obj = ObjectModel(taken, ObjectConfig([1.0], 1, 1), dtype=dtype)
+    obj = ObjectModel(taken, ObjectConfig([1.0], 1, 1, "keep", 8), dtype=dtype)
     obj.surface_points = torch.as_tensor(arrays["object_surface_points_unit"], dtype=dtype)
     return obj
 
@@ -93,7 +93,7 @@ def compare(golden: Golden, hands: HandModel, obj: ObjectModel, config: EnergyCo
     contacts = contacts_of(hands, obj, golden.object_scale, hands.link_frames(grasps), grasps)
     terms = energies(hands, obj, golden.object_scale, grasps, config, golden.hand_points)
     rows = _contact_rows(golden.arrays, contacts.point.detach(), contacts.distance.detach())
-    for name in Energies._fields:
+    for name in (name for name in Energies._fields if name not in OURS):
         value = getattr(terms, name)
         (gradient,) = torch.autograd.grad(value.sum(), pose, retain_graph=True)
         rows += _energy_rows(golden.arrays, name, value.detach().numpy(), gradient.numpy())

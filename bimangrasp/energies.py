@@ -1,4 +1,4 @@
-"""The six energy terms of BimanGrasp, one short function each, and their weighted total."""
+"""The six energy terms of BimanGrasp and two of ours, one short function each, and their weighted total."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bimangrasp.equilibrium import residual_wrench
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
@@ -18,6 +19,9 @@ from bimangrasp.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, sing
 COINCIDENT_KEYPOINTS = 1e-6
 """Keypoints closer than this, m, are one point of the hand and repel nothing (released code)."""
 
+OURS = ("depth", "equilibrium")
+"""The terms that the release does not have."""
+
 
 @dataclass
 class EnergyConfig:
@@ -26,7 +30,10 @@ class EnergyConfig:
     Attributes:
         w_fc, w_dis, w_pen, w_spen, w_joints, w_vew: weights of force closure, contact distance, penetration,
             self-penetration, joint limits and wrench volume in the total.
+        w_depth: weight of the hands' depth in the object.
+        w_equilibrium: weight of the residual wrench. A term of ours whose weight is 0 is not computed, and is 0.
         keypoint_distance: two penetration keypoints of one hand closer than this cost energy, m.
+        friction: coefficient with which the contacts press in the residual wrench.
         inter_hand: "right_points" measures the right hand's surface points against the left hand only,
             "symmetric" takes the mean of both directions.
     """
@@ -37,7 +44,10 @@ class EnergyConfig:
     w_spen: float
     w_joints: float
     w_vew: float
+    w_depth: float
+    w_equilibrium: float
     keypoint_distance: float
+    friction: float
     inter_hand: str
 
 
@@ -50,6 +60,8 @@ class Energies(NamedTuple):
     self_penetration: Float[Tensor, " batch"]
     joint_limits: Float[Tensor, " batch"]
     wrench_volume: Float[Tensor, " batch"]
+    depth: Float[Tensor, " batch"]
+    equilibrium: Float[Tensor, " batch"]
     total: Float[Tensor, " batch"]
 
 
@@ -88,6 +100,7 @@ def energies(
     frames = hands.link_frames(grasps)
     contacts = contacts_of(hands, obj, object_scale, frames, grasps)
     closure, volume = (term.to(grasps.joints.dtype) for term in _wrench_terms(contacts))
+    nothing = torch.zeros_like(object_scale)
     terms = (
         closure,
         contacts.distance.abs().sum(dim=(1, 2)).to(grasps.joints.dtype),
@@ -96,6 +109,8 @@ def energies(
         + inter_hand_penetration(hands, frames, config.inter_hand, hand_points),
         joint_limits(grasps.joints, hands.joint_lower, hands.joint_upper),
         volume,
+        object_depth(hands, obj, object_scale, frames) if config.w_depth else nothing,
+        _equilibrium(contacts, config.friction).to(grasps.joints.dtype) if config.w_equilibrium else nothing,
     )
     return Energies(*terms, total=sum(w * term for w, term in zip(_weights(config), terms, strict=True)))
 
@@ -146,6 +161,20 @@ def inter_hand_penetration(
     return right_in_left if mode == "right_points" else (right_in_left + depth(RIGHT, LEFT)) / 2
 
 
+def object_depth(
+    hands: HandModel, obj: ObjectModel, object_scale: Float[Tensor, " batch"], frames: LinkFrames
+) -> Float[Tensor, " batch"]:
+    """Returns the sum over the hands' inscribed spheres of max(0, radius - signed distance of the centre), m.
+
+    What `penetration_depth` cannot see: between the object's points a finger can stand in the object. A finger that
+    touches costs nothing.
+    """
+    centre = hands.sphere_centres(frames)
+    scale = object_scale[:, None, None]
+    distance = scale * obj.grid.distance(centre / scale[..., None])
+    return (hands.spheres.radius - distance).clamp_min(0).sum(dim=(1, 2))
+
+
 def joint_limits(
     joints: Float[Tensor, "batch hand joint"],
     lower: Float[Tensor, "hand joint"],
@@ -165,6 +194,11 @@ def _wrench_terms(contacts: Contacts) -> tuple[Float[Tensor, " batch"], Float[Te
     return force_closure(values), wrench_volume(values)
 
 
+def _equilibrium(contacts: Contacts, friction: float) -> Float[Tensor, " batch"]:
+    return residual_wrench(contacts.point.flatten(1, 2), contacts.normal.flatten(1, 2), friction)
+
+
 def _weights(config: EnergyConfig) -> tuple[float, ...]:
     """Returns the weights in the order of `Energies`."""
-    return config.w_fc, config.w_dis, config.w_pen, config.w_spen, config.w_joints, config.w_vew
+    released = (config.w_fc, config.w_dis, config.w_pen, config.w_spen, config.w_joints, config.w_vew)
+    return *released, config.w_depth, config.w_equilibrium

@@ -14,10 +14,11 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_description import HandDescription, Primitive, pair_sha256
-from bimangrasp.hand_model import HandModel, shape_mesh
+from bimangrasp.hand_model import HandModel
 from bimangrasp.object_files import mesh_of
 from bimangrasp.object_model import Mesh, read_mesh
 from bimangrasp.row_files import RowFile
+from bimangrasp.shape_surface import shape_surface
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")
@@ -102,7 +103,7 @@ def grasp_meshes(grasp: Placed) -> GraspMeshes:
             T_object_link = np.eye(4)
             T_object_link[:3, :3] = frames.rotation[0, side, shape.link]
             T_object_link[:3, 3] = frames.translation[0, side, shape.link]
-            shapes.append(shape_mesh(shape).apply_transform(T_object_link))
+            shapes.append(shape_surface(shape).apply_transform(T_object_link))
         bodies.append(trimesh.util.concatenate(shapes))
     bodies.append(trimesh.Trimesh(grasp.vertices, grasp.faces, process=False))
     for body, colour in zip(bodies, COLOURS, strict=True):

@@ -14,6 +14,8 @@ TERMS = (
     "self_penetration",
     "joint_limits",
     "wrench_volume",
+    "depth",
+    "equilibrium",
     "total",
 )
 

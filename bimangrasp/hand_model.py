@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import trimesh
@@ -11,17 +14,30 @@ from torch import Tensor
 from bimangrasp.errors import InputError
 from bimangrasp.farthest_points import farthest_points, key_generator
 from bimangrasp.grasp import Grasps
-from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.inscribed_spheres import inscribed_spheres
 from bimangrasp.mirror import mirror, mirror_direction
 from bimangrasp.rotation import cross_matrix, rot6d_to_matrix
+from bimangrasp.shape_surface import shape_surface
 from bimangrasp.signed_distance import HandShapes, LinkFrames
 from bimangrasp.spatial_order import spatial_order
 
 SURFACE_SAMPLES_PER_POINT = 100
 """Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""
 
-ROUND_SECTIONS = 64
-"""Corners of the circles by which surfaces of capsules and cylinders are sampled: off by 0.1 % of the radius."""
+
+class Spheres(NamedTuple):
+    """Spheres inside the collision shapes of both hands, those of a shape in one run.
+
+    Attributes:
+        shape: the shape.
+        centre: in link coordinates, m.
+        radius: m.
+    """
+
+    shape: Int[Tensor, " sphere"]
+    centre: Float[Tensor, "hand sphere 3"]
+    radius: Float[Tensor, "hand sphere"]
 
 
 class HandModel:
@@ -160,6 +176,21 @@ class HandModel:
         """Returns the penetration keypoints in the object's frame, m."""
         return self._carry(frames, self.keypoint_link, self.keypoint_position)
 
+    @cached_property
+    def spheres(self) -> Spheres:
+        """Spheres inside the collision shapes. Made when they are first asked for: a second or two."""
+        both = [inscribed_spheres(hand) for hand in self.descriptions]
+
+        def table(name: str) -> Tensor:
+            column = np.stack([getattr(one, name) for one in both])
+            return torch.as_tensor(column, dtype=self.dtype, device=self.device)
+
+        return Spheres(torch.as_tensor(both[0].shape, device=self.device), table("centre"), table("radius"))
+
+    def sphere_centres(self, frames: LinkFrames) -> Float[Tensor, "batch hand sphere 3"]:
+        """Returns the centres of the inscribed spheres in the object's frame, m."""
+        return self._carry(frames, self.shapes.link[self.spheres.shape].expand(2, -1), self.spheres.centre)
+
     def surface_points(self, frames: LinkFrames, side: int) -> Float[Tensor, "batch point 3"]:
         """Returns the points on one hand's collision shapes in the object's frame, m: one matrix product."""
         frames = frames.to(self.dtype)
@@ -196,7 +227,9 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
         link, position = surface_of(mirror(hand), count)
         return link, mirror_direction(position)
     links = sorted({shape.link for shape in hand.primitives})
-    surfaces = [trimesh.util.concatenate([shape_mesh(s) for s in hand.primitives if s.link == link]) for link in links]
+    surfaces = [
+        trimesh.util.concatenate([shape_surface(s) for s in hand.primitives if s.link == link]) for link in links
+    ]
     areas = np.array([surface.area for surface in surfaces])
     counts = [int(count * area / areas.sum()) for area in areas]
     counts[0] += count - sum(counts)
@@ -206,22 +239,6 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
         for surface, n in zip(surfaces, counts, strict=True)
     ]
     return np.repeat(links, counts), np.concatenate([points[spatial_order(points)] for points in chosen])
-
-
-def shape_mesh(shape: Primitive) -> trimesh.Trimesh:
-    """Returns the shape's surface as triangles in link coordinates."""
-    radius, half_length = float(shape.size[0]), float(shape.size[1])
-    match shape.shape:
-        case "capsule":
-            count = [ROUND_SECTIONS // 2, ROUND_SECTIONS]
-            mesh = trimesh.creation.capsule(height=2 * half_length, radius=radius, count=count)
-        case "cylinder":
-            mesh = trimesh.creation.cylinder(radius, 2 * half_length, sections=ROUND_SECTIONS)
-        case "box":
-            mesh = trimesh.creation.box(2 * shape.size)
-        case _:
-            mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
-    return mesh.apply_transform(shape.T_link_shape)
 
 
 def _check_alike(left: HandDescription, right: HandDescription) -> None:

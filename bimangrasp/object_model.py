@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
+from bimangrasp.distance_grid import DistanceGrid
 from bimangrasp.errors import InputError
 from bimangrasp.farthest_points import farthest_points, key_generator
+from bimangrasp.outer_surface import outer_surface
 from bimangrasp.signed_distance import mesh_distance
 from bimangrasp.spatial_order import spatial_order
 from bimangrasp.triangle_mesh import TriangleMesh, winding_number
@@ -40,11 +43,16 @@ class ObjectConfig:
         scales: sizes by which the unit mesh is multiplied; each grasp draws one of them.
         surface_points: how many points on the surface stand for the object in the penetration term.
         surface_samples_per_point: area-uniform samples per point from which the farthest points are chosen.
+        interior_faces: "keep" takes the mesh as it is; "remove" the outer surface of the bodies it is made of, such
+            as the convex pieces of a decomposition.
+        grid_cells: cells along the longest side of the grid of signed distances, which the depth term reads.
     """
 
     scales: list[float]
     surface_points: int
     surface_samples_per_point: int
+    interior_faces: str
+    grid_cells: int
 
 
 class Mesh(NamedTuple):
@@ -172,6 +180,10 @@ class ObjectModel:
         every device sees the same ones.
         """
         self.sha256 = mesh.sha256
+        self._grid_cells = config.grid_cells
+        if config.interior_faces == "remove":
+            vertices, faces = outer_surface(mesh.vertices, mesh.faces)
+            mesh = mesh._replace(vertices=vertices, faces=faces)
         self.mesh = TriangleMesh(mesh.vertices, mesh.faces, device, dtype, mesh.sign)
         self.hull = mesh.vertices[ConvexHull(mesh.vertices).vertices]
         generator = key_generator(mesh.sha256, config.surface_points)
@@ -179,6 +191,11 @@ class ObjectModel:
             mesh.vertices[mesh.faces], config.surface_points, config.surface_samples_per_point, generator
         )
         self.surface_points = torch.as_tensor(points[spatial_order(points)], dtype=dtype, device=device)
+
+    @cached_property
+    def grid(self) -> DistanceGrid:
+        """Signed distances of the unit mesh on a grid. Made when it is first asked for."""
+        return DistanceGrid.of(self.mesh, self._grid_cells, self.surface_points.dtype)
 
     @classmethod
     def load(cls, path: str, config: ObjectConfig, device: torch.device | str = "cpu") -> ObjectModel:

@@ -8,10 +8,9 @@ import numpy as np
 
 from bimangrasp.grasp_fields import GRASP_FIELDS, Columns
 from bimangrasp.validation.verdict import Reason
-from scale.config import FilterConfig
+from scale.config import FILTERS, PHYSICS, FilterConfig
 
-NOT_FINITE, PHYSICS = "not_finite", "physics"
-_THRESHOLDS = {"none": (), "energy": ("force_closure", "distance", "penetration"), PHYSICS: ()}
+NOT_FINITE = "not_finite"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Accept:
 
     def _failed(self, columns: Columns) -> dict[str, np.ndarray]:
         """Returns reason -> mask of the rows that do not pass for that."""
-        terms = _THRESHOLDS[self.config.name]
+        terms = FILTERS[self.config.name]
         failed = {f"energy/{term}": ~(columns[f"energy/{term}"] < getattr(self.config, term)) for term in terms}
         if self.needs_verdict:
             reasons = [one for one in Reason if one is not Reason.HELD]

@@ -15,21 +15,32 @@ from bimangrasp.validation.pieces import PiecesConfig
 from bimangrasp.validation.pose_rule import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig
 
+PHYSICS = "physics"
+FILTERS = {
+    "none": (),
+    "energy": ("force_closure", "distance", "penetration"),
+    "firm": ("depth", "equilibrium"),
+    PHYSICS: (),
+}
+"""The terms on which each filter has a threshold."""
+
 
 @dataclass
 class FilterConfig:
     """Which grasps count towards the quota.
 
     Attributes:
-        name: "none" accepts every finite grasp, "energy" those with all three terms below the thresholds, "physics"
-            those that hold in the simulator.
-        force_closure, distance, penetration: thresholds on the unweighted terms of "energy".
+        name: of `FILTERS`; a finite grasp is accepted whose terms are all below the thresholds of that filter, and
+            under "physics" one that holds in the simulator.
+        force_closure, distance, penetration, depth, equilibrium: thresholds on the unweighted terms.
     """
 
     name: str
     force_closure: float
     distance: float
     penetration: float
+    depth: float
+    equilibrium: float
 
 
 @dataclass

@@ -14,8 +14,8 @@ from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from scale import keys, platforms
-from scale.acceptance import PHYSICS, Accept, acceptance
-from scale.config import Config
+from scale.acceptance import Accept, acceptance
+from scale.config import PHYSICS, Config
 from scale.inputs import parse_target
 from scale.keys import Key
 from scale.making import JudgeMaker, JudgeOf, Maker, MakerOf

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale.config import Config
+from scale.config import FILTERS, PHYSICS, Config
 
 Key = dict[str, Any]
 
@@ -38,12 +38,11 @@ def object_key(mesh_sha256: str) -> Key:
 
 def acceptance_key(config: Config) -> Key:
     """Returns what decides which rows count, but for an object's convex pieces."""
-    thresholds = asdict(config.filter)
-    name = thresholds.pop("name")
-    used = {"filter": thresholds} if name == "energy" else {}
-    if name == "physics":
-        used = {"validation": asdict(config.validation), "poses": asdict(config.poses)}
-    return {"filter.name": name} | dict(_flat(used, ""))
+    name = config.filter.name
+    used: dict[str, Any] = {"filter": {"name": name} | {term: getattr(config.filter, term) for term in FILTERS[name]}}
+    if name == PHYSICS:
+        used |= {"validation": asdict(config.validation), "poses": asdict(config.poses)}
+    return dict(_flat(used, ""))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

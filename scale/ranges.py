@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.config import Config
+from scale.config import FILTERS, Config
 
 SEED_STRIDE = 100_000
 """Seeds between two objects, and so the most rounds of one object."""
@@ -72,10 +72,12 @@ RULES: dict[str, Rule] = {
     "max_hours": Rule(lambda value: value is None or 0 < value < math.inf, "null or a number of hours above 0"),
     "merge_stride": _at_least(0),
     "verify": _among("auto", "full"),
-    "filter.name": _among("none", "energy", "physics"),
+    "filter.name": _among(*FILTERS),
     "filter.force_closure": POSITIVE,
     "filter.distance": POSITIVE,
     "filter.penetration": POSITIVE,
+    "filter.depth": POSITIVE,
+    "filter.equilibrium": POSITIVE,
     "hand.name": TEXT,
     "hand.format": _among("mjcf", "bimangrasp"),
     "hand.palm_normal": DIRECTION,
@@ -84,6 +86,8 @@ RULES: dict[str, Rule] = {
     "hand.candidates.spread_rad": _between(0, math.pi / 2),
     "hand.surface_points": _at_least(1),
     **{f"energy.w_{term}": NOT_NEGATIVE for term in ("fc", "dis", "pen", "spen", "joints", "vew")},
+    **{f"energy.w_{term}": NOT_NEGATIVE for term in ("depth", "equilibrium")},
+    "energy.friction": NOT_NEGATIVE,
     "energy.keypoint_distance": NOT_NEGATIVE,
     "energy.inter_hand": _among("right_points", "symmetric"),
     "optimizer.step_size": POSITIVE,
@@ -116,6 +120,8 @@ RULES: dict[str, Rule] = {
     ),
     "object.surface_points": _at_least(1),
     "object.surface_samples_per_point": _at_least(1),
+    "object.grid_cells": _at_least(8),
+    "object.interior_faces": _among("keep", "remove"),
     "format": _among("npy", "npz", "csv", "parquet", "dexgraspbench"),
     "validators": _at_least(0),
     "backlog": _at_least(1),
@@ -149,6 +155,11 @@ def check_ranges(config: Config) -> None:
         raise InputError(
             f"initialization.distance_min={start.distance_min!r} is above "
             f"initialization.distance_max={start.distance_max!r}: wanted the smaller first"
+        )
+    if config.filter.name == "firm" and not (config.energy.w_depth and config.energy.w_equilibrium):
+        raise InputError(
+            f"filter=firm looks at terms that are not computed without weight: w_depth={config.energy.w_depth!r}, "
+            f"w_equilibrium={config.energy.w_equilibrium!r}; wanted both above 0, as experiment=firm has them"
         )
     if config.optimizer.proposal_ratio and not config.optimizer.noise_factor:
         raise InputError(

@@ -50,6 +50,19 @@ def test_the_fast_experiment_is_the_whole_released_descent():
     assert fast.optimizer == conf.load([]).optimizer
 
 
+def test_the_firm_experiment_weighs_what_the_release_does_not_have():
+    firm, energy = conf.load(["experiment=firm"]), DEFAULTS.energy
+    assert energy.w_depth == energy.w_equilibrium == 0 and DEFAULTS.object.interior_faces == "keep"
+    assert firm.energy.w_depth > 0 and firm.energy.w_equilibrium > 0 and firm.object.interior_faces == "remove"
+    assert firm.energy.w_joints > energy.w_joints and firm.poses == DEFAULTS.poses
+
+
+def test_the_firm_filter_wants_the_terms_that_it_looks_at():
+    assert conf.load(["experiment=firm", "filter=firm"]).filter.name == "firm"
+    with pytest.raises(InputError, match=r"filter=firm.*w_depth=0.*experiment=firm"):
+        conf.load(["filter=firm"])
+
+
 def test_filters_share_their_thresholds():
     assert dataclasses.replace(conf.load(["filter=energy"]).filter, name="none") == DEFAULTS.filter
 
@@ -324,7 +337,7 @@ def test_overlapping_seeds_are_refused_with_a_step_that_fits(override):
 
 def test_equal_seeds_and_wide_steps_are_fine():
     assert len(sweep.jobs(["seed_base=7", "energy.w_pen=100,125"])) == 2
-    assert len(sweep.jobs(["seed_base=range(0,3000,1000)", "filter=glob(*)"])) == 9
+    assert len(sweep.jobs(["experiment=firm", "seed_base=range(0,3000,1000)", "filter=glob(*)"])) == 12
     assert len(sweep.jobs(["seed_base=0,5", "max_rounds=5"])) == 2
 
 

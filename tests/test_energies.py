@@ -14,7 +14,9 @@ from bimangrasp.energies import (
     inter_hand_penetration,
     joint_limits,
     keypoint_penetration,
+    object_depth,
 )
+from bimangrasp.equilibrium import _balancing_forces, _net_wrench
 from bimangrasp.grasp import Grasps
 from bimangrasp.object_model import Mesh, ObjectModel
 from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
@@ -35,6 +37,7 @@ def moved(obj, matrix):
         corners.reshape(-1, 3).numpy(), np.arange(3 * len(corners)).reshape(-1, 3), dtype=torch.float64
     )
     twin.surface_points = obj.surface_points @ matrix.T
+    twin._grid_cells = POINTS.grid_cells
     return twin
 
 
@@ -94,6 +97,7 @@ def held_terms(hands, obj, grasps, config):
     """The terms as functions of the poses, with normals and the hands' surface points held where they are."""
     frames = hands.link_frames(grasps)
     normal = contacts_of(hands, obj, SCALE, frames, grasps).normal.flatten(1, 2)
+    force = _balancing_forces(hands.contact_points(frames, grasps.candidate).flatten(1, 2), -normal, config.friction)
     points = torch.stack([hands.surface_points(frames, side) for side in (0, 1)], dim=1)
 
     def all_terms(pose):
@@ -104,16 +108,23 @@ def held_terms(hands, obj, grasps, config):
         point = contacts_of(hands, obj, SCALE, hands.link_frames(now), now).point.flatten(1, 2)
         return singular_values(grasp_matrix(point, normal))
 
+    def pressing(pose):
+        now = Grasps.from_pose(pose, grasps.candidate)
+        point = contacts_of(hands, obj, SCALE, hands.link_frames(now), now).point.flatten(1, 2)
+        return _net_wrench(point, force)
+
     terms = {name: (lambda pose, name=name: getattr(all_terms(pose), name)) for name in Energies._fields}
     terms["force_closure"] = lambda pose: force_closure(values(pose))
     terms["wrench_volume"] = lambda pose: wrench_volume(values(pose))
+    terms["equilibrium"] = lambda pose: pressing(pose).norm(dim=-1)
     del terms["total"]
     return all_terms, terms
 
 
 @pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
 def test_gradients_equal_finite_differences(inter_hand):
-    hands, obj, config = shadow_hands(), built_in("mug"), energy_config(inter_hand)
+    hands, obj = shadow_hands(), built_in("mug")
+    config = replace(energy_config(inter_hand), w_depth=1.0, w_equilibrium=1.0)
     grasps = GRASPS(hands, seed=12)
     all_terms, terms = held_terms(hands, obj, grasps, config)
     pose = grasps.pose.requires_grad_()
@@ -201,6 +212,42 @@ def test_the_inter_hand_term_pushes_only_the_hand_that_is_measured():
 
 def test_every_weight_goes_to_its_term():
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=6)
-    ours = replace(energy_config(), w_fc=2.0, w_dis=3.0, w_pen=5.0, w_spen=7.0, w_joints=11.0, w_vew=13.0)
-    *terms, total = energies(hands, built_in("mug"), SCALE, grasps, ours)
-    torch.testing.assert_close(total, sum(w * t for w, t in zip((2, 3, 5, 7, 11, 13), terms, strict=True)))
+    released = {"w_fc": 2.0, "w_dis": 3.0, "w_pen": 5.0, "w_spen": 7.0, "w_joints": 11.0, "w_vew": 13.0}
+    weights = released | {"w_depth": 17.0, "w_equilibrium": 19.0}
+    *terms, total = energies(hands, built_in("mug"), SCALE, grasps, replace(energy_config(), **weights))
+    assert all((term != 0).any() for term in terms)
+    torch.testing.assert_close(total, sum(w * t for w, t in zip(weights.values(), terms, strict=True)))
+
+
+def test_without_weight_our_terms_are_neither_computed_nor_counted():
+    hands, obj, grasps = shadow_hands(), built_in("mug"), GRASPS(shadow_hands(), seed=6)
+    obj = moved(obj, torch.eye(3, dtype=torch.float64))
+    found = energies(hands, obj, SCALE, grasps, energy_config())
+    assert (found.depth == 0).all() and (found.equilibrium == 0).all() and "grid" not in vars(obj)
+
+
+def test_the_depth_in_a_ball_is_that_of_balls_in_a_ball():
+    """Two balls whose centres are d apart overlap by r + R - d; the grid is off by up to 0.6 mm."""
+    hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)
+    ball = solid(trimesh.creation.icosphere(subdivisions=4))
+    frames = hands.link_frames(grasps)
+    apart = hands.sphere_centres(frames).norm(dim=-1)
+    exact = (hands.spheres.radius + SCALE[:, None, None] - apart).clamp_min(0)
+    measured = object_depth(hands, ball, SCALE, frames)
+    number = (exact > 0).sum(dim=(1, 2))
+    assert (number > 10).all()
+    assert ((measured - exact.sum(dim=(1, 2))).abs() < 1e-3 * number).all()
+
+
+def test_a_hand_that_touches_has_no_depth():
+    """The palm's box stands on a face of a cube: its spheres are inside of it."""
+    hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)
+    cube = solid(trimesh.creation.box([1.0, 1.0, 1.0]))
+    frames = hands.link_frames(grasps)
+    lowest = (hands.sphere_centres(frames)[..., 2] - hands.spheres.radius).amin(dim=(1, 2))
+    for gap, touches in ((0.001, False), (-0.001, True)):
+        rise = (SCALE / 2 - lowest + gap)[:, None, None] * torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        placed = Grasps(grasps.translation + rise, grasps.rotation, grasps.joints, grasps.candidate)
+        placed.translation[..., :2] *= 0.2
+        depth = object_depth(hands, cube, SCALE, hands.link_frames(placed))
+        assert (not touches and (depth == 0).all()) or (touches and depth.max() < 0.01 and (depth > 0).any())

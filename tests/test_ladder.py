@@ -36,12 +36,13 @@ STEPS = [
     ("bimangrasp.descent",),
     ("bimangrasp.evaluation",),
     ("bimangrasp.fused.energy",),
-    ("bimangrasp.fused.tables", "bimangrasp.fused.wrench_kernel"),
+    ("bimangrasp.fused.tables", "bimangrasp.fused.wrench_kernel", "bimangrasp.fused.equilibrium_kernel"),
+    ("bimangrasp.fused.depth_kernel",),
     ("bimangrasp.fused.kernels",),
     ("bimangrasp.initialization", "bimangrasp.energies", "bimangrasp.mala"),
     ("bimangrasp.hand_model", "bimangrasp.object_model", "bimangrasp.grasp_file", "bimangrasp.row_files"),
     ("bimangrasp.grasp",),
-    ("bimangrasp.rotation", "bimangrasp.signed_distance", "bimangrasp.wrench"),
+    ("bimangrasp.rotation", "bimangrasp.signed_distance", "bimangrasp.wrench", "bimangrasp.equilibrium"),
 ]
 """The ladder, from the top. A room that is not named may import anything that is not above the rooms that use it."""
 

@@ -359,6 +359,7 @@ def test_the_optimiser_itself_gives_the_same_bytes_after_a_killed_worker(small_c
         weights, total = json.loads(file.attrs["energy_weights"]), file["energy/total"][...]
         names = {"w_fc": "force_closure", "w_dis": "distance", "w_pen": "penetration"}
         names |= {"w_spen": "self_penetration", "w_joints": "joint_limits", "w_vew": "wrench_volume"}
+        names |= {"w_depth": "depth", "w_equilibrium": "equilibrium"}
         assert np.allclose(sum(weights[key] * file[f"energy/{name}"][...] for key, name in names.items()), total, 1e-4)
         assert file["curve/step"][0].tolist() == [0, 1, 2, 3] and file.attrs["joint_names"].shape == (22,)
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from bimangrasp.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
 from bimangrasp.fused import kernels
-from bimangrasp.fused.tables import HandTables, ObjectTables
+from bimangrasp.fused.depth_kernel import depths
+from bimangrasp.fused.equilibrium_kernel import equilibrium_kernel
+from bimangrasp.fused.tables import DepthTables, HandTables, ObjectTables
 from bimangrasp.fused.wrench_kernel import wrench_kernel
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
@@ -61,17 +63,26 @@ class FusedEnergies:
         bytes: room of what is allocated for each grasp.
     """
 
-    def __init__(self, hands: HandTables, obj: ObjectTables, config: EnergyConfig, size: int, contacts: int):
+    def __init__(
+        self,
+        hands: HandTables,
+        obj: ObjectTables,
+        inside: DepthTables | None,
+        config: EnergyConfig,
+        size: int,
+        contacts: int,
+    ):
         """Makes room.
 
         Args:
             hands: both hands.
             obj: the object.
+            inside: what the depth term needs; None where it has no weight.
             config: weights and constants.
             size: the most grasps of a call.
             contacts: of a hand.
         """
-        self._hands, self._obj, self._config = hands, obj, config
+        self._hands, self._obj, self._inside, self._config = hands, obj, inside, config
         self.device = hands.tree.parent.device
         self._torch_device = wp.device_to_torch(self.device)
         links, shapes = hands.tree.parent.shape[0], hands.shapes.link.shape[0]
@@ -108,6 +119,9 @@ class FusedEnergies:
             object_depth=(by_shape, float),
             object_force=(by_shape, wp.vec3),
             object_moment=(by_shape, wp.vec3),
+            inside_depth=(by_shape, float),
+            inside_force=(by_shape, wp.vec3),
+            inside_moment=(by_shape, wp.vec3),
             hand_depth=(by_shape, float),
             hand_force=(by_shape, wp.vec3),
             hand_moment=(by_shape, wp.vec3),
@@ -149,7 +163,8 @@ class FusedEnergies:
         weights = kernels.Weights()
         weights.force_closure, weights.distance, weights.penetration = config.w_fc, config.w_dis, config.w_pen
         weights.self_penetration, weights.joint_limits = config.w_spen, config.w_joints
-        weights.wrench_volume = config.w_vew
+        weights.wrench_volume, weights.depth = config.w_vew, config.w_depth
+        weights.equilibrium, weights.friction = config.w_equilibrium, config.friction
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
         planned: list[Kernel] = []
@@ -171,8 +186,14 @@ class FusedEnergies:
         plan("contacts to object", kernels.contacts, (2, contacts), *given)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
+        if config.w_equilibrium:
+            plan("wrench terms", equilibrium_kernel(2 * contacts), (), table, weights, terms, wrenches)
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
         plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
+        if self._inside:
+            sums = (wrenches.inside_depth, wrenches.inside_force, wrenches.inside_moment)
+            given = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
+            plan("hands in object", depths, (2, count), *given, *sums)
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:
@@ -224,7 +245,8 @@ class FusedEvaluator:
         tile: int,
         contacts: int,
     ):
-        self._energies = FusedEnergies(*_tables_of(hands, obj), config, tile, contacts)
+        inside = DepthTables.of(hands, obj) if config.w_depth else None
+        self._energies = FusedEnergies(*_tables_of(hands, obj), inside, config, tile, contacts)
         self._scale = object_scale
 
     def terms(self, grasps: Grasps, rows: slice) -> Energies:

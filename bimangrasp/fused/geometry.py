@@ -154,6 +154,49 @@ def nearest_face(p: Any, bvh: wp.uint64, corners: Any, first: int) -> int:
     return face
 
 
+@wp.struct
+class Grid:
+    """A `DistanceGrid`: first node, width of a cell, and the signed distances at the nodes."""
+
+    low: wp.vec3
+    cell: float
+    values: wp.array3d(dtype=float)
+
+
+@wp.func
+def grid_distance(p: wp.vec3, grid: Grid) -> Side:
+    """Returns what `DistanceGrid.distance` does, and its gradient."""
+    place = (p - grid.low) / grid.cell
+    node = wp.vec3i()
+    share = wp.vec3()
+    within = wp.vec3()
+    for axis in range(3):
+        last = grid.values.shape[axis] - 1
+        inside = wp.clamp(place[axis], 0.0, float(last))
+        node[axis] = wp.clamp(int(inside), 0, last - 1)  # NaN has no whole number
+        share[axis] = inside - float(node[axis])
+        within[axis] = wp.where(inside == place[axis], 1.0, 0.0)
+    total = float(0.0)
+    slope = wp.vec3()
+    for i in range(2):
+        for j in range(2):
+            for k in range(2):
+                value = grid.values[node[0] + i, node[1] + j, node[2] + k]
+                u = wp.where(i == 1, share[0], 1.0 - share[0])
+                v = wp.where(j == 1, share[1], 1.0 - share[1])
+                w = wp.where(k == 1, share[2], 1.0 - share[2])
+                total += u * v * w * value
+                slope += value * wp.vec3(float(2 * i - 1) * v * w, float(2 * j - 1) * u * w, float(2 * k - 1) * u * v)
+    beyond = place - wp.vec3(float(node[0]) + share[0], float(node[1]) + share[1], float(node[2]) + share[2])
+    away = wp.length(beyond)
+    side = Side()
+    side.distance = total + grid.cell * away
+    side.gradient = wp.cw_mul(slope, within) / grid.cell
+    if away > 0.0:
+        side.gradient += beyond / away
+    return side
+
+
 @wp.func
 def unit(v: Any):
     """Returns v over its length, or over the smallest norm."""

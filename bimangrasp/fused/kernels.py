@@ -418,6 +418,9 @@ class Weights:
     self_penetration: float
     joint_limits: float
     wrench_volume: float
+    depth: float
+    equilibrium: float
+    friction: float
 
 
 @wp.struct
@@ -426,6 +429,7 @@ class Wrenches:
 
     Attributes:
         object_depth, object_force, object_moment: what the object's points do to the shapes.
+        inside_depth, inside_force, inside_moment: what the object's inside does to their spheres, 0 without weight.
         hand_depth, hand_force, hand_moment: what the other hand's points do; only the tested hands count.
         hand_share: (2) factor of each hand's inter-hand depth, 0 where it is not tested.
         closure: (B, 2, C) gradient of the weighted wrench terms by the contact point.
@@ -435,6 +439,9 @@ class Wrenches:
     object_depth: wp.array3d(dtype=float)
     object_force: wp.array3d(dtype=wp.vec3)
     object_moment: wp.array3d(dtype=wp.vec3)
+    inside_depth: wp.array3d(dtype=float)
+    inside_force: wp.array3d(dtype=wp.vec3)
+    inside_moment: wp.array3d(dtype=wp.vec3)
     hand_depth: wp.array3d(dtype=float)
     hand_force: wp.array3d(dtype=wp.vec3)
     hand_moment: wp.array3d(dtype=wp.vec3)
@@ -468,6 +475,9 @@ def gradients(
         link = shapes.link[s]
         force = weights.penetration * wrenches.object_force[b, h, s]
         moment = weights.penetration * wrenches.object_moment[b, h, s]
+        if weights.depth != 0.0:
+            force += weights.depth * wrenches.inside_force[b, h, s]
+            moment += weights.depth * wrenches.inside_moment[b, h, s]
         if inter != 0.0:
             force += inter * wrenches.hand_force[b, h, s]
             moment += inter * wrenches.hand_moment[b, h, s]
@@ -527,17 +537,19 @@ def totals(
     weights: Weights,
     terms: wp.array2d(dtype=float),
 ):
-    """Adds up each term over hands, and the terms, in the order of `Energies`; 0 and 5 come from the wrench terms."""
+    """Adds up each term over hands, and the terms, in the order of `Energies`; those of the wrench are there."""
     b = wp.tid()
     distance = float(0.0)
     penetration = float(0.0)
     repelled = float(0.0)
     limits = float(0.0)
+    inside = float(0.0)
     for h in range(2):
         for c in range(contact_table.distance.shape[2]):
             distance += contact_table.distance[b, h, c]
         for s in range(wrenches.object_depth.shape[2]):
             penetration += wrenches.object_depth[b, h, s]
+            inside += wrenches.inside_depth[b, h, s]
         if wrenches.hand_share[h] != 0.0:
             for s in range(wrenches.object_depth.shape[2]):
                 repelled += wrenches.hand_share[h] * wrenches.hand_depth[b, h, s]
@@ -550,11 +562,14 @@ def totals(
     terms[2, b] = penetration
     terms[3, b] = repelled
     terms[4, b] = limits
-    terms[6, b] = (
+    terms[6, b] = inside
+    terms[8, b] = (
         weights.force_closure * terms[0, b]
         + weights.distance * distance
         + weights.penetration * penetration
         + weights.self_penetration * repelled
         + weights.joint_limits * limits
         + weights.wrench_volume * terms[5, b]
+        + weights.depth * inside
+        + weights.equilibrium * terms[7, b]
     )

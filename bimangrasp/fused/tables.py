@@ -9,6 +9,8 @@ import warp as wp
 from torch import Tensor
 
 from bimangrasp.fused import kernels
+from bimangrasp.fused.depth_kernel import Spheres
+from bimangrasp.fused.geometry import Grid
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
 from bimangrasp.spatial_order import RUN
@@ -62,6 +64,28 @@ class ObjectTables:
         surface.exact = _array(obj.mesh.corners, wp.vec3d, device)
         surface.normals = _array(obj.mesh.normals, wp.vec3, device)
         return cls(mesh, surface, _cloud(np.full(len(points), -1), points, device))
+
+
+@dataclass(frozen=True)
+class DepthTables:
+    """What the depth of hands in an object needs."""
+
+    spheres: Spheres
+    grid: Grid
+
+    @classmethod
+    def of(cls, hands: HandModel, obj: ObjectModel) -> DepthTables:
+        """Returns the spheres of both hands and the grid of an object."""
+        device = wp.device_from_torch(hands.device)
+        spheres, grid = Spheres(), Grid()
+        shape = hands.spheres.shape.cpu().numpy()
+        count = np.bincount(shape, minlength=len(hands.shapes.link))
+        spheres.first, spheres.count = _array(np.cumsum(count) - count, int, device), _array(count, int, device)
+        spheres.centre = _array(hands.spheres.centre, wp.vec3, device)
+        spheres.radius = _array(hands.spheres.radius, float, device)
+        grid.low, grid.cell = wp.vec3(*obj.grid.low.tolist()), obj.grid.cell
+        grid.values = _array(obj.grid.values, float, device)
+        return cls(spheres, grid)
 
 
 def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:

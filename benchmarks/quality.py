@@ -1,0 +1,124 @@
+r"""How good the grasps of given settings are: made, judged in MuJoCo, and their cost.
+
+    python benchmarks/quality.py --object_root DATA --objects NAME NAME --set experiment=fast \
+        --set 'experiment=firm energy.w_depth=50' --poses poses.rule=palm --poses poses.rule=none
+
+makes a batch for each `--set` and object, and prints a row for each of them, each `--poses` and each protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import conf
+from bimangrasp.hand_model import HandModel
+from bimangrasp.hands import load_hands
+from bimangrasp.object_model import ObjectModel
+from bimangrasp.poses import Poses
+from bimangrasp.rotation import rot6d_to_matrix
+from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
+from bimangrasp.validation.judging import Subject, judge
+from bimangrasp.validation.pieces import convex_pieces
+from bimangrasp.validation.summary import Summary, summary_of
+from scale.config import Config
+from scale.objects import resolve_objects
+
+HEADINGS = (
+    "settings | poses | object | protocol | GSR | both hands | contacts mm | PD mm | SPD mm | D | H"
+    " | CPU s a grasp | hold a CPU s | failed by"
+)
+
+
+class Made(NamedTuple):
+    """A batch of grasps and what it took.
+
+    Attributes:
+        synthesis: the grasps.
+        seconds: of processor time, the object's preparation left out.
+        obj: the object.
+        hands: both hands.
+    """
+
+    synthesis: Synthesis
+    seconds: float
+    obj: ObjectModel
+    hands: HandModel
+
+
+def make(config: Config, mesh: Path, seed: int) -> Made:
+    """Returns the grasps of one round."""
+    hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
+    obj = ObjectModel.load(str(mesh), config.object)
+    if config.energy.w_depth:
+        _ = obj.grid, hands.spheres  # once an object and hand, so no cost of a round
+    begun = time.process_time()
+    synthesis = synthesize(hands, obj, config.synthesis, seed)
+    return Made(synthesis, time.process_time() - begun, obj, hands)
+
+
+def judged(made: Made, mesh: Path, settings: list[str], threads: int) -> Summary:
+    """Returns the figures under the protocol and the pose rule of the settings."""
+    grasps, config = made.synthesis.grasps, conf.load(settings)
+    subject = Subject(
+        Poses(
+            grasps.translation.numpy(), rot6d_to_matrix(grasps.rotation.double()).float().numpy(), grasps.joints.numpy()
+        ),
+        grasps.candidate.numpy().astype(np.int32),
+        made.synthesis.contact_normal.numpy(),
+        made.synthesis.object_scale.numpy(),
+    )
+    pieces = [piece.vertices for piece in convex_pieces(str(mesh), config.pieces).pieces]
+    verdicts = judge(made.hands, pieces, subject, config.validation, config.poses, threads)
+    return summary_of(mesh.stem, verdicts, made.hands.descriptions[0])
+
+
+def row(names: tuple[str, ...], made: Made, one: Summary) -> str:
+    """Returns a row of the table, under `HEADINGS`."""
+    count = len(made.synthesis.object_scale)
+    contacts = float(made.synthesis.energies.distance.mean()) / made.synthesis.contact_point[0, ..., 0].numel()
+    figures = (
+        f"{one.gsr:.1%}",
+        f"{one.both_hands:.0%}",
+        f"{1e3 * contacts:.2f}",
+        f"{1e3 * one.pd:.2f}",
+        f"{1e3 * one.spd:.2f}",
+        f"{one.d:.3f}",
+        f"{one.h:.2f}",
+        f"{made.seconds / count:.2f}",
+        f"{one.held / made.seconds:.3f}",
+        ", ".join(f"{name} {number}" for name, number in one.reasons.items()),
+    )
+    return "| " + " | ".join((*names, *figures)) + " |"
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--object_root", default="", help="folder of meshes; empty for the built-in objects")
+    parser.add_argument("--objects", nargs="+", required=True)
+    parser.add_argument("--set", action="append", default=[], help="settings of a batch, parted by blanks")
+    parser.add_argument("--poses", action="append", default=[], help="settings of the pose rule, parted by blanks")
+    parser.add_argument("--protocols", nargs="+", default=["bench", "paper"])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2, help="that simulate")
+    given = parser.parse_args()
+    set_determinism(1)
+    print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
+    for settings in given.set or [""]:
+        for one in resolve_objects(given.object_root, given.objects):
+            config = conf.load([f"round_batch_size={given.batch}", "curve_stride=0", *settings.split()])
+            made = make(config, one.path, given.seed)
+            for poses in given.poses or [""]:
+                for protocol in given.protocols:
+                    figures = judged(made, one.path, [f"validation={protocol}", *poses.split()], given.threads)
+                    print(row((settings, poses, one.code, protocol), made, figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The signed distance of an object on a grid: one look-up in place of a search."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bimangrasp.triangle_mesh import TriangleMesh
+
+RIM = 0.1
+"""How far the grid reaches beyond the object, share of its longest side: farther than a finger is thick."""
+
+
+class DistanceGrid(NamedTuple):
+    """Signed distances at the nodes of cubic cells, unit scale.
+
+    Attributes:
+        low: first node, m.
+        cell: width, m.
+        values: m, negative inside.
+    """
+
+    low: Float[Tensor, "3"]
+    cell: float
+    values: Float[Tensor, "x y z"]
+
+    @classmethod
+    def of(cls, mesh: TriangleMesh, cells: int, dtype: torch.dtype) -> DistanceGrid:
+        """Returns the exact distances of a mesh at the nodes, `cells` along the longest side."""
+        low, high = mesh.corners.amin(dim=(0, 1)), mesh.corners.amax(dim=(0, 1))
+        longest = float((high - low).max())
+        cell = (1 + 2 * RIM) * longest / cells
+        low = (low - RIM * longest).to(dtype)
+        counts = ((high + RIM * longest - low) / cell).ceil().long() + 1
+        axes = [low[k] + cell * torch.arange(int(counts[k]), dtype=dtype, device=low.device) for k in range(3)]
+        nodes = torch.cartesian_prod(*axes)
+        nearest = mesh.nearest(nodes)
+        values = nearest.sign * torch.linalg.vector_norm(nodes - nearest.point, dim=-1)
+        return cls(low, cell, values.view(*counts.tolist()))
+
+    def distance(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Returns the trilinear interpolation at points of the unit mesh, m, with its own gradient.
+
+        Off the grid it is the distance at the nearest place on it and the way there.
+        """
+        last = torch.tensor(self.values.shape, device=points.device) - 1
+        place = (points - self.low) / self.cell
+        inside = torch.minimum(place.clamp_min(0), last)
+        node = torch.minimum(inside.detach().long().clamp_min(0), last - 1)  # NaN has no whole number
+        x, y, z = node.unbind(-1)
+        u, v, w = (inside - node).unbind(-1)
+
+        def along_z(x: Tensor, y: Tensor) -> Tensor:
+            return torch.lerp(self.values[x, y, z], self.values[x, y, z + 1], w)
+
+        sides = [torch.lerp(along_z(x + i, y), along_z(x + i, y + 1), v) for i in (0, 1)]
+        return torch.lerp(*sides, u) + self.cell * torch.linalg.vector_norm(place - inside, dim=-1)

@@ -1,0 +1,83 @@
+"""Spheres that fill the collision shapes of a hand, by which its depth in an object is measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from bimangrasp.farthest_points import key_generator, uniform_points
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.mirror import mirror, mirror_direction
+from bimangrasp.shape_surface import shape_surface
+from bimangrasp.triangle_mesh import TriangleMesh
+
+UNCOVERED = 0.0005
+"""Mean distance from a shape's surface to the nearest of its spheres at which these are enough, m."""
+
+MOST_SPHERES = 24
+"""Of a shape."""
+
+NODES = 9
+"""Possible centres along each side of the box around a shape; odd, so that the axis of a capsule is among them."""
+
+SURFACE_SAMPLES = 500
+
+
+class InscribedSpheres(NamedTuple):
+    """Spheres inside the shapes of one hand, those of a shape in one run.
+
+    Attributes:
+        shape: (K,) index of the shape.
+        centre: (K, 3) in the link's coordinates, m.
+        radius: (K,) m.
+    """
+
+    shape: np.ndarray
+    centre: np.ndarray
+    radius: np.ndarray
+
+
+def inscribed_spheres(hand: HandDescription) -> InscribedSpheres:
+    """Returns spheres inside each shape of a hand, chosen one by one, each where it covers the surface most.
+
+    A left hand has the mirror image of its right twin's.
+    """
+    if hand.side == "left":
+        twin = inscribed_spheres(mirror(hand))
+        return twin._replace(centre=mirror_direction(twin.centre))
+    found = [_spheres_of(shape) for shape in hand.primitives]
+    return InscribedSpheres(
+        np.repeat(np.arange(len(found)), [len(radius) for _, radius in found]),
+        np.concatenate([centre for centre, _ in found]),
+        np.concatenate([radius for _, radius in found]),
+    )
+
+
+def _spheres_of(shape: Primitive) -> tuple[np.ndarray, np.ndarray]:
+    """Returns centres (K, 3), in link coordinates, and radii (K,)."""
+    surface = shape_surface(shape)
+    mesh = TriangleMesh(surface.vertices, surface.faces, dtype=torch.float64)
+    draws = torch.rand((SURFACE_SAMPLES, 3), generator=key_generator("inscribed"), dtype=torch.float64)
+    samples = uniform_points(np.asarray(surface.triangles), draws)
+    centres = _lattice(shape, surface.vertices)
+    nearest = mesh.nearest(centres)
+    depth = -nearest.sign * torch.linalg.vector_norm(centres - nearest.point, dim=-1)
+    centres, depth = centres[depth > 0], depth[depth > 0]
+    gap = torch.cdist(centres, samples) - depth[:, None]
+    chosen, uncovered = [], torch.full((SURFACE_SAMPLES,), torch.inf, dtype=torch.float64)
+    while len(chosen) < MOST_SPHERES and not uncovered.mean() < UNCOVERED:
+        chosen.append(int(torch.minimum(gap, uncovered).sum(dim=1).argmin()))
+        uncovered = torch.minimum(gap[chosen[-1]], uncovered)
+    return centres[chosen].numpy(), depth[chosen].numpy()
+
+
+def _lattice(shape: Primitive, vertices: np.ndarray) -> torch.Tensor:
+    """Returns points (N, 3) of a lattice along the shape's axes, in link coordinates."""
+    rotation, origin = shape.T_link_shape[:3, :3], shape.T_link_shape[:3, 3]
+    local = (vertices - origin) @ rotation
+    low, high = local.min(axis=0), local.max(axis=0)
+    steps = np.linspace(0.0, 1.0, NODES + 2)[1:-1]
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    return torch.as_tensor((low + grid * (high - low)) @ rotation.T + origin)

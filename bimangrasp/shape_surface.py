@@ -1,0 +1,26 @@
+"""The surface of a collision shape as triangles."""
+
+from __future__ import annotations
+
+import trimesh
+
+from bimangrasp.hand_description import Primitive
+
+ROUND_SECTIONS = 64
+"""Corners of the circles by which surfaces of capsules and cylinders are sampled: off by 0.1 % of the radius."""
+
+
+def shape_surface(shape: Primitive) -> trimesh.Trimesh:
+    """Returns the shape's surface as triangles in link coordinates."""
+    radius, half_length = float(shape.size[0]), float(shape.size[1])
+    match shape.shape:
+        case "capsule":
+            count = [ROUND_SECTIONS // 2, ROUND_SECTIONS]
+            mesh = trimesh.creation.capsule(height=2 * half_length, radius=radius, count=count)
+        case "cylinder":
+            mesh = trimesh.creation.cylinder(radius, 2 * half_length, sections=ROUND_SECTIONS)
+        case "box":
+            mesh = trimesh.creation.box(2 * shape.size)
+        case _:
+            mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+    return mesh.apply_transform(shape.T_link_shape)

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+import torch
+from scene import shadow_hands
+
+from bimangrasp.farthest_points import uniform_points
+from bimangrasp.inscribed_spheres import MOST_SPHERES, UNCOVERED, inscribed_spheres
+from bimangrasp.mirror import mirror
+from bimangrasp.shape_surface import shape_surface
+from bimangrasp.triangle_mesh import TriangleMesh
+
+HAND = shadow_hands().descriptions[1]
+SPHERES = inscribed_spheres(HAND)
+
+
+@pytest.mark.parametrize("index", range(len(HAND.primitives)))
+def test_spheres_lie_inside_their_shape_and_fill_it(index):
+    surface = shape_surface(HAND.primitives[index])
+    chosen = SPHERES.shape == index
+    centre, radius = torch.as_tensor(SPHERES.centre[chosen]), torch.as_tensor(SPHERES.radius[chosen])
+    nearest = TriangleMesh(surface.vertices, surface.faces, dtype=torch.float64).nearest(centre)
+    depth = -nearest.sign * (centre - nearest.point).norm(dim=1)
+    torch.testing.assert_close(depth, radius, rtol=0, atol=1e-9)
+    samples = uniform_points(np.asarray(surface.triangles), torch.rand((2000, 3)))
+    uncovered = (torch.cdist(samples, centre) - radius).amin(dim=1).mean()
+    assert 0 < len(radius) <= MOST_SPHERES
+    assert uncovered < (1.3 * UNCOVERED if len(radius) < MOST_SPHERES else 0.0035)
+
+
+def test_the_spheres_of_a_shape_stand_together():
+    assert (np.diff(SPHERES.shape) >= 0).all() and set(SPHERES.shape) == set(range(len(HAND.primitives)))
+
+
+def test_the_left_hand_has_the_mirror_image():
+    left = inscribed_spheres(mirror(HAND))
+    np.testing.assert_array_equal(left.centre, SPHERES.centre * [1, -1, 1])
+    np.testing.assert_array_equal(left.radius, SPHERES.radius)
