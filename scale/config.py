@@ -11,6 +11,7 @@ from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.object_model import ObjectConfig
 from bimangrasp.synthesis import SynthesisConfig
+from bimangrasp.validation.duplicates import DuplicateThresholds
 from bimangrasp.validation.pieces import PiecesConfig
 from bimangrasp.validation.pose_rule import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig
@@ -41,6 +42,24 @@ class FilterConfig:
     penetration: float
     depth: float
     equilibrium: float
+
+
+@dataclass
+class DedupConfig:
+    """Which grasps are near-duplicates of an earlier one; null for all three where none is.
+
+    Attributes:
+        translation, rotation, joints: see `DuplicateThresholds`; m, rad, rad.
+    """
+
+    translation: float | None
+    rotation: float | None
+    joints: float | None
+
+    @property
+    def thresholds(self) -> DuplicateThresholds | None:
+        """The thresholds; None where all grasps count."""
+        return None if self.translation is None else DuplicateThresholds(self.translation, self.rotation, self.joints)
 
 
 @dataclass
@@ -84,7 +103,7 @@ class Config:
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
-        filter, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
+        filter, dedup, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
     """
 
     mode: str
@@ -124,6 +143,7 @@ class Config:
     backlog: int
     dry_run: bool
     filter: FilterConfig
+    dedup: DedupConfig
     hand: HandConfig
     energy: EnergyConfig
     optimizer: OptimizerConfig

@@ -13,6 +13,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
+from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale import keys, platforms
 from scale.acceptance import Accept, acceptance
 from scale.config import PHYSICS, Config
@@ -43,6 +44,7 @@ class Order(NamedTuple):
         run_key, acceptance_key: what an earlier call must have had.
         accept: columns -> mask of rows that count.
         judge: of the validators; None where no row counts by what a simulator says.
+        dedup: which grasps are near-duplicates; None where all count.
         pieces: object code -> sealed file of its convex pieces, and their hash; empty until they are found.
     """
 
@@ -58,6 +60,7 @@ class Order(NamedTuple):
     acceptance_key: Key
     accept: Accept
     judge: JudgeMaker | None = None
+    dedup: DuplicateThresholds | None = None
     pieces: Mapping[str, tuple[Path, str]] = MappingProxyType({})
 
     @property
@@ -115,7 +118,8 @@ def check(
     run_key = keys.run_key(config, hand.sha256, maker.algorithm_version)
     accept_key, accept = keys.acceptance_key(config), acceptance(config.filter)
     judge = (judge_of or Simulator.of)(config) if accept.needs_verdict else None
-    return Order(config, folder, entries, quotas, meshes, devices, maker, hand, run_key, accept_key, accept, judge)
+    parts = (config, folder, entries, quotas, meshes, devices, maker, hand)
+    return Order(*parts, run_key, accept_key, accept, judge, config.dedup.thresholds)
 
 
 def _check_filter(config: Config) -> None:
@@ -125,6 +129,8 @@ def _check_filter(config: Config) -> None:
             "filter=physics needs mode=scale: mode=generate makes one round and counts nothing; leave the filter away "
             "and test the round's file with mode=validate path=<file>"
         )
+    if config.dedup.thresholds and config.mode == "generate":
+        raise InputError("dedup needs mode=scale: mode=generate makes one round and counts nothing")
 
 
 def as_config(settings: Any) -> Config:

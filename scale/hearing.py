@@ -13,7 +13,7 @@ from scale.errors import RunError
 from scale.faults import DISK_FULL, OUTSIDE, Key, Slots, Suspicion, Trials
 from scale.journal import Journal
 from scale.ledger import Done, ObjectState, Skipped
-from scale.merger import MergeOutcome
+from scale.merger import DedupOutcome, MergeOutcome
 from scale.platforms import Device
 from scale.progress import Meter, Progress
 from scale.settling import Settler
@@ -123,8 +123,11 @@ class Hearing:
         self.space.met(str(error))
         self.unsettled.add(state.code)
 
-    def merged(self, outcome: MergeOutcome) -> None:
+    def merged(self, outcome: MergeOutcome | DedupOutcome) -> None:
         """Takes a merge in, unless it found the disk full: then it is done again when there is room."""
+        if isinstance(outcome, DedupOutcome):
+            self._settler.decided(outcome)
+            return
         state = self._settler.by_code[outcome.job.header.object_code]
         if isinstance(outcome.error, OSError) and outcome.error.errno in DISK_FULL:
             state.merging = False
@@ -167,7 +170,7 @@ class Hearing:
         state.in_flight.discard(round_id)
         verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_keys[state.code])
         done = done_of(shard, self._order.accept, verdict)
-        event = "done" if isinstance(done, Done) else "sealed"
+        event = "done" if isinstance(done, Done) and not self._order.dedup else "sealed"
         self._journal.append(event, **done.facts(state.code, round_id, self._folder), seconds=round(seconds, 3))
         self.suspicion.has_success = True
         self.slots.succeeded(one.slot)

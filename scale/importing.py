@@ -138,7 +138,9 @@ def _columns(config: Config, given: _Given, results: ReleasedResults) -> tuple[d
     had = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
     made |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in had.items()}
     made["object_scale"] = given.scale
-    return round_columns(made, seed=0, round_id=0, tile_used=0), tuple(term for term in TERMS if term not in had)
+    optional = {"depth": config.energy.w_depth, "equilibrium": config.energy.w_equilibrium}  # 0: not computed
+    computed = tuple(term for term in TERMS if term not in had and optional.get(term, 1))
+    return round_columns(made, seed=0, round_id=0, tile_used=0), computed
 
 
 @torch.no_grad()

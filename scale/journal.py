@@ -16,6 +16,7 @@ Event = dict[str, Any]
 _WANTED = {  # what a later call reads of a line
     "start": ("run_key",),
     "objects": ("indices",),
+    "judged": ("code", "round"),
     "sealed": ("code", "round", "tile_used", "sha256"),
     "done": ("code", "round", "accepted", "tile_used", "sha256"),
     "adopted": ("code", "round", "accepted", "tile_used", "sha256"),

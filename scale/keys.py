@@ -42,6 +42,8 @@ def acceptance_key(config: Config) -> Key:
     used: dict[str, Any] = {"filter": {"name": name} | {term: getattr(config.filter, term) for term in FILTERS[name]}}
     if name == PHYSICS:
         used |= {"validation": asdict(config.validation), "poses": asdict(config.poses)}
+    if config.dedup.thresholds:
+        used |= {"dedup": asdict(config.dedup)}
     return dict(_flat(used, ""))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from bimangrasp.grasp_file import Ending, Header, Proof
 from scale import rounds
 from scale.acceptance import Accept
+from scale.deduplication import DUPLICATE, DistinctPoses
 from scale.merge import MergeJob, MergeRound
 from scale.rounds import Goal, Prefix
 from scale.run_folder import RunFolder
@@ -28,6 +29,7 @@ class Done:
         rejected: reason -> rows of it that do not count for that; empty where the final file has the round.
         verdict: what the simulator said of it; None where it was not asked, or the final file has it.
         verdict_sha256: of that file; empty where the simulator was not asked.
+        duplicates: rows that are like an earlier one and so do not count.
     """
 
     seed: int
@@ -40,6 +42,12 @@ class Done:
     rejected: dict[str, int] = field(default_factory=dict)
     verdict: Verdict | None = None
     verdict_sha256: str = ""
+    duplicates: tuple[int, ...] = ()
+
+    def without(self, duplicates: tuple[int, ...]) -> Done:
+        """Returns the round when it is known which of its accepted rows are like an earlier one."""
+        rejected = self.rejected | {DUPLICATE: len(duplicates)}
+        return replace(self, accepted=self.accepted - len(duplicates), rejected=rejected, duplicates=duplicates)
 
     def facts(self, code: str, round_id: int, folder: RunFolder) -> dict[str, Any]:
         """Returns the journal's line about a round that has its shard."""
@@ -94,6 +102,7 @@ class ObjectState:
         max_barren: so many rounds of the prefix in a row without an accepted row end it; 0 is never.
         finished: round -> what it gave.
         unjudged: round -> its shard, which waits for its verdict.
+        undecided: round -> what it gave, near-duplicates among it: that waits for the rounds below.
         in_flight: rounds that workers have.
         promised: round -> the hash it must have when it is computed again.
         promised_verdicts: round -> the hash that its verdict must have when it is found again.
@@ -105,6 +114,7 @@ class ObjectState:
         final_sha256: of that file.
         ended: why no more rounds are wanted: quota, barren, max_rounds, changed; empty while some are.
         merging: whether a merge of it is under way.
+        deciding: whether a round's near-duplicates are being looked for.
         notes: what the report should say of it.
     """
 
@@ -116,6 +126,8 @@ class ObjectState:
     max_barren: int = 0
     finished: dict[int, Done | Skipped] = field(default_factory=dict)
     unjudged: dict[int, Sealed] = field(default_factory=dict)
+    undecided: dict[int, Done] = field(default_factory=dict)
+    distinct: DistinctPoses = field(default_factory=DistinctPoses)
     in_flight: set[int] = field(default_factory=set)
     promised: dict[int, str] = field(default_factory=dict)
     promised_verdicts: dict[int, str] = field(default_factory=dict)
@@ -127,6 +139,7 @@ class ObjectState:
     final_sha256: str = ""
     ended: str = ""
     merging: bool = False
+    deciding: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -171,7 +184,8 @@ class ObjectState:
 
     def needed(self, batch: int, max_rounds: int) -> Iterator[int]:
         """Yields the rounds to hand out next."""
-        return rounds.needed(self.accepted, {*self.in_flight, *self.unjudged}, self.goal, batch, max_rounds)
+        under_way = {*self.in_flight, *self.unjudged, *self.undecided}
+        return rounds.needed(self.accepted, under_way, self.goal, batch, max_rounds)
 
     def why_ended(self, max_rounds: int) -> str:
         """Returns why the prefix ends: quota, barren, max_rounds, or partial while it still grows."""
@@ -238,7 +252,11 @@ class ObjectState:
             is_new = round_id >= self.rounds_in_file or kept > already
             facts = (one.rows, one.accepted, kept, one.tile_used, one.sha256, one.platform)
             sources = (one.shard, already, one.verdict and one.verdict.path) if is_new else (None, already, None)
-            yield MergeRound(round_id, one.seed, *facts, *sources, one.verdict_sha256)
+            yield MergeRound(round_id, one.seed, *facts, *sources, one.verdict_sha256, one.duplicates)
+
+    def shard_of(self, round_id: int) -> Done | Sealed | None:
+        """Returns a round that has its shard and does not count yet."""
+        return self.unjudged.get(round_id) or self.undecided.get(round_id)
 
     def spent_files(self) -> list[Path]:
         """Takes the shards out that the final file has made superfluous and returns them with their verdicts.
@@ -254,7 +272,7 @@ class ObjectState:
     def _is_spent(self, verdict: Verdict) -> bool:
         """Whether a verdict is on a shard that is not there and will not be made again."""
         r = verdict.round_id
-        known = self.unjudged.get(r) or self.finished.get(r)
+        known = self.shard_of(r) or self.finished.get(r)
         if known is None:
             return self.final is not None and self.final.ending.complete and r not in self.promised
         return not isinstance(known, Skipped) and (known.shard is None or known.sha256 != verdict.shard_sha256)
@@ -274,6 +292,7 @@ class ObjectState:
                 spent.append(one.shard)
                 del self.finished[round_id]
         if self.final.ending.complete:
-            spent += [one.shard for one in self.unjudged.values()]
-            self.unjudged.clear()
+            for waiting in (self.unjudged, self.undecided):
+                spent += [one.shard for one in waiting.values()]
+                waiting.clear()
         return spent

@@ -45,6 +45,7 @@ class MergeRound(NamedTuple):
         already: accepted rows of it that the old file has.
         verdict: what the simulator said of the shard's rows; None where the rows do not count by that.
         verdict_sha256: of that file.
+        duplicates: rows that pass the filter and are like an earlier one.
     """
 
     round_id: int
@@ -59,6 +60,7 @@ class MergeRound(NamedTuple):
     already: int
     verdict: Path | None = None
     verdict_sha256: str = ""
+    duplicates: tuple[int, ...] = ()
 
 
 class MergeJob(NamedTuple):
@@ -232,6 +234,7 @@ def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: Finders) -
                 f"are {sizes}"
             )
     mask = job.accept(columns)
+    mask[list(one.duplicates)] = False
     if mask.sum() != one.accepted:
         raise FormatError(f"{one.shard} has {mask.sum()} accepted rows, not the {one.accepted} that were counted")
     chosen = np.flatnonzero(mask)[one.already : one.kept]

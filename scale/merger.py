@@ -1,4 +1,4 @@
-"""The merge thread: one final file after the other, while the parent's loop goes on."""
+"""The merge thread: final files and near-duplicates, one after the other, while the parent's loop goes on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import threading
 from typing import NamedTuple
 
+from scale.deduplication import DedupJob, duplicates
 from scale.merge import Merged, MergeJob, merge
 from scale.run_folder import RunFolder
 
@@ -19,26 +20,34 @@ class MergeOutcome(NamedTuple):
     error: Exception | None
 
 
+class DedupOutcome(NamedTuple):
+    """How the look for near-duplicates ended: the `duplicates` among a round's rows, or the error."""
+
+    job: DedupJob
+    duplicates: tuple[int, ...]
+    error: Exception | None
+
+
 class Merger:
-    """Merges in a thread; `wake` can be read when an outcome waits."""
+    """Merges and tells near-duplicates in a thread; `wake` can be read when an outcome waits."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._jobs: queue.SimpleQueue[MergeJob | None] = queue.SimpleQueue()
-        self._outcomes: queue.SimpleQueue[MergeOutcome] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[MergeJob | DedupJob | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[MergeOutcome | DedupOutcome] = queue.SimpleQueue()
         self.wake, self._ring = multiprocessing.Pipe(duplex=False)
         self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
         self._thread.start()
         self.pending = 0
         self._is_closing = False
 
-    def submit(self, job: MergeJob) -> None:
-        """Queues a merge."""
+    def submit(self, job: MergeJob | DedupJob) -> None:
+        """Queues work."""
         self.pending += 1
         self._jobs.put(job)
 
-    def outcomes(self) -> list[MergeOutcome]:
-        """Returns the merges that have ended since the last call."""
+    def outcomes(self) -> list[MergeOutcome | DedupOutcome]:
+        """Returns what has ended since the last call."""
         found = []
         while self.wake.poll():
             self.wake.recv_bytes()
@@ -47,7 +56,7 @@ class Merger:
         return found
 
     def close(self) -> None:
-        """Waits for the merge under way, drops the queued ones and ends the thread."""
+        """Waits for the work under way, drops the queued ones and ends the thread."""
         self._is_closing = True
         self._jobs.put(None)
         self._thread.join()
@@ -56,9 +65,17 @@ class Merger:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None and not self._is_closing:
-            try:
-                outcome = MergeOutcome(job, merge(self._folder, job), None)
-            except Exception as error:  # the parent decides what it means
-                outcome = MergeOutcome(job, None, error)
-            self._outcomes.put(outcome)
+            self._outcomes.put(self._done(job))
             self._ring.send_bytes(b".")
+
+    def _done(self, job: MergeJob | DedupJob) -> MergeOutcome | DedupOutcome:
+        """Does one job; of any error the parent decides what it means."""
+        if isinstance(job, DedupJob):
+            try:
+                return DedupOutcome(job, duplicates(job), None)
+            except Exception as error:
+                return DedupOutcome(job, (), error)
+        try:
+            return MergeOutcome(job, merge(self._folder, job), None)
+        except Exception as error:
+            return MergeOutcome(job, None, error)

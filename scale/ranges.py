@@ -43,6 +43,7 @@ def _between(least: float, most: float) -> Rule:
 TEXT = Rule(lambda value: value.strip() != "", "text")
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "a finite number above 0")
 NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a finite number, 0 or more")
+NULL_OR_NOT_NEGATIVE = Rule(lambda value: value is None or 0 <= value < math.inf, "null or a finite number, 0 or more")
 DECAY = Rule(lambda value: 0 < value <= 1, "a number above 0, 1 or less")
 DIRECTION = Rule(
     lambda value: len(value) == 3 and 0 < sum(x * x for x in value) < math.inf,
@@ -73,6 +74,9 @@ RULES: dict[str, Rule] = {
     "merge_stride": _at_least(0),
     "verify": _among("auto", "full"),
     "filter.name": _among(*FILTERS),
+    "dedup.translation": NULL_OR_NOT_NEGATIVE,
+    "dedup.rotation": NULL_OR_NOT_NEGATIVE,
+    "dedup.joints": NULL_OR_NOT_NEGATIVE,
     "filter.force_closure": POSITIVE,
     "filter.distance": POSITIVE,
     "filter.penetration": POSITIVE,
@@ -155,6 +159,12 @@ def check_ranges(config: Config) -> None:
         raise InputError(
             f"initialization.distance_min={start.distance_min!r} is above "
             f"initialization.distance_max={start.distance_max!r}: wanted the smaller first"
+        )
+    given = [value is not None for value in vars(config.dedup).values()]
+    if any(given) and not all(given):
+        raise InputError(
+            f"dedup has {vars(config.dedup)}: wanted numbers for translation (m), rotation and joints (rad), or null "
+            f"for all three"
         )
     if config.filter.name == "firm" and not (config.energy.w_depth and config.energy.w_equilibrium):
         raise InputError(

@@ -68,7 +68,7 @@ def _remedy(order: Order, path: Path, by_name: dict[str, ObjectState]) -> str:
         return "its round is computed again when a call wants its object"
     if path.is_relative_to(order.folder.verdicts):
         return f"round {name.round_id} of {state.code} is simulated again if it is wanted"
-    if name.round_id in {*state.finished, *state.unjudged}:
+    if name.round_id in state.finished or state.shard_of(name.round_id):
         return f"round {name.round_id} of {state.code} is proven without it"
     return f"round {name.round_id} of {state.code} is computed again if it is wanted"
 
@@ -82,7 +82,7 @@ def _lost(found: Survey, objects: list[ObjectState]) -> list[str]:
     if gone:
         lines.append(f"final files that are gone are built again: {listed(gone)}")
     for state in objects:
-        lost = [r for r in sorted(state.told) if r not in {*state.finished, *state.unjudged}]
+        lost = [r for r in sorted(state.told) if r not in state.finished and not state.shard_of(r)]
         if lost and not (state.final and state.final.ending.complete):
             lines.append(f"rounds of {state.code} that are done by the journal and proven by no file: {spans(lost)}")
     return lines

@@ -134,12 +134,12 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
     skips = {event["round"]: event for event in events if event["event"] == "skip"}
     if final is not None and not _must_rebuild(order, state, final, shards):
         state.final, state.final_sha256 = final.proof, final.sha256
-        _take_table(state, final, shards, skips)
+        _take_table(order, state, final, shards, skips)
     else:
         final = None
     _take_shards(order, state, shards)
     for round_id, event in skips.items():
-        is_open = round_id not in {*state.finished, *state.unjudged, *state.promised}
+        is_open = round_id not in {*state.finished, *state.unjudged, *state.undecided, *state.promised}
         if is_open and not order.config.retry_skipped:
             seed = rounds.seed_of(order.config.seed_base, index, round_id)
             state.finished[round_id] = Skipped(seed, event["traceback"])
@@ -196,7 +196,7 @@ def _named(sha256: bytes, shards: list[FoundShard]) -> Done | Sealed | None:
 
 
 def _take_table(
-    state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
+    order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
 ) -> None:
     """Enters the rounds that the final file's table proves.
 
@@ -214,6 +214,9 @@ def _take_table(
         verdict_sha256 = table["rounds/verdict_sha256"][r].decode() if final.proof.is_judged else ""
         verdict = named.verdict if isinstance(named, Done) else None
         is_whole = named is not None and (verdict.sha256 if verdict else "") == verdict_sha256
+        if kept < accepted and wants_more and is_whole and order.dedup:
+            state.undecided[r] = named
+            continue
         if kept < accepted and wants_more and not is_whole:
             state.promised |= {} if named else {r: sha256}
             state.unjudged |= {r: _unjudged(named)} if named else {}
@@ -233,14 +236,15 @@ def _unjudged(one: Done | Sealed) -> Sealed:
 def _take_shards(order: Order, state: ObjectState, shards: dict[int, list[FoundShard]]) -> None:
     """Adopts the shards of rounds that no table has; of several the one at the full tile, then the smallest hash."""
     for round_id, some in sorted(shards.items()):
-        known = state.finished.get(round_id) or state.unjudged.get(round_id)
+        known = state.finished.get(round_id) or state.shard_of(round_id)
         if known is None:
             best = min(some, key=lambda one: (-one.done.tile_used, one.done.sha256)).done
             if state.promised.get(round_id, best.sha256) == best.sha256 and round_id < order.config.max_rounds:
-                taken = state.finished if isinstance(best, Done) else state.unjudged
+                whole = state.undecided if order.dedup else state.finished
+                taken = whole if isinstance(best, Done) else state.unjudged
                 taken[round_id] = best
                 state.promised.pop(round_id, None)
-        kept = state.finished.get(round_id) or state.unjudged.get(round_id)
+        kept = state.finished.get(round_id) or state.shard_of(round_id)
         if isinstance(kept, Done | Sealed):
             state.spare += [one.done.shard for one in some if one.done.shard != kept.shard]
         _report_broken_determinism(state, round_id, [one.done for one in some])

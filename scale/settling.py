@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from scale import shards
+from scale.deduplication import DedupJob
 from scale.door import Order
 from scale.errors import RunError
 from scale.journal import Journal
 from scale.ledger import Done, ObjectState, Sealed, Skipped
-from scale.merger import MergeOutcome, Merger
+from scale.merger import DedupOutcome, MergeOutcome, Merger
 from scale.progress import Progress
 from scale.resume import Resumed, broken_determinism
 from scale.run_folder import file_name, parse_shard_name
@@ -62,16 +63,47 @@ class Settler:
         return self.judged(state, round_id, sealed)
 
     def judged(self, state: ObjectState, round_id: int, done: Done) -> bool:
-        """Takes a round in that is done and returns whether its verdict is what the file's table says."""
+        """Takes a round in with all its halves and returns whether its verdict is what the file's table says."""
         state.unjudged.pop(round_id, None)
         if state.promised_verdicts.pop(round_id, done.verdict_sha256) != done.verdict_sha256:
             self._change(
                 state, f"round {round_id} was simulated again, not with the verdict that the file's table names"
             )
             return False
-        state.finished[round_id] = done
+        taken = state.undecided if self._order.dedup else state.finished
+        taken[round_id] = done
         self.settle(state)
         return True
+
+    def _decide(self, state: ObjectState) -> None:
+        """Has the near-duplicates of the next round looked for, when all rounds below it are decided."""
+        round_id = state.prefix.rounds
+        one = state.undecided.get(round_id)
+        if one is None or state.deciding or state.why_ended(self.max_rounds) != "partial":
+            return
+        state.deciding = True
+        verdict = one.verdict.path if one.verdict else None
+        sources = (one.shard, one.sha256, verdict, one.verdict_sha256)
+        rule = (self._order.accept, self._order.dedup, state.distinct, self.file(state))
+        self.merger.submit(DedupJob(state.code, round_id, *sources, *rule))
+
+    def decided(self, outcome: DedupOutcome) -> None:
+        """Takes a round in whose near-duplicates are known."""
+        state, round_id = self.by_code[outcome.job.code], outcome.job.round_id
+        state.deciding = False
+        one = state.undecided.pop(round_id)
+        if outcome.error is not None:
+            self._undo_damaged(state, {round_id: one}, outcome.error)
+        else:
+            done = one.without(outcome.duplicates)
+            if round_id < state.rounds_in_file and done.accepted != state.final.rounds["rounds/accepted"][round_id]:
+                self._change(
+                    state, f"round {round_id} has another number of distinct grasps than the file's table says"
+                )
+                return
+            self._journal.append("done", **done.facts(state.code, round_id, self._folder))
+            state.finished[round_id] = done
+        self.settle(state)
 
     def give_up(self, state: ObjectState, round_id: int, skipped: Skipped) -> None:
         """Takes a skipped round in; one whose rows the final file has cannot be skipped."""
@@ -92,6 +124,8 @@ class Settler:
 
     def settle(self, state: ObjectState) -> None:
         """Merges an object's prefix where that is due, and ends the object where its file says what it should."""
+        if not state.ended:
+            self._decide(state)
         if state.merging or state.ended:
             return
         if state.has_larger_file:
@@ -140,8 +174,11 @@ class Settler:
                 self._folder.remove(path)
 
     def _merge_failed(self, state: ObjectState, error: Exception | None) -> None:
-        """Sets damaged shards aside and has their rounds computed again; any other failure ends the run."""
-        done = {r: one for r, one in state.finished.items() if isinstance(one, Done)}
+        """Undoes rounds with damaged files; any other failure ends the run."""
+        self._undo_damaged(state, {r: one for r, one in state.finished.items() if isinstance(one, Done)}, error)
+
+    def _undo_damaged(self, state: ObjectState, done: dict[int, Done], error: Exception | None) -> None:
+        """Sets damaged shards aside and has their rounds computed again; without any the error ends the run."""
         bad = [r for r, one in done.items() if one.shard and shards.is_damaged(one.shard)]
         unjudged = [r for r, one in done.items() if one.verdict and shards.is_damaged(one.verdict.path)]
         if not bad and not unjudged:
@@ -150,19 +187,20 @@ class Settler:
                 f"file that was there is as it was; move what is named here out of the folder and start again"
             ) from error
         for round_id in bad:
-            one = state.finished.pop(round_id)
+            one = done[round_id]
+            state.finished.pop(round_id, None)
             if one.shard.exists():
                 self._folder.set_aside(one.shard)
             if round_id < state.rounds_in_file:
                 state.promised[round_id] = one.sha256
             self.notes.append(f"{one.shard} was damaged; round {round_id} of {state.code} is computed again")
         for round_id in set(unjudged) - set(bad):
-            self._judge_again(state, round_id)
+            self._judge_again(state, round_id, done[round_id])
         self.settle(state)
 
-    def _judge_again(self, state: ObjectState, round_id: int) -> None:
+    def _judge_again(self, state: ObjectState, round_id: int, one: Done) -> None:
         """Sets a damaged verdict aside; its round waits for another one."""
-        one = state.finished.pop(round_id)
+        state.finished.pop(round_id, None)
         state.verdicts = [verdict for verdict in state.verdicts if verdict.path != one.verdict.path]
         if one.verdict.path.exists():
             self._folder.set_aside(one.verdict.path)

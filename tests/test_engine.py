@@ -144,7 +144,7 @@ import os, pickle, sys
 sys.path.insert(0, sys.argv[2])
 from stub_rounds import Stub
 from bimangrasp.grasp_file import Header
-from scale.engine import Engine
+from scale.engine import Engine, events
 from scale.platforms import Device
 from scale.run_folder import RunFolder
 if __name__ == "__main__":

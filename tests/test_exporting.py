@@ -84,7 +84,8 @@ def test_what_is_exported_and_imported_is_the_same_grasps(run):
         np.testing.assert_array_equal(found[f"{group}/joints"], wanted[f"{group}/joints"])
         np.testing.assert_allclose(found[f"{group}/rotation"], wanted[f"{group}/rotation"], atol=2e-7)
     np.testing.assert_array_equal(found["object_scale"], wanted["object_scale"])
-    for name in (name for name in wanted if name.startswith("energy/") and name != "energy/wrench_volume"):
+    without_key = {"energy/wrench_volume", "energy/depth", "energy/equilibrium"}
+    for name in (name for name in wanted if name.startswith("energy/") and name not in without_key):
         np.testing.assert_array_equal(found[name], wanted[name])
     assert data.header(0).mesh_sha256 == bimangrasp.load(run).header(0).mesh_sha256
 
@@ -111,7 +112,7 @@ NPZ = {
     "contact_normal": ("<f4", (2, 4, 3)),
     "object_scale": ("<f4", ()),
     **{f"energy_{term}": ("<f4", ()) for term in ("force_closure", "distance", "penetration", "self_penetration")},
-    **{f"energy_{term}": ("<f4", ()) for term in ("joint_limits", "wrench_volume", "total")},
+    **{f"energy_{term}": ("<f4", ()) for term in ("joint_limits", "wrench_volume", "depth", "equilibrium", "total")},
     **{name: ("<i8", ()) for name in ("seed", "round", "row")},
 }
 ABOUT = {
@@ -160,7 +161,7 @@ def test_csv_has_the_scalars_of_all_objects(run):
         found = np.array([line[name.replace("/", "_")] for line in lines]).astype(data[name].dtype)
         np.testing.assert_array_equal(found, data[name])
     assert lines[0]["object_scale"] in ("0.15", "0.16", "0.17")
-    assert len(lines[0]) == 12
+    assert len(lines[0]) == 14
 
 
 def test_parquet_has_the_same_table(run):

@@ -120,7 +120,7 @@ def test_columns_of_one_shard_after_another_are_those_of_each():
 def test_only_a_shard_unlike_the_one_before_is_looked_at(monkeypatch):
     looks = []
     places = grasp_file._places
-    monkeypatch.setattr(grasp_file, "_places", lambda image: looks.append(len(image)) or places(image))
+    monkeypatch.setattr(grasp_file, "_places", lambda image, fields: looks.append(len(image)) or places(image, fields))
     image, like = (grasp_file.shard_image(HEADER, shard_columns(round_id=r, seed=r)) for r in (1, 2))
     other_key = grasp_file.shard_image(replace(HEADER, run_key={"seed_base": 8}), shard_columns())
     found = ShardColumns()
