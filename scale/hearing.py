@@ -170,8 +170,9 @@ class Hearing:
         state.in_flight.discard(round_id)
         verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_keys[state.code])
         done = done_of(shard, self._order.accept, verdict)
-        event = "done" if isinstance(done, Done) and not self._order.dedup else "sealed"
-        self._journal.append(event, **done.facts(state.code, round_id, self._folder), seconds=round(seconds, 3))
+        is_done = isinstance(done, Done) and not self._order.dedup
+        facts = done.facts(state.code, round_id, self._folder) | {"seconds": round(seconds, 3)}
+        self._journal.append("done" if is_done else "sealed", **facts)
         self.suspicion.has_success = True
         self.slots.succeeded(one.slot)
         self._set_condemned_aside()

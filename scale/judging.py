@@ -170,8 +170,8 @@ class Judging:
         """Enters a round that is done."""
         self._has_success = True
         self._hearing.space.sealed()
-        event = "judged" if self._order.dedup else "done"
-        self._journal.append(event, **done.facts(state.code, round_id, self._folder))
+        facts = done.facts(state.code, round_id, self._folder)
+        self._journal.append("judged" if self._order.dedup else "done", **facts)
         try:
             if self._settler.judged(state, round_id, done):
                 self._hearing.meter.gained("physics", done.accepted)

@@ -115,7 +115,7 @@ def test_every_named_key_exists():
     named = set(re.findall(r"(?<=[ '])([a-z_.]+)=", commands)) | set(re.findall(r"`([a-z_]+\.[a-z_]+)`", README))
     table = README.split("| Key |")[1].split("##")[0]
     named |= {key.partition("=")[0] for key in re.findall(r"`([a-z_.]+(?:=[a-z]+)?)`", table)}
-    words = {"auto", "all", "none", "energy", "default"}  # values of keys
+    words = {"auto", "all", "none", "energy", "firm", "physics", "default"}  # values of keys
     named = {key for key in named if not key.endswith((".json", ".md", ".py", ".h5"))} - words
     assert len(named) > 15 and named <= keys_of(conf.load()) | {"experiment"}
 
