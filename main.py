@@ -27,6 +27,13 @@ from scale.config import Config
 
 SEVERITY = (0, 3, 1, 2, 130, 143)
 """Exit codes from best to worst."""
+SHOWN = {
+    "status": lambda config: scale.status(Path(config.output_root) / config.exp_name),
+    "validate": scale.validate,
+    "export": scale.export,
+    "import": scale.import_results,
+}
+"""What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 
 
 def main() -> int:
@@ -118,14 +125,8 @@ def _in_own_folder(config: Config, config_dir: str | None) -> Config:
 
 def _dispatch(config: Config) -> int:
     """Does what `mode` says and returns the exit code."""
-    if config.mode == "status":
-        print(scale.status(Path(config.output_root) / config.exp_name))
-    elif config.mode == "validate":
-        print(scale.validate(config))
-    elif config.mode == "export":
-        print(scale.export(config))
-    elif config.mode == "import":
-        print(scale.import_results(config))
+    if config.mode in SHOWN:
+        print(SHOWN[config.mode](config))
     elif config.dry_run:
         print(scale.plan(config))
     elif config.mode == "generate":

@@ -138,14 +138,14 @@ def test_status_generate_and_plan(run, monkeypatch, capsys):
 
 
 def test_validate_prints_its_table(run, monkeypatch, capsys):
-    monkeypatch.setattr(scale, "validate", lambda config: f"{config.validation.name} of {config.path}")
+    monkeypatch.setitem(main.SHOWN, "validate", lambda config: f"{config.validation.name} of {config.path}")
     assert run("mode=validate", "validation=paper", "path=mug.npy", "filter=energy", "gpus=[3]") == 0
     assert capsys.readouterr().out == "paper of mug.npy\n" and run.seen == []
 
 
 def test_export_and_import_print_what_they_made(run, monkeypatch, capsys):
-    monkeypatch.setattr(scale, "export", lambda config: f"{config.format} of {config.path}")
-    monkeypatch.setattr(scale, "import_results", lambda config: f"{config.path} in {config.out}")
+    monkeypatch.setitem(main.SHOWN, "export", lambda config: f"{config.format} of {config.path}")
+    monkeypatch.setitem(main.SHOWN, "import", lambda config: f"{config.path} in {config.out}")
     assert run("mode=export", "format=csv", "path=final/mug.h5") == 0
     assert run("mode=import", "path=mug.npy", "out=mine.h5") == 0
     assert capsys.readouterr().out.splitlines() == ["csv of final/mug.h5", "mug.npy in mine.h5"]
