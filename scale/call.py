@@ -100,7 +100,7 @@ def _opened(order: Order) -> Iterator[tuple[Order, Resumed, Journal, Progress, R
         wait_for_orphans(folder)
         with _telling(order) as progress:
             order = _with_pieces(order, progress)
-            found = survey(folder, order.accept, order.acceptance_keys, order.config.verify, progress.say)
+            found = survey(folder, order.accept, order.acceptance_key_of, order.config.verify, progress.say)
             resumed = resume(order, found)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
                 refuse_mixed(platforms, order.config.allow_mixed_platform)

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.grasp_fields import VERDICT_FIELDS, Columns
-from bimangrasp.grasp_file import ShardColumns
+from bimangrasp.grasp_fields import Columns
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates
-from scale import shards, verdicts
 from scale.acceptance import Accept
+from scale.sealed_columns import SealedColumns
 
 DUPLICATE = "duplicate"
 """Why a row does not count that is like an earlier one that does."""
@@ -73,9 +72,7 @@ def duplicates(job: DedupJob) -> tuple[int, ...]:
         FormatError: the shard, the verdict or the final file is not what it was.
         OSError: it cannot be read.
     """
-    columns: Columns = shards.columns(job.shard, job.shard_sha256, ShardColumns())
-    if job.verdict is not None:
-        columns = columns | verdicts.columns(job.verdict, job.verdict_sha256, ShardColumns(VERDICT_FIELDS))
+    columns = SealedColumns().of(job)
     rows = np.flatnonzero(job.accept(columns))
     poses = poses_of(columns).select(rows)
     alike = near_duplicates(poses, job.thresholds, job.distinct.below(job.round_id, job.final))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,7 +40,7 @@ class Order(NamedTuple):
         devices: one per worker.
         maker: of the rounds.
         hand: what files say of the hands.
-        run_key, acceptance_key: what an earlier call must have had.
+        run_key, acceptance_key: what an earlier call must have had; the latter but for an object's pieces.
         accept: columns -> mask of rows that count.
         judge: of the validators; None where no row counts by what a simulator says.
         dedup: which grasps are near-duplicates; None where all count.
@@ -71,11 +70,10 @@ class Order(NamedTuple):
         busy = sum(device.label == "cpu" for device in self.devices)
         return self.config.validators or max(1, len(os.sched_getaffinity(0)) - busy)
 
-    @property
-    def acceptance_keys(self) -> dict[str, Key]:
-        """Object code -> what decides which of its rows count, as files give it back."""
-        own = {code: {"pieces_sha256": sha256} for code, (_, sha256) in self.pieces.items()}
-        return {one.code: json.loads(json.dumps(self.acceptance_key | own.get(one.code, {}))) for one in self.entries}
+    def acceptance_key_of(self, code: str) -> Key:
+        """Returns what decides which rows of an object count."""
+        found = self.pieces.get(code)
+        return self.acceptance_key | ({"pieces_sha256": found[1]} if found else {})
 
     def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
         """Returns what an object's files say, but for the platforms; without a code the part that is common."""

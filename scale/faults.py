@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 """Exit codes of a death that came from outside, unless the parent sent it."""
@@ -18,6 +19,32 @@ CASES = 3
 
 Key = tuple[str, int]
 """A round: object code and round id."""
+
+
+class Death(NamedTuple):
+    """How a process ended.
+
+    Attributes:
+        how: for people.
+        from_outside: whether it says nothing of what the process did.
+    """
+
+    how: str
+    from_outside: bool
+
+
+def death(exitcode: int, parents_reason: str) -> Death:
+    """Returns what an exit code tells; `parents_reason` is empty unless the parent ended the process."""
+    how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+    if parents_reason:
+        return Death(f"{how}, by the parent: {parents_reason}", False)
+    return Death(how, exitcode in OUTSIDE)
+
+
+def last_line(text: str) -> str:
+    """Returns the line of a traceback that says what went wrong."""
+    return (text.strip().splitlines() or [""])[-1]
+
 
 _OUT_OF_MEMORY = ("cuda out of memory", "cuda error: out of memory", "defaultcpuallocator")
 _BROKEN = ("cuda error", "cublas", "cusolver", "cusparse", "cudnn", "device-side assert")

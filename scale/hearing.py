@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from bimangrasp.grasp_fields import FormatError
@@ -10,7 +9,7 @@ from scale import keys, rounds, shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
-from scale.faults import DISK_FULL, OUTSIDE, Key, Slots, Suspicion, Trials
+from scale.faults import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
 from scale.journal import Journal
 from scale.ledger import Done, ObjectState, Skipped
 from scale.merger import DedupOutcome, MergeOutcome
@@ -168,7 +167,7 @@ class Hearing:
             self._failed(state, round_id, one, f"{path} does not read back: {error}")
             return
         state.in_flight.discard(round_id)
-        verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_keys[state.code])
+        verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_key_of(state.code))
         done = done_of(shard, self._order.accept, verdict)
         is_done = isinstance(done, Done) and not self._order.dedup
         facts = done.facts(state.code, round_id, self._folder) | {"seconds": round(seconds, 3)}
@@ -190,7 +189,7 @@ class Hearing:
     def _found_no_room(self, state: ObjectState, round_id: int, text: str) -> None:
         """Returns a round that the full disk had no room for; that was no attempt."""
         state.in_flight.discard(round_id)
-        last = _last_line(text)
+        last = last_line(text)
         self._journal.append("no_room", code=state.code, round=round_id, reason=last)
         self.space.met(last)
 
@@ -202,7 +201,7 @@ class Hearing:
         state.failures[round_id] = attempts
         names = {"code": state.code, "round": round_id, "worker": one.slot}
         self._journal.append("fail", attempt=attempts, **names, traceback=tail)
-        self._say(f"{state.code}: round {round_id}, attempt {attempts} failed: {_last_line(tail)}")
+        self._say(f"{state.code}: round {round_id}, attempt {attempts} failed: {last_line(tail)}")
         self.slots.failed(one.slot, key)
         self._set_condemned_aside()
         is_used_up = self.trials.is_used_up(key)
@@ -254,9 +253,7 @@ class Hearing:
 
     def _died(self, one: Worker, exitcode: int) -> None:
         """Adopts what a dead worker had sealed, else returns its round."""
-        how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-        how = f"{how}, by the parent: {one.verdict}" if one.verdict else how
-        from_outside = exitcode in OUTSIDE and not one.verdict
+        how, from_outside = death(exitcode, one.verdict)
         job = one.job or {}
         names = {"code": job.get("code"), "round": job.get("round"), "alone": job.get("alone", False)}
         self._journal.append("died", worker=one.slot, launch=one.launch, exitcode=exitcode, **names)
@@ -319,10 +316,6 @@ class Hearing:
 
 def _has_success(state: ObjectState) -> bool:
     return any(isinstance(one, Done) for one in state.finished.values())
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
 
 
 def device_name(device: Device, slot: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from scale import keys, shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
-from scale.faults import DISK_FULL, OUTSIDE, Key
+from scale.faults import DISK_FULL, Key, death, last_line
 from scale.hearing import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, Hearing
 from scale.journal import Journal
 from scale.ledger import Done, ObjectState
@@ -104,7 +103,7 @@ class Judging:
             "round": round_id,
             "shard": self._folder.relative(state.unjudged[round_id].shard),
             "pieces": self._folder.relative(pieces),
-            "acceptance_key": self._order.acceptance_keys[state.code],
+            "acceptance_key": self._order.acceptance_key_of(state.code),
             "deadly": sorted(row for code, r, row in self._deadly if (code, r) == (state.code, round_id)),
         }
 
@@ -202,15 +201,13 @@ class Judging:
     def _found_no_room(self, job: Message) -> None:
         """Leaves a round waiting that the full disk had no room for."""
         self._let_go(job)
-        last = job["traceback"].strip().splitlines()[-1]
+        last = last_line(job["traceback"])
         self._journal.append("no_room", code=job["code"], round=job["round"], reason=last)
         self._hearing.space.met(last)
 
     def _died(self, one: Worker, exitcode: int) -> None:
         """Adopts what a dead validator had sealed, else lets its round wait for another."""
-        how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-        how = f"{how}, by the parent: {one.verdict}" if one.verdict else how
-        from_outside = exitcode in OUTSIDE and not one.verdict
+        how, from_outside = death(exitcode, one.verdict)
         job = one.job or {}
         names = {"code": job.get("code"), "round": job.get("round")}
         self._journal.append("died", validator=one.slot, launch=one.launch, exitcode=exitcode, **names)
@@ -246,8 +243,8 @@ class Judging:
         row = one.step if one.is_stepping and waiting and one.step < waiting.rows else None
         names = {"code": state.code, "round": round_id, "validator": one.slot, "row": row}
         self._journal.append("fail", **names, traceback=tail)
-        last = (tail.strip().splitlines() or [""])[-1]
-        self._progress.say(f"{state.code}: the test of round {round_id} failed at grasp {row}: {last}")
+        what = f"the test of round {round_id} failed at grasp {row}"
+        self._progress.say(f"{state.code}: {what}: {last_line(tail)}")
         if row is not None:
             self._ends[(*key, row)] += 1
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -37,14 +38,14 @@ def object_key(mesh_sha256: str) -> Key:
 
 
 def acceptance_key(config: Config) -> Key:
-    """Returns what decides which rows count, but for an object's convex pieces."""
+    """Returns what decides which rows count, but for an object's convex pieces; as files give it back."""
     name = config.filter.name
     used: dict[str, Any] = {"filter": {"name": name} | {term: getattr(config.filter, term) for term in FILTERS[name]}}
     if name == PHYSICS:
         used |= {"validation": asdict(config.validation), "poses": asdict(config.poses)}
     if config.dedup.thresholds:
         used |= {"dedup": asdict(config.dedup)}
-    return dict(_flat(used, ""))
+    return json.loads(json.dumps(dict(_flat(used, ""))))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -17,17 +17,17 @@ import numpy as np
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import (
     CURVE_FIELDS,
-    VERDICT_FIELDS,
     Field,
     FormatError,
     round_fields,
     row_fields,
     shape_of,
 )
-from bimangrasp.grasp_file import Checksums, Content, Ending, Header, Proof, ShardColumns
-from scale import disk, shards, verdicts
+from bimangrasp.grasp_file import Checksums, Content, Ending, Header, Proof
+from scale import disk
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
+from scale.sealed_columns import SealedColumns
 
 DONE, SKIPPED = 0, 1
 ROUNDS_AHEAD = 4  # read before they are written: two threads find work at any time, and memory stays small
@@ -183,8 +183,8 @@ def _blocks(job: MergeJob, sizes: Sizes, threads: Executor) -> Iterator[Blocks]:
     if job.old is not None:
         yield from _old_blocks(job, sizes)
     new = [one for one in job.rounds if one.shard is not None or one.round_id >= job.old_rounds]
-    found = Finders(ShardColumns(), ShardColumns(VERDICT_FIELDS))
-    yield from _ahead(threads, [partial(_round_block, one, job, sizes, found) for one in new])
+    sealed = SealedColumns()
+    yield from _ahead(threads, [partial(_round_block, one, job, sizes, sealed) for one in new])
     yield _table(job)
 
 
@@ -213,20 +213,11 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[Blocks]:
                 yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 
 
-class Finders(NamedTuple):
-    """What knows where the columns of the files before lay."""
-
-    shards: ShardColumns
-    verdicts: ShardColumns
-
-
-def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, found: Finders) -> Blocks:
+def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, sealed: SealedColumns) -> Blocks:
     """Returns the accepted rows of a round that the old file lacks, up to the cut, and a new curve."""
     if one.shard is None:
         return {f.name: _no_curve(f, sizes | {"R": 1}) for f in CURVE_FIELDS}
-    columns, rows_of = shards.columns(one.shard, one.shard_sha256, found.shards), row_fields(job.is_judged)
-    if one.verdict is not None:
-        columns |= verdicts.columns(one.verdict, one.verdict_sha256, found.verdicts)
+    columns, rows_of = sealed.of(one), row_fields(job.is_judged)
     for f in (*rows_of, *CURVE_FIELDS):
         if columns[f.name].shape[1:] != shape_of(f, sizes)[1:]:
             raise FormatError(
@@ -293,10 +284,7 @@ def _sizes(job: MergeJob) -> Sizes:
     if done.round_id < job.old_rounds:
         with h5py.File(job.old, "r") as file:
             return sizes | _lengths(file, job.is_judged)
-    columns = shards.columns(done.shard, done.shard_sha256, ShardColumns())
-    if done.verdict is not None:
-        columns |= verdicts.columns(done.verdict, done.verdict_sha256, ShardColumns(VERDICT_FIELDS))
-    return sizes | _lengths(columns, job.is_judged)
+    return sizes | _lengths(SealedColumns().of(done), job.is_judged)
 
 
 def _lengths(columns: Mapping[str, Any], is_judged: bool) -> Sizes:

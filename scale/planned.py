@@ -75,7 +75,7 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
     order = door.check(settings, maker, remember=False)
     if order.accept.needs_verdict:
         order = order._replace(pieces=piece_store.found_pieces(order.folder, order.entries, order.config.pieces))
-    found = survey(order.folder, order.accept, order.acceptance_keys, "auto", lambda line: None)  # noqa: ARG005
+    found = survey(order.folder, order.accept, order.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
     resumed = resume(order, found)
     only_once = order.config.mode == "generate"
     objects = []

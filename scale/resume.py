@@ -177,7 +177,7 @@ def _check_object_key(
 
 def _must_rebuild(order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]]) -> bool:
     """Returns whether the filter was changed and the shards of all rounds are there; refuses where they are not."""
-    call: Key = order.acceptance_keys[state.code]
+    call: Key = order.acceptance_key_of(state.code)
     differing = keys.differences(final.proof.ending.acceptance_key, call)
     if not differing:
         return False

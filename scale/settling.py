@@ -132,7 +132,7 @@ class Settler:
             state.notes.append(f"its file was made for {state.final.ending.quota} grasps and stays as it is")
             self._end(state, "quota")
             return
-        reason, key = state.why_ended(self.max_rounds), self._order.acceptance_keys[state.code]
+        reason, key = state.why_ended(self.max_rounds), self._order.acceptance_key_of(state.code)
         if reason != "partial" and state.has_final(reason, key, self._order.accept.needs_verdict):
             self._end(state, reason)
             return

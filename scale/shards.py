@@ -11,7 +11,7 @@ import numpy as np
 
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, FormatError
-from bimangrasp.grasp_file import Header, ShardColumns
+from bimangrasp.grasp_file import Header
 from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
@@ -101,24 +101,6 @@ def is_damaged(path: Path) -> bool:
         return name is None or hashlib.sha256(path.read_bytes()).hexdigest()[:16] != name.sha16
     except OSError:
         return True
-
-
-def columns(path: Path, sha256: str, found: ShardColumns) -> dict[str, np.ndarray]:
-    """Returns the columns of a shard that was verified before, when it had this hash.
-
-    Args:
-        path: the shard.
-        sha256: its hash then.
-        found: knows where the columns of the shards before lay.
-
-    Raises:
-        FormatError: its bytes are others now.
-        OSError: it cannot be read.
-    """
-    image = path.read_bytes()
-    if hashlib.sha256(image).hexdigest() != sha256:
-        raise FormatError(f"{path} is not the shard with sha256 {sha256}")
-    return found.of(image)
 
 
 def read(path: Path) -> Shard:

@@ -20,6 +20,7 @@ from scale.run_folder import RunFolder, file_name
 from scale.verdicts import Verdict
 
 Say = Callable[[str], None]
+KeyOf = Callable[[str], Key]
 
 
 class FoundShard(NamedTuple):
@@ -103,13 +104,13 @@ class Survey(NamedTuple):
         return {event["code"]: event for event in self.events if event["event"] == "merged"}
 
 
-def survey(folder: RunFolder, accept: Accept, keys: Mapping[str, Key], verify: str, say: Say) -> Survey:
+def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say) -> Survey:
     """Returns what the folder proves.
 
     Args:
         folder: need not exist.
         accept: counts a shard's accepted rows.
-        keys: object code -> acceptance key that a verdict must have to be counted by.
+        key_of: object code -> acceptance key that a verdict must have to be counted by.
         verify: "auto" reads a final file in full unless it has size and time of its journal's line, "full"
             reads all.
         say: is told of progress where much is to be read.
@@ -145,7 +146,7 @@ def survey(folder: RunFolder, accept: Accept, keys: Mapping[str, Key], verify: s
             found.verdicts.setdefault(verdict.code, []).append(verdict)
     for path in folder.shard_files():
         try:
-            shard = _shard(path, accept, found.verdicts, keys)
+            shard = _shard(path, accept, found.verdicts, key_of)
         except (FormatError, OSError) as error:
             damaged[path] = str(error)
         else:
@@ -191,11 +192,11 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
     return final, False
 
 
-def _shard(path: Path, accept: Accept, known: Mapping[str, list[Verdict]], keys: Mapping[str, Key]) -> FoundShard:
+def _shard(path: Path, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf) -> FoundShard:
     """Returns a shard's facts."""
     shard = shards.verify(path)
     code = shard.header.object_code
-    verdict = verdicts.on(shard.sha256, known.get(code, []), keys.get(code, {}))
+    verdict = verdicts.on(shard.sha256, known.get(code, []), key_of(code))
     return FoundShard(shard.header, shard.round_id, done_of(shard, accept, verdict))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bimangrasp.grasp_fields import Columns, FormatError
-from bimangrasp.grasp_file import ShardColumns, read_verdict, verdict_image
+from bimangrasp.grasp_file import read_verdict, verdict_image
 from bimangrasp.grasp_header import text
 from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
@@ -88,21 +88,3 @@ def on(sha256: str, known: Iterable[Verdict], key: Key) -> Verdict | None:
     """Returns the verdict on a shard under an acceptance key, None without one; of several the smallest hash."""
     fitting = [one for one in known if one.shard_sha256 == sha256 and one.acceptance_key == key]
     return min(fitting, key=lambda one: one.sha256, default=None)
-
-
-def columns(path: Path, sha256: str, found: ShardColumns) -> dict[str, np.ndarray]:
-    """Returns the columns of a verdict that was verified before, when it had this hash.
-
-    Args:
-        path: its file.
-        sha256: its hash then.
-        found: knows where the columns of the verdicts before lay.
-
-    Raises:
-        FormatError: its bytes are others now.
-        OSError: it cannot be read.
-    """
-    image = path.read_bytes()
-    if hashlib.sha256(image).hexdigest() != sha256:
-        raise FormatError(f"{path} is not the verdict with sha256 {sha256}")
-    return found.of(image)

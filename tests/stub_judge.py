@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stub_rounds import next_mark
 
 from bimangrasp.grasp_fields import VERDICT_FIELDS, shape_of
 from bimangrasp.validation.verdict import Reason
@@ -80,7 +81,7 @@ class StubJudgeBench:
 
     def suffer(self, round_id: int, row: int) -> None:
         plan = self.stub.faults.get((round_id, row), [])
-        number = self.attempt(round_id, row) if plan else 0
+        number = next_mark(self.stub.marks, f"judge-{round_id}-{row}") if plan else 0
         fault = plan[number] if number < len(plan) else ""
         if fault == "raise":
             raise RuntimeError("fault on order")
@@ -90,13 +91,3 @@ class StubJudgeBench:
             os.kill(os.getpid(), SIGNALS[fault])
         if fault == "hang":
             time.sleep(600)
-
-    def attempt(self, round_id: int, row: int) -> int:
-        number = 0
-        while True:
-            try:
-                (Path(self.stub.marks) / f"judge-{round_id}-{row}-{number}").touch(exist_ok=False)
-            except FileExistsError:
-                number += 1
-            else:
-                return number

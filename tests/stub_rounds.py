@@ -118,7 +118,7 @@ class StubBench:
         if key == self.again:  # a second go at the same attempt, with a smaller tile
             return self.last
         plan = self.stub.faults.get((code, round_id), [])
-        done = self.attempt(code, round_id) if plan else 0
+        done = next_mark(self.stub.marks, f"{code}-{round_id}") if plan else 0
         fault = plan[done] if done < len(plan) else ""
         self.again, self.last = (key, fault) if fault.startswith(("oom", "memory")) else (None, "")
         return fault
@@ -144,15 +144,17 @@ class StubBench:
         if name in ("full", "kill-sealed"):
             sabotage_seal(name)
 
-    def attempt(self, code: str, round_id: int) -> int:
-        number = 0
-        while True:
-            try:
-                (Path(self.stub.marks) / f"{code}-{round_id}-{number}").touch(exist_ok=False)
-            except FileExistsError:
-                number += 1
-            else:
-                return number
+
+def next_mark(folder: str, name: str) -> int:
+    """Returns how often this was called with a name, by any process, and leaves a mark of it."""
+    number = 0
+    while True:
+        try:
+            (Path(folder) / f"{name}-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return number
 
 
 def out_of_memory(name: str) -> type[Exception]:

@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(folder, monkeypatch):
 def test_a_changed_shard_is_not_merged(folder):
     made = seal_rounds(folder, [1, 1])
     other = made[1]._replace(sha256="0" * 64)
-    with pytest.raises(FormatError, match="not the shard"):
+    with pytest.raises(FormatError, match="no longer has the sha256"):
         run(folder, made | {1: other}, 2, 100)
     assert folder.final_files() == []
 
