@@ -1,25 +1,20 @@
-"""The HDF5 contract: fields, shapes, units, version; images, layouts, reading, proof. No pickle, no torch."""
+"""Final files: layout, content hash, proof. HDF5 writes the skeleton, the caller the columns. No pickle, no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
 
-from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import (
-    SHARD_FIELDS,
-    VERDICT_FIELDS,
     Columns,
     Field,
     FormatError,
@@ -29,17 +24,15 @@ from bimangrasp.grasp_fields import (
     sizes_of,
 )
 from bimangrasp.grasp_header import (
-    VERDICT_FORMAT,
-    VERSION,
     Ending,
     Header,
-    as_json,
     ending_attributes,
     header_attributes,
     read_ending,
     read_header,
     text,
 )
+from bimangrasp.grasp_images import create_dataset, reading, write_attributes
 from bimangrasp.grasp_pieces import Piece, column_pieces, with_gaps
 
 BLOCK_BYTES = 8 * 2**20  # the most that is held of one column while a final file is read or written
@@ -51,36 +44,6 @@ class Layout(NamedTuple):
     pages: list[tuple[int, bytes]]
     length: int
     offsets: dict[str, int | None]
-
-
-def shard_image(header: Header, columns: Columns) -> bytes:
-    """Returns the bytes of the shard that holds these columns; equal input gives equal bytes."""
-    return _image(header_attributes(header), SHARD_FIELDS, columns)
-
-
-def verdict_image(about: Mapping[str, Any], columns: Columns) -> bytes:
-    """Returns the bytes of the file that holds these verdicts; equal input gives equal bytes.
-
-    Args:
-        about: attributes: what was judged, and how; values that are no text or number become JSON.
-        columns: `VERDICT_FIELDS`.
-    """
-    plain = {name: value if isinstance(value, str | int | float) else as_json(value) for name, value in about.items()}
-    return _image({"format": VERDICT_FORMAT, "format_version": VERSION} | plain, VERDICT_FIELDS, columns)
-
-
-def _image(attributes: Mapping[str, Any], fields: Sequence[Field], columns: Columns) -> bytes:
-    """Returns the bytes of a file that holds these columns; equal input gives equal bytes."""
-    sizes = sizes_of(columns, fields)
-    name = f"image-{threading.get_ident()}"  # HDF5 refuses a name that another thread has open; no byte tells of it
-    with h5py.File(name, "w", driver="core", backing_store=False, libver="earliest") as file:
-        _write_attributes(file["/"].id, attributes)
-        for f in fields:
-            dataset = _create(file, f, shape_of(f, sizes))
-            if columns[f.name].size:
-                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(columns[f.name]))
-        file.flush()
-        return file.id.get_file_image()
 
 
 def lay_out(header: Header, ending: Ending, sizes: Mapping[str, int], content_sha256: str = "0" * 64) -> Layout:
@@ -95,8 +58,8 @@ def lay_out(header: Header, ending: Ending, sizes: Mapping[str, int], content_sh
     pages, fields = _Pages(), final_fields("L" in sizes)
     with h5py.File(pages, "w", libver="earliest") as file:
         attributes = header_attributes(header) | ending_attributes(ending) | {"content_sha256": content_sha256}
-        _write_attributes(file["/"].id, attributes)
-        offsets = {f.name: _create(file, f, shape_of(f, sizes)).get_offset() for f in fields}
+        write_attributes(file["/"].id, attributes)
+        offsets = {f.name: create_dataset(file, f, shape_of(f, sizes)).get_offset() for f in fields}
     return Layout(pages.written, pages.length, offsets)
 
 
@@ -124,135 +87,6 @@ class _Pages(io.RawIOBase):
     def truncate(self, size: int | None = None) -> int:
         self.length = self._position if size is None else size
         return self.length
-
-
-def _create(file: h5py.File, f: Field, shape: tuple[int, ...]) -> h5py.h5d.DatasetID:
-    """Creates the contiguous dataset of a field: allocated early, never filled, without times.
-
-    By HDF5's own calls, as the attributes: a shard has fifty datasets and two hundred attributes.
-    """
-    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    settings.set_layout(h5py.h5d.CONTIGUOUS)
-    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    settings.set_obj_track_times(False)
-    group, _, name = f.name.rpartition("/")
-    parent = file.require_group(group) if group else file
-    kind = h5py.h5t.py_create(np.dtype(f.dtype), logical=True)
-    dataset = h5py.h5d.create(parent.id, name.encode(), kind, h5py.h5s.create_simple(shape), settings)
-    _write_attributes(dataset, {"unit": f.unit, "frame": f.frame, "description": f.text})
-    return dataset
-
-
-def _write_attributes(target: h5py.h5g.GroupID | h5py.h5d.DatasetID, attributes: Mapping[str, Any]) -> None:
-    """Writes attributes, text as UTF-8 of fixed length."""
-    for name, value in attributes.items():
-        data = np.asarray(np.bytes_(value.encode()) if isinstance(value, str) else value)
-        kind = h5py.h5t.py_create(data.dtype, logical=True)
-        space = h5py.h5s.create_simple(data.shape) if data.shape else h5py.h5s.create(h5py.h5s.SCALAR)
-        h5py.h5a.create(target, name.encode(), kind, space).write(data)
-
-
-def read_shard(image: bytes) -> tuple[Header, dict[str, np.ndarray]]:
-    """Returns header and columns of a shard's bytes; raises FormatError where they break the contract."""
-    with _reading("shard"), h5py.File(h5py.h5f.open_file_image(image)) as file:
-        header = read_header(file)
-        _refuse_unknown(file, SHARD_FIELDS)
-    columns = shard_columns(image)
-    _check_shard(header, columns)
-    return header, columns
-
-
-def read_verdict(image: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns attributes and columns of a verdict's bytes; raises FormatError where they break the contract."""
-    with _reading("verdict"), h5py.File(h5py.h5f.open_file_image(image)) as file:
-        attributes = dict(file.attrs)
-        if (text(attributes["format"]), attributes["format_version"]) != (VERDICT_FORMAT, VERSION):
-            raise FormatError(f"not a {VERDICT_FORMAT} file of version {VERSION}")
-        _refuse_unknown(file, VERDICT_FIELDS)
-    columns = ShardColumns(VERDICT_FIELDS).of(image)
-    sizes_of(columns, VERDICT_FIELDS)
-    return attributes, columns
-
-
-def shard_columns(image: bytes) -> dict[str, np.ndarray]:
-    """Returns the columns of a shard's bytes, as views of these; raises FormatError where one cannot be found."""
-    return ShardColumns().of(image)
-
-
-class ShardColumns:
-    """Finds the columns of shards (or verdicts), at once where one is like the one before; for any thread.
-
-    HDF5 takes 4 ms to say where the columns of a shard lie, and to tell that it looks at no byte of theirs. So in a
-    shard of the same length, with the same bytes between its columns, they lie where they lay before.
-    """
-
-    def __init__(self, fields: Sequence[Field] = SHARD_FIELDS) -> None:
-        self._fields = fields
-        self._known: _Places | None = None
-
-    def of(self, image: bytes) -> dict[str, np.ndarray]:
-        """Returns the columns as views of a shard's bytes; raises FormatError where one cannot be found."""
-        places = self._known
-        if places is None or not places.are_those_of(image):
-            with _reading("shard"):
-                places = self._known = _places(image, self._fields)
-        return {piece.name: piece.column(image) for piece in places.columns}
-
-
-class _Places(NamedTuple):
-    """Where the columns of a shard lie: the columns, what is between them, and the length of it all."""
-
-    columns: list[Piece]
-    between: list[tuple[int, bytes]]
-    length: int
-
-    def are_those_of(self, image: bytes) -> bool:
-        """Whether HDF5 would find the columns of these bytes here too."""
-        return len(image) == self.length and all(image.startswith(part, first) for first, part in self.between)
-
-
-def _places(image: bytes, fields: Sequence[Field]) -> _Places:
-    """Asks HDF5 where the columns of a shard lie."""
-    file = h5py.h5f.open_file_image(image)
-    try:
-        columns = column_pieces(file, fields)
-    finally:
-        file.close()
-    gaps = [piece for piece in with_gaps(columns, len(image)) if piece.field is None]
-    return _Places(columns, [(gap.first, image[gap.first : gap.end]) for gap in gaps], len(image))
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Makes whatever HDF5 and JSON raise on a file that breaks the contract a FormatError."""
-    try:
-        yield
-    except (InputError, FormatError):
-        raise
-    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"not a readable {what}: {error}") from error
-
-
-def _refuse_unknown(file: h5py.File, fields: Sequence[Field]) -> None:
-    """Raises FormatError for datasets and groups that the format does not have."""
-    known = {f.name for f in fields} | {f.name.rpartition("/")[0] for f in fields}
-    found: list[str] = []
-    file.visit(found.append)
-    if set(found) - known:
-        raise FormatError(f"it holds what the format does not have: {sorted(set(found) - known)}")
-
-
-def _check_shard(header: Header, columns: dict[str, np.ndarray]) -> None:
-    """Raises FormatError unless the columns are those of one whole round of these hands."""
-    sizes = sizes_of(columns)
-    if sizes["J"] != len(header.hand.joint_names):
-        raise FormatError(f"{sizes['J']} joints in a shard whose hands have {len(header.hand.joint_names)}")
-    if sizes["R"] != 1 or columns["rounds/rows"][0] != sizes["N"]:
-        raise FormatError(f"a shard holds one round with all its rows, this one has {sizes}")
-    same = [(columns[name] == columns[f"rounds/{name}"][0]).all() for name in ("seed", "round")]
-    if not all(same) or (columns["row"] != np.arange(sizes["N"])).any():
-        raise FormatError("seed, round and row of the grasps are not those of the shard's round")
 
 
 class Content:
@@ -332,7 +166,7 @@ def verify_final(path: str, content: bool = True) -> Proof:
     Raises:
         FormatError: the file cannot be read, or does not keep the contract or its own content_sha256.
     """
-    with _reading("final file"), h5py.File(path, "r") as file:
+    with reading("final file"), h5py.File(path, "r") as file:
         proof = _said(file)
         if not content:
             return proof
@@ -355,7 +189,7 @@ def read_back(path: str, pages: Sequence[tuple[int, bytes]], checksums: Mapping[
         FormatError: a byte does not read back as it was written, or the file does not keep the contract.
     """
     _check_pages(path, pages)
-    with _reading("final file"), h5py.File(path, "r") as file:
+    with reading("final file"), h5py.File(path, "r") as file:
         proof = _said(file)
         found = Checksums(proof.is_judged)
         sha256 = _check_columns(path, file, found)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bimangrasp import grasp_file
+from bimangrasp import grasp_images
 from bimangrasp.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import Grasps
@@ -101,7 +101,7 @@ def import_results(config: Config) -> ImportReport:
     }
     key = object_key(given.obj.sha256)
     header = Header(source.stem, 0, given.obj.sha256, table, weights, said, key, (platform("cpu", "plain"),))
-    RunFolder(target.parent).write(target, grasp_file.shard_image(header, columns))
+    RunFolder(target.parent).write(target, grasp_images.shard_image(header, columns))
     failed = int((~given.poses.finite).sum())
     return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from bimangrasp.grasp_fields import VERDICT_FIELDS, FormatError
-from bimangrasp.grasp_file import ShardColumns
+from bimangrasp.grasp_images import ShardColumns
 
 
 class SealedRound(Protocol):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp import grasp_file
+from bimangrasp import grasp_images
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Header
 from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
@@ -71,7 +71,7 @@ def round_columns(made: Mapping[str, np.ndarray], seed: int, round_id: int, tile
 
 def seal(folder: RunFolder, place: Path, header: Header, columns: Mapping[str, np.ndarray]) -> Path:
     """Writes a shard into a worker's folder and returns its path, when it is on the disk."""
-    image = grasp_file.shard_image(header, columns)
+    image = grasp_images.shard_image(header, columns)
     round_id = int(columns["rounds/round"][0])
     path = place / shard_name(header.object_code, round_id, hashlib.sha256(image).hexdigest())
     folder.write(path, image)
@@ -110,7 +110,7 @@ def read(path: Path) -> Shard:
     name = parse_shard_name(path.name)
     if name is not None and name.sha16 != digest[:16]:  # HDF5 need not survive damaged bytes
         raise FormatError(f"{path} has sha256 {digest[:16]}..., its name says {name.sha16}")
-    header, columns = grasp_file.read_shard(image)
+    header, columns = grasp_images.read_shard(image)
     if len(header.platforms) != 1:
         raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
     return Shard(path, digest, header, columns)

@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from bimangrasp import grasp_file, grasp_header
+from bimangrasp import grasp_file, grasp_header, grasp_images
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
-from bimangrasp.grasp_file import Content, ShardColumns
+from bimangrasp.grasp_file import Content
 from bimangrasp.grasp_header import Ending, HandTable, Header
+from bimangrasp.grasp_images import ShardColumns
 
 HAND = HandTable(
     "toy", "ab" * 32, ("j0", "j1"), np.array([["tip", "palm"], ["tip", ""]]), np.zeros((2, 2, 3), np.float32)
@@ -70,9 +71,9 @@ def final_columns(rows=5, accepted=6):
 
 def test_equal_shards_have_equal_bytes_and_read_back():
     columns = shard_columns()
-    image = grasp_file.shard_image(HEADER, columns)
-    assert image == grasp_file.shard_image(HEADER, dict(reversed(columns.items())))
-    header, again = grasp_file.read_shard(image)
+    image = grasp_images.shard_image(HEADER, columns)
+    assert image == grasp_images.shard_image(HEADER, dict(reversed(columns.items())))
+    header, again = grasp_images.read_shard(image)
     assert (
         header.object_code == "böx" and header.run_key == {"seed_base": 7} and header.hand.joint_names == ("j0", "j1")
     )
@@ -83,7 +84,7 @@ def test_equal_shards_have_equal_bytes_and_read_back():
 def test_shard_keeps_failed_rows():
     columns = shard_columns()
     columns["energy/total"][2] = np.nan
-    assert np.isnan(grasp_file.read_shard(grasp_file.shard_image(HEADER, columns))[1]["energy/total"][2])
+    assert np.isnan(grasp_images.read_shard(grasp_images.shard_image(HEADER, columns))[1]["energy/total"][2])
 
 
 @pytest.mark.parametrize(
@@ -97,32 +98,34 @@ def test_shard_keeps_failed_rows():
 )
 def test_a_wrong_column_is_named(name, wrong):
     with pytest.raises(FormatError, match=name):
-        grasp_file.shard_image(HEADER, shard_columns() | {name: wrong})
+        grasp_images.shard_image(HEADER, shard_columns() | {name: wrong})
 
 
 def test_columns_of_one_shard_after_another_are_those_of_each():
     images = {
-        "first": grasp_file.shard_image(HEADER, shard_columns()),
-        "like it": grasp_file.shard_image(HEADER, shard_columns(round_id=3, seed=4)),
-        "longer": grasp_file.shard_image(HEADER, shard_columns(rows=6)),
-        "of one length": grasp_file.shard_image(HEADER, other_sizes(2, 4)),
-        "and of the same": grasp_file.shard_image(HEADER, other_sizes(9, 2)),
-        "other words": grasp_file.shard_image(replace(HEADER, object_code="cup"), shard_columns()),
+        "first": grasp_images.shard_image(HEADER, shard_columns()),
+        "like it": grasp_images.shard_image(HEADER, shard_columns(round_id=3, seed=4)),
+        "longer": grasp_images.shard_image(HEADER, shard_columns(rows=6)),
+        "of one length": grasp_images.shard_image(HEADER, other_sizes(2, 4)),
+        "and of the same": grasp_images.shard_image(HEADER, other_sizes(9, 2)),
+        "other words": grasp_images.shard_image(replace(HEADER, object_code="cup"), shard_columns()),
     }
     assert len(images["of one length"]) == len(images["and of the same"])
     found = ShardColumns()
     for what, image in images.items():
-        columns, alone = found.of(image), grasp_file.shard_columns(image)
+        columns, alone = found.of(image), grasp_images.shard_columns(image)
         assert all(columns[f.name].shape == alone[f.name].shape for f in SHARD_FIELDS), what
         assert all(np.array_equal(columns[f.name], alone[f.name], equal_nan=True) for f in SHARD_FIELDS), what
 
 
 def test_only_a_shard_unlike_the_one_before_is_looked_at(monkeypatch):
     looks = []
-    places = grasp_file._places
-    monkeypatch.setattr(grasp_file, "_places", lambda image, fields: looks.append(len(image)) or places(image, fields))
-    image, like = (grasp_file.shard_image(HEADER, shard_columns(round_id=r, seed=r)) for r in (1, 2))
-    other_key = grasp_file.shard_image(replace(HEADER, run_key={"seed_base": 8}), shard_columns())
+    places = grasp_images._places
+    monkeypatch.setattr(
+        grasp_images, "_places", lambda image, fields: looks.append(len(image)) or places(image, fields)
+    )
+    image, like = (grasp_images.shard_image(HEADER, shard_columns(round_id=r, seed=r)) for r in (1, 2))
+    other_key = grasp_images.shard_image(replace(HEADER, run_key={"seed_base": 8}), shard_columns())
     found = ShardColumns()
     for one in (image, like, other_key, like):
         found.of(one)
@@ -133,11 +136,11 @@ def test_missing_and_unknown_columns_are_named():
     columns = shard_columns()
     columns["extra"] = columns.pop("seed")
     with pytest.raises(FormatError, match=r"\['seed'\].*\['extra'\]"):
-        grasp_file.shard_image(HEADER, columns)
+        grasp_images.shard_image(HEADER, columns)
 
 
 def test_every_dataset_says_unit_frame_and_description():
-    with h5py.File(io.BytesIO(grasp_file.shard_image(HEADER, shard_columns()))) as file:
+    with h5py.File(io.BytesIO(grasp_images.shard_image(HEADER, shard_columns()))) as file:
         for f in SHARD_FIELDS:
             assert {"unit", "frame", "description"} <= set(file[f.name].attrs)
 
@@ -206,17 +209,17 @@ def test_complete_means_quota(tmp_path):
 
 
 def test_a_shard_with_rows_of_another_round_is_refused():
-    image = grasp_file.shard_image(HEADER, shard_columns() | {"round": np.array([2, 2, 3, 2, 2])})
+    image = grasp_images.shard_image(HEADER, shard_columns() | {"round": np.array([2, 2, 3, 2, 2])})
     with pytest.raises(FormatError, match="seed, round and row"):
-        grasp_file.read_shard(image)
+        grasp_images.read_shard(image)
 
 
 def test_a_newer_format_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(grasp_header, "VERSION", 99)
-    image = grasp_file.shard_image(HEADER, shard_columns())
+    image = grasp_images.shard_image(HEADER, shard_columns())
     monkeypatch.undo()
     with pytest.raises(InputError, match="newer program"):
-        grasp_file.read_shard(image)
+        grasp_images.read_shard(image)
 
 
 def test_content_hash_does_not_depend_on_blocks():

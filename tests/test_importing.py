@@ -16,7 +16,7 @@ from bimangrasp.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import Grasps
 from bimangrasp.grasp_fields import TERMS
-from bimangrasp.grasp_file import read_shard
+from bimangrasp.grasp_images import read_shard
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
 from bimangrasp.object_files import mesh_of

@@ -41,7 +41,7 @@ STEPS = [
     ("bimangrasp.fused.kernels",),
     ("bimangrasp.initialization", "bimangrasp.energies", "bimangrasp.mala"),
     ("bimangrasp.hand_model", "bimangrasp.object_model", "bimangrasp.grasp_file", "bimangrasp.row_files"),
-    ("bimangrasp.grasp",),
+    ("bimangrasp.grasp", "bimangrasp.grasp_images"),
     ("bimangrasp.rotation", "bimangrasp.signed_distance", "bimangrasp.wrench", "bimangrasp.equilibrium"),
 ]
 """The ladder, from the top. A room that is not named may import anything that is not above the rooms that use it."""

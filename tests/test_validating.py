@@ -18,8 +18,8 @@ from stub_rounds import made_columns
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_file import shard_image
 from bimangrasp.grasp_header import HandTable, Header
+from bimangrasp.grasp_images import shard_image
 from bimangrasp.hands import load_hands
 from bimangrasp.object_model import read_mesh
 from bimangrasp.poses import Poses

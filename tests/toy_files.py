@@ -13,8 +13,9 @@ from stub_rounds import made_columns
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
-from bimangrasp.grasp_file import Content, lay_out, shard_image
+from bimangrasp.grasp_file import Content, lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
+from bimangrasp.grasp_images import shard_image
 from bimangrasp.hands import load_hands
 from bimangrasp.object_model import read_mesh
 from scale import shards
