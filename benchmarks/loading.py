@@ -26,9 +26,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 import bimangrasp
+from bimangrasp.content_hash import Content
 from bimangrasp.dataset import GraspDataset
 from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
-from bimangrasp.grasp_file import Content, lay_out
+from bimangrasp.grasp_file import lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from scale.merge import dataset_image
 

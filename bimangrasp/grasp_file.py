@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import h5py
 import numpy as np
 
+from bimangrasp.content_hash import Checksums, Content
 from bimangrasp.grasp_fields import (
     Columns,
     Field,
@@ -89,41 +89,6 @@ class _Pages(io.RawIOBase):
         return self.length
 
 
-class Content:
-    """The running `content_sha256`: a hash per column, fed in row order, joined with names and shapes."""
-
-    def __init__(self, is_judged: bool = False) -> None:
-        self._fields = final_fields(is_judged)
-        self._digests = {f.name: hashlib.sha256() for f in self._fields}
-
-    def update(self, name: str, block: np.ndarray) -> None:
-        """Adds the next rows of a column."""
-        self._digests[name].update(bytes_of(block))
-
-    def hexdigest(self, sizes: Mapping[str, int]) -> str:
-        """Returns the hash of names, dtypes, shapes and bytes of all columns."""
-        whole = hashlib.sha256()
-        for f in self._fields:
-            whole.update(f"{f.name} {f.dtype} {shape_of(f, sizes)} {self._digests[f.name].hexdigest()}\n".encode())
-        return whole.hexdigest()
-
-
-class Checksums:
-    """The running CRC-32 of each column: enough to find what a disk changed, at an eighth of a SHA-256's cost."""
-
-    def __init__(self, is_judged: bool = False) -> None:
-        self.by_name = {f.name: 0 for f in final_fields(is_judged)}
-
-    def update(self, name: str, block: np.ndarray) -> None:
-        """Adds the next rows of a column."""
-        self.by_name[name] = zlib.crc32(bytes_of(block), self.by_name[name])
-
-
-def bytes_of(block: np.ndarray) -> memoryview:
-    """Returns the bytes of rows."""
-    return np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-
-
 def blocks(dataset: Any) -> Iterator[np.ndarray]:
     """Yields the rows of a column, at most BLOCK_BYTES at a time."""
     row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
@@ -170,7 +135,7 @@ def verify_final(path: str, content: bool = True) -> Proof:
         proof = _said(file)
         if not content:
             return proof
-        found = Content(proof.is_judged)
+        found = Content(final_fields(proof.is_judged))
         sha256 = _check_columns(path, file, found)
         if found.hexdigest(proof.sizes) != proof.content_sha256:
             raise FormatError("content_sha256 is not that of the columns")
@@ -191,7 +156,7 @@ def read_back(path: str, pages: Sequence[tuple[int, bytes]], checksums: Mapping[
     _check_pages(path, pages)
     with reading("final file"), h5py.File(path, "r") as file:
         proof = _said(file)
-        found = Checksums(proof.is_judged)
+        found = Checksums(final_fields(proof.is_judged))
         sha256 = _check_columns(path, file, found)
     changed = [name for name, checksum in checksums.items() if found.by_name[name] != checksum]
     if changed:

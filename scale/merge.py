@@ -15,15 +15,17 @@ import h5py
 import numpy as np
 
 from bimangrasp import grasp_file
+from bimangrasp.content_hash import Checksums, Content, bytes_of
 from bimangrasp.grasp_fields import (
     CURVE_FIELDS,
     Field,
     FormatError,
+    final_fields,
     round_fields,
     row_fields,
     shape_of,
 )
-from bimangrasp.grasp_file import Checksums, Content, Ending, Header, Proof
+from bimangrasp.grasp_file import Ending, Header, Proof
 from scale import disk
 from scale.acceptance import Accept
 from scale.run_folder import RunFolder
@@ -144,7 +146,8 @@ def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int 
 
     Two threads read shards ahead and hash what was written.
     """
-    content, checksums, at = Content(job.is_judged), Checksums(job.is_judged), dict(offsets)
+    fields = final_fields(job.is_judged)
+    content, checksums, at = Content(fields), Checksums(fields), dict(offsets)
     with ThreadPoolExecutor(2) as threads:
         hashed = threads.submit(_hash, content, {})
         for blocks in _joined(_blocks(job, sizes, threads)):
@@ -152,7 +155,7 @@ def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int 
             hashed = threads.submit(_hash, content, blocks)
             for name, block in blocks.items():
                 checksums.update(name, block)
-                disk.write(fd, grasp_file.bytes_of(block), at[name])
+                disk.write(fd, bytes_of(block), at[name])
                 at[name] += block.nbytes
         hashed.result()
     return content.hexdigest(sizes), checksums

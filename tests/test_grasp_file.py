@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bimangrasp import grasp_file, grasp_header, grasp_images
+from bimangrasp.content_hash import Content
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
-from bimangrasp.grasp_file import Content
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from bimangrasp.grasp_images import ShardColumns
 

@@ -11,9 +11,10 @@ from scipy.spatial.transform import Rotation
 from stub_rounds import made_columns
 
 from bimangrasp import builtin
+from bimangrasp.content_hash import Content
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
-from bimangrasp.grasp_file import Content, lay_out
+from bimangrasp.grasp_file import lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from bimangrasp.grasp_images import shard_image
 from bimangrasp.hands import load_hands
@@ -82,7 +83,7 @@ def write_final(
     for f in round_fields(is_judged):
         if f.name not in columns:
             columns[f.name] = np.array([counts[f.name.removeprefix("rounds/")]], f.dtype)
-    content = Content(is_judged)
+    content = Content(final_fields(is_judged))
     for f in final_fields(is_judged):
         content.update(f.name, columns[f.name])
     layout = lay_out(header(code, hand), Ending({}, rows, True, "quota"), sizes, content.hexdigest(sizes))
