@@ -26,7 +26,7 @@ from scale import acceptance, journal, shards
 from scale.config import FilterConfig
 from scale.engine import Engine, events
 from scale.journal import Journal
-from scale.merge import MergeJob, MergeRound
+from scale.merge_job import MergeJob, MergeRound
 from scale.merger import Merger
 from scale.platforms import Device
 from scale.run_folder import RunFolder

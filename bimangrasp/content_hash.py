@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bimangrasp.grasp_fields import FINAL_FIELDS, Field, shape_of
+from bimangrasp.grasp_fields import FINAL_FIELDS, Columns, Field, shape_of, sizes_of
 
 
 class Content:
@@ -28,6 +28,14 @@ class Content:
         for f in self._fields:
             whole.update(f"{f.name} {f.dtype} {shape_of(f, sizes)} {self._digests[f.name].hexdigest()}\n".encode())
         return whole.hexdigest()
+
+
+def content_sha256(columns: Columns, fields: Sequence[Field]) -> str:
+    """Returns the hash of whole columns, as `Content` does."""
+    content = Content(fields)
+    for f in fields:
+        content.update(f.name, columns[f.name])
+    return content.hexdigest(sizes_of(columns, fields))
 
 
 class Checksums:

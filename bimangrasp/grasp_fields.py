@@ -99,6 +99,12 @@ _VERDICT = [
 _JUDGED_ROUND = [
     Field("rounds/verdict_sha256", "|S64", ("R",), "1", "none", "hash of the round's sealed verdict, hexadecimal"),
 ]
+_REJECT = Field("reject/reason", "<i4", ("N",), "1", "none", "why it does not count: index into reject_reasons")
+_REJECT_ROUND = [
+    Field("rounds/kept", "<i8", ("R",), "1", "none", "grasps in the final file when this was written"),
+    Field("rounds/rejected", "<i8", ("R",), "1", "none", "grasps in this file"),
+    Field("rounds/shard_sha256", "|S64", ("R",), "1", "none", "hash of the round's sealed shard, hexadecimal"),
+]
 SHARD_FIELDS = tuple(_GRASP + _ROUND + _CURVE)
 GRASP_FIELDS, CURVE_FIELDS = tuple(_GRASP), tuple(_CURVE)
 VERDICT_FIELDS = tuple(_VERDICT)
@@ -118,6 +124,11 @@ def round_fields(is_judged: bool) -> tuple[Field, ...]:
 def final_fields(is_judged: bool) -> tuple[Field, ...]:
     """Returns all fields of a final file; `is_judged` where a simulator's verdict stands beside each grasp."""
     return (*row_fields(is_judged), *round_fields(is_judged), *_CURVE)
+
+
+def reject_fields(is_judged: bool) -> tuple[Field, ...]:
+    """Returns all fields of a file of grasps that do not count."""
+    return (*row_fields(is_judged), _REJECT, *_ROUND, *_REJECT_ROUND, *_JUDGED_ROUND * is_judged)
 
 
 FINAL_FIELDS = final_fields(is_judged=False)

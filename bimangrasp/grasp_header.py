@@ -71,6 +71,23 @@ class Ending:
     judging: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class RejectsEnding:
+    """What only a file of grasps that do not count says of its rows and their end.
+
+    Attributes:
+        acceptance_key: which rows count.
+        cap: most rows that the file holds; with as many its table ends in the round of the last.
+        reasons: why rows do not count, as `reject/reason` numbers them; of several the first.
+        judging: as in `Ending`.
+    """
+
+    acceptance_key: dict[str, Any]
+    cap: int
+    reasons: tuple[str, ...]
+    judging: dict[str, Any] | None = None
+
+
 def as_json(value: Any) -> str:
     """Returns an attribute that is no text or number."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -110,6 +127,24 @@ def ending_attributes(ending: Ending) -> dict[str, Any]:
     if ending.judging is None:
         del attributes["judging"]
     return attributes
+
+
+def rejects_attributes(ending: RejectsEnding) -> dict[str, Any]:
+    """Returns the file attributes of the ending of a file of grasps that do not count."""
+    attributes = {
+        "acceptance_key": as_json(ending.acceptance_key),
+        "rejected_cap": ending.cap,
+        "reject_reasons": _texts(np.array(ending.reasons)),
+    }
+    return attributes | ({} if ending.judging is None else {"judging": as_json(ending.judging)})
+
+
+def read_rejects_ending(file: h5py.File) -> RejectsEnding:
+    """Returns the ending of an open file of grasps that do not count."""
+    a = file.attrs
+    judging = json.loads(a["judging"]) if "judging" in a else None
+    reasons = tuple(text(reason) for reason in a["reject_reasons"])
+    return RejectsEnding(json.loads(a["acceptance_key"]), int(a["rejected_cap"]), reasons, judging)
 
 
 def _texts(names: np.ndarray) -> np.ndarray:

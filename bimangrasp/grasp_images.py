@@ -1,4 +1,4 @@
-"""Files that are made and read in memory: shards and verdicts. No pickle, no torch."""
+"""Files that are made and read in memory: shards, verdicts, grasps that do not count. No pickle, no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from bimangrasp.content_hash import content_sha256
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import (
     SHARD_FIELDS,
@@ -17,10 +18,22 @@ from bimangrasp.grasp_fields import (
     Columns,
     Field,
     FormatError,
+    reject_fields,
     shape_of,
     sizes_of,
 )
-from bimangrasp.grasp_header import VERDICT_FORMAT, VERSION, Header, as_json, header_attributes, read_header, text
+from bimangrasp.grasp_header import (
+    VERDICT_FORMAT,
+    VERSION,
+    Header,
+    RejectsEnding,
+    as_json,
+    header_attributes,
+    read_header,
+    read_rejects_ending,
+    rejects_attributes,
+    text,
+)
 from bimangrasp.grasp_pieces import Piece, column_pieces, with_gaps
 
 
@@ -38,6 +51,19 @@ def verdict_image(about: Mapping[str, Any], columns: Columns) -> bytes:
     """
     plain = {name: value if isinstance(value, str | int | float) else as_json(value) for name, value in about.items()}
     return image_of({"format": VERDICT_FORMAT, "format_version": VERSION} | plain, VERDICT_FIELDS, columns)
+
+
+def rejects_image(header: Header, ending: RejectsEnding, columns: Columns) -> bytes:
+    """Returns the bytes of the file that holds grasps that do not count; equal input gives equal bytes.
+
+    Args:
+        header: what it says of itself.
+        ending: what it says of its rows.
+        columns: `reject_fields`.
+    """
+    fields = reject_fields(ending.judging is not None)
+    own = {"content_sha256": content_sha256(columns, fields)}
+    return image_of(header_attributes(header) | rejects_attributes(ending) | own, fields, columns)
 
 
 def image_of(attributes: Mapping[str, Any], fields: Sequence[Field], columns: Columns) -> bytes:
@@ -101,6 +127,27 @@ def read_verdict(image: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     columns = ShardColumns(VERDICT_FIELDS).of(image)
     sizes_of(columns, VERDICT_FIELDS)
     return attributes, columns
+
+
+def read_rejects(image: bytes, content: bool = True) -> tuple[Header, RejectsEnding, dict[str, np.ndarray]]:
+    """Returns what a file of grasps that do not count holds.
+
+    Args:
+        image: its bytes.
+        content: False trusts the columns' bytes.
+
+    Raises:
+        FormatError: it does not keep the contract or its own content_sha256.
+    """
+    with reading("file of rejected grasps"), h5py.File(h5py.h5f.open_file_image(image)) as file:
+        header, ending = read_header(file), read_rejects_ending(file)
+        fields = reject_fields(ending.judging is not None)
+        _refuse_unknown(file, fields)
+        columns = {f.name: file[f.name][...] for f in fields}
+        sizes_of(columns, fields)
+        if content and text(file.attrs["content_sha256"]) != content_sha256(columns, fields):
+            raise FormatError("content_sha256 is not that of the columns")
+    return header, ending, columns
 
 
 def shard_columns(image: bytes) -> dict[str, np.ndarray]:

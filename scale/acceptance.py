@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +30,16 @@ class Accept:
         """Returns the mask of accepted rows, which are always finite."""
         return np.logical_and.reduce([finite_rows(columns), *(~failed for failed in self._failed(columns).values())])
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why rows may not count."""
+        return (NOT_FINITE, *self._tests)
+
+    def first_reason(self, columns: Columns) -> np.ndarray:
+        """Returns for each row the first of `reasons` for which it does not count, by number; -1 where it does."""
+        failed = np.stack([~finite_rows(columns), *self._failed(columns).values()])
+        return np.where(failed.any(axis=0), failed.argmax(axis=0), -1).astype(np.int32)
+
     def rejected(self, columns: Columns) -> dict[str, int]:
         """Returns reason -> rows that do not count for that.
 
@@ -40,12 +52,23 @@ class Accept:
 
     def _failed(self, columns: Columns) -> dict[str, np.ndarray]:
         """Returns reason -> mask of the rows that do not pass for that."""
-        terms = FILTERS[self.config.name]
-        failed = {f"energy/{term}": ~(columns[f"energy/{term}"] < getattr(self.config, term)) for term in terms}
+        return {why: fails(columns) for why, fails in self._tests.items()}
+
+    @property
+    def _tests(self) -> dict[str, Callable[[Columns], np.ndarray]]:
+        """Reason -> what finds the rows that do not pass for that."""
+        tests = {f"energy/{term}": partial(self._is_above, term) for term in FILTERS[self.config.name]}
         if self.needs_verdict:
-            reasons = [one for one in Reason if one is not Reason.HELD]
-            failed |= {f"{PHYSICS}/{one.name.lower()}": columns["verdict/reason"] == one for one in reasons}
-        return failed
+            failures = [one for one in Reason if one is not Reason.HELD]
+            tests |= {f"{PHYSICS}/{one.name.lower()}": partial(_is_judged, one) for one in failures}
+        return tests
+
+    def _is_above(self, term: str, columns: Columns) -> np.ndarray:
+        return ~(columns[f"energy/{term}"] < getattr(self.config, term))
+
+
+def _is_judged(reason: Reason, columns: Columns) -> np.ndarray:
+    return columns["verdict/reason"] == reason
 
 
 def acceptance(config: FilterConfig) -> Accept:

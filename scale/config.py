@@ -93,6 +93,8 @@ class Config:
         merge_stride: rounds after which a growing final file is written again; 0 writes it once.
         resume: go on with a run folder that has rounds; false refuses one.
         keep_intermediate: keep shards after the merge.
+        keep_failed: keep grasps that do not count, with the reason, in files of their own.
+        rejected_cap: most rows of such a file.
         allow_mixed_platform: accept devices of different platforms in one run.
         verify: "auto" trusts files that look untouched, "full" reads everything at the start.
         path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
@@ -134,6 +136,8 @@ class Config:
     merge_stride: int
     resume: bool
     keep_intermediate: bool
+    keep_failed: bool
+    rejected_cap: int
     allow_mixed_platform: bool
     verify: str
     path: str

@@ -46,7 +46,7 @@ class DedupJob(NamedTuple):
 
     Attributes:
         code, round_id: the round.
-        shard, shard_sha256, verdict, verdict_sha256: see `merge.MergeRound`.
+        shard, shard_sha256, verdict, verdict_sha256: see `merge_job.MergeRound`.
         accept: columns -> mask of the rows that count but for their likes.
         thresholds: which grasps are alike.
         distinct: what counts below it; gains the round's.

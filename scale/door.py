@@ -121,14 +121,15 @@ def check(
 
 
 def _check_filter(config: Config) -> None:
-    """Refuses a filter that the mode cannot apply."""
+    """Refuses what is about grasps that count where the mode counts none."""
     if config.filter.name == PHYSICS and config.mode == "generate":
         raise InputError(
             "filter=physics needs mode=scale: mode=generate makes one round and counts nothing; leave the filter away "
             "and test the round's file with mode=validate path=<file>"
         )
-    if config.dedup.thresholds and config.mode == "generate":
-        raise InputError("dedup needs mode=scale: mode=generate makes one round and counts nothing")
+    for name, is_asked in (("dedup", config.dedup.thresholds), ("keep_failed=true", config.keep_failed)):
+        if is_asked and config.mode == "generate":
+            raise InputError(f"{name} needs mode=scale: mode=generate makes one round and counts nothing")
 
 
 def as_config(settings: Any) -> Config:

@@ -12,7 +12,7 @@ from bimangrasp.grasp_file import Ending, Header, Proof
 from scale import rounds
 from scale.acceptance import Accept
 from scale.deduplication import DUPLICATE, DistinctPoses
-from scale.merge import MergeJob, MergeRound
+from scale.merge_job import MergeJob, MergeRound
 from scale.rounds import Goal, Prefix
 from scale.run_folder import RunFolder
 from scale.verdicts import Verdict

@@ -25,69 +25,13 @@ from bimangrasp.grasp_fields import (
     row_fields,
     shape_of,
 )
-from bimangrasp.grasp_file import Ending, Header, Proof
-from scale import disk
-from scale.acceptance import Accept
+from bimangrasp.grasp_file import Proof
+from scale import disk, rejects
+from scale.merge_job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.run_folder import RunFolder
 from scale.sealed_columns import SealedColumns
 
-DONE, SKIPPED = 0, 1
 ROUNDS_AHEAD = 4  # read before they are written: two threads find work at any time, and memory stays small
-Sizes = dict[str, int]
-Blocks = dict[str, np.ndarray]
-
-
-class MergeRound(NamedTuple):
-    """One round of the prefix.
-
-    Attributes:
-        round_id, seed, rows, accepted, kept, tile_used, shard_sha256: its line in the table.
-        platform: None where it was skipped.
-        shard: where its rows are; None where the old file has all that is kept.
-        already: accepted rows of it that the old file has.
-        verdict: what the simulator said of the shard's rows; None where the rows do not count by that.
-        verdict_sha256: of that file.
-        duplicates: rows that pass the filter and are like an earlier one.
-    """
-
-    round_id: int
-    seed: int
-    rows: int
-    accepted: int
-    kept: int
-    tile_used: int
-    shard_sha256: str
-    platform: dict[str, str] | None
-    shard: Path | None
-    already: int
-    verdict: Path | None = None
-    verdict_sha256: str = ""
-    duplicates: tuple[int, ...] = ()
-
-
-class MergeJob(NamedTuple):
-    """All that decides the bytes of a final file.
-
-    Attributes:
-        header: without platforms; they come from the rounds.
-        ending: acceptance key, quota, and why the rows end.
-        rounds: the prefix, round 0 first.
-        old: the final file whose rows come first; None to build from shards alone.
-        old_rounds: rounds that the old file's table has.
-        accept: columns -> mask of accepted rows.
-    """
-
-    header: Header
-    ending: Ending
-    rounds: tuple[MergeRound, ...]
-    old: Path | None
-    old_rounds: int
-    accept: Accept
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether the simulator's verdict stands beside each row."""
-        return self.accept.needs_verdict
 
 
 class Merged(NamedTuple):
@@ -122,13 +66,18 @@ class Merged(NamedTuple):
 def merge(folder: RunFolder, job: MergeJob) -> Merged:
     """Writes the final file of an object and returns what it says, after it was read again and put in place.
 
+    Where rejected grasps are kept, their file takes its place before: only then may shards go.
+
     Raises:
         FormatError: a shard or the old file is not what it was, or what was written does not read back.
         OSError: the disk is full or fails; the old file stays.
     """
     path = folder.final(job.header.object_code)
-    header = replace(job.header, platforms=_platforms(job))
     sizes = _sizes(job)
+    if job.rejected_cap:
+        path_of_rejects = folder.rejected(job.header.object_code)
+        folder.write(path_of_rejects, rejects.image(job, path_of_rejects, sizes))
+    header = replace(job.header, platforms=platforms_of(job.rounds))
     layout = grasp_file.lay_out(header, job.ending, sizes)
     with folder.replacement(path, layout.length) as aside:
         content, checksums = _write_columns(aside.fd, job, sizes, layout.offsets)
@@ -188,7 +137,7 @@ def _blocks(job: MergeJob, sizes: Sizes, threads: Executor) -> Iterator[Blocks]:
     new = [one for one in job.rounds if one.shard is not None or one.round_id >= job.old_rounds]
     sealed = SealedColumns()
     yield from _ahead(threads, [partial(_round_block, one, job, sizes, sealed) for one in new])
-    yield _table(job)
+    yield round_table(job.rounds, round_fields(job.is_judged))
 
 
 def _ahead(threads: Executor, calls: Iterable[Callable[[], Blocks]]) -> Iterator[Blocks]:
@@ -242,34 +191,6 @@ def _round_block(one: MergeRound, job: MergeJob, sizes: Sizes, sealed: SealedCol
 def _no_curve(f: Field, sizes: Sizes) -> np.ndarray:
     """Returns the curve of rounds that were skipped: NaN, and -1 for the steps."""
     return np.full(shape_of(f, sizes), -1 if f.name == "curve/step" else np.nan, f.dtype)
-
-
-def _platforms(job: MergeJob) -> tuple[dict[str, str], ...]:
-    """Returns the platforms of the rounds in order of appearance."""
-    found: list[dict[str, str]] = []
-    for one in job.rounds:
-        if one.platform is not None and one.platform not in found:
-            found.append(one.platform)
-    return tuple(found)
-
-
-def _table(job: MergeJob) -> Blocks:
-    """Returns the columns of the table of rounds."""
-    platforms = _platforms(job)
-    values: dict[str, Callable[[MergeRound], int | bytes]] = {
-        "rounds/round": lambda one: one.round_id,
-        "rounds/seed": lambda one: one.seed,
-        "rounds/state": lambda one: SKIPPED if one.platform is None else DONE,
-        "rounds/rows": lambda one: one.rows,
-        "rounds/tile_used": lambda one: one.tile_used,
-        "rounds/platform": lambda one: -1 if one.platform is None else platforms.index(one.platform),
-        "rounds/accepted": lambda one: one.accepted,
-        "rounds/kept": lambda one: one.kept,
-        "rounds/shard_sha256": lambda one: one.shard_sha256.encode(),
-        "rounds/verdict_sha256": lambda one: one.verdict_sha256.encode(),
-    }
-    fields = round_fields(job.is_judged)
-    return {f.name: np.array([values[f.name](one) for one in job.rounds], f.dtype) for f in fields}
 
 
 def _sizes(job: MergeJob) -> Sizes:

@@ -8,7 +8,8 @@ import threading
 from typing import NamedTuple
 
 from scale.deduplication import DedupJob, duplicates
-from scale.merge import Merged, MergeJob, merge
+from scale.merge import Merged, merge
+from scale.merge_job import MergeJob
 from scale.run_folder import RunFolder
 
 

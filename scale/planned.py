@@ -92,10 +92,11 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
 
 
 def _bytes(order: Order, objects: list[PlannedObject]) -> int:
-    """Returns the room for the rounds' shards and for the final files."""
+    """Returns the room for the rounds' shards, for the final files and for those of rejected grasps."""
     row = row_bytes(len(order.hand.joint_names), order.config.contacts_per_hand)
-    shard_rows = order.config.round_batch_size * sum(len(one.rounds) for one in objects)
-    return row * (shard_rows + sum(one.quota for one in objects if one.rounds))
+    made = [order.config.round_batch_size * len(one.rounds) for one in objects]
+    rejected = sum(min(rows, order.config.rejected_cap) for rows in made) if order.config.keep_failed else 0
+    return row * (sum(made) + rejected + sum(one.quota for one in objects if one.rounds))
 
 
 def _span(numbers: list[int]) -> str:

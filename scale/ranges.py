@@ -32,6 +32,10 @@ def _at_least(least: int) -> Rule:
     return Rule(lambda value: value >= least, f"a whole number, {least} or more")
 
 
+def _between_whole(least: int, most: int) -> Rule:
+    return Rule(lambda value: least <= value <= most, f"a whole number from {least} to {most}")
+
+
 def _among(*names: str) -> Rule:
     return Rule(lambda value: value in names, "one of " + ", ".join(names))
 
@@ -62,7 +66,7 @@ RULES: dict[str, Rule] = {
     "kernels": TEXT,
     "seed_base": Rule(lambda value: 0 <= value < SEED_LIMIT, "a whole number from 0 to 2^32 - 1"),
     "threads": _at_least(1),
-    "max_rounds": Rule(lambda value: 1 <= value <= SEED_STRIDE, f"a whole number from 1 to {SEED_STRIDE}"),
+    "max_rounds": _between_whole(1, SEED_STRIDE),
     "max_retries": _at_least(0),
     "max_kills": _at_least(0),
     "max_barren_rounds": _at_least(0),
@@ -72,6 +76,7 @@ RULES: dict[str, Rule] = {
     "disk_wait_s": NOT_NEGATIVE,
     "max_hours": Rule(lambda value: value is None or 0 < value < math.inf, "null or a number of hours above 0"),
     "merge_stride": _at_least(0),
+    "rejected_cap": _between_whole(1, 1_000_000),
     "verify": _among("auto", "full"),
     "filter.name": _among(*FILTERS),
     "dedup.translation": NULL_OR_NOT_NEGATIVE,

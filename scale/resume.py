@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale import keys, merge, repairs, report, rounds
+from scale import keys, merge_job, rejects, repairs, report, rounds
 from scale.door import Order
 from scale.inputs import listed
 from scale.journal import Event
@@ -16,6 +16,7 @@ from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge import Merged
 from scale.objects import ObjectEntry
 from scale.ranges import check_seeds
+from scale.rejects import Rejects
 from scale.run_folder import RunFolder
 from scale.survey import FoundShard, Survey
 
@@ -132,7 +133,7 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
     final, shards = found.finals.get(entry.code), found.shards.get(entry.code, {})
     _check_object_key(order, state, final, shards)
     skips = {event["round"]: event for event in events if event["event"] == "skip"}
-    if final is not None and not _must_rebuild(order, state, final, shards):
+    if final is not None and not _must_rebuild(order, state, final, shards, found.rejects.get(entry.code)):
         state.final, state.final_sha256 = final.proof, final.sha256
         _take_table(order, state, final, shards, skips)
     else:
@@ -175,18 +176,30 @@ def _check_object_key(
             raise keys.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
 
 
-def _must_rebuild(order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]]) -> bool:
-    """Returns whether the filter was changed and the shards of all rounds are there; refuses where they are not."""
+def _must_rebuild(
+    order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], rejected: Rejects | None
+) -> bool:
+    """Returns whether rows are to be told apart anew and all shards are there for it; refuses where they are not."""
     call: Key = order.acceptance_key_of(state.code)
     differing = keys.differences(final.proof.ending.acceptance_key, call)
-    if not differing:
+    misfit = rejects.misfit(rejected, final.proof, call, order.config.rejected_cap) if order.config.keep_failed else ""
+    if not differing and not misfit:
         return False
     table = final.proof.rounds
-    done = [r for r in range(final.proof.sizes["R"]) if table["rounds/state"][r] == merge.DONE]
-    if any(_named(table["rounds/shard_sha256"][r], shards.get(r, [])) is None for r in done):
+    done = [r for r in range(final.proof.sizes["R"]) if table["rounds/state"][r] == merge_job.DONE]
+    has_all = all(_named(table["rounds/shard_sha256"][r], shards.get(r, [])) is not None for r in done)
+    if differing and not has_all:
         remedy = f"Its shards are gone (keep_intermediate=false), so it cannot be filtered anew. {ELSEWHERE}"
         raise keys.refuse(f"the final file of object {state.code!r}", differing, remedy)
-    state.notes.append("filtered anew: " + "; ".join(differing))
+    if not has_all:
+        path = order.folder.rejected(state.code)
+        raise InputError(
+            f"keep_failed=true cannot go on with the rejected grasps of object {state.code!r} in {path}: "
+            f"{misfit}, and shards of its rounds are gone (keep_intermediate=false); leave keep_failed away, move "
+            f"{final.path} away to have the object made again, or choose another exp_name"
+        )
+    state.notes += ["filtered anew: " + "; ".join(differing)] if differing else []
+    state.notes += [f"its rejected grasps are gathered anew: {misfit}"] if misfit else []
     return True
 
 
@@ -206,7 +219,7 @@ def _take_table(
     wants_more = state.quota > state.rows_in_file
     for r in range(final.proof.sizes["R"]):
         seed, rows, accepted, kept = (int(table[f"rounds/{name}"][r]) for name in ("seed", "rows", "accepted", "kept"))
-        if table["rounds/state"][r] == merge.SKIPPED:
+        if table["rounds/state"][r] == merge_job.SKIPPED:
             state.finished[r] = Skipped(seed, skips.get(r, {}).get("traceback", "skipped in an earlier call"))
             continue
         named = _named(table["rounds/shard_sha256"][r], shards.get(r, []))

@@ -75,6 +75,7 @@ class RunFolder:
         self.generated = self.root / "generate"
         self.damaged = self.root / "damaged"
         self.exported = self.root / "export"
+        self.rejects = self.root / "rejected"
         self.verdicts = self.root / "verdicts"
         self.pieces = self.root / "pieces"
         self._places = {WORKER: self.shards, VALIDATOR: self.verdicts}
@@ -82,6 +83,10 @@ class RunFolder:
     def final(self, code: str) -> Path:
         """The final file of an object."""
         return self.finals / f"{file_name(code)}.h5"
+
+    def rejected(self, code: str) -> Path:
+        """The file of an object's grasps that do not count."""
+        return self.rejects / f"{file_name(code)}.h5"
 
     def generate(self, code: str) -> Path:
         """The file that `mode=generate` writes for an object."""
@@ -136,6 +141,10 @@ class RunFolder:
     def final_files(self) -> list[Path]:
         """Returns the final files, sorted."""
         return sorted(path for path in self.finals.glob("*.h5") if not _is_temporary(path))
+
+    def reject_files(self) -> list[Path]:
+        """Returns the files of grasps that do not count, sorted."""
+        return sorted(path for path in self.rejects.glob("*.h5") if not _is_temporary(path))
 
     def relative(self, path: Path) -> str:
         """Returns a path as the journal and `dataset.h5` name it, so that the folder may move."""

@@ -142,7 +142,8 @@ class Settler:
             header = self._order.header(state.code, state.index, state.mesh_sha256)
             old = self._folder.final(state.code)
             state.merging = True
-            self.merger.submit(state.merge_job(header, reason, key, old, self._order.accept))
+            job = state.merge_job(header, reason, key, old, self._order.accept)
+            self.merger.submit(job._replace(rejected_cap=self._config.keep_failed * self._config.rejected_cap))
 
     def merged(self, outcome: MergeOutcome) -> None:
         """Takes a final file in, or what kept it from being written."""

@@ -10,12 +10,13 @@ from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
-from scale import journal, shards, verdicts
+from scale import journal, rejects, shards, verdicts
 from scale.acceptance import Accept
 from scale.journal import Event, Replay
 from scale.keys import Key
 from scale.ledger import Done, Sealed
 from scale.merge import Merged, check_dataset
+from scale.rejects import Rejects
 from scale.run_folder import RunFolder, file_name
 from scale.verdicts import Verdict
 
@@ -46,6 +47,7 @@ class Survey(NamedTuple):
         untold: final files that the journal describes otherwise or not at all.
         shards: object code -> round -> its shards.
         verdicts: object code -> the verdicts on its rounds.
+        rejects: object code -> its file of grasps that do not count.
         damaged: files that are not what they should be, with the reason.
     """
 
@@ -55,6 +57,7 @@ class Survey(NamedTuple):
     untold: list[Merged]
     shards: dict[str, dict[int, list[FoundShard]]]
     verdicts: dict[str, list[Verdict]]
+    rejects: dict[str, Rejects]
     damaged: dict[Path, str]
 
     @property
@@ -125,7 +128,7 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
             f"the run folder {folder.root} was written by a newer version (format {newer}, this program knows "
             f"{journal.VERSION}): use that version, or another exp_name"
         )
-    found = Survey(replayed, _manifest(folder, damaged), {}, [], {}, {}, damaged)
+    found = Survey(replayed, _manifest(folder, damaged), {}, [], {}, {}, {}, damaged)
     paths, merged = folder.final_files() if folder.finals.exists() else [], found.merged()
     for n, path in enumerate(paths):
         if verify == "full":
@@ -152,6 +155,13 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
         else:
             of_object = found.shards.setdefault(shard.header.object_code, {})
             of_object.setdefault(shard.round_id, []).append(shard)
+    for path in folder.reject_files():
+        try:
+            file = rejects.read(path, content=verify == "full")
+        except (FormatError, OSError) as error:
+            damaged[path] = str(error)
+        else:
+            found.rejects[file.header.object_code] = file
     if folder.dataset.exists():
         try:
             check_dataset(folder.dataset)

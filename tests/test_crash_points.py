@@ -222,6 +222,11 @@ OTHERS = {  # settings, of a call before it, crash points at least
         "target_count_per_object=4",
         30,
     ),
+    "rejected grasps kept, a quota raised": (
+        ["object_code_list=[box]", "target_count_per_object=8", "keep_failed=true", "merge_stride=1"],
+        "target_count_per_object=2",
+        20,
+    ),
     "a quota raised": (
         ["object_code_list=[storage_bin]", "target_count_per_object=9"],
         "target_count_per_object=5",

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 
 import h5py
 import numpy as np
 import pytest
 import quick_conf
+from stub_crowd import CELLS, NAN_SHARE, Crowd, crowded
 from stub_judge import StubJudge, verdict_columns
-from stub_rounds import JOINTS, Stub, StubBench, made_columns
+from stub_rounds import JOINTS
 from threaded_workers import use_threads
 
 import scale
@@ -18,33 +18,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
 from scale.run_folder import RunFolder
 
-QUOTA, BATCH, SEED, CELLS = 14, 8, 5, 3
+QUOTA, BATCH, SEED = 14, 8, 5
 THRESHOLDS = ("dedup.translation=0.1", "dedup.rotation=0.1", "dedup.joints=0.1")
-NAN_SHARE = 0.25
-
-
-def crowded(seed: int, rows: int, nan_share: float) -> dict[str, np.ndarray]:
-    """A round in which many grasps are alike: hands stand in few places, all turned the same way."""
-    columns = made_columns(seed, rows, nan_share)
-    draw = np.random.default_rng([seed, 2])
-    columns["hand/translation"] = draw.integers(CELLS, size=(rows, 2, 3)).astype(np.float32)
-    columns["hand/translation"][:, :, 1:] = 0
-    columns["hand/translation"] += draw.uniform(-0.02, 0.02, columns["hand/translation"].shape).astype(np.float32)
-    columns["hand/rotation"][:] = np.eye(3)
-    columns["hand/joints"][:] = draw.integers(2, size=(rows, 1, 1))
-    return columns
-
-
-@dataclass(frozen=True)
-class Crowd(Stub):
-    def load(self, device: str, threads: int) -> StubBench:
-        return CrowdBench(self)
-
-
-class CrowdBench(StubBench):
-    def make(self, task, on_step):
-        made = super().make(task, on_step)
-        return made._replace(columns=crowded(task.seed, self.stub.rows, NAN_SHARE))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Ending, Header
 from scale import acceptance, disk, merge, rounds, shards
 from scale.config import FilterConfig
-from scale.merge import MergeJob, MergeRound
+from scale.merge_job import MergeJob, MergeRound
 from scale.run_folder import RunFolder
 
 HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(), {}, {"contacts_per_hand": 2}, {})
