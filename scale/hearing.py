@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bimangrasp.grasp_fields import FormatError
+from bimangrasp.grasp_images import ShardReader
 from scale import keys, rounds, shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
@@ -56,6 +57,7 @@ class Hearing:
         self.meter = Meter()
         self.platforms = list(platforms)
         self.unsettled: set[str] = set()
+        self._reader = ShardReader()
         self._early = {"exits": 0, "kills": 0}
         self._was_ready = False
         self._tiles: dict[tuple[str, str], int] = {}
@@ -160,7 +162,7 @@ class Hearing:
         """Takes a sealed round in."""
         state, round_id = self._settler.by_code[job["code"]], job["round"]
         try:
-            shard = shards.verify(path)
+            shard = shards.verify(path, self._reader)
         except (FormatError, OSError) as error:
             if path.exists():
                 self._folder.set_aside(path)
@@ -305,7 +307,7 @@ class Hearing:
         place = self._folder.place(one.slot, one.launch)
         for path in self._folder.sealed_in(place):
             try:
-                shard = shards.verify(path)
+                shard = shards.verify(path, self._reader)
             except (FormatError, OSError):
                 self._folder.set_aside(path)
                 continue

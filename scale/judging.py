@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
+from bimangrasp.grasp_images import ShardReader
 from scale import keys, shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
@@ -58,6 +59,7 @@ class Judging:
         self._ends: Counter[Row] = Counter()
         self._kills: Counter[Row] = Counter()
         self._early: Counter[str] = Counter()
+        self._reader = ShardReader()
         self._has_success = False
 
     @property
@@ -158,7 +160,7 @@ class Judging:
             if waiting is None or verdict.shard_sha256 != waiting.sha256:
                 self._folder.remove(path)  # of a shard that was found damaged meanwhile
                 return
-            done = done_of(shards.verify(waiting.shard), self._order.accept, verdict)
+            done = done_of(shards.verify(waiting.shard, self._reader), self._order.accept, verdict)
         except (FormatError, OSError) as error:
             self._unreadable(state, round_id, path, error)
             return

@@ -12,6 +12,7 @@ import numpy as np
 from bimangrasp import grasp_images
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Header
+from bimangrasp.grasp_images import ShardReader
 from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
@@ -78,15 +79,15 @@ def seal(folder: RunFolder, place: Path, header: Header, columns: Mapping[str, n
     return path
 
 
-def verify(path: Path) -> Shard:
-    """Returns the shard at `path`, read in full.
+def verify(path: Path, reader: ShardReader | None = None) -> Shard:
+    """Returns the shard at `path`, read in full; a `reader` has seen others like it.
 
     Raises:
         FormatError: its bytes are not those that its name promises, or break the contract.
         OSError: it cannot be read.
     """
     name = parse_shard_name(path.name)
-    shard = read(path)
+    shard = read(path, reader)
     if name is None:
         raise FormatError(f"{path} is not named as a shard is")
     if (name.code_name, name.round_id) != (file_name(shard.header.object_code), shard.round_id):
@@ -103,14 +104,14 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
-def read(path: Path) -> Shard:
+def read(path: Path, reader: ShardReader | None = None) -> Shard:
     """Returns the shard-format file at `path`, whatever its name."""
     image = path.read_bytes()
     digest = hashlib.sha256(image).hexdigest()
     name = parse_shard_name(path.name)
     if name is not None and name.sha16 != digest[:16]:  # HDF5 need not survive damaged bytes
         raise FormatError(f"{path} has sha256 {digest[:16]}..., its name says {name.sha16}")
-    header, columns = grasp_images.read_shard(image)
+    header, columns = (reader or ShardReader()).read(image)
     if len(header.platforms) != 1:
         raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
     return Shard(path, digest, header, columns)

@@ -10,6 +10,7 @@ from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
+from bimangrasp.grasp_images import ShardReader
 from scale import journal, rejects, shards, verdicts
 from scale.acceptance import Accept
 from scale.journal import Event, Replay
@@ -18,6 +19,7 @@ from scale.ledger import Done, Sealed
 from scale.merge import Merged, check_dataset
 from scale.rejects import Rejects
 from scale.run_folder import RunFolder, file_name
+from scale.shards import Shard
 from scale.verdicts import Verdict
 
 Say = Callable[[str], None]
@@ -147,9 +149,10 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
             damaged[path] = str(error)
         else:
             found.verdicts.setdefault(verdict.code, []).append(verdict)
+    reader = ShardReader()
     for path in folder.shard_files():
         try:
-            shard = _shard(path, accept, found.verdicts, key_of)
+            shard = _facts(shards.verify(path, reader), accept, found.verdicts, key_of)
         except (FormatError, OSError) as error:
             damaged[path] = str(error)
         else:
@@ -202,15 +205,14 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
     return final, False
 
 
-def _shard(path: Path, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf) -> FoundShard:
-    """Returns a shard's facts."""
-    shard = shards.verify(path)
+def _facts(shard: Shard, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf) -> FoundShard:
+    """Returns what is kept of a shard."""
     code = shard.header.object_code
     verdict = verdicts.on(shard.sha256, known.get(code, []), key_of(code))
     return FoundShard(shard.header, shard.round_id, done_of(shard, accept, verdict))
 
 
-def done_of(shard: shards.Shard, accept: Accept, verdict: Verdict | None = None) -> Done | Sealed:
+def done_of(shard: Shard, accept: Accept, verdict: Verdict | None = None) -> Done | Sealed:
     """Returns what the ledger keeps of a shard, and of the verdict on it where rows count by that."""
     if accept.needs_verdict and verdict is None:
         return Sealed(shard.seed, shard.rows, shard.tile_used, shard.platform, shard.sha256, shard.path)

@@ -118,6 +118,27 @@ def test_columns_of_one_shard_after_another_are_those_of_each():
         assert all(np.array_equal(columns[f.name], alone[f.name], equal_nan=True) for f in SHARD_FIELDS), what
 
 
+def test_a_copy_with_other_numbers_is_what_hdf5_would_write():
+    for r, sizes in ((1, {}), (2, {}), (3, {"rows": 6}), (4, {}), (5, {"rows": 0})):
+        header, columns = replace(HEADER, object_code=f"cup {r // 2}"), shard_columns(round_id=r, seed=r, **sizes)
+        written = grasp_images.image_of(grasp_images.header_attributes(header), SHARD_FIELDS, columns)
+        assert grasp_images.shard_image(header, columns) == written
+
+
+def test_a_reader_that_saw_others_reads_as_one_that_did_not():
+    reader, odd = grasp_images.ShardReader(), []
+    for r in (1, 2, 1):
+        for code in ("cup", "mug", "pot"):
+            image = grasp_images.shard_image(replace(HEADER, object_code=code), shard_columns(round_id=r, seed=r))
+            (header, columns), (alone, fresh) = reader.read(image), grasp_images.read_shard(image)
+            odd += [code] * (header.object_code != alone.object_code or header.platforms != alone.platforms)
+            odd += [f.name for f in SHARD_FIELDS if not np.array_equal(columns[f.name], fresh[f.name], equal_nan=True)]
+    assert not odd
+    broken = grasp_images.shard_image(HEADER, shard_columns() | {"row": np.array([0, 1, 2, 3, 3])})
+    with pytest.raises(FormatError, match="not those of the shard's round"):
+        reader.read(broken)
+
+
 def test_only_a_shard_unlike_the_one_before_is_looked_at(monkeypatch):
     looks = []
     places = grasp_images._places
