@@ -14,6 +14,7 @@ DEPENDENCIES = [
     "trimesh>=4.6",  # load_scene
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
+    "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]
@@ -31,7 +32,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["bimangrasp", "bimangrasp.*", "scale", "scale.*", "conf"]),
     py_modules=["main"],
-    package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"]},
+    package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"], "scale": ["pages/*"]},
     install_requires=DEPENDENCIES,
     extras_require={
         "fast": [WARP],

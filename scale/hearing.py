@@ -172,7 +172,8 @@ class Hearing:
         verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_key_of(state.code))
         done = done_of(shard, self._order.accept, verdict)
         is_done = isinstance(done, Done) and not self._order.dedup
-        facts = done.facts(state.code, round_id, self._folder) | {"seconds": round(seconds, 3)}
+        by = {"seconds": round(seconds, 3), "worker": one.slot, "device": one.device.label}
+        facts = done.facts(state.code, round_id, self._folder) | by
         self._journal.append("done" if is_done else "sealed", **facts)
         self.suspicion.has_success = True
         self.slots.succeeded(one.slot)

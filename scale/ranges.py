@@ -55,7 +55,7 @@ DIRECTION = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status", "validate", "export", "import"),
+    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),

@@ -78,6 +78,7 @@ class RunFolder:
         self.rejects = self.root / "rejected"
         self.verdicts = self.root / "verdicts"
         self.pieces = self.root / "pieces"
+        self.report = self.root / "report.html"
         self._places = {WORKER: self.shards, VALIDATOR: self.verdicts}
 
     def final(self, code: str) -> Path:
