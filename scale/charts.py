@@ -47,6 +47,21 @@ class Mark(NamedTuple):
     name: str
 
 
+class Axes(NamedTuple):
+    """What a chart is of.
+
+    Attributes:
+        x, y: what the axes are, with units.
+        width: in the text's units, of which the height has `HEIGHT`.
+        may_log: whether the y axis may be logarithmic, where all values are positive and far apart.
+    """
+
+    x: str
+    y: str
+    width: int = WIDTH
+    may_log: bool = False
+
+
 class _Scale(NamedTuple):
     """Numbers -> places between `begin` and `end`."""
 
@@ -85,59 +100,50 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in found if low <= tick * (1 + 1e-9) and tick <= high * (1 + 1e-9)]
 
 
-def lines(
-    drawn: Sequence[Line], x_label: str, y_label: str, marks: Sequence[Mark] = (), may_log: bool = False
-) -> Markup:
-    """Returns a chart of lines, each in a colour and dash of its own.
-
-    Args:
-        drawn: the lines.
-        x_label: what the x axis is, with its unit.
-        y_label: what the y axis is, with its unit.
-        marks: vertical lines.
-        may_log: whether the y axis may be logarithmic, where all values are positive and far apart.
-    """
+def lines(drawn: Sequence[Line], axes: Axes, marks: Sequence[Mark] = ()) -> Markup:
+    """Returns a chart of lines, each in a colour and dash of its own."""
     heights = [part for one in drawn for part in (one.y, one.low, one.high) if part is not None]
-    x = _scale([one.x for one in drawn], LEFT, WIDTH - RIGHT)
-    y = _scale(heights, HEIGHT - BOTTOM, TOP, may_log=may_log, with_zero=not may_log)
-    parts = [_axes(x, y, x_label, y_label)]
-    for number, one in enumerate(drawn):
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-        if one.low is not None:
-            band = _points(x, y, np.concatenate((one.x, one.x[::-1])), np.concatenate((one.low, one.high[::-1])))
-            parts.append(f'<polygon points="{band}" fill="{colour}" fill-opacity=".22"/>')
-        places = (np.repeat(one.x, 2)[1:-1], np.repeat(one.y, 2)) if one.is_stepped else (one.x, one.y)
-        style = f'fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"'
-        parts.append(f'<polyline points="{_points(x, y, *places)}" {style}/>')
-    return _picture(parts + [_mark(x, one) for one in marks], f"{y_label} against {x_label}")
+    x = _scale([one.x for one in drawn], LEFT, axes.width - RIGHT)
+    y = _scale(heights if axes.may_log else [*heights, np.zeros(1)], HEIGHT - BOTTOM, TOP, axes.may_log)
+    parts = [_line(x, y, one, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]) for i, one in enumerate(drawn)]
+    return _picture(axes, [_grid(x, y, axes), *parts, *(_mark(x, one) for one in marks)])
 
 
-def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int, marks: Sequence[Mark] = ()) -> Markup:
+def _line(x: _Scale, y: _Scale, line: Line, colour: str, dash: str) -> str:
+    """Returns a line on its band."""
+    band = ""
+    if line.low is not None:
+        there, back = (line.x, line.low), (line.x[::-1], line.high[::-1])
+        outline = " ".join((_points(x, y, *there), _points(x, y, *back)))
+        band = f'<polygon points="{outline}" fill="{colour}" fill-opacity=".22"/>'
+    places = (np.repeat(line.x, 2)[1:-1], np.repeat(line.y, 2)) if line.is_stepped else (line.x, line.y)
+    style = f'fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"'
+    return f'{band}<polyline points="{_points(x, y, *places)}" {style}/>'
+
+
+def histogram(values: np.ndarray, axes: Axes, bins: int, marks: Sequence[Mark] = ()) -> Markup:
     """Returns how values are distributed. The outermost bars have what lies beyond the 0.5th and 99.5th percentile."""
     low, high = np.quantile(values, (0.005, 0.995))
     if not high > low:
         low, high = low - 0.5 * (abs(low) or 1.0), low + 0.5 * (abs(low) or 1.0)
     counts, edges = np.histogram(np.clip(values, low, high), bins, (low, high))
-    x = _Scale(low, high, LEFT, WIDTH - RIGHT)
-    y = _Scale(0.0, 1.05 * counts.max(), HEIGHT - BOTTOM, TOP)
-    parts = [_axes(x, y, x_label, y_label)]
+    x = _Scale(low, high, LEFT, axes.width - RIGHT)
+    y = _Scale(0.0, 1.12 * counts.max(), HEIGHT - BOTTOM, TOP)
+    bars = []
     for left, right, top in zip(x(edges[:-1]), x(edges[1:]), y(counts), strict=True):
         place = f'x="{left:.1f}" y="{top:.1f}" width="{max(right - left - 0.6, 0.4):.1f}"'
-        parts.append(f'<rect {place} height="{HEIGHT - BOTTOM - top:.1f}" fill="{COLOURS[0]}"/>')
-    shown = [one for one in marks if low <= one.x <= high]
-    return _picture(parts + [_mark(x, one) for one in shown], f"distribution of {x_label}")
+        bars.append(f'<rect {place} height="{HEIGHT - BOTTOM - top:.1f}" fill="{COLOURS[0]}"/>')
+    shown = [_mark(x, one) for one in marks if low <= one.x <= high]
+    return _picture(axes, [_grid(x, y, axes), *bars, *shown])
 
 
-def _scale(
-    parts: Sequence[np.ndarray], begin: float, end: float, may_log: bool = False, with_zero: bool = False
-) -> _Scale:
+def _scale(parts: Sequence[np.ndarray], begin: float, end: float, may_log: bool = False) -> _Scale:
     """Returns the scale on which all values have room."""
     values = np.concatenate([np.ravel(part) for part in parts] or [np.zeros(0)])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if may_log and low > 0 and high / low > LOG_RATIO:
         return _Scale(low, high, begin, end, is_log=True)
-    low = min(low, 0.0) if with_zero else low
     return _Scale(low, high if high > low else low + (abs(low) or 1.0), begin, end)
 
 
@@ -147,7 +153,7 @@ def _points(x: _Scale, y: _Scale, xs: np.ndarray, ys: np.ndarray) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x(xs[good]), y(ys[good]), strict=True))
 
 
-def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> str:
+def _grid(x: _Scale, y: _Scale, axes: Axes) -> str:
     """Returns both axes with grid, numbers and labels."""
     floor, parts = HEIGHT - BOTTOM, []
     for tick in x.ticks():
@@ -156,28 +162,28 @@ def _axes(x: _Scale, y: _Scale, x_label: str, y_label: str) -> str:
         parts.append(f'<text x="{at:.1f}" y="{floor + 14}" text-anchor="middle">{number(tick)}</text>')
     for tick in y.ticks():
         at = float(y(tick))
-        parts.append(f'<path class="g" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="g" d="M{LEFT} {at:.1f}H{axes.width - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{number(tick)}</text>')
-    middle = (TOP + floor) / 2
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 7}" text-anchor="middle">{escape(x_label)}</text>'
-    )
+    middle, centre = (TOP + floor) / 2, (LEFT + axes.width - RIGHT) / 2
+    parts.append(f'<text x="{centre}" y="{HEIGHT - 7}" text-anchor="middle">{escape(axes.x)}</text>')
     turn = f'transform="rotate(-90 12 {middle})" x="12" y="{middle}"'
-    parts.append(f'<text {turn} text-anchor="middle">{escape(y_label)}</text>')
+    parts.append(f'<text {turn} text-anchor="middle">{escape(axes.y)}</text>')
     return "".join(parts)
 
 
 def _mark(x: _Scale, mark: Mark) -> str:
+    """Returns a vertical line with its name on the side where there is more room."""
     at = float(x(mark.x))
     line = f'<path d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#000" stroke-width="1.2" stroke-dasharray="4 3"/>'
-    is_right = at > (LEFT + WIDTH - RIGHT) / 2
+    is_right = at > (x.begin + x.end) / 2
     side = f'x="{at - 4 if is_right else at + 4:.1f}" text-anchor="{"end" if is_right else "start"}"'
-    return f'{line}<text {side} y="{TOP + 10}">{escape(mark.name)}</text>'
+    return f'{line}<text {side} y="{TOP + 9}">{escape(mark.name)}</text>'
 
 
-def _picture(parts: Sequence[str], title: str) -> Markup:
-    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-    return Markup(head + "".join(parts) + "</svg>")
+def _picture(axes: Axes, parts: Sequence[str]) -> Markup:
+    """Returns the whole chart."""
+    label = escape(f"{axes.y} over {axes.x}")
+    return Markup(f'<svg viewBox="0 0 {axes.width} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
 
 
 def legend(names: Sequence[str]) -> Markup:

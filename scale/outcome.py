@@ -174,7 +174,7 @@ def _made(told: History, objects: list[ObjectLine]) -> str:
     grasps = f"{have} of {count(wanted, 'grasp')}" if wanted else count(have, "grasp")
     share = f"{100 * told.accepted / told.rows:.3g} %" if told.rows else "none"
     return (
-        f"{grasps} on {through} of {count(len(objects), 'object')}, from {count(len(told.work), 'round')} with "
+        f"{grasps}; {through} of {count(len(objects), 'object')} through. {count(len(told.work), 'round')} made "
         f"{count(told.rows, 'grasp')}, of which {share} count."
     )
 

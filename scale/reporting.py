@@ -16,7 +16,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_header import CITATION
 from scale import charts, journal, locks
-from scale.charts import Line, Mark, number
+from scale.charts import Axes, Line, Mark, number
 from scale.config import Config
 from scale.deduplication import DUPLICATE
 from scale.harvest import Harvest, harvest
@@ -37,6 +37,8 @@ LOG_BYTES = 3000
 SPANS = 60  # of time in the chart of speed
 BINS = 40
 LINES = 6  # workers with a line of their own
+WIDE = 700  # of a chart that has the page's width
+ORDER = ("total", *TERMS[:-1])
 
 
 class ReportPage(NamedTuple):
@@ -153,7 +155,7 @@ def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
     """Returns the distribution of each term that is not the same everywhere, with median and threshold."""
     limits = told.calls[-1].start.get("acceptance_key", {}) if told.calls else {}
     found = []
-    for term in reversed(TERMS):
+    for term in ORDER:
         values = sums.energies.get(term, np.zeros(0))
         if not len(values) or values.min() == values.max():
             continue
@@ -162,13 +164,13 @@ def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
         if f"filter.{term}" in limits:
             marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
         name = term.replace("_", " ")
-        found.append((name, charts.histogram(values, f"{name} ({unit(term)})", "grasps", BINS, marks)))
+        found.append((name, charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), BINS, marks)))
     return found
 
 
-def unit(term: str) -> str:
-    """Returns how a term is to be read."""
-    return "weighted sum, 1" if term == "total" else "unweighted, 1"
+def how(term: str) -> str:
+    """Returns how a term is to be read; energies have no unit."""
+    return "weighted sum" if term == "total" else "unweighted"
 
 
 def curve_charts(sums: Harvest) -> list[tuple[str, Markup]]:
@@ -176,15 +178,15 @@ def curve_charts(sums: Harvest) -> list[tuple[str, Markup]]:
     if not len(sums.step):
         return []
     found = []
-    for term in reversed(TERMS):
+    for term in ORDER:
         with np.errstate(all="ignore"):
             low, middle, high = _median(sums.curves[term]).T
         if not np.isfinite(middle).any() or (np.nanmin(middle) == np.nanmax(middle) == 0):
             continue
         name, line = term.replace("_", " "), Line(sums.step, middle, "", low, high)
-        found.append((name, charts.lines([line], "step", f"{name} ({unit(term)})", may_log=True)))
+        found.append((name, charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
     share = Line(sums.step, 100 * _median(sums.acceptance))
-    return [*found, ("acceptance", charts.lines([share], "step", "proposals accepted (%)"))]
+    return [*found, ("acceptance", charts.lines([share], Axes("step", "proposals accepted (%)")))]
 
 
 def _median(rounds: np.ndarray) -> np.ndarray:
@@ -200,7 +202,7 @@ def speed_chart(told: History) -> tuple[Markup, Markup] | None:
     if not any(one.seconds and one.accepted is not None and one.worker for one in told.work.values()):
         return None
     pace = speed(told, SPANS)
-    unit_name, length = _time_unit(pace.edges[-1])
+    unit, length = _time_unit(pace.edges[-1])
     busiest = sorted(pace.rates, key=lambda name: -pace.rates[name].sum())
     drawn = {name: pace.rates[name] for name in sorted(busiest[:LINES])}
     if rest := busiest[LINES:]:
@@ -208,8 +210,8 @@ def speed_chart(told: History) -> tuple[Markup, Markup] | None:
     edges = pace.edges / length
     steps = [Line(edges, rate, name, is_stepped=True) for name, rate in drawn.items()]
     marks = [Mark(start / length, "resumed") for start in pace.starts[-5:]]
-    chart = charts.lines(steps, f"time at work ({unit_name})", "accepted grasps (1/s)", marks)
-    return chart, charts.legend(list(drawn))
+    axes = Axes(f"time at work ({unit})", "accepted grasps (1/s)", WIDE)
+    return charts.lines(steps, axes, marks), charts.legend(list(drawn))
 
 
 def _time_unit(seconds: float) -> tuple[str, float]:
