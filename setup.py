@@ -22,6 +22,7 @@ DEPENDENCIES = [
 WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
 PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; large, so an extra
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; the one that was seen to repeat itself
+TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 MANIFOLD = "manifold3d>=3.0"  # boolean union of the bodies of a mesh (object.interior_faces=remove)
 
 setup(
@@ -38,9 +39,11 @@ setup(
         "fast": [WARP],
         "objects": [COACD, MANIFOLD],
         "parquet": [PYARROW],
+        "tensorboard": [TENSORBOARD],
         "dev": [
             COACD,
             MANIFOLD,
+            TENSORBOARD,
             WARP,
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # pyproject.toml runs the tests on several cores

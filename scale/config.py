@@ -17,6 +17,7 @@ from bimangrasp.validation.pose_rule import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig
 
 PHYSICS = "physics"
+TENSORBOARD = "tensorboard"
 FILTERS = {
     "none": (),
     "energy": ("force_closure", "distance", "penetration"),
@@ -97,6 +98,7 @@ class Config:
         rejected_cap: most rows of such a file.
         allow_mixed_platform: accept devices of different platforms in one run.
         verify: "auto" trusts files that look untouched, "full" reads everything at the start.
+        logger: "none", or "tensorboard", which also gets the energy curve of each round (modes scale and generate).
         path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
             folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a run folder.
         format: of the files that `mode=export` makes.
@@ -141,6 +143,7 @@ class Config:
     rejected_cap: int
     allow_mixed_platform: bool
     verify: str
+    logger: str
     path: str
     format: str
     out: str

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.config import FILTERS, Config
+from scale.config import FILTERS, TENSORBOARD, Config
 
 SEED_STRIDE = 100_000
 """Seeds between two objects, and so the most rounds of one object."""
@@ -78,6 +78,7 @@ RULES: dict[str, Rule] = {
     "merge_stride": _at_least(0),
     "rejected_cap": _between_whole(1, 1_000_000),
     "verify": _among("auto", "full"),
+    "logger": _among("none", TENSORBOARD),
     "filter.name": _among(*FILTERS),
     "dedup.translation": NULL_OR_NOT_NEGATIVE,
     "dedup.rotation": NULL_OR_NOT_NEGATIVE,
