@@ -15,6 +15,7 @@ DEPENDENCIES = [
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
     "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along
+    "pillow>=10.1",  # writes animations, with text of any size
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]

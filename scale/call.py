@@ -18,7 +18,7 @@ import yaml
 
 from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
-from scale import door, journal, merge, piece_store, report
+from scale import animating, door, journal, merge, piece_store, report
 from scale.door import Order
 from scale.errors import RunError
 from scale.generation import GenerationSettler
@@ -76,6 +76,8 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
         try:
             runner.loop(stop)
             _tidy(order)
+            if order.config.record:
+                animating.animate(order.folder, order.config.hand, order.entries, progress.say)
             exit_code = stop.exit_code or _exit_code(runner)
         finally:
             book.append("end", exit_code=exit_code, **_cause())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bimangrasp.energies import EnergyConfig
+from bimangrasp.frames import Record
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
@@ -98,6 +99,9 @@ class Config:
         rejected_cap: most rows of such a file.
         allow_mixed_platform: accept devices of different platforms in one run.
         verify: "auto" trusts files that look untouched, "full" reads everything at the start.
+        record: make a moving picture of the way to chosen grasps (`mode=generate`).
+        frame_stride: steps between two of its frames.
+        record_rows: which grasps of the round.
         logger: "none", or "tensorboard", which also gets the energy curve of each round (modes scale and generate).
         path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
             folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a run folder.
@@ -143,6 +147,9 @@ class Config:
     rejected_cap: int
     allow_mixed_platform: bool
     verify: str
+    record: bool
+    frame_stride: int
+    record_rows: list[int]
     logger: str
     path: str
     format: str
@@ -160,6 +167,11 @@ class Config:
     validation: ProtocolConfig
     poses: PoseConfig
     pieces: PiecesConfig
+
+    @property
+    def recording(self) -> Record | None:
+        """What to keep of the way to the grasps; None where nothing is asked for."""
+        return Record(self.frame_stride, tuple(self.record_rows)) if self.record else None
 
     @property
     def synthesis(self) -> SynthesisConfig:

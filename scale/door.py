@@ -13,7 +13,7 @@ from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from scale import curve_events, keys, platforms
+from scale import animating, curve_events, keys, platforms
 from scale.acceptance import Accept, acceptance
 from scale.config import PHYSICS, TENSORBOARD, Config
 from scale.inputs import parse_target
@@ -105,6 +105,7 @@ def check(
     check_ranges(config)
     resolve_kernels(config.kernels)
     _check_filter(config)
+    animating.check(config)
     if config.logger == TENSORBOARD:
         curve_events.check_installed()
     entries = resolve_objects(config.object_root, config.object_code_list)

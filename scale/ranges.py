@@ -78,6 +78,11 @@ RULES: dict[str, Rule] = {
     "merge_stride": _at_least(0),
     "rejected_cap": _between_whole(1, 1_000_000),
     "verify": _among("auto", "full"),
+    "frame_stride": _at_least(1),
+    "record_rows": Rule(
+        lambda value: len(value) > 0 and all(row >= 0 for row in value) and len(set(value)) == len(value),
+        "a list of different rows, 0 or more",
+    ),
     "logger": _among("none", TENSORBOARD),
     "filter.name": _among(*FILTERS),
     "dedup.translation": NULL_OR_NOT_NEGATIVE,
