@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,26 +100,25 @@ class _Reader:
         """Reads files of one kind, which were chosen among so many."""
         is_first = not self._told.grasps
         for path in paths:
-            with self._telling_of(path), h5py.File(path, "r") as file:
-                self.merged[path.stem] = len(file["rounds/round"])
-                self._add_curves(file, max(1, ROUNDS // len(paths)))
-                if is_first:
-                    self._add_energies(file, max(1, GRASPS // len(paths)))
+            try:
+                self._add(path, max(1, ROUNDS // len(paths)), max(1, GRASPS // len(paths)) if is_first else 0)
+            except FileNotFoundError:
+                continue
+            except (OSError, KeyError, ValueError) as error:
+                self._told.unreadable.append(f"{path}: {error}")
         if is_first and self._told.grasps:
             share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
             self._told.source = source + share
 
-    @contextmanager
-    def _telling_of(self, path: Path) -> Iterator[None]:
-        """Notes a file that cannot be read."""
-        try:
-            if parse_shard_name(path.name) and path.exists() and shards.is_damaged(path):
-                raise OSError("its bytes are not those that its name promises")  # HDF5 need not survive them
-            yield
-        except FileNotFoundError:
-            return
-        except (OSError, KeyError, ValueError) as error:
-            self._told.unreadable.append(f"{path}: {error}")
+    def _add(self, path: Path, rounds: int, grasps: int) -> None:
+        """Takes in so many rounds and grasps of a file."""
+        if parse_shard_name(path.name) and path.exists() and shards.is_damaged(path):
+            raise OSError("its bytes are not those that its name promises")  # HDF5 need not survive them
+        with h5py.File(path, "r") as file:
+            self.merged[path.stem] = len(file["rounds/round"])
+            self._add_curves(file, rounds)
+            if grasps:
+                self._add_energies(file, grasps)
 
     def _add_energies(self, file: h5py.File, most: int) -> None:
         """Takes in the energies of every k-th grasp, and what the file says of the others."""
