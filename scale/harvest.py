@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -18,6 +18,7 @@ from scale.run_folder import RunFolder, parse_shard_name
 
 GRASPS = 200_000  # read for the distributions; more of them change no line that a person could see
 ROUNDS = 400  # read for the curves
+FILES = 100  # read for either; of the others the table of objects needs a column alone
 SHARDS = 200  # opened, where no final file has their rounds yet
 
 
@@ -83,6 +84,13 @@ def _evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[i] for i in chosen]
 
 
+class _Most(NamedTuple):
+    """How many rounds and grasps are read of a file."""
+
+    rounds: int
+    grasps: int
+
+
 class _Reader:
     """Adds file to file. Distributions are of the first kind of file that has grasps, curves are of all kinds.
 
@@ -97,11 +105,12 @@ class _Reader:
         self._curves: list[dict[str, np.ndarray]] = []
 
     def read(self, paths: list[Path], among: int, source: str) -> None:
-        """Reads files of one kind, which were chosen among so many."""
-        is_first = not self._told.grasps
+        """Reads files of one kind, which were chosen among so many; a few of many files in depth."""
+        is_first, deep = not self._told.grasps, set(_evenly(paths, FILES))
         for path in paths:
+            most = _Most(ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else _Most(0, 0)
             try:
-                self._add(path, max(1, ROUNDS // len(paths)), max(1, GRASPS // len(paths)) if is_first else 0)
+                self._add(path, most, is_first)
             except FileNotFoundError:
                 continue
             except (OSError, KeyError, ValueError) as error:
@@ -110,40 +119,44 @@ class _Reader:
             share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
             self._told.source = source + share
 
-    def _add(self, path: Path, rounds: int, grasps: int) -> None:
-        """Takes in so many rounds and grasps of a file."""
+    def _add(self, path: Path, most: _Most, is_first: bool) -> None:
+        """Takes in what a file says of itself, and so many of its rounds and grasps."""
         if parse_shard_name(path.name) and path.exists() and shards.is_damaged(path):
             raise OSError("its bytes are not those that its name promises")  # HDF5 need not survive them
         with h5py.File(path, "r") as file:
-            self.merged[path.stem] = len(file["rounds/round"])
-            self._add_curves(file, rounds)
-            if grasps:
-                self._add_energies(file, grasps)
+            done = np.flatnonzero(file["rounds/state"][:] == 0)
+            self.merged[path.stem] = len(file["rounds/state"])
+            self._told.rounds += len(done)
+            if is_first:
+                self._add_summary(file)
+            if most.grasps:
+                self._add_energies(file, most.grasps)
+            if most.rounds and len(done) and file["curve/step"].shape[1]:
+                self._add_curves(file, _evenly(done.tolist(), most.rounds))
 
-    def _add_energies(self, file: h5py.File, most: int) -> None:
-        """Takes in the energies of every k-th grasp, and what the file says of the others."""
-        rows, code = len(file["energy/total"]), text(file.attrs["object_code"])
-        self._told.grasps += rows
-        self._told.grasps_read += len(range(0, rows, -(-rows // most) or 1))
-        for term in TERMS:
-            values = file[f"energy/{term}"][:: -(-rows // most) or 1].astype(float)
-            self._energies[term].append(values[np.isfinite(values)])
+    def _add_summary(self, file: h5py.File) -> None:
+        """Takes in how many grasps a file has, their median energy, and what it says of those that do not count."""
+        code, total = text(file.attrs["object_code"]), file["energy/total"][:]
+        self._told.grasps += len(total)
         if "rejected" in file.attrs:
             self._told.rejected[code] = json.loads(file.attrs["rejected"])
-        if "end_reason" in file.attrs and len(self._energies["total"][-1]):
-            self._told.median_total[code] = float(np.median(self._energies["total"][-1]))
+        if "end_reason" in file.attrs and len(total):
+            self._told.median_total[code] = float(np.median(total))
 
-    def _add_curves(self, file: h5py.File, most: int) -> None:
-        """Takes in the curves of some rounds; skipped ones have none."""
-        done = np.flatnonzero(file["rounds/state"][:] == 0)
-        if not len(done) or not file["curve/step"].shape[1]:
-            return
-        chosen = _evenly(done.tolist(), most)
+    def _add_energies(self, file: h5py.File, most: int) -> None:
+        """Takes in the energies of every k-th grasp."""
+        rows = len(file["energy/total"])
+        stride = max(1, -(-rows // most))
+        self._told.grasps_read += len(range(0, rows, stride))
+        for term in TERMS:
+            values = file[f"energy/{term}"][::stride].astype(float)
+            self._energies[term].append(values[np.isfinite(values)])
+
+    def _add_curves(self, file: h5py.File, chosen: list[int]) -> None:
+        """Takes in the curves of some rounds."""
         curves = {name: file[f"curve/{name}"][chosen] for name in ("step", "acceptance", *TERMS)}
-        if len(self._curves) and curves["step"].shape[1] != self._curves[0]["step"].shape[1]:
-            self._told.unreadable.append(f"{file.filename}: its curves have other steps than those of the other files")
-            return
-        self._told.rounds += len(done)
+        if self._curves and curves["step"].shape[1] != self._curves[0]["step"].shape[1]:
+            raise ValueError("its curves have other steps than those of the other files")
         self._told.rounds_read += len(chosen)
         self._curves.append(curves)
 
