@@ -21,7 +21,7 @@ SIZE = 480  # pixels, of width and height
 FRAME_MS, LAST_MS = 120, 2500  # how long a frame is seen, and the last one
 FIELD_OF_VIEW = 30.0  # degrees, vertical
 ELEVATION = -22.0  # degrees: the camera looks down a little
-MARGIN = 0.045  # m around the origins of links and the object: the fingers' flesh, and air
+AIR = 0.01  # m around everything
 GLIDE = 0.88  # the camera comes nearer by no more than this a frame, when the hands do
 PAPER, INK = (0.96, 0.965, 0.975), (40, 44, 52)
 COLOURS = 160  # of the palette, that of the last frame: an equal background costs nothing in the frames between
@@ -46,12 +46,6 @@ def animation(frames: Frames, grasp: int, hands: tuple[HandDescription, HandDesc
     file, times = io.BytesIO(), [FRAME_MS] * (len(drawn) - 1) + [LAST_MS]
     drawn[0].save(file, "GIF", save_all=True, append_images=drawn[1:], duration=times, loop=0)
     return file.getvalue()
-
-
-def check_drawing() -> None:
-    """Draws an empty picture; raises what keeps this process from drawing."""
-    renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16)
-    renderer.close()
 
 
 class _Stage:
@@ -99,9 +93,13 @@ class _Stage:
         across = self._centre("right", last) - self._centre("left", last)
         azimuth = np.arctan2(across[1], across[0]) + np.pi / 2
         axes = _axes(azimuth, np.radians(ELEVATION))
-        seen = self._points(last) @ axes.T
-        middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
-        distances = [_distance(self._points(frame) @ axes.T - middle) for frame in range(last + 1)]
+        centres, radii = self._balls(last)
+        seen = centres @ axes.T
+        middle = ((seen - radii).min(axis=0) + (seen + radii).max(axis=0)) / 2
+        distances = []
+        for frame in range(last + 1):
+            centres, radii = self._balls(frame)
+            distances.append(_distance(centres @ axes.T - middle, radii))
         for frame in range(1, last + 1):
             distances[frame] = max(distances[frame], GLIDE * distances[frame - 1])
         camera = mujoco.MjvCamera()
@@ -110,18 +108,21 @@ class _Stage:
         self._model.light_pos[0] = -2.0 * self._model.light_dir[0]
         return camera, distances
 
-    def _points(self, frame: int) -> np.ndarray:
-        """Returns what has to be in the picture of a frame: the links' origins and the object, m."""
+    def _balls(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what has to be in the picture of a frame as balls, (N, 3) and (N, 1): hands, and the object, m."""
         self._put(frame)
-        return np.concatenate((self._data.xpos[1:], self._vertices))
+        is_hand = [not self._is_of("object", body) for body in self._model.geom_bodyid]
+        centres = np.concatenate((self._data.geom_xpos[is_hand], self._vertices))
+        radii = np.concatenate((self._model.geom_rbound[is_hand], np.zeros(len(self._vertices))))
+        return centres, radii[:, None] + AIR
 
     def _centre(self, side: str, frame: int) -> np.ndarray:
         """Returns the middle of a hand at a frame, m."""
         self._put(frame)
         return np.mean([self._data.body(i).xpos for i in range(self._model.nbody) if self._is_of(side, i)], axis=0)
 
-    def _is_of(self, side: str, body: int) -> bool:
-        return self._model.body(body).name.startswith(f"{side}/")
+    def _is_of(self, owner: str, body: int) -> bool:
+        return self._model.body(body).name.partition("/")[0] == owner
 
 
 def _axes(azimuth: float, elevation: float) -> np.ndarray:
@@ -132,10 +133,11 @@ def _axes(azimuth: float, elevation: float) -> np.ndarray:
     return np.stack((right, np.cross(right, forward), forward))
 
 
-def _distance(points: np.ndarray) -> float:
-    """Returns how far from the middle a camera has to stand that sees all points; right, up, forward of it, m."""
-    aside = np.abs(points[:, :2]).max(axis=1) + MARGIN
-    return float((aside / np.tan(np.radians(FIELD_OF_VIEW / 2)) - points[:, 2]).max())
+def _distance(centres: np.ndarray, radii: np.ndarray) -> float:
+    """Returns how far from the middle a camera has to stand that sees all balls; right, up, forward of it, m."""
+    half = np.radians(FIELD_OF_VIEW / 2)
+    aside = np.abs(centres[:, :2]).max(axis=1) + radii[:, 0] / np.cos(half)
+    return float((aside / np.tan(half) - centres[:, 2]).max())
 
 
 def _scene(grasp: Placed) -> mujoco.MjModel:
