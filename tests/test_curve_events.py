@@ -16,7 +16,6 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
 from scale import curve_events, disk
 from scale.run_folder import RunFolder
-from scale.worker import Synthesizer
 
 
 @pytest.fixture
@@ -49,44 +48,29 @@ def in_order(named):
     return {tag: sorted(points) for tag, points in named.items()}
 
 
-def test_tensorboard_reads_the_curves_of_the_final_file(small_config, folder):
-    pytest.importorskip("tensorboard")
-    report = scale.run(small_config("logger=tensorboard", exp_name="logged"), maker=Synthesizer)
-    with h5py.File(report.paths[0]) as file:
-        assert len(file["rounds/round"]) == 2
-        for round_id in range(2):
-            found = read_back(folder.event_file("storage_bin", round_id))
-            assert found == wanted(file, round_id)
-            assert [step for step, _ in found["energy/total"]] == [0, 1, 2, 3]
-            assert [step for step, _ in found["acceptance"]] == [1, 2, 3]
-
-
-def test_generated_rounds_are_logged_and_no_file_changes(small_config, folder):
-    pytest.importorskip("tensorboard")
-    names = {"object_code_list": "[bowl,storage_bin]"}
-    logged = scale.generate(small_config("logger=tensorboard", exp_name="logged", **names), maker=Stub())
-    plain = scale.generate(small_config(exp_name="plain", **names), maker=Stub())
-    assert [p.read_bytes() for p in logged.paths] == [p.read_bytes() for p in plain.paths]
-    events = sorted(path.parent.relative_to(folder.events).as_posix() for path in folder.events.rglob("*tfevents*"))
-    assert events == ["bowl/000000", "storage_bin/000000"]
-    with h5py.File(logged.paths[0]) as file:
-        assert in_order(read_back(folder.event_file("bowl", 0))) == in_order(wanted(file, 0))
-    assert not RunFolder(plain.run_dir).events.exists()
-
-
-def test_a_full_disk_costs_the_log_and_not_the_run(small_config, folder, monkeypatch):
+def test_tensorboard_reads_the_curves_of_the_final_file_and_a_full_disk_costs_a_log_alone(
+    small_config, folder, monkeypatch
+):
     pytest.importorskip("tensorboard")
     replace = disk.replace
 
     def full(source, target):
-        if "tfevents" in target.name:
+        if target == folder.event_file("storage_bin", 1):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
     monkeypatch.setattr(disk, "replace", full)
-    report = scale.run(small_config("logger=tensorboard", exp_name="logged"), maker=Stub())
-    assert report.exit_code == 0 and not list(folder.events.rglob("*tfevents*"))
-    assert "the curve of round 0 is not logged" in folder.run_log.read_text()
+    config = small_config("logger=tensorboard", exp_name="logged", target_count_per_object=9)
+    report = scale.run(config, maker=Stub())
+    assert report.exit_code == 0
+    with h5py.File(report.paths[0]) as file:
+        assert len(file["rounds/round"]) == 3
+        for round_id in (0, 2):
+            found = read_back(folder.event_file("storage_bin", round_id))
+            assert in_order(found) == in_order(wanted(file, round_id))
+            assert len(found) == 1 + 3 * len(TERMS)
+    assert not folder.event_file("storage_bin", 1).exists()
+    assert "storage_bin: the curve of round 1 is not logged: [Errno 28]" in folder.run_log.read_text()
 
 
 def test_without_a_curve_there_is_nothing_to_log(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -26,6 +27,7 @@ from scale.errors import RunError
 from scale.run_folder import RunFolder
 
 RECORD = ("mode=generate", "record=true", "frame_stride=2", "record_rows=[3,0]")
+LOGGER = "tensorboard" if find_spec("tensorboard") else "none"
 F32 = torch.float32
 
 
@@ -38,7 +40,7 @@ def recorded(tmp_path_factory):
     before = path.read_bytes()
     assert not RunFolder(root / "demo").animations.exists()
     try:
-        assert scale.generate(quick_conf.load(*small, *RECORD, output_root=root)).exit_code == 0
+        assert scale.generate(quick_conf.load(*small, *RECORD, f"logger={LOGGER}", output_root=root)).exit_code == 0
     except InputError as error:
         if "cannot draw here" not in str(error):
             raise
@@ -51,6 +53,16 @@ def test_a_recorded_round_has_the_bytes_of_one_that_is_not(recorded):
     assert folder.generate("storage_bin").read_bytes() == before
     assert [event["event"] for event in journal.replay(folder).events].count("done") == 2  # it was made again
     assert list(folder.shard_files()) == []
+
+
+def test_a_generated_round_is_logged_for_tensorboard(recorded):
+    folder, _ = recorded
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = event_accumulator.EventAccumulator(str(folder.event_file("storage_bin", 0).parent)).Reload()
+    with h5py.File(folder.generate("storage_bin")) as file:
+        found = read.Scalars("energy/total")
+        assert [one.step for one in found] == file["curve/step"][0].tolist() == [0, 1, 2, 3, 4, 5]
+        assert [one.value for one in found] == file["curve/total"][0, :, 1].tolist()
 
 
 def test_frames_begin_and_end_with_the_files_grasps(recorded):
@@ -91,7 +103,7 @@ def _like(picture: np.ndarray, colour: tuple) -> np.ndarray:
     return (angle < 0.07) & (length > 60)
 
 
-def test_watching_moves_no_bit_and_frames_are_no_views():
+def test_watching_moves_no_bit_and_frames_are_no_views_and_come_back_from_a_file(tmp_path):
     config = quick_conf.load("round_batch_size=4", "num_iterations=6", "curve_stride=0").synthesis
     config.initialization.hull_samples_per_grasp = 10
     hands, obj = shadow_hands(F32), built_in("mug", F32)
@@ -103,13 +115,6 @@ def test_watching_moves_no_bit_and_frames_are_no_views():
     assert len({frame.tobytes() for frame in frames.translation}) > 2
     rotation = rot6d_to_matrix(seen.initial.rotation.double())[1].float().numpy()
     np.testing.assert_allclose(frames.rotation[0, 0], rotation, atol=1e-6)
-
-
-def test_frames_come_back_from_their_file(tmp_path):
-    config = quick_conf.load("round_batch_size=4", "num_iterations=3", "curve_stride=0").synthesis
-    config.initialization.hull_samples_per_grasp = 10
-    keeper = FrameKeeper(Record(1, (0, 2)))
-    frames = keeper.frames(synthesize(shadow_hands(F32), built_in("mug", F32), config, 1, watch=keeper), 3)
     (tmp_path / "a.npz").write_bytes(frames_image(frames))
     for name, column in vars(read_frames(tmp_path / "a.npz")).items():
         np.testing.assert_array_equal(column, getattr(frames, name))

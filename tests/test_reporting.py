@@ -16,17 +16,18 @@ import pytest
 import quick_conf
 from conftest import SMALL
 from stub_rounds import Stub
-from toy_files import write_final
+from toy_files import grasp_columns, header, shadow_table, write_final, write_shard
 
 import scale
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
-from scale import charts, journal, reporting
+from scale import charts, journal, reporting, shards
+from scale.errors import RunError
 from scale.harvest import harvest
-from scale.journal import Journal
 from scale.locks import RunLock
 from scale.run_folder import RunFolder
+from scale.runner import Runner
 
 EVIL = "<script>alert(1)<&"
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "rect", "polyline", "polygon"}
@@ -271,12 +272,17 @@ def test_how_a_run_ended_stands_at_the_top(tmp_path, last, state, says):
     assert "b" not in set(page.tags[: page.tags.index("section")])
 
 
-def test_a_generated_round_has_no_quota(tmp_path, small_config):
-    config = small_config("mode=generate", object_code_list="[bowl,mug]")
-    scale.generate(config, maker=Stub(nan_share=0.0))
-    page, written = report(Path(config.output_root))
-    assert written.outcome.state == "generated" and page.table("objects")["bowl"][0] == "4"
-    assert page.table("objects")["mug"][-1] == "generated" and "energies" in page.rows or "energies" in page.ids
+def test_a_generated_round_has_no_quota(tmp_path):
+    start = START | {"mode": "generate", "quotas": {"mug": 24, "bowl": 24}}
+    objects = OBJECTS | {"indices": {"mug": 0, "bowl": 1}}
+    folder = journalled(tmp_path, start, objects, READY, done(0, 1010.0, 16), {"event": "end", "exit_code": 0})
+    columns = write_shard(folder.generate("mug"), "mug", 16)
+    page, written = report(tmp_path)
+    assert written.outcome.state == "generated" and page.table("objects")["mug"][0] == "16"
+    assert page.table("objects")["bowl"][-1] == "no round"
+    found = harvest(folder, is_generated=True)
+    assert found.source == "generated files" and found.rounds == 1
+    np.testing.assert_array_equal(found.energies["total"], columns["energy/total"].astype(float))
 
 
 def test_markup_in_tracebacks_reasons_and_logs_stays_text(tmp_path):
@@ -295,23 +301,23 @@ def test_markup_in_tracebacks_reasons_and_logs_stays_text(tmp_path):
     assert ["exit code -11" in cell for line in page.rows["failures"] for cell in line].count(True) == 1
 
 
-def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path, small_config):
-    config = small_config("keep_intermediate=true", "max_rounds=2", target_count_per_object=100)
-    scale.run(config, maker=Stub())
-    folder = RunFolder(Path(config.output_root) / "demo")
-    merged = harvest(folder, is_generated=False)
-    assert merged.rounds == 2 and merged.source == "final files"  # kept shards are not counted twice
-    for path in folder.final_files():
-        path.unlink()
-    first, second = folder.shard_files()
-    with h5py.File(first) as file:
-        total = file["energy/total"][:].astype(float)
-    second.write_bytes(second.read_bytes()[:-1] + b"x")
+def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path):
+    folder, hand = journalled(tmp_path, START, OBJECTS, READY, done(0, 1010.0), done(1, 1020.0)), shadow_table()
+    made = [grasp_columns(5, seed, hand) for seed in range(3)]
+    for round_id, columns in enumerate(made):
+        columns["rounds/round"][:] = columns["round"][:] = round_id
+        columns["energy/total"][0] = np.nan
+    paths = [shards.seal(folder, folder.place(0, 0), header("mug", hand), columns) for columns in made]
+    paths[1].write_bytes(paths[1].read_bytes()[:-1] + b"x")
     found = harvest(folder, is_generated=False)
-    np.testing.assert_array_equal(found.energies["total"], total[np.isfinite(total)])
-    assert found.rounds == 1 and [str(second) in one for one in found.unreadable] == [True]
-    page, _ = report(Path(config.output_root))
-    assert "Not read: " in page.text and second.name in page.text
+    wanted = np.concatenate([made[i]["energy/total"][1:] for i in (0, 2)]).astype(float)
+    np.testing.assert_array_equal(found.energies["total"], wanted)
+    assert found.rounds == 2 and [str(paths[1]) in one for one in found.unreadable] == [True]
+    page, _ = report(tmp_path)
+    assert "Not read: " in page.text and paths[1].name in page.text
+    write_final(folder.final("mug"), "mug", 5)  # has round 0, so that its shard is not counted again
+    found = harvest(folder, is_generated=False)
+    assert (found.source, found.grasps, found.rounds) == ("final files", 5, 2)
 
 
 def test_ten_thousand_rounds_and_hundreds_of_objects_stay_small_and_quick(tmp_path):
@@ -341,12 +347,17 @@ def test_ten_thousand_rounds_and_hundreds_of_objects_stay_small_and_quick(tmp_pa
     print(f"{written.path.stat().st_size} bytes, {seconds:.1f} s")
 
 
-def test_the_journal_of_a_run_that_ends_by_an_error_says_so(small_config):
+@pytest.mark.parametrize("error", [RunError("no device <left>"), ZeroDivisionError("no device <left>")])
+def test_the_journal_of_a_run_that_ends_by_an_error_says_so(small_config, monkeypatch, error):
+    def fail(*parts):
+        raise error
+
+    monkeypatch.setattr(Runner, "loop", fail)
     config = small_config()
-    with pytest.raises(Exception, match="the stub cannot load"):
-        scale.run(config, maker=Stub(broken=True))
-    folder = RunFolder(Path(config.output_root) / "demo")
-    assert "the stub cannot load its hands" in journal.replay(folder).events[-1]["error"]
+    with pytest.raises(type(error)):
+        scale.run(config, maker=Stub())
+    told = journal.replay(RunFolder(Path(config.output_root) / "demo")).events[-1]["error"]
+    assert told.endswith("no device <left>" if isinstance(error, RunError) else "ZeroDivisionError: no device <left>\n")
+    assert ("Traceback" in told) == isinstance(error, ZeroDivisionError)
     page, written = report(Path(config.output_root))
-    assert written.outcome.state == "failed" and "the stub cannot load its hands" in page.text
-    Journal(folder).close()
+    assert written.outcome.state == "failed" and "no device <left>" in page.text
