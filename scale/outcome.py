@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scale.charts import number
@@ -12,6 +13,7 @@ from scale.progress import duration
 from scale.report import spans
 
 NAMED = 8  # objects or rounds in a sentence; the tables have more
+LINE = 200  # letters of an error in a sentence
 ENDS = {0: "finished", 3: "short", 130: "stopped", 143: "stopped"}
 """Exit code -> state; any other one is a failure."""
 HEADLINES = {
@@ -27,7 +29,6 @@ HEADLINES = {
 ADVICE = {
     "max_rounds": "max_rounds was reached: raise it, or loosen the filter",
     "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
-    "stopped": "the run was stopped before: the same command goes on",
 }
 
 
@@ -98,7 +99,7 @@ def outcome(told: History, manifest: Mapping[str, Any], sums: Any, is_running: b
     call = told.calls[-1] if told.calls else None
     objects = object_lines(told, manifest, sums, is_running)
     state = state_of(told, call, is_running)
-    sentences = [_made(told, objects), _speed(told, objects, is_running), *_shortfalls(objects, state), _skips(told)]
+    sentences = [_made(told, objects), _speed(told, objects, is_running), *_shortfalls(objects), _skips(told)]
     sentences += [_failures(told), call.error.strip().splitlines()[-1] if call and call.error.strip() else ""]
     return Outcome(state, HEADLINES[state], [one for one in sentences if one], objects)
 
@@ -189,13 +190,14 @@ def _speed(told: History, objects: list[ObjectLine], is_running: bool) -> str:
     return f"{text}; about {duration(missing / rate)} to go." if is_running and missing else f"{text}."
 
 
-def _shortfalls(objects: list[ObjectLine], state: str) -> list[str]:
-    """Returns why objects have less than was wanted; while a run is at work, those alone that have ended."""
+def _shortfalls(objects: list[ObjectLine]) -> list[str]:
+    """Returns why objects have less than was wanted; of those on which work would go on, how many there are."""
     short = [one for one in objects if one.is_short and one.end_reason != "in progress"]
-    if state == "stopped":
-        return [f"{count(len(short), 'object')} not through."] if short else []
-    told = [f"{one.code}: {_why(one)}." for one in short[:NAMED]]
-    return told + ([f"{len(short) - NAMED} more objects fell short, see the table."] if len(short) > NAMED else [])
+    ended = [one for one in short if one.end_reason != "stopped"]
+    told = [f"{one.code}: {_why(one)}." for one in ended[:NAMED]]
+    told += [f"{len(ended) - NAMED} more objects fell short, see the table."] if len(ended) > NAMED else []
+    waiting = len(short) - len(ended)
+    return told + ([f"{count(waiting, 'object')} not through when the run ended."] if waiting else [])
 
 
 def _why(one: ObjectLine) -> str:
@@ -212,7 +214,7 @@ def _skips(told: History) -> str:
         by_code.setdefault(code, []).append(round_id)
     if not by_code:
         return ""
-    named = "; ".join(f"{code} {spans(rounds)}" for code, rounds in list(by_code.items())[:NAMED])
+    named = "; ".join(f"{code} {in_short(rounds)}" for code, rounds in list(by_code.items())[:NAMED])
     more = f"; and of {len(by_code) - NAMED} more objects" if len(by_code) > NAMED else ""
     return f"{count(len(told.skips), 'round')} given up: {named}{more}."
 
@@ -221,13 +223,26 @@ def _failures(told: History) -> str:
     """Returns how often something failed."""
     if not told.failures:
         return ""
-    (text, most), *_ = Counter(last_line(event) for event in told.failures).most_common(1)
+    (kind, most), *_ = Counter(kind_of(event) for event in told.failures).most_common(1)
+    text = next(last_line(event) for event in reversed(told.failures) if kind_of(event) == kind)
     return f"{count(len(told.failures), 'attempt')} failed, {most} of them with: {text}"
 
 
 def last_line(event: Mapping[str, Any]) -> str:
-    """Returns the last line of a failure's traceback."""
-    return (event.get("traceback", "").strip().splitlines() or ["no traceback"])[-1]
+    """Returns the last line of a failure's traceback, cut where it is long."""
+    line = (event.get("traceback", "").strip().splitlines() or ["no traceback"])[-1]
+    return line if len(line) <= LINE else line[: LINE - 1] + "…"
+
+
+def kind_of(event: Mapping[str, Any]) -> str:
+    """Returns what failures of one kind have in common: their last line but for its numbers."""
+    return re.sub(r"\d+", "#", last_line(event))
+
+
+def in_short(rounds: Sequence[int]) -> str:
+    """Returns rising round ids: 0 to 3, 7; how many there are where that gets long."""
+    text = spans(rounds)
+    return text if text.count(",") < NAMED else f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
 
 
 def count(amount: int, thing: str) -> str:

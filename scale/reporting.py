@@ -22,9 +22,8 @@ from scale.deduplication import DUPLICATE
 from scale.harvest import Harvest, harvest
 from scale.history import Call, History, history, speed
 from scale.journal import Event
-from scale.outcome import Outcome, is_generated, last_line, outcome
+from scale.outcome import Outcome, in_short, is_generated, kind_of, last_line, outcome
 from scale.progress import duration
-from scale.report import spans
 from scale.run_folder import VALIDATOR, WORKER, RunFolder
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
@@ -93,7 +92,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     sums = harvest(folder, bool(told.calls) and is_generated(told.calls[-1]))
     came_out = outcome(told, journal.read_manifest(folder), sums, is_running)
     room = Environment(loader=PackageLoader("scale", "pages"), autoescape=True, undefined=StrictUndefined)
-    room.globals |= {"number": number, "duration": duration, "moment": moment, "last_line": last_line}
+    room.globals |= {"number": number, "duration": duration, "moment": moment}
     page = room.get_template("report.html").render(
         name=folder.root.name or str(folder.root),
         root=folder.root,
@@ -159,12 +158,12 @@ def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
         values = sums.energies.get(term, np.zeros(0))
         if not len(values) or values.min() == values.max():
             continue
-        median = float(np.median(values))
+        median, bins = float(np.median(values)), min(BINS, 8 + int(2 * len(values) ** 0.4))
         marks = [Mark(median, f"median {number(median)}")]
         if f"filter.{term}" in limits:
             marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
         name = term.replace("_", " ")
-        found.append((name, charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), BINS, marks)))
+        found.append((name, charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
     return found
 
 
@@ -246,7 +245,7 @@ class Failure(NamedTuple):
     """Attempts that failed alike.
 
     Attributes:
-        text: the last line of their tracebacks.
+        text: the last line of the last one's traceback.
         attempts: how many.
         rounds: whose, in short.
         workers: where, in short.
@@ -263,18 +262,19 @@ class Failure(NamedTuple):
 
 
 def failures(told: History) -> list[Failure]:
-    """Returns the failed attempts, those with one last line together, most first."""
+    """Returns the failed attempts, those of one kind together, most first."""
     groups: dict[str, list[Event]] = {}
     for event in told.failures:
-        groups.setdefault(last_line(event), []).append(event)
-    return [_failure(text, alike) for text, alike in sorted(groups.items(), key=lambda item: -len(item[1]))]
+        groups.setdefault(kind_of(event), []).append(event)
+    return [_failure(alike) for alike in sorted(groups.values(), key=len, reverse=True)]
 
 
-def _failure(text: str, alike: list[Event]) -> Failure:
+def _failure(alike: list[Event]) -> Failure:
     rounds = by_object((event["code"], event["round"]) for event in alike)
     last = alike[-1]
     where = ", ".join(sorted({event["by"] or f"worker {event.get('worker')}" for event in alike})[:LINES])
-    return Failure(text, len(alike), rounds, where, moment(last.get("time", 0.0)), last.get("traceback", ""))
+    when, text = moment(last.get("time", 0.0)), last.get("traceback", "")
+    return Failure(last_line(last), len(alike), rounds, where, when, text)
 
 
 def by_object(keys: Iterable[tuple[str, int]]) -> str:
@@ -282,7 +282,7 @@ def by_object(keys: Iterable[tuple[str, int]]) -> str:
     found: dict[str, set[int]] = {}
     for code, round_id in keys:
         found.setdefault(code, set()).add(round_id)
-    named = [f"{code} {spans(sorted(rounds))}" for code, rounds in list(found.items())[:LINES]]
+    named = [f"{code} {in_short(sorted(rounds))}" for code, rounds in list(found.items())[:LINES]]
     more = [f"{len(found) - LINES} more objects"] if len(found) > LINES else []
     return "; ".join(named + more)
 
