@@ -205,7 +205,7 @@ def speed_chart(told: History) -> tuple[Markup, Markup] | None:
     busiest = sorted(pace.rates, key=lambda name: -pace.rates[name].sum())
     drawn = {name: pace.rates[name] for name in sorted(busiest[:LINES])}
     if rest := busiest[LINES:]:
-        drawn[f"{len(rest)} others"] = sum(pace.rates[name] for name in rest)
+        drawn[f"mean of {len(rest)} others"] = np.mean([pace.rates[name] for name in rest], axis=0)
     edges = pace.edges / length
     steps = [Line(edges, rate, name, is_stepped=True) for name, rate in drawn.items()]
     marks = [Mark(start / length, "resumed") for start in pace.starts[-5:]]
