@@ -76,7 +76,7 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
         try:
             runner.loop(stop)
             _tidy(order)
-            if order.config.record:
+            if order.config.record and not stop.exit_code:
                 animating.animate(order.folder, order.config.hand, order.entries, progress.say)
             exit_code = stop.exit_code or _exit_code(runner)
         finally:
