@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -106,6 +107,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         curves=curve_charts(sums),
         pace=speed_chart(told),
         workers=workers(told),
+        tests=tests(told),
         failures=failures(told)[:SHOWN_FAILURES],
         skips=skips(told),
         incidents=[incident(event) for event in told.incidents[-SHOWN_INCIDENTS:]],
@@ -241,6 +243,14 @@ def workers(told: History) -> list[WorkerLine]:
     return found
 
 
+def tests(told: History) -> str:
+    """Returns how long the validators took; empty where none was asked."""
+    took = [one.test_seconds for one in told.work.values() if one.test_seconds]
+    if not took:
+        return ""
+    return f"Validators tested {len(took)} rounds, {number(float(np.median(took)))} s each (median)."
+
+
 class Failure(NamedTuple):
     """Attempts that failed alike.
 
@@ -321,10 +331,15 @@ def incident(event: Event) -> Incident:
     who = next((f"{trade} {event[trade]}" for trade in (WORKER, VALIDATOR) if trade in event), "")
     device = f" ({event['device']})" if event.get("device") else ""
     at = f"{event['code']} {event['round']}" if event.get("code") else ""
-    texts = [f"exit code {event['exitcode']}" if "exitcode" in event else "", str(event.get("reason", ""))]
+    texts = [_exit(event["exitcode"]) if "exitcode" in event else "", str(event.get("reason", ""))]
     texts.append(f"{event['tile']} grasps at once" if "tile" in event else "")
     what = event["event"].replace("_", " ")
     return Incident(moment(event.get("time", 0.0)), what, who + device, at, "; ".join(filter(None, texts)))
+
+
+def _exit(code: int) -> str:
+    """Returns how a process ended."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def logs(folder: RunFolder, told: History, came_out: Outcome) -> list[tuple[str, str]]:
