@@ -32,6 +32,7 @@ SHOWN = {
     "validate": scale.validate,
     "export": scale.export,
     "import": scale.import_results,
+    "report": scale.write_report,
 }
 """What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 

@@ -14,6 +14,8 @@ DEPENDENCIES = [
     "trimesh>=4.6",  # load_scene
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
+    "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along
+    "pillow>=10.1",  # writes animations, with text of any size
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]
@@ -21,6 +23,7 @@ DEPENDENCIES = [
 WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
 PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; large, so an extra
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; the one that was seen to repeat itself
+TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 MANIFOLD = "manifold3d>=3.0"  # boolean union of the bodies of a mesh (object.interior_faces=remove)
 
 setup(
@@ -31,15 +34,17 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["bimangrasp", "bimangrasp.*", "scale", "scale.*", "conf"]),
     py_modules=["main"],
-    package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"]},
+    package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"], "scale": ["pages/*"]},
     install_requires=DEPENDENCIES,
     extras_require={
         "fast": [WARP],
         "objects": [COACD, MANIFOLD],
         "parquet": [PYARROW],
+        "tensorboard": [TENSORBOARD],
         "dev": [
             COACD,
             MANIFOLD,
+            TENSORBOARD,
             WARP,
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # pyproject.toml runs the tests on several cores

@@ -26,6 +26,9 @@ ALGORITHM_VERSION = 2
 """Raised by hand with every change that moves results; a recorded tiny round guards it."""
 
 
+Watch = Callable[[int, mala.Point], None]
+
+
 @dataclass
 class SynthesisConfig:
     """Everything but hand, object and seed that decides the grasps of a round.
@@ -125,6 +128,7 @@ def synthesize(
     config: SynthesisConfig,
     seed: int,
     on_step: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Synthesis:
     """Returns a batch of grasps: initialisation and `num_iterations` steps of the sampler.
 
@@ -137,6 +141,8 @@ def synthesize(
         config: everything else that decides the result.
         seed: of all random numbers, below 2^32.
         on_step: called after each step with the number of steps made.
+        watch: called at the start and after each step with the number of steps made and where the batch is; the next
+            step may write over that.
     """
     generator = torch.Generator(hands.device).manual_seed(seed)
     sizes = torch.tensor(config.object.scales, device=hands.device, dtype=hands.dtype)
@@ -144,24 +150,28 @@ def synthesize(
     scene = Scene(hands, obj, sizes[drawn], config)
     initial = first_grasps(hands, obj, scene.object_scale, config.contacts_per_hand, config.initialization, generator)
     costs = scene.evaluator()
-    state, curve = _descend(scene, costs, initial, generator, on_step)
+    descent = begin(scene, costs, initial, generator)
+    state, curve = _descend(scene, costs, descent, on_step, watch)
     return _finish(scene, costs, initial, state.best or state.point, curve)
 
 
 def _descend(
     scene: Scene,
     costs: Evaluator,
-    initial: Grasps,
-    generator: torch.Generator,
+    descent: Descent,
     on_step: Callable[[int], None] | None,
+    watch: Watch | None,
 ) -> tuple[mala.State, Curve]:
     """Returns the sampler's last state and how the energies fell."""
     config, record = scene.config, _Recorder(scene, costs)
-    descent = begin(scene, costs, initial, generator)
     record(0, descent)
+    if watch:
+        watch(0, descent.state.point)
     for step in range(1, config.num_iterations + 1):
         descent.advance()
         record(step, descent)
+        if watch:
+            watch(step, descent.state.point)
         if on_step:
             on_step(step)
     return descent.state, record.curve()

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
     from scale.report import RunReport
+    from scale.reporting import ReportPage
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate"]
+__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate", "write_report"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -98,6 +99,20 @@ def import_results(cfg: Any) -> ImportReport:
     Arguments and errors are those of `export`.
     """
     from scale.importing import import_results as body
+
+    return body(_checked(cfg))
+
+
+def write_report(cfg: Any) -> ReportPage:
+    """Returns the page about a run that was written: one HTML file, which needs no server and no network.
+
+    Args:
+        cfg: a Config, or a DictConfig of the same shape; `path` names the run's folder, `out` where the page goes.
+
+    Raises:
+        InputError: there is no run in that folder, or the page cannot be written.
+    """
+    from scale.reporting import write_report as body
 
     return body(_checked(cfg))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,9 +18,11 @@ import yaml
 
 from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
-from scale import door, journal, merge, piece_store, report
+from scale import animating, door, journal, merge, piece_store, report
 from scale.door import Order
+from scale.errors import RunError
 from scale.generation import GenerationSettler
+from scale.hearing import TRACEBACK_BYTES
 from scale.journal import Journal
 from scale.locks import RunLock, wait_for_orphans
 from scale.making import JudgeOf, MakerOf
@@ -52,7 +56,7 @@ def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = Non
             exit_code = stop.exit_code or _exit_code(runner)
         finally:
             runner.save(exit_code)
-            book.append("end", exit_code=exit_code)
+            book.append("end", exit_code=exit_code, **_cause())
         return _told(order, runner, settler, progress, exit_code, start)
 
 
@@ -72,9 +76,11 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
         try:
             runner.loop(stop)
             _tidy(order)
+            if order.config.record and not stop.exit_code:
+                animating.animate(order.folder, order.config.hand, order.entries, progress.say)
             exit_code = stop.exit_code or _exit_code(runner)
         finally:
-            book.append("end", exit_code=exit_code)
+            book.append("end", exit_code=exit_code, **_cause())
         return _told(order, runner, settler, progress, exit_code, start)
 
 
@@ -85,6 +91,15 @@ def _told(
     told = RunReport(exit_code, order.folder.root, runner.reports(), settler.notes, time.monotonic() - start)
     progress.say(str(told))
     return told
+
+
+def _cause() -> dict[str, str]:
+    """Returns what the journal says of the error that ends a call; nothing where none does."""
+    error = sys.exception()
+    if error is None:
+        return {}
+    is_told = isinstance(error, InputError | RunError)
+    return {"error": str(error) if is_told else "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]}
 
 
 def _exit_code(runner: Runner) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bimangrasp.energies import EnergyConfig
+from bimangrasp.frames import Record
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
@@ -17,6 +18,7 @@ from bimangrasp.validation.pose_rule import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig
 
 PHYSICS = "physics"
+TENSORBOARD = "tensorboard"
 FILTERS = {
     "none": (),
     "energy": ("force_closure", "distance", "penetration"),
@@ -67,7 +69,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate", "status", "validate", "export" or "import".
+        mode: "scale", "generate", "status", "validate", "export", "import" or "report".
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -97,10 +99,15 @@ class Config:
         rejected_cap: most rows of such a file.
         allow_mixed_platform: accept devices of different platforms in one run.
         verify: "auto" trusts files that look untouched, "full" reads everything at the start.
+        record: make a moving picture of the way to chosen grasps (`mode=generate`).
+        frame_stride: steps between two of its frames.
+        record_rows: which grasps of the round.
+        logger: "none", or "tensorboard", which also gets the energy curve of each round (modes scale and generate).
         path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
-            folder. What `mode=import` imports: a result file of BimanGrasp.
+            folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a run folder.
         format: of the files that `mode=export` makes.
-        out: what `mode=export` and `mode=import` make, a file or a folder; empty is a place beside `path`.
+        out: what `mode=export`, `mode=import` and `mode=report` make, a file or a folder; empty is a place beside
+            `path`, or in the run folder.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
@@ -140,6 +147,10 @@ class Config:
     rejected_cap: int
     allow_mixed_platform: bool
     verify: str
+    record: bool
+    frame_stride: int
+    record_rows: list[int]
+    logger: str
     path: str
     format: str
     out: str
@@ -156,6 +167,11 @@ class Config:
     validation: ProtocolConfig
     poses: PoseConfig
     pieces: PiecesConfig
+
+    @property
+    def recording(self) -> Record | None:
+        """What to keep of the way to the grasps; None where nothing is asked for."""
+        return Record(self.frame_stride, tuple(self.record_rows)) if self.record else None
 
     @property
     def synthesis(self) -> SynthesisConfig:

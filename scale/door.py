@@ -13,9 +13,9 @@ from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from scale import keys, platforms
+from scale import animating, curve_events, keys, platforms
 from scale.acceptance import Accept, acceptance
-from scale.config import PHYSICS, Config
+from scale.config import PHYSICS, TENSORBOARD, Config
 from scale.inputs import parse_target
 from scale.keys import Key
 from scale.making import JudgeMaker, JudgeOf, Maker, MakerOf
@@ -105,6 +105,9 @@ def check(
     check_ranges(config)
     resolve_kernels(config.kernels)
     _check_filter(config)
+    animating.check(config)
+    if config.logger == TENSORBOARD:
+        curve_events.check_installed()
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)

@@ -14,12 +14,12 @@ from scale.settling import Settler
 from scale.survey import done_of
 
 
-def _keep_round_0(state: ObjectState) -> None:
-    """Forgets what other rounds gave; without its shard round 0 is computed again, to the same bytes."""
+def _keep_round_0(state: ObjectState, is_recorded: bool) -> None:
+    """Forgets what other rounds gave; round 0 is computed again without its shard, or to record the way to it."""
     one = state.finished.get(0)
     state.finished.clear()
     state.final = None
-    if isinstance(one, Done) and one.shard is None:
+    if isinstance(one, Done) and (one.shard is None or is_recorded):
         state.promised = {0: one.sha256}
     elif isinstance(one, Done):
         state.finished = {0: one}
@@ -34,7 +34,7 @@ class GenerationSettler(Settler):
         super().__init__(*parts)
         self._earlier = set(self._folder.shard_files())
         for state in self.objects:
-            _keep_round_0(state)
+            _keep_round_0(state, self._config.record)
             state.quota = self._config.round_batch_size
 
     @property
@@ -54,6 +54,9 @@ class GenerationSettler(Settler):
         if state.ended:
             return
         if target.exists() and (made := self._made_earlier(target, state)) is not None:
+            if self._config.record and one is None:
+                state.promised = {0: made.sha256}  # made again, to the same bytes
+                return
             state.finished.setdefault(0, made)
             self._end(state, "generated")
         elif isinstance(one, Done) and one.shard is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bimangrasp.grasp_fields import FormatError
+from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import keys, rounds, shards, verdicts
+from scale import curve_events, keys, rounds, shards, verdicts
+from scale.config import TENSORBOARD
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
@@ -172,8 +173,10 @@ class Hearing:
         verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_key_of(state.code))
         done = done_of(shard, self._order.accept, verdict)
         is_done = isinstance(done, Done) and not self._order.dedup
-        facts = done.facts(state.code, round_id, self._folder) | {"seconds": round(seconds, 3)}
+        by = {"seconds": round(seconds, 3), "worker": one.slot, "device": one.device.label}
+        facts = done.facts(state.code, round_id, self._folder) | by
         self._journal.append("done" if is_done else "sealed", **facts)
+        self._log_curve(state, round_id, shard.columns)
         self.suspicion.has_success = True
         self.slots.succeeded(one.slot)
         self._set_condemned_aside()
@@ -187,6 +190,17 @@ class Hearing:
             is_as_told = True
         if is_as_told and isinstance(done, Done):
             self.meter.gained(device_name(one.device, one.slot), done.accepted)
+
+    def _log_curve(self, state: ObjectState, round_id: int, columns: Columns) -> None:
+        """Gives a round's curve to TensorBoard where that is asked for; on a full disk it goes without."""
+        if self._config.logger != TENSORBOARD:
+            return
+        try:
+            curve_events.write_curve(self._folder, state.code, round_id, columns)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            self._say(f"{state.code}: the curve of round {round_id} is not logged: {error}")
 
     def _found_no_room(self, state: ObjectState, round_id: int, text: str) -> None:
         """Returns a round that the full disk had no room for; that was no attempt."""

@@ -165,13 +165,13 @@ class Judging:
             self._unreadable(state, round_id, path, error)
             return
         state.verdicts.append(verdict)
-        self._take(state, round_id, done)
+        self._take(state, round_id, done, job.get("seconds", 0.0))
 
-    def _take(self, state: ObjectState, round_id: int, done: Done) -> None:
+    def _take(self, state: ObjectState, round_id: int, done: Done, seconds: float) -> None:
         """Enters a round that is done."""
         self._has_success = True
         self._hearing.space.sealed()
-        facts = done.facts(state.code, round_id, self._folder)
+        facts = done.facts(state.code, round_id, self._folder) | {"test_seconds": round(seconds, 3)}
         self._journal.append("judged" if self._order.dedup else "done", **facts)
         try:
             if self._settler.judged(state, round_id, done):

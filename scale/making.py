@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bimangrasp.frames import Frames, Record
 from bimangrasp.grasp_header import HandTable
 
 if TYPE_CHECKING:  # only workers load the optimiser
@@ -26,6 +27,7 @@ class Task(NamedTuple):
         round_id: the round's.
         attempt: 0 at the first.
         tile: how many grasps to evaluate at once.
+        record: what to keep of the way there; None for nothing.
     """
 
     code: str
@@ -35,6 +37,7 @@ class Task(NamedTuple):
     round_id: int
     attempt: int
     tile: int
+    record: Record | None = None
 
 
 class Made(NamedTuple):
@@ -44,10 +47,12 @@ class Made(NamedTuple):
         columns: the row columns of `grasp_fields` without seed, round and row, and the curve's without
             their first axis.
         tile_used: how many grasps were evaluated at once.
+        frames: what was asked to be kept of the way there.
     """
 
     columns: dict[str, np.ndarray]
     tile_used: int
+    frames: Frames | None = None
 
 
 class Bench(Protocol):

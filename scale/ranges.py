@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.config import FILTERS, Config
+from scale.config import FILTERS, TENSORBOARD, Config
 
 SEED_STRIDE = 100_000
 """Seeds between two objects, and so the most rounds of one object."""
@@ -55,7 +55,7 @@ DIRECTION = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status", "validate", "export", "import"),
+    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
@@ -78,6 +78,12 @@ RULES: dict[str, Rule] = {
     "merge_stride": _at_least(0),
     "rejected_cap": _between_whole(1, 1_000_000),
     "verify": _among("auto", "full"),
+    "frame_stride": _at_least(1),
+    "record_rows": Rule(
+        lambda value: len(value) > 0 and all(row >= 0 for row in value) and len(set(value)) == len(value),
+        "a list of different rows, 0 or more",
+    ),
+    "logger": _among("none", TENSORBOARD),
     "filter.name": _among(*FILTERS),
     "dedup.translation": NULL_OR_NOT_NEGATIVE,
     "dedup.rotation": NULL_OR_NOT_NEGATIVE,

@@ -78,6 +78,9 @@ class RunFolder:
         self.rejects = self.root / "rejected"
         self.verdicts = self.root / "verdicts"
         self.pieces = self.root / "pieces"
+        self.report = self.root / "report.html"
+        self.events = self.root / "logs" / "tensorboard"
+        self.animations = self.root / "animations"
         self._places = {WORKER: self.shards, VALIDATOR: self.verdicts}
 
     def final(self, code: str) -> Path:
@@ -99,6 +102,18 @@ class RunFolder:
     def worker_log(self, slot: int, trade: str = WORKER) -> Path:
         """The log of the processes on a slot."""
         return self.root / "logs" / f"{trade}_{slot}.log"
+
+    def event_file(self, code: str, round_id: int) -> Path:
+        """TensorBoard's file about one round; a folder of its own makes it a line of its own in every chart."""
+        return self.events / file_name(code) / f"{round_id:06d}" / "events.out.tfevents.0.curve"
+
+    def frames(self, code: str) -> Path:
+        """Poses on the way to an object's grasps; the first to go where room is wanted, with `animation`."""
+        return self.animations / f"{file_name(code)}.npz"
+
+    def animation(self, code: str, row: int) -> Path:
+        """The moving picture of one row of an object's round."""
+        return self.animations / f"{file_name(code)}.{row}.gif"
 
     def place(self, slot: int, launch: int, trade: str = WORKER) -> Path:
         """The folder of what one process seals."""

@@ -169,6 +169,7 @@ class Runner:
             "seed": self._hearing.seed(state, round_id),
             "attempt": state.failures[round_id],
             "tile": self._hearing.tile(one, state.code),
+            "record": self._config.recording,
             "alone": self._hearing.trials.runs_alone((state.code, round_id)),
         }
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bimangrasp.frames import FrameKeeper, frames_image
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_header import HandTable, Header
 from scale import faults, locks, shards
@@ -161,8 +162,10 @@ def _log(text: str) -> None:
 def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
     names = ("code", "mesh", "mesh_sha256", "seed", "round", "attempt", "tile")
-    task = Task(*(job[name] for name in names))
+    task = Task(*(job[name] for name in names), job.get("record"))
     made = _made(bench, task, connection)
+    if made.frames is not None:
+        folder.write(folder.frames(task.code), frames_image(made.frames))
     header = replace(
         spec.header,
         object_code=task.code,
@@ -277,8 +280,11 @@ class Optimiser:
         from bimangrasp.synthesis import synthesize
 
         loaded = self._object(task.mesh, task.mesh_sha256)
-        result = synthesize(self._hands, loaded, replace(self._synthesis, tile=task.tile), task.seed, on_step)
-        return Made(columns_from(result), result.tile_used)
+        settings = replace(self._synthesis, tile=task.tile)
+        keeper = FrameKeeper(task.record) if task.record else None
+        result = synthesize(self._hands, loaded, settings, task.seed, on_step, keeper)
+        frames = keeper.frames(result, settings.num_iterations) if keeper else None
+        return Made(columns_from(result), result.tile_used, frames)
 
     def free(self) -> None:
         """Lets the objects go, and what torch keeps for later."""

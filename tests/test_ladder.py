@@ -20,6 +20,8 @@ STEPS = [
     ("main",),
     ("conf",),
     ("scale",),
+    ("bimangrasp.visualization.animation",),
+    ("bimangrasp.frames",),
     ("bimangrasp.validation.summary", "bimangrasp.validation.verdict_file"),
     ("bimangrasp.validation.judging",),
     (

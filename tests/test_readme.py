@@ -145,6 +145,20 @@ def test_a_run_is_validated_as_described(demo):
     assert report.paths == [run / "verdicts" / "bench" / f"{code}.h5" for code in ("bowl", "storage_bin")]
 
 
+def test_the_commands_about_how_it_went_do_what_they_say(demo):
+    (page, *others) = re.findall(
+        r"python main.py (mode=(?:report|scale|generate) .*)", README.split("## How did it go?")[1].split("```")[1]
+    )
+    command = [sys.executable, str(ROOT / "main.py"), *page.split("#")[0].split()]
+    done = subprocess.run(command, cwd=demo, capture_output=True, text=True)
+    assert done.returncode == 0 and "Finished: every object has its quota." in done.stdout, done.stderr
+    assert (demo / "data/experiments/demo/report.html").is_file()
+    logged, filmed = (conf.load(shlex.split(line.split("#")[0])) for line in others)
+    assert logged.logger == "tensorboard" and filmed.recording.rows == (0, 1)
+    for line in re.findall(r"^python main.py (.*)", (ROOT / "docs" / "report.md").read_text(), re.MULTILINE):
+        assert conf.load(shlex.split(line.split("#")[0])).mode == "report"
+
+
 def test_the_first_screen_has_picture_and_commands():
     first = "\n".join(README.splitlines()[:40])
     picture = re.search(r"!\[.*?\]\((.*?)\)", first)

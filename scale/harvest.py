@@ -1,0 +1,171 @@
+"""What the grasp files of a run tell in sum: how the energies are distributed, how they fell, what was rejected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from bimangrasp.grasp_fields import TERMS
+from bimangrasp.grasp_header import text
+from scale import shards
+from scale.run_folder import RunFolder, parse_shard_name
+
+GRASPS = 200_000  # read for the distributions; more of them change no line that a person could see
+ROUNDS = 400  # read for the curves
+FILES = 100  # read for either; of the others the table of objects needs a column alone
+SHARDS = 200  # opened, where no final file has their rounds yet
+
+
+@dataclass
+class Harvest:
+    """The sum of many files.
+
+    Attributes:
+        source: what the distributions are of, in words.
+        grasps, grasps_read: how many grasps these files have, and how many were read: every k-th of a file.
+        energies: term -> finite values of the grasps that were read.
+        rounds, rounds_read: how many rounds have a curve, and how many were read.
+        step: steps made at each point of the curves.
+        curves: term -> (round, point, 3) quartiles.
+        acceptance: (round, point) share of proposals accepted since the point before.
+        median_total: object code -> median of the total energy of its grasps.
+        rejected: object code -> reason -> rows, as its final file says.
+        unreadable: what could not be read, and why.
+    """
+
+    source: str = ""
+    grasps: int = 0
+    grasps_read: int = 0
+    energies: dict[str, np.ndarray] = field(default_factory=dict)
+    rounds: int = 0
+    rounds_read: int = 0
+    step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    acceptance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    median_total: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, dict[str, int]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def harvest(folder: RunFolder, is_generated: bool) -> Harvest:
+    """Returns what the files of a run tell in sum. Those that vanish meanwhile were merged, and are left out.
+
+    Args:
+        folder: the run's, which may be at work.
+        is_generated: whether `mode=generate` made what is asked for.
+    """
+    reader = _Reader()
+    if is_generated:
+        made = sorted(folder.generated.glob("*.h5"))
+        reader.read(made, len(made), "generated files")
+        return reader.found()
+    finals = folder.final_files()
+    reader.read(finals, len(finals), "final files")
+    waiting = [path for path in folder.shard_files() if _is_beyond(path, reader.merged)]
+    reader.read(_evenly(waiting, SHARDS), len(waiting), "sealed rounds that no final file has yet, accepted or not")
+    return reader.found()
+
+
+def _is_beyond(shard: Path, merged: dict[str, int]) -> bool:
+    """Whether no final file has the round of a shard."""
+    name = parse_shard_name(shard.name)
+    return name.round_id >= merged.get(name.code_name, 0)
+
+
+def _evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """Returns so many of some items, from the first to the last."""
+    chosen = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[i] for i in chosen]
+
+
+class _Most(NamedTuple):
+    """How many rounds and grasps are read of a file."""
+
+    rounds: int
+    grasps: int
+
+
+class _Reader:
+    """Adds file to file. Distributions are of the first kind of file that has grasps, curves are of all kinds.
+
+    Attributes:
+        merged: name of each file that was read, without its ending -> how many rounds it has.
+    """
+
+    def __init__(self) -> None:
+        self.merged: dict[str, int] = {}
+        self._told = Harvest()
+        self._energies: dict[str, list[np.ndarray]] = {term: [np.zeros(0)] for term in TERMS}
+        self._curves: list[dict[str, np.ndarray]] = []
+
+    def read(self, paths: list[Path], among: int, source: str) -> None:
+        """Reads files of one kind, which were chosen among so many; a few of many files in depth."""
+        is_first, deep = not self._told.grasps, set(_evenly(paths, FILES))
+        for path in paths:
+            most = _Most(ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else _Most(0, 0)
+            try:
+                self._add(path, most, is_first)
+            except FileNotFoundError:
+                continue
+            except (OSError, KeyError, ValueError) as error:
+                self._told.unreadable.append(f"{path}: {error}")
+        if is_first and self._told.grasps:
+            share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
+            self._told.source = source + share
+
+    def _add(self, path: Path, most: _Most, is_first: bool) -> None:
+        """Takes in what a file says of itself, and so many of its rounds and grasps."""
+        if parse_shard_name(path.name) and path.exists() and shards.is_damaged(path):
+            raise OSError("its bytes are not those that its name promises")  # HDF5 need not survive them
+        with h5py.File(path, "r") as file:
+            done = np.flatnonzero(file["rounds/state"][:] == 0)
+            self.merged[path.stem] = len(file["rounds/state"])
+            self._told.rounds += len(done)
+            if is_first:
+                self._add_summary(file)
+            if most.grasps:
+                self._add_energies(file, most.grasps)
+            if most.rounds and len(done) and file["curve/step"].shape[1]:
+                self._add_curves(file, _evenly(done.tolist(), most.rounds))
+
+    def _add_summary(self, file: h5py.File) -> None:
+        """Takes in how many grasps a file has, their median energy, and what it says of those that do not count."""
+        code, total = text(file.attrs["object_code"]), file["energy/total"][:]
+        self._told.grasps += len(total)
+        if "rejected" in file.attrs:
+            self._told.rejected[code] = json.loads(file.attrs["rejected"])
+        if "end_reason" in file.attrs and len(total):
+            self._told.median_total[code] = float(np.median(total))
+
+    def _add_energies(self, file: h5py.File, most: int) -> None:
+        """Takes in the energies of every k-th grasp."""
+        rows = len(file["energy/total"])
+        stride = max(1, -(-rows // most))
+        self._told.grasps_read += len(range(0, rows, stride))
+        for term in TERMS:
+            values = file[f"energy/{term}"][::stride].astype(float)
+            self._energies[term].append(values[np.isfinite(values)])
+
+    def _add_curves(self, file: h5py.File, chosen: list[int]) -> None:
+        """Takes in the curves of some rounds."""
+        curves = {name: file[f"curve/{name}"][chosen] for name in ("step", "acceptance", *TERMS)}
+        if self._curves and curves["step"].shape[1] != self._curves[0]["step"].shape[1]:
+            raise ValueError("its curves have other steps than those of the other files")
+        self._told.rounds_read += len(chosen)
+        self._curves.append(curves)
+
+    def found(self) -> Harvest:
+        """Returns the sum."""
+        told = self._told
+        told.energies = {term: np.concatenate(parts) for term, parts in self._energies.items()}
+        if self._curves:
+            joined = {name: np.concatenate([one[name] for one in self._curves]) for name in self._curves[0]}
+            told.step, told.acceptance = joined["step"][0], joined["acceptance"]
+            told.curves = {term: joined[term] for term in TERMS}
+        return told
