@@ -22,14 +22,18 @@ def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
     _check(config)
     if config.format == "bimangrasp":
         return read_release_hands(config)
-    right = read_mjcf_hand(config)
-    return mirror(right), right
+    given = read_mjcf_hand(config)
+    if config.side == "left":
+        return given, mirror(given)
+    return mirror(given), given
 
 
 def _check(config: HandConfig) -> None:
     """Refuses values that no hand can have."""
     if config.format not in ("mjcf", "bimangrasp"):
         raise InputError(f"hand.format={config.format!r} is not known; wanted 'mjcf' or 'bimangrasp'.")
+    if config.side not in ("right", "left"):
+        raise InputError(f"hand.side={config.side!r}; wanted right or left: which hand is in {config.mjcf!r}?")
     if config.surface_points < 1:
         raise InputError(f"hand.surface_points={config.surface_points}; wanted at least 1, for instance 2000.")
     palm = unit_vector(config.palm_normal, "hand.palm_normal")

@@ -1,4 +1,4 @@
-"""Reads a right hand from an MJCF file and its YAML, through MuJoCo."""
+"""Reads a hand from an MJCF or URDF file and its YAML, through MuJoCo."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from bimangrasp.contact_candidates import place_candidates
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_file import compile_hand
 from bimangrasp.hand_tables import joint_mean, keypoints, unit_vector
 from bimangrasp.mjcf_geometry import read_primitives
 from bimangrasp.mjcf_tree import KinematicTree, read_tree
 
 
 def read_mjcf_hand(config: HandConfig) -> HandDescription:
-    """Returns the right hand of `config.mjcf`.
+    """Returns the hand of `config.mjcf`.
 
     What counts as a link, a joint and a collision shape is said in `read_tree` and `read_primitives`.
     Tendons, equalities and actuators of the file do not count: every hinge moves on its own.
@@ -31,14 +32,14 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
     """
     path = find_mjcf(config.mjcf)
     with quiet_mujoco():
-        model = _compile(path)
+        model = compile_hand(path)
     tree = read_tree(model, str(path))
     primitives = read_primitives(model, tree.body_link, str(path))
     link_names = [link.name for link in tree.links]
     candidate_link, candidate_position = place_candidates(primitives, link_names, config.candidates)
     keypoint_link, keypoint_position = keypoints(config, link_names)
     return HandDescription(
-        side="right",
+        side=config.side,
         **tree_fields(tree),
         joint_mean=joint_mean(config, tree.joints),
         primitives=primitives,
@@ -57,22 +58,12 @@ def find_mjcf(mjcf: str) -> Path:
     Raises:
         InputError: there is no such file.
     """
-    tried = [ASSET_ROOT / mjcf, Path(mjcf)] if mjcf else []
+    tried = [ASSET_ROOT / mjcf, Path(mjcf).expanduser()] if mjcf else []
     for path in tried:
         if path.is_file():
             return path
     looked = f" (looked for {' and '.join(str(path.absolute()) for path in tried)})" if tried else ""
-    raise InputError(f"hand.mjcf={mjcf!r} is no file{looked}; give the path of the right hand's MJCF.")
-
-
-def _compile(path: Path) -> mujoco.MjModel:
-    try:
-        return mujoco.MjSpec.from_file(str(path)).compile()
-    except ValueError as error:
-        raise InputError(
-            f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {str(error).strip()}. "
-            "Wanted an MJCF that MuJoCo compiles on its own."
-        ) from error
+    raise InputError(f"hand.mjcf={mjcf!r} is no file{looked}; give the path of the hand's MJCF or URDF.")
 
 
 @contextmanager

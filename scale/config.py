@@ -67,7 +67,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate", "status", "validate", "export" or "import".
+        mode: "scale", "generate", "status", "validate", "export", "import" or "hand".
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -100,7 +100,8 @@ class Config:
         path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
             folder. What `mode=import` imports: a result file of BimanGrasp.
         format: of the files that `mode=export` makes.
-        out: what `mode=export` and `mode=import` make, a file or a folder; empty is a place beside `path`.
+        out: what `mode=export` and `mode=import` make, a file or a folder; empty is a place beside `path`. The YAML
+            that `mode=hand` makes, or the folder for it; it goes into a folder `hand` there, where Hydra finds it.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
