@@ -14,9 +14,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_file import compile_hand
 from bimangrasp.hand_tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts
-from bimangrasp.mjcf_geometry import read_primitives
-from bimangrasp.mjcf_hand import find_mjcf, quiet_mujoco, tree_fields
-from bimangrasp.mjcf_tree import read_tree
+from bimangrasp.mjcf_hand import find_mjcf, quiet_mujoco, read_bare_hand
 from bimangrasp.shape_surface import shape_surface
 
 SNAP_RAD = 0.35
@@ -86,8 +84,7 @@ def survey_hand(mjcf: str) -> Survey:
         model = compile_hand(path)
     _refuse_unlimited(model, path)
     _refuse_two_hands(model, path)
-    tree = read_tree(model, str(path))
-    hand = bare_hand(tree_fields(tree), read_primitives(model, tree.body_link, str(path)))
+    hand = read_bare_hand(mjcf)
     chains = find_chains(hand)
     tips = np.stack([_tip(hand, chain) for chain in chains])
     frames = frames_at(hand, at_rest(hand))
@@ -95,16 +92,6 @@ def survey_hand(mjcf: str) -> Survey:
     size = np.ptp(np.concatenate(corners), axis=0)
     warnings = [*_oddities(model), *_shape_oddities(hand, chains), *_size_oddities(size, chains)]
     return Survey(path, hand, find_palm(hand), chains, _find_thumb(hand, chains, tips), tips, size, warnings)
-
-
-def bare_hand(tree: dict[str, object], primitives: tuple) -> HandDescription:
-    """Returns a description of tree and shapes alone; it can be walked and drawn, not grasped with."""
-    nothing = {"candidate": np.zeros((0, 3)), "keypoint": np.zeros((0, 3))}
-    tables = {f"{name}_position": table for name, table in nothing.items()}
-    links = {f"{name}_link": np.zeros(0, np.int64) for name in nothing}
-    directions = {"palm_normal": np.zeros(3), "finger_direction": np.zeros(3)}
-    mean = np.clip(0.0, tree["joint_lower"], tree["joint_upper"])
-    return HandDescription(side="", joint_mean=mean, primitives=primitives, **tree, **tables, **links, **directions)
 
 
 def guess_finger_direction(survey: Survey) -> Guess:

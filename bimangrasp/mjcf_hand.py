@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -30,25 +31,47 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
         InputError: the file is missing, MuJoCo refuses it, it holds something that a hand cannot have, or the
             YAML names a link or joint that it does not have.
     """
-    path = find_mjcf(config.mjcf)
-    with quiet_mujoco():
-        model = compile_hand(path)
-    tree = read_tree(model, str(path))
-    primitives = read_primitives(model, tree.body_link, str(path))
-    link_names = [link.name for link in tree.links]
-    candidate_link, candidate_position = place_candidates(primitives, link_names, config.candidates)
-    keypoint_link, keypoint_position = keypoints(config, link_names)
-    return HandDescription(
+    hand = read_bare_hand(config.mjcf)
+    candidate_link, candidate_position = place_candidates(hand.primitives, hand.link_names, config.candidates)
+    keypoint_link, keypoint_position = keypoints(config, hand.link_names)
+    return replace(
+        hand,
         side=config.side,
-        **tree_fields(tree),
-        joint_mean=joint_mean(config, tree.joints),
-        primitives=primitives,
+        joint_mean=joint_mean(config, hand.joint_names, hand.joint_lower, hand.joint_upper),
         candidate_link=candidate_link,
         candidate_position=candidate_position,
         keypoint_link=keypoint_link,
         keypoint_position=keypoint_position,
         palm_normal=unit_vector(config.palm_normal, "hand.palm_normal"),
         finger_direction=unit_vector(config.finger_direction, "hand.finger_direction"),
+    )
+
+
+def read_bare_hand(mjcf: str) -> HandDescription:
+    """Returns tree and shapes of a file: all that can be read from it.
+
+    Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
+    values nearest to 0. Such a hand can be walked and drawn, not grasped with.
+
+    Raises:
+        InputError: see `read_mjcf_hand`.
+    """
+    path = find_mjcf(mjcf)
+    with quiet_mujoco():
+        model = compile_hand(path)
+    tree = read_tree(model, str(path))
+    fields = tree_fields(tree)
+    return HandDescription(
+        side="",
+        **fields,
+        joint_mean=np.clip(0.0, fields["joint_lower"], fields["joint_upper"]),
+        primitives=read_primitives(model, tree.body_link, str(path)),
+        candidate_link=np.zeros(0, np.int64),
+        candidate_position=np.zeros((0, 3)),
+        keypoint_link=np.zeros(0, np.int64),
+        keypoint_position=np.zeros((0, 3)),
+        palm_normal=np.zeros(3),
+        finger_direction=np.zeros(3),
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
@@ -20,6 +21,7 @@ from bimangrasp.hand_proposal import propose
 from bimangrasp.hand_survey import Guess, Survey, guess_finger_direction, guess_palm_normal, guess_side, survey_hand
 from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
+from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.visualization.hand_picture import Panel, draw, panels_of, panels_of_frame, png
 from scale.config import Config
 from scale.hand_report import Asked, HandReport
@@ -61,7 +63,8 @@ def check_hand(config: Config) -> HandReport:
     if asked:
         shown = _draw(target.picture, panels_of_frame(survey.hand), config.energy.keypoint_distance)
         return HandReport(survey, hand, asked, None, shown, [], config.out)
-    given = replace(hand, name=target.name, mjcf=_absolute(survey.path, hand), **_directions(hand))
+    files = {key: _absolute(getattr(hand, key)) for key in ("mjcf", "left_mjcf")}
+    given = replace(hand, name=target.name, **files, **_directions(hand))
     warnings = _contradictions(survey, given)
     complete = propose(survey, given, config.energy.keypoint_distance)
     left, right = load_hands(complete)
@@ -92,9 +95,12 @@ def _target(config: Config) -> Target:
     return target
 
 
-def _absolute(path: Path, hand: HandConfig) -> str:
-    """Returns the file as the YAML names it: an asset as it was given, any other one by its absolute path."""
-    return hand.mjcf if Path(hand.mjcf).expanduser().absolute() != path.absolute() else str(path.absolute())
+def _absolute(file: str) -> str:
+    """Returns a file as the YAML names it: an asset as it was given, any other one by its absolute path."""
+    if not file:
+        return ""
+    found = find_mjcf(file)
+    return file if found.is_relative_to(ASSET_ROOT) and not Path(file).is_absolute() else str(found.absolute())
 
 
 def _asked(survey: Survey, hand: HandConfig) -> list[Asked]:
