@@ -12,6 +12,8 @@ from bimangrasp.errors import InputError
 MESHES = (".stl", ".obj", ".msh")
 """Kinds of mesh files that MuJoCo reads."""
 
+WANTED = "Wanted an MJCF that MuJoCo compiles on its own, or a URDF."
+
 SMALLEST_MASS, SMALLEST_INERTIA = 1e-6, 1e-9
 """kg and kg m2 of a URDF's links that have none: MuJoCo wants some, and a hand is only measured here."""
 
@@ -26,14 +28,15 @@ def compile_hand(path: Path) -> mujoco.MjModel:
         InputError: no XML, a file that must be expanded first, a mesh that is not there, or MuJoCo refuses it.
     """
     root = _parsed(path)
+    urdf = _as_mujoco_takes_it(root, path) if root.tag == "robot" else None
     try:
-        spec = mujoco.MjSpec.from_file(str(path)) if root.tag != "robot" else _from_urdf(root, path)
+        spec = mujoco.MjSpec.from_string(urdf) if urdf else mujoco.MjSpec.from_file(str(path))
         return spec.compile()
     except ValueError as error:
-        raise InputError(
-            f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {str(error).strip()}. "
-            "Wanted an MJCF that MuJoCo compiles on its own, or a URDF."
-        ) from error
+        said = str(error).strip().removeprefix("Error: ")
+        missing = "opening file" in said
+        advice = f"Put it there: paths are relative to {path.resolve().parent} and meshdir." if missing else WANTED
+        raise InputError(f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {said}. {advice}") from error
 
 
 def is_urdf(path: Path) -> bool:
@@ -49,7 +52,9 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise InputError(
             f"hand.mjcf={str(path)!r}: MuJoCo cannot read it, it is no XML ({error}). Wanted an MJCF or a URDF."
         ) from error
-    if root.tag not in ("mujoco", "robot", "mujocoinclude"):
+    if root.tag == "mujocoinclude":
+        raise InputError(f"hand.mjcf={str(path)!r} is a fragment for <include>; give the complete MJCF of one hand.")
+    if root.tag not in ("mujoco", "robot"):
         raise InputError(
             f"hand.mjcf={str(path)!r} begins with <{root.tag}>; wanted an MJCF, which begins with <mujoco>, or a URDF, "
             "which begins with <robot>."
@@ -57,8 +62,8 @@ def _parsed(path: Path) -> ElementTree.Element:
     return root
 
 
-def _from_urdf(root: ElementTree.Element, path: Path) -> mujoco.MjSpec:
-    """Returns a URDF as a specification with absolute paths of meshes."""
+def _as_mujoco_takes_it(root: ElementTree.Element, path: Path) -> str:
+    """Returns the text of a URDF with absolute paths of meshes, without what is only seen."""
     macros = [element.tag for element in root.iter() if isinstance(element.tag, str) and "xacro" in element.tag]
     if macros:
         raise InputError(
@@ -75,7 +80,7 @@ def _from_urdf(root: ElementTree.Element, path: Path) -> mujoco.MjSpec:
     settings = {"strippath": "false", "fusestatic": "false", "discardvisual": "false", "balanceinertia": "true"}
     masses = {"boundmass": str(SMALLEST_MASS), "boundinertia": str(SMALLEST_INERTIA)}
     compiler.attrib.update(settings | masses)
-    return mujoco.MjSpec.from_string(ElementTree.tostring(root, encoding="unicode"))
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _mesh_file(name: str, urdf: Path) -> Path:

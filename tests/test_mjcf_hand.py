@@ -17,9 +17,9 @@ from bimangrasp.mjcf_hand import find_mjcf, quiet_mujoco, read_mjcf_hand
 BUILTIN = quick_conf.load().hand
 
 
-@pytest.fixture(params=["toy", "built-in"])
+@pytest.fixture(params=["toy", *quick_conf.BUILT_IN])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> HandConfig:
-    return toy_config(tmp_path) if request.param == "toy" else BUILTIN
+    return toy_config(tmp_path) if request.param == "toy" else quick_conf.load(f"hand={request.param}").hand
 
 
 def mujoco_at(config: HandConfig, joints: dict[str, float]) -> tuple[mujoco.MjModel, mujoco.MjData]:
