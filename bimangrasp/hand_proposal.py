@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -220,27 +221,42 @@ def _keypoints(survey: Survey, mean: np.ndarray, least: float) -> dict[str, list
     poses = generator.uniform(hand.joint_lower, hand.joint_upper, (POSES, len(mean)))
     poses = np.concatenate((mean[None], poses, [hand.joint_lower, hand.joint_upper]))
     frames = np.stack([frames_at(hand, pose) for pose in poses])
-    chosen: list[tuple[int, int, int, np.ndarray, np.ndarray]] = []
+    chosen: list[_Place] = []
     for number in range(len(survey.chains)):
         for place, link, point in _places(survey, number):
             seen = np.einsum("pij,j->pi", frames[:, link, :3, :3], point) + frames[:, link, :3, 3]
-            if all(
-                np.linalg.norm(
-                    seen[: _compared(number, place, other)] - other[4][: _compared(number, place, other)], axis=1
-                ).min()
-                > MARGIN * least
-                for other in chosen
-            ):
-                chosen.append((number, place, link, point, seen))
+            new = _Place(number, place, link, point, seen)
+            if _is_free(new, chosen, MARGIN * least):
+                chosen.append(new)
     named: dict[str, list[list[float]]] = {}
-    for _, _, link, point, _ in sorted(chosen, key=lambda one: one[2]):
-        named.setdefault(hand.link_names[link], []).append(_rounded(point, 4))
+    for one in sorted(chosen, key=lambda place: place.link):
+        named.setdefault(hand.link_names[one.link], []).append(_rounded(one.point, 4))
     return named
 
 
-def _compared(finger: int, place: int, other: tuple) -> int:
-    """Returns at how many of the poses two places are compared: at all on neighbouring links, else at the means."""
-    return 10**6 if finger == other[0] and abs(place - other[1]) <= 1 else 1
+class _Place(NamedTuple):
+    """Where a keypoint may be.
+
+    Attributes:
+        finger, part: which finger, and which of its links with shapes.
+        link, point: the link, and the point in its frame, m.
+        seen: (pose, 3) where it is in the hand's frame at each of the poses, the first of which are the means.
+    """
+
+    finger: int
+    part: int
+    link: int
+    point: np.ndarray
+    seen: np.ndarray
+
+
+def _is_free(new: _Place, chosen: list[_Place], least: float) -> bool:
+    """Returns whether a place is far enough from the chosen ones; from neighbouring links' at all poses."""
+    open_hand = np.array([one.seen[0] for one in chosen]).reshape(-1, 3)
+    if (np.linalg.norm(open_hand - new.seen[0], axis=1) < least).any():
+        return False
+    near = [one.seen for one in chosen if one.finger == new.finger and abs(one.part - new.part) <= 1]
+    return all(np.linalg.norm(seen - new.seen, axis=1).min() >= least for seen in near)
 
 
 def _places(survey: Survey, finger: int) -> list[tuple[int, int, np.ndarray]]:

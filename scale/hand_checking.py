@@ -16,9 +16,9 @@ from bimangrasp.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.hand_model import HandModel
 from bimangrasp.hand_proposal import propose
 from bimangrasp.hand_survey import Guess, Survey, guess_finger_direction, guess_palm_normal, guess_side, survey_hand
+from bimangrasp.hand_tree import frames_at
 from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
@@ -68,7 +68,7 @@ def check_hand(config: Config) -> HandReport:
     warnings = _contradictions(survey, given)
     complete = propose(survey, given, config.energy.keypoint_distance)
     left, right = load_hands(complete)
-    warnings += _cramped(left, right, config.energy.keypoint_distance)
+    warnings += _cramped((left, right), config.energy.keypoint_distance)
     if target.yaml:
         RunFolder(target.yaml.parent).write(target.yaml, hand_yaml(complete, _head(survey)).encode())
     shown = _draw(target.picture, panels_of(left, right), config.energy.keypoint_distance)
@@ -167,12 +167,18 @@ def _contradictions(survey: Survey, hand: HandConfig) -> list[str]:
     return []
 
 
-def _cramped(left: HandDescription, right: HandDescription, least: float) -> list[str]:
-    """Returns whether keypoints cost energy in the open hand, and whether they keep thick fingers apart."""
+def _open_keypoints(hand: HandDescription) -> np.ndarray:
+    """Returns the keypoints of a hand whose joints are at their means, (P, 3) m in the hand's frame."""
+    frames = frames_at(hand, hand.joint_mean)[hand.keypoint_link]
+    return np.einsum("nij,nj->ni", frames[:, :3, :3], hand.keypoint_position) + frames[:, :3, 3]
+
+
+def _cramped(pair: tuple[HandDescription, HandDescription], least: float) -> list[str]:
+    """Returns whether keypoints cost energy in the open hands."""
     found = []
-    hands = HandModel(left, right, surface_points=1, dtype=torch.float64)
-    start = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3), torch.zeros((1, 2, 3), dtype=torch.float64)
-    energy = float(keypoint_penetration(hands.keypoints(hands.frames_from_root(*start, hands.joint_mean[None])), least))
+    energy = float(
+        keypoint_penetration(torch.as_tensor(np.stack([_open_keypoints(hand) for hand in pair])[None]), least)
+    )
     if energy > 0:
         found.append(
             f"the keypoints cost {energy:.4f} m in the open hand: some are nearer to each other than "

@@ -37,6 +37,9 @@ APART = 2e-5
 
 OVERSAMPLING = 2
 
+SHADOW = 2048
+"""Texels of the shadows' edges."""
+
 
 class Panel(NamedTuple):
     """One hand from one side.
@@ -185,7 +188,7 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
 def _set_look(spec: mujoco.MjSpec) -> None:
     """Sets background and lights."""
     look = spec.visual
-    look.quality.shadowsize, look.quality.offsamples = 2048, 0
+    look.quality.shadowsize, look.quality.offsamples = SHADOW, 0
     look.quality.numslices, look.quality.numstacks = 32, 24
     look.headlight.ambient, look.headlight.diffuse, look.headlight.specular = [0.42] * 3, [0.38] * 3, [0.05] * 3
     sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
