@@ -33,6 +33,9 @@ GROUP = "hand"
 OWN = "own"
 """Name of the preset of which nothing is known but the file."""
 
+SHIPPED = ("allegro", OWN, "release", "shadow")
+"""Names of the package's own YAMLs, which Hydra would read in place of the user's."""
+
 PICTURE = 2000, 640
 """Width and height, pixels."""
 
@@ -87,6 +90,9 @@ def _target(config: Config) -> Target:
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", given).strip("_") or OWN
     if out is None and hand.name != OWN and hand.candidates.palmar:
         return Target(name, None, Path(f"{name}.png"))
+    if name in SHIPPED and given == (out.stem if out else None):
+        raise InputError(f"out={config.out!r}: hand={name} is one of the package; give the YAML another name")
+    name = f"my_{name}" if name in SHIPPED else name
     folder = (out.parent if out.suffix == ".yaml" else out) if out else Path()
     folder = folder if folder.name == GROUP else folder / GROUP
     target = Target(name, folder / f"{name}.yaml", folder / f"{name}.png")
