@@ -101,7 +101,7 @@ def descended():
     return grasps
 
 
-SCENES = [("shadow", "mug"), ("shadow", "open"), ("allegro", "bowl"), ("release", "bowl")]
+SCENES = [("shadow", "mug"), ("shadow", "open"), ("release", "bowl")]
 
 
 @pytest.mark.parametrize(("hand", "obj"), SCENES)
@@ -116,7 +116,7 @@ def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, 
         assert_close(name, ours, plain)
 
 
-@pytest.mark.parametrize(("hand", "obj"), SCENES)
+@pytest.mark.parametrize(("hand", "obj"), [*SCENES, ("allegro", "bowl")])
 def test_values_and_gradients_near_contact(hand, obj, descended, tmp_path, request):
     shared = request.getfixturevalue("shared") if hand == "release" else None
     grasps, scale = descended(hand, obj, tmp_path, shared)
