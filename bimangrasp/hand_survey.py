@@ -83,9 +83,10 @@ def survey_hand(mjcf: str) -> Survey:
     with quiet_mujoco():
         model = compile_hand(path)
     _refuse_unlimited(model, path)
-    _refuse_two_hands(model, path)
     hand = read_bare_hand(mjcf)
     chains = find_chains(hand)
+    if len(chains) > MOST_FINGERS:
+        _refuse_two_hands(hand, path)
     tips = np.stack([_tip(hand, chain) for chain in chains])
     frames = frames_at(hand, at_rest(hand))
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
@@ -232,11 +233,13 @@ def _refuse_unlimited(model: mujoco.MjModel, path: Path) -> None:
         )
 
 
-def _refuse_two_hands(model: mujoco.MjModel, path: Path) -> None:
-    """Refuses a file whose joints are called left and right."""
-    joints = [model.joint(j).name for j in range(model.njnt)]
+def _refuse_two_hands(hand: HandDescription, path: Path) -> None:
+    """Refuses a file with many fingers whose joints are called left and right."""
     marks = {"left": r"(^|[^a-z])(left|lh|l)(?=[^a-z])", "right": r"(^|[^a-z])(right|rh|r)(?=[^a-z])"}
-    found = {side: [name for name in joints if re.search(mark, name, re.IGNORECASE)] for side, mark in marks.items()}
+    found = {
+        side: [name for name in hand.joint_names if re.search(mark, name, re.IGNORECASE)]
+        for side, mark in marks.items()
+    }
     if all(len(names) > 2 for names in found.values()):
         raise InputError(
             f"{path} has joints of two hands, such as {found['left'][0]!r} and {found['right'][0]!r}; keep one hand in "
@@ -267,6 +270,10 @@ def _shape_oddities(hand: HandDescription, chains: list[Chain]) -> list[str]:
     shaped = {shape.link for shape in hand.primitives}
     bare = [name for link, name in enumerate(hand.link_names) if link not in shaped and ":" not in name]
     found = [f"links without collision shapes: {', '.join(bare)}"] if bare else []
+    above = {joint for chain in chains for joint in _above(hand, chain)} - {j for chain in chains for j in chain.joints}
+    if above:
+        names = ", ".join(hand.joint_names[joint] for joint in sorted(above))
+        found.append(f"joints above the palm move with the others, and the hand's frame is above them: {names}")
     idle = set(range(len(hand.joint_names))) - {joint for chain in chains for joint in _above(hand, chain)}
     if idle:
         found.append(f"joints that move no shape: {', '.join(hand.joint_names[joint] for joint in sorted(idle))}")

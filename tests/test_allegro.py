@@ -26,7 +26,7 @@ def test_a_round_of_the_allegro_hand_is_simulated_and_exported(small_config, tmp
     looked_at = small_config("hand=allegro", *quick, mode="validate", path=path)
     assert "storage_bin" in str(scale.validate(looked_at))
     with h5py.File(path.with_suffix(".bench.h5")) as file:
-        assert file["link/distance"].shape[:2] == (4, 2)
+        assert file["verdict/link_distance"].shape == (4, 2, 17)
     scale.export(small_config("hand=allegro", mode="export", format="npz", path=path))
     assert np.load(path.with_suffix(".npz"))["hand_joints"].shape == (4, 2, 16)
     with pytest.raises(InputError, match="index_0.*for the Shadow hands alone.*format=npz takes any hand"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import quick_conf
 from test_hand_survey import TEXTS
-from test_readme import keys_of
+from test_readme import README, keys_of
 
 import conf
 import main
@@ -42,6 +42,15 @@ def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: py
     assert {path.name for path in Path("hand").iterdir()} == {
         *("right.png", "my_hand.yaml", "my_hand.png", "tips.yaml", "tips.png")
     }
+
+
+def test_the_commands_of_the_readme_compose():
+    section = README.split("## Your own hands")[1].split("## ")[0]
+    commands = [
+        shlex.split(line, comments=True)[2:] for line in section.splitlines() if line.startswith("python main.py")
+    ]
+    hands = [conf.load(words).hand for words in commands]
+    assert [hand.name for hand in hands] == ["allegro", "own"]
 
 
 def test_every_named_key_exists():

@@ -145,6 +145,13 @@ ODD = {
         ),
         ["links without collision shapes: ring_base"],
     ),
+    "wrist": (
+        lambda text: text.replace(
+            '<body name="palm">',
+            '<body name="arm"><geom size="0.03 0.03 0.03"/><body name="palm"><joint name="wrist" range="-1 1"/>',
+        ).replace("</worldbody>", "</body></worldbody>"),
+        ["joints above the palm move with the others, and the hand's frame is above them: wrist"],
+    ),
     "huge": (lambda text: text.replace('pos="-0.0093 0 -0.0475"', 'pos="-9.3 0 -47"'), ["is the file in metres?"]),
     "idle": (
         lambda text: text.replace(
@@ -177,23 +184,20 @@ def test_a_mesh_with_many_faces_is_named(tmp_path: Path):
     assert re.search(r"'ring_distal' has a hull of \d{4} faces", warning)
 
 
-TWO = ["left_", "right_"]
+def twice(text: str) -> str:
+    """Two hands in one file, on one base."""
+    palm = re.search(r"<worldbody>(.*)</worldbody>", text, re.DOTALL)[1]
+    both = "".join(re.sub('(?<= name=")', f"{side}_", palm) for side in ("left", "right"))
+    alone = re.sub(r"<contact>.*</contact>", "", text, flags=re.DOTALL)
+    return alone.replace(palm, f'<body name="base">{both}</body>')
+
+
 REFUSED = {
     "unlimited": (
         lambda text: text.replace('range="-0.47 0.47"', 'limited="false"'),
         ["3 of 16 joints have no limits: 'index_0', 'middle_0', 'ring_0'", "range="],
     ),
-    "two hands below one base": (
-        lambda text: re.sub(
-            r"<contact>.*</contact>",
-            "",
-            re.sub(r'name="(index|middle)_(\d)"', r'name="left_\1_\2"', text).replace(
-                'name="ring_', 'name="right_ring_'
-            ),
-            flags=re.DOTALL,
-        ),
-        ["joints of two hands", "'left_index_0'", "'right_ring_0'", "hand.left_mjcf"],
-    ),
+    "two hands below one base": (lambda text: twice(text), ["joints of two hands", "'left_index_0'", "hand.left_mjcf"]),
     "two trees": (
         lambda text: text.replace(
             "</worldbody>",
