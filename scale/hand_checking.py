@@ -86,6 +86,8 @@ def _target(config: Config) -> Target:
     if not hand.mjcf:
         raise InputError("mode=hand wants the file of a hand: hand.mjcf=<MJCF or URDF>, or a shipped one: hand=shadow")
     out = Path(config.out).expanduser() if config.out else None
+    if out and out.suffix in (".yml", ".xml", ".png"):
+        raise InputError(f"out={config.out!r}: wanted a .yaml, which is what Hydra reads, or a folder for one")
     given = out.stem if out and out.suffix == ".yaml" else hand.name if hand.name != OWN else Path(hand.mjcf).stem
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", given).strip("_") or OWN
     if out is None and hand.name != OWN and hand.candidates.palmar:

@@ -26,8 +26,11 @@ FIELD_OF_VIEW = 20.0
 FILL = 0.9
 """Share of a panel's width or height that the hand takes."""
 
-DOT = 0.009
-"""Radius of a marked candidate, share of the hand's length."""
+DOT = 0.1
+"""Radius of a marked candidate, share of the distance at which keypoints cost energy."""
+
+ROD = 0.0045
+"""Radius of the arrows of the hand's frame, share of the hand's length."""
 
 ARROW = 0.08
 """How far the arrows of the hand's frame stand out of it, share of the hand's length."""
@@ -171,13 +174,13 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
     if panel.inside:
         _add_balls(spec, frames, hand.keypoint_link, hand.keypoint_position, keypoint_distance / 2, KEYPOINT)
     else:
-        _add_balls(spec, frames, hand.candidate_link, hand.candidate_position, DOT * length, CANDIDATE)
+        _add_balls(spec, frames, hand.candidate_link, hand.candidate_position, DOT * keypoint_distance, CANDIDATE)
     marks = []
     for axis, colour in enumerate(AXES):
         tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
         ends = np.concatenate((np.zeros(3), tip))
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[DOT * length / 2, 0, 0], rgba=colour)
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[1.4 * DOT * length, 0, 0], rgba=colour)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[ROD * length, 0, 0], rgba=colour)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[3 * ROD * length, 0, 0], rgba=colour)
         marks.append(tip)
     points = np.concatenate((points, marks))
     spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
