@@ -138,6 +138,17 @@ def test_what_cannot_be_served_is_refused_and_leaves_no_yaml(case: str):
     assert not list(Path().rglob("*.yaml"))
 
 
+@pytest.mark.parametrize(("out", "words"), [("mine.yml", "wanted a .yaml"), ("shadow.yaml", "is one of the package")])
+def test_a_name_that_hydra_would_not_find_is_refused(out: str, words: str):
+    with pytest.raises(InputError, match=words):
+        check(out, **TOLD)
+
+
+def test_a_file_that_is_called_as_a_shipped_hand_gets_another_name():
+    Path("right.xml").rename("shadow.xml")
+    assert check(mjcf="shadow.xml", **TOLD).yaml == Path("hand/my_shadow.yaml")
+
+
 def test_an_unfinished_hand_makes_no_grasps():
     with pytest.raises(InputError, match="hand.side=''"):
         load_hands(quick_conf.load("mode=hand", "hand.mjcf=right.xml").hand)
