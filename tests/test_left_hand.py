@@ -124,6 +124,15 @@ def test_candidates_lie_on_the_palmar_side_of_its_own_shapes(pair):
     assert distance[0, 0].max() < 1e-5
 
 
+def test_depth_wants_shapes_that_are_mirror_images(pair):
+    left, right = pair
+    assert HandModel(left, right, surface_points=20).spheres.radius.shape[0] == 2
+    longer = [replace(s, size=s.size * [1, 3, 1] if s.shape == "capsule" else s.size) for s in left.primitives]
+    other = HandModel(replace(left, primitives=tuple(longer)), right, surface_points=20)
+    with pytest.raises(InputError, match="energy.w_depth wants hands whose shapes are mirror images"):
+        _ = other.spheres
+
+
 REFUSED = {
     "a finger less": (lambda right: (mirror(right), (), "ring_distal"), ["16 links", "the right hand 17"]),
     "two right hands": (lambda right: (right, (), ""), ["no mirror image", "mm off", "Two right hands?"]),
