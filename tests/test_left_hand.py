@@ -13,11 +13,13 @@ import torch
 from scipy.spatial.transform import Rotation
 from tree_product import link_frames, points_in_hand, random_joints
 
+from bimangrasp import hand_model
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
+from bimangrasp.inscribed_spheres import InscribedSpheres
 from bimangrasp.mirror import mirror
 from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.signed_distance import signed_distance
@@ -124,13 +126,14 @@ def test_candidates_lie_on_the_palmar_side_of_its_own_shapes(pair):
     assert distance[0, 0].max() < 1e-5
 
 
-def test_depth_wants_shapes_that_are_mirror_images(pair):
-    left, right = pair
-    assert HandModel(left, right, surface_points=20).spheres.radius.shape[0] == 2
-    longer = [replace(s, size=s.size * [1, 3, 1] if s.shape == "capsule" else s.size) for s in left.primitives]
-    other = HandModel(replace(left, primitives=tuple(longer)), right, surface_points=20)
+def test_depth_wants_shapes_that_are_mirror_images(pair, monkeypatch: pytest.MonkeyPatch):
+    def spheres(hand: HandDescription) -> InscribedSpheres:
+        count = {"left": 2, "right": 3}[hand.side]
+        return InscribedSpheres(np.zeros(count, np.int64), np.zeros((count, 3)), np.ones(count))
+
+    monkeypatch.setattr(hand_model, "inscribed_spheres", spheres)
     with pytest.raises(InputError, match="energy.w_depth wants hands whose shapes are mirror images"):
-        _ = other.spheres
+        _ = HandModel(*pair, surface_points=20).spheres
 
 
 REFUSED = {
