@@ -1,4 +1,4 @@
-"""What a hand's YAML says: where its MJCF is and what the MJCF cannot tell."""
+"""What a hand's YAML says: where its file is and what the file cannot tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class CandidateRule:
     Attributes:
         per_link: how many candidates each listed link gets.
         spread_rad: half the opening angle around the palmar direction that the candidates cover.
-        palmar: link name -> unit vector in the link's frame, out of the palmar side.
+        palmar: link name -> unit vector in the link's frame, out of the palmar side; under `mode=hand` an empty list
+            asks for a proposal.
     """
 
     per_link: int
@@ -26,16 +27,18 @@ class HandConfig:
 
     Attributes:
         name: written into every file.
-        format: "mjcf" (one file for the right hand; the left one is its mirror) or "bimangrasp" (a `mjcf/` folder
-            of the BimanGrasp release, files as they are).
-        mjcf: the right hand's MJCF; a relative path is looked up in the package's assets, then in the current folder.
+        format: "mjcf" (a file of one hand; the other one is its mirror, or has a file of its own) or "bimangrasp" (a
+            `mjcf/` folder of the BimanGrasp release, files as they are).
+        mjcf: the hand's MJCF or URDF; a relative path is looked up in the package's assets, then in the current folder.
         root: the folder of the release; only for format "bimangrasp".
-        palm_normal: unit vector in the right hand's frame, out of the palm.
-        finger_direction: unit vector in the right hand's frame, along the stretched fingers.
-        joint_mean: joint name -> mean of its first value in rad (right hand).
+        palm_normal: unit vector in the hand's frame, out of the palm.
+        finger_direction: unit vector in the hand's frame, along the stretched fingers.
+        joint_mean: joint name -> mean of its first value in rad.
         candidates: the rule for contact candidates; ignored for format "bimangrasp", which brings its own.
         keypoints: link name -> penetration keypoints in m, link coordinates; ignored for format "bimangrasp".
         surface_points: how many points on each hand's collision geometry stand for it in the inter-hand term.
+        side: which hand the file has, "right" or "left".
+        left_mjcf: the left hand's own file, where `mjcf` is the right one; empty for the mirror image.
     """
 
     name: str
@@ -48,3 +51,5 @@ class HandConfig:
     candidates: CandidateRule
     keypoints: dict[str, list[list[float]]]
     surface_points: int
+    side: str = "right"
+    left_mjcf: str = ""

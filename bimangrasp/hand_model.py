@@ -180,6 +180,11 @@ class HandModel:
     def spheres(self) -> Spheres:
         """Spheres inside the collision shapes. Made when they are first asked for: a second or two."""
         both = [inscribed_spheres(hand) for hand in self.descriptions]
+        if not np.array_equal(both[0].shape, both[1].shape):
+            raise InputError(
+                "energy.w_depth wants hands whose shapes are mirror images; theirs take different numbers of inscribed "
+                "spheres: leave hand.left_mjcf out"
+            )
 
         def table(name: str) -> Tensor:
             column = np.stack([getattr(one, name) for one in both])

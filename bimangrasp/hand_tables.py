@@ -9,7 +9,6 @@ import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
-from bimangrasp.mjcf_tree import Joint
 
 
 def check_names(given: Iterable[str], known: Sequence[str], key: str) -> None:
@@ -24,22 +23,21 @@ def check_names(given: Iterable[str], known: Sequence[str], key: str) -> None:
             raise InputError(f"{key} names {name!r}, which the hand does not have. Nearest: {', '.join(near)}.")
 
 
-def joint_mean(config: HandConfig, joints: Sequence[Joint]) -> np.ndarray:
+def joint_mean(config: HandConfig, names: Sequence[str], lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Returns the (J,) means of the joints' first values, rad; every joint must have one within its limits.
 
     Raises:
         InputError: an unknown or missing joint, or a mean outside of the limits.
     """
-    names = [joint.name for joint in joints]
     check_names(config.joint_mean, names, "hand.joint_mean")
     missing = [name for name in names if name not in config.joint_mean]
     if missing:
         raise InputError(f"hand.joint_mean lacks {', '.join(missing)}; give each joint its mean first value in rad.")
-    for joint in joints:
-        if not joint.lower <= config.joint_mean[joint.name] <= joint.upper:
+    for name, low, high in zip(names, lower, upper, strict=True):
+        if not low <= config.joint_mean[name] <= high:
             raise InputError(
-                f"hand.joint_mean of {joint.name!r} is {config.joint_mean[joint.name]:g} rad; "
-                f"wanted a value within the joint's limits, {joint.lower:g} to {joint.upper:g} rad."
+                f"hand.joint_mean of {name!r} is {config.joint_mean[name]:g} rad; "
+                f"wanted a value within the joint's limits, {low:g} to {high:g} rad."
             )
     return np.array([config.joint_mean[name] for name in names], np.float64)
 

@@ -8,6 +8,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_tables import unit_vector
+from bimangrasp.left_hand import read_left_hand
 from bimangrasp.mirror import mirror
 from bimangrasp.mjcf_hand import read_mjcf_hand
 from bimangrasp.release_hand import read_release_hands
@@ -22,14 +23,22 @@ def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
     _check(config)
     if config.format == "bimangrasp":
         return read_release_hands(config)
-    right = read_mjcf_hand(config)
-    return mirror(right), right
+    given = read_mjcf_hand(config)
+    if config.side == "left":
+        return given, mirror(given)
+    if config.left_mjcf:
+        return read_left_hand(given, config), given
+    return mirror(given), given
 
 
 def _check(config: HandConfig) -> None:
     """Refuses values that no hand can have."""
     if config.format not in ("mjcf", "bimangrasp"):
         raise InputError(f"hand.format={config.format!r} is not known; wanted 'mjcf' or 'bimangrasp'.")
+    if config.side not in ("right", "left"):
+        raise InputError(f"hand.side={config.side!r}; wanted right or left: which hand is in {config.mjcf!r}?")
+    if config.side == "left" and config.left_mjcf:
+        raise InputError("hand.left_mjcf goes with hand.side=right: hand.mjcf is then the right hand's file")
     if config.surface_points < 1:
         raise InputError(f"hand.surface_points={config.surface_points}; wanted at least 1, for instance 2000.")
     palm = unit_vector(config.palm_normal, "hand.palm_normal")

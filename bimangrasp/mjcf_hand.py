@@ -1,9 +1,10 @@
-"""Reads a right hand from an MJCF file and its YAML, through MuJoCo."""
+"""Reads a hand from an MJCF or URDF file and its YAML, through MuJoCo."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -14,13 +15,14 @@ from bimangrasp.contact_candidates import place_candidates
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_file import compile_hand
 from bimangrasp.hand_tables import joint_mean, keypoints, unit_vector
 from bimangrasp.mjcf_geometry import read_primitives
 from bimangrasp.mjcf_tree import KinematicTree, read_tree
 
 
 def read_mjcf_hand(config: HandConfig) -> HandDescription:
-    """Returns the right hand of `config.mjcf`.
+    """Returns the hand of `config.mjcf`.
 
     What counts as a link, a joint and a collision shape is said in `read_tree` and `read_primitives`.
     Tendons, equalities and actuators of the file do not count: every hinge moves on its own.
@@ -29,19 +31,13 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
         InputError: the file is missing, MuJoCo refuses it, it holds something that a hand cannot have, or the
             YAML names a link or joint that it does not have.
     """
-    path = find_mjcf(config.mjcf)
-    with quiet_mujoco():
-        model = _compile(path)
-    tree = read_tree(model, str(path))
-    primitives = read_primitives(model, tree.body_link, str(path))
-    link_names = [link.name for link in tree.links]
-    candidate_link, candidate_position = place_candidates(primitives, link_names, config.candidates)
-    keypoint_link, keypoint_position = keypoints(config, link_names)
-    return HandDescription(
-        side="right",
-        **tree_fields(tree),
-        joint_mean=joint_mean(config, tree.joints),
-        primitives=primitives,
+    hand = read_bare_hand(config.mjcf)
+    candidate_link, candidate_position = place_candidates(hand.primitives, hand.link_names, config.candidates)
+    keypoint_link, keypoint_position = keypoints(config, hand.link_names)
+    return replace(
+        hand,
+        side=config.side,
+        joint_mean=joint_mean(config, hand.joint_names, hand.joint_lower, hand.joint_upper),
         candidate_link=candidate_link,
         candidate_position=candidate_position,
         keypoint_link=keypoint_link,
@@ -51,28 +47,46 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
     )
 
 
+def read_bare_hand(mjcf: str) -> HandDescription:
+    """Returns tree and shapes of a file: all that can be read from it.
+
+    Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
+    values nearest to 0. Such a hand can be walked and drawn, not grasped with.
+
+    Raises:
+        InputError: see `read_mjcf_hand`.
+    """
+    path = find_mjcf(mjcf)
+    with quiet_mujoco():
+        model = compile_hand(path)
+    tree = read_tree(model, str(path))
+    fields = tree_fields(tree)
+    return HandDescription(
+        side="",
+        **fields,
+        joint_mean=np.clip(0.0, fields["joint_lower"], fields["joint_upper"]),
+        primitives=read_primitives(model, tree.body_link, str(path)),
+        candidate_link=np.zeros(0, np.int64),
+        candidate_position=np.zeros((0, 3)),
+        keypoint_link=np.zeros(0, np.int64),
+        keypoint_position=np.zeros((0, 3)),
+        palm_normal=np.zeros(3),
+        finger_direction=np.zeros(3),
+    )
+
+
 def find_mjcf(mjcf: str) -> Path:
     """Returns the file that `hand.mjcf` means: an asset of the package, else a path from the current folder.
 
     Raises:
         InputError: there is no such file.
     """
-    tried = [ASSET_ROOT / mjcf, Path(mjcf)] if mjcf else []
+    tried = [ASSET_ROOT / mjcf, Path(mjcf).expanduser()] if mjcf else []
     for path in tried:
         if path.is_file():
             return path
     looked = f" (looked for {' and '.join(str(path.absolute()) for path in tried)})" if tried else ""
-    raise InputError(f"hand.mjcf={mjcf!r} is no file{looked}; give the path of the right hand's MJCF.")
-
-
-def _compile(path: Path) -> mujoco.MjModel:
-    try:
-        return mujoco.MjSpec.from_file(str(path)).compile()
-    except ValueError as error:
-        raise InputError(
-            f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {str(error).strip()}. "
-            "Wanted an MJCF that MuJoCo compiles on its own."
-        ) from error
+    raise InputError(f"hand.mjcf={mjcf!r} is no file{looked}; give the path of the hand's MJCF or URDF.")
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescrip
     """
     root = _folder(config.root)
     tree, shapes = _read_side(root, "right")
-    right = _Side("right", tree, shapes, joint_mean(config, tree.joints))
+    joints = (tree_fields(tree)[f"joint_{part}"] for part in ("names", "lower", "upper"))
+    right = _Side("right", tree, shapes, joint_mean(config, *joints))
     left = _left_side(*_read_side(root, "left"), right)
     return _describe(config, root, left), _describe(config, root, right)
 

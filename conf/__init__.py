@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bimangrasp.errors import InputError
 from conf import keys
-from conf.overrides import FOLDER, lines, parse
+from conf.overrides import FOLDER, groups, lines, parse
 from scale.config import Config
 from scale.inputs import parse_gpus, parse_object_codes, read_target
 from scale.ranges import RULES, check_ranges
@@ -74,7 +74,15 @@ def _checked_folder(config_dir: str | Path | None) -> Path | None:
         return None
     if not Path(config_dir).is_dir():
         raise InputError(f"config_dir={str(config_dir)!r} is no folder; wanted one with hand/ or experiment/")
-    return Path(config_dir).resolve()
+    folder = Path(config_dir).resolve()
+    for group, names in groups(None).items():
+        hidden = sorted(name for name in names if folder != FOLDER and (folder / group / f"{name}.yaml").is_file())
+        if hidden:
+            raise InputError(
+                f"{folder / group / hidden[0]}.yaml has the name of a file of the package, which is read in its place: "
+                f"rename it, and choose it as {group}=<its new name>"
+            )
+    return folder
 
 
 def _refuse_numbers_for_text(cfg: DictConfig) -> None:

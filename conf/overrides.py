@@ -24,6 +24,8 @@ def parse(overrides: list[str], config_dir: Path | None = None) -> list[Override
     choices = groups(config_dir)
     parser = OverridesParser.create(config_loader=_Choices(choices))
     parsed = [_parse_one(parser, line) for line in overrides]
+    if _looks_at_own_hand(parsed):
+        parsed.append(_parse_one(parser, "hand=own"))
     for override in parsed:
         _check_key(override, choices)
         _check_codes(override)
@@ -53,6 +55,13 @@ class _Choices:
     def get_group_options(self, group_name: str, *_: object, **__: object) -> list[str]:
         """Returns the choices of a group."""
         return self.choices.get(group_name, [])
+
+
+def _looks_at_own_hand(parsed: list[Override]) -> bool:
+    """Whether `mode=hand` is about a file of the user's: then nothing of the built-in hand holds."""
+    values = {override.key_or_group: override for override in parsed}
+    mode = values.get("mode")
+    return mode is not None and not mode.is_sweep_override() and mode.value() == "hand" and "hand" not in values
 
 
 def _parse_one(parser: OverridesParser, line: str) -> Override:

@@ -25,7 +25,7 @@ SECTIONS = ("energy", "optimizer", "initialization", "object", "filter", "hand")
 """Sections whose values stand in the run key or in the acceptance key."""
 NAMES = {field.name for field in dataclasses.fields(SynthesisConfig)} | {"seed_base", "threads"}
 """The same for values at the top."""
-PATHS = {"hand.root", "hand.mjcf"}
+PATHS = {"hand.root", "hand.mjcf", "hand.left_mjcf"}
 LONGEST = 120
 """Characters of a job's folder; beyond, its end is a hash."""
 

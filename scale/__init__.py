@@ -9,6 +9,7 @@ from scale.guard import refuse_unguarded_script
 
 if TYPE_CHECKING:
     from scale.exporting import ExportReport
+    from scale.hand_report import HandReport
     from scale.importing import ImportReport
     from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate", "write_report"]
+__all__ = ["check_hand", "export", "generate", "import_results", "plan", "run", "status", "validate", "write_report"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -113,6 +114,16 @@ def write_report(cfg: Any) -> ReportPage:
         InputError: there is no run in that folder, or the page cannot be written.
     """
     from scale.reporting import write_report as body
+
+    return body(_checked(cfg))
+
+
+def check_hand(cfg: Any) -> HandReport:
+    """Returns what the file of a hand holds and what it does not say; a complete hand's YAML and picture are written.
+
+    Arguments and errors are those of `export`; `hand.mjcf` names the file.
+    """
+    from scale.hand_checking import check_hand as body
 
     return body(_checked(cfg))
 

@@ -69,7 +69,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate", "status", "validate", "export", "import" or "report".
+        mode: what to do, of `RULES` in `scale.ranges`.
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -107,7 +107,8 @@ class Config:
             folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a run folder.
         format: of the files that `mode=export` makes.
         out: what `mode=export`, `mode=import` and `mode=report` make, a file or a folder; empty is a place beside
-            `path`, or in the run folder.
+            `path`, or in the run folder. The YAML that `mode=hand` makes, or the folder for it; it goes into a folder
+            `hand` there, where Hydra finds it.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.

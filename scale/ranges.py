@@ -50,12 +50,12 @@ NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a finite number, 0 or 
 NULL_OR_NOT_NEGATIVE = Rule(lambda value: value is None or 0 <= value < math.inf, "null or a finite number, 0 or more")
 DECAY = Rule(lambda value: 0 < value <= 1, "a number above 0, 1 or less")
 DIRECTION = Rule(
-    lambda value: len(value) == 3 and 0 < sum(x * x for x in value) < math.inf,
-    "three numbers, not all 0",
+    lambda value: len(value) == 0 or (len(value) == 3 and 0 < sum(x * x for x in value) < math.inf),
+    "three numbers, not all 0, as in [0,-1,0]",
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report"),
+    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report", "hand"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
     "filter.equilibrium": POSITIVE,
     "hand.name": TEXT,
     "hand.format": _among("mjcf", "bimangrasp"),
+    "hand.side": Rule(lambda value: value in ("right", "left", ""), "right or left"),
     "hand.palm_normal": DIRECTION,
     "hand.finger_direction": DIRECTION,
     "hand.candidates.per_link": _at_least(0),

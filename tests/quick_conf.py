@@ -13,6 +13,10 @@ from scale.config import Config
 _composed = cache(lambda overrides: conf.load(list(overrides)))
 
 
+BUILT_IN = ("shadow", "allegro")
+"""The hands that the package brings."""
+
+
 def load(*overrides: str, output_root: Path | str | None = None) -> Config:
     """Returns settings of one's own; the folder, which is another one in each test, is put in afterwards."""
     config = copy.deepcopy(_composed(overrides))

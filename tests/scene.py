@@ -22,9 +22,14 @@ POINTS = ObjectConfig(
 
 
 @cache
+def built_in_hands(name: str, dtype: torch.dtype = torch.float64) -> HandModel:
+    """Hands that the package brings, with 200 surface points."""
+    return HandModel(*load_hands(quick_conf.load(f"hand={name}").hand), surface_points=200, dtype=dtype)
+
+
 def shadow_hands(dtype: torch.dtype = torch.float64) -> HandModel:
-    """The built-in hands with 200 surface points."""
-    return HandModel(*load_hands(quick_conf.load().hand), surface_points=200, dtype=dtype)
+    """The Shadow hands with 200 surface points."""
+    return built_in_hands("shadow", dtype)
 
 
 @cache

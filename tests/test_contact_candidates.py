@@ -122,6 +122,24 @@ def test_links_without_shape_and_unknown_links_are_refused():
         place_candidates([shape], ["finger"], CandidateRule(3, 0.1, {"finger": [1.0, 1.0, 0.0]}))
 
 
+@pytest.mark.parametrize("name", quick_conf.BUILT_IN)
+def test_every_candidate_of_a_built_in_hand_is_on_the_palmar_side_of_its_link(name: str):
+    config = quick_conf.load(f"hand={name}").hand
+    hand = load_hands(config)[1]
+    links = [hand.link_names.index(link) for link in config.candidates.palmar]
+    assert sorted(hand.candidate_link) == sorted(links * config.candidates.per_link)
+    for link, palmar in zip(links, config.candidates.palmar.values(), strict=True):
+        points = hand.candidate_position[hand.candidate_link == link]
+        nearest = []
+        for shape in (one for one in hand.primitives if one.link == link):
+            T = shape.T_link_shape
+            distance, normal = surface(shape, (points - T[:3, 3]) @ T[:3, :3])
+            nearest.append((distance, normal @ T[:3, :3].T @ np.array(palmar)))
+        distance, cosine = min(nearest, key=lambda found: found[0].max())
+        assert distance.max() < 1e-9
+        assert cosine.min() > np.cos(config.candidates.spread_rad) - 1e-9
+
+
 @pytest.fixture(scope="module")
 def right() -> HandDescription:
     return load_hands(quick_conf.load().hand)[1]

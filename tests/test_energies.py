@@ -3,9 +3,20 @@ from functools import partial
 
 import numpy as np
 import pytest
+import quick_conf
 import torch
 import trimesh
-from scene import POINTS, built_in, energy_config, grasps_near, random_rotation, shadow_hands, slope, solid
+from scene import (
+    POINTS,
+    built_in,
+    built_in_hands,
+    energy_config,
+    grasps_near,
+    random_rotation,
+    shadow_hands,
+    slope,
+    solid,
+)
 
 from bimangrasp.energies import (
     Energies,
@@ -24,6 +35,7 @@ from bimangrasp.wrench import force_closure, grasp_matrix, singular_values, wren
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
 SCALE = torch.tensor([0.15, 0.16, 0.17, 0.15, 0.16, 0.17], dtype=torch.float64)
+WAYS = [("shadow", "right_points"), ("shadow", "symmetric"), ("allegro", "symmetric")]
 GRASPS = partial(grasps_near, count=6, distance=0.07)
 
 
@@ -47,9 +59,9 @@ def close(ours, theirs, but=()):
             torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
-def test_turning_hands_and_object_together_changes_no_energy(inter_hand):
-    hands, obj, config = shadow_hands(), built_in("mug"), energy_config(inter_hand)
+@pytest.mark.parametrize(("hand", "inter_hand"), WAYS)
+def test_turning_hands_and_object_together_changes_no_energy(hand, inter_hand):
+    hands, obj, config = built_in_hands(hand), built_in("mug"), energy_config(inter_hand)
     grasps, turn = GRASPS(hands, seed=1), random_rotation(2)
     turned = Grasps(
         grasps.translation @ turn.T,
@@ -86,8 +98,9 @@ def test_mirroring_the_scene_changes_the_inter_hand_term_alone():
     assert not torch.allclose(after.self_penetration, before.self_penetration, rtol=1e-3)
 
 
-def test_mirroring_the_scene_changes_nothing_where_both_hands_are_measured():
-    hands, config = shadow_hands(), energy_config("symmetric")
+@pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
+def test_mirroring_the_scene_changes_nothing_where_both_hands_are_measured(hand):
+    hands, config = built_in_hands(hand), energy_config("symmetric")
     grasps = crossing_hands(hands)
     obj, mirrored = mirrored_scene(hands, built_in("mug"), grasps)
     close(energies(hands, obj, SCALE, mirrored, config), energies(hands, built_in("mug"), SCALE, grasps, config))
@@ -121,9 +134,9 @@ def held_terms(hands, obj, grasps, config):
     return all_terms, terms
 
 
-@pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
-def test_gradients_equal_finite_differences(inter_hand):
-    hands, obj = shadow_hands(), built_in("mug")
+@pytest.mark.parametrize(("hand", "inter_hand"), WAYS)
+def test_gradients_equal_finite_differences(hand, inter_hand):
+    hands, obj = built_in_hands(hand), built_in("mug")
     config = replace(energy_config(inter_hand), w_depth=1.0, w_equilibrium=1.0)
     grasps = GRASPS(hands, seed=12)
     all_terms, terms = held_terms(hands, obj, grasps, config)

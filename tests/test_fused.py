@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from scene import POINTS, built_in, shadow_hands
+from scene import POINTS, built_in, built_in_hands
 from scipy.stats import ks_2samp
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,7 +38,7 @@ def models(hand, obj, dtype, tmp_path=None, shared=None):
         config = conf.load(["hand=release", f"hand.root={shared / 'data' / 'bimangrasp_hands'}"]).hand
         hands = HandModel(*load_hands(config), 200, dtype=dtype)
     else:
-        hands = shadow_hands(dtype)
+        hands = built_in_hands(hand, dtype)
     if obj != "open":
         return hands, built_in(obj, dtype)
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.45)
@@ -116,7 +116,7 @@ def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, 
         assert_close(name, ours, plain)
 
 
-@pytest.mark.parametrize(("hand", "obj"), SCENES)
+@pytest.mark.parametrize(("hand", "obj"), [*SCENES, ("allegro", "bowl")])
 def test_values_and_gradients_near_contact(hand, obj, descended, tmp_path, request):
     shared = request.getfixturevalue("shared") if hand == "release" else None
     grasps, scale = descended(hand, obj, tmp_path, shared)

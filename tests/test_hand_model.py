@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import quick_conf
 import torch
-from scene import grasps_near, shadow_hands
+from scene import built_in_hands, grasps_near, shadow_hands
 from tree_product import link_frames, points_in_hand, toy_config
 
 from bimangrasp.errors import InputError
@@ -17,10 +17,10 @@ from bimangrasp.signed_distance import signed_distance
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
 
 
-@pytest.fixture(params=["toy", "shadow"])
+@pytest.fixture(params=["toy", *quick_conf.BUILT_IN])
 def hands(request, tmp_path):
-    if request.param == "shadow":
-        return shadow_hands()
+    if request.param != "toy":
+        return built_in_hands(request.param)
     return HandModel(*load_hands(toy_config(tmp_path)), surface_points=60, dtype=torch.float64)
 
 

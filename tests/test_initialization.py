@@ -3,7 +3,7 @@ import pytest
 import quick_conf
 import torch
 import trimesh
-from scene import built_in, shadow_hands, solid
+from scene import built_in, built_in_hands, shadow_hands, solid
 
 from bimangrasp.initialization import anchors, first_grasps, first_joints, palm_frame, place_hands
 from bimangrasp.rotation import rot6d_to_matrix, turn_x, turn_z
@@ -13,10 +13,10 @@ def config():
     return quick_conf.load().initialization
 
 
-def first(count=200, seed=1, code="mug"):
+def first(count=200, seed=1, code="mug", hand="shadow"):
     scale = torch.full((count,), 0.15, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    return first_grasps(shadow_hands(), built_in(code), scale, 4, config(), generator)
+    return first_grasps(built_in_hands(hand), built_in(code), scale, 4, config(), generator)
 
 
 def test_anchors_lie_on_the_inflated_hull_and_look_at_the_hull():
@@ -30,12 +30,13 @@ def test_anchors_lie_on_the_inflated_hull_and_look_at_the_hull():
     assert spread.min() > 0.06  # 30 points on a sphere of 0.3 m, far from each other
 
 
-def test_hands_look_at_the_object_from_their_distance():
-    grasps = first()
+@pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
+def test_hands_look_at_the_object_from_their_distance(hand):
+    grasps = first(hand=hand)
     distance = grasps.translation.norm(dim=-1)
     assert distance.min() > 0.3 and distance.max() < 0.7
     towards = -grasps.translation / distance[..., None]
-    canonical = rot6d_to_matrix(grasps.rotation) @ palm_frame(shadow_hands()).mT
+    canonical = rot6d_to_matrix(grasps.rotation) @ palm_frame(built_in_hands(hand)).mT
     fingers = (canonical @ turn_x(torch.tensor(torch.pi / 3).double()))[..., 2]
     assert ((fingers * towards).sum(-1) > 0.6).all()
 

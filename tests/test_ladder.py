@@ -45,6 +45,11 @@ STEPS = [
     ("bimangrasp.hand_model", "bimangrasp.object_model", "bimangrasp.grasp_file", "bimangrasp.row_files"),
     ("bimangrasp.grasp", "bimangrasp.grasp_images"),
     ("bimangrasp.rotation", "bimangrasp.signed_distance", "bimangrasp.wrench", "bimangrasp.equilibrium"),
+    ("bimangrasp.visualization.hand_picture", "bimangrasp.hand_proposal"),
+    ("bimangrasp.hand_survey", "bimangrasp.hands"),
+    ("bimangrasp.left_hand",),
+    ("bimangrasp.mjcf_hand",),
+    ("bimangrasp.hand_file", "bimangrasp.hand_tree"),
 ]
 """The ladder, from the top. A room that is not named may import anything that is not above the rooms that use it."""
 

@@ -17,9 +17,9 @@ M = np.diag([1.0, -1.0, 1.0, 1.0])
 M3 = M[:3, :3]
 
 
-@pytest.fixture(params=["toy", "built-in"])
+@pytest.fixture(params=["toy", *quick_conf.BUILT_IN])
 def hands(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[HandDescription, HandDescription]:
-    return load_hands(toy_config(tmp_path) if request.param == "toy" else quick_conf.load().hand)
+    return load_hands(toy_config(tmp_path) if request.param == "toy" else quick_conf.load(f"hand={request.param}").hand)
 
 
 def test_mirroring_twice_gives_the_same_bits(hands: tuple[HandDescription, HandDescription]):
@@ -62,11 +62,23 @@ def test_names_limits_and_means_are_the_same(hands: tuple[HandDescription, HandD
         assert (getattr(left, name) == getattr(right, name)).all()
 
 
-def test_the_palm_looks_the_other_way():
-    left, right = load_hands(quick_conf.load().hand)
-    assert (right.palm_normal == [0, -1, 0]).all()
-    assert (left.palm_normal == [0, 1, 0]).all()
-    assert (left.finger_direction == right.finger_direction).all()
+@pytest.mark.parametrize(("name", "palms"), [("shadow", ([0, 1, 0], [0, -1, 0])), ("allegro", ([1, 0, 0], [1, 0, 0]))])
+def test_palm_and_fingers_look_where_their_mirror_images_do(name: str, palms: tuple[list[int], list[int]]):
+    left, right = load_hands(quick_conf.load(f"hand={name}").hand)
+    assert (left.palm_normal == palms[0]).all() and (right.palm_normal == palms[1]).all()
+    assert (left.finger_direction == [0, 0, 1]).all() and (right.finger_direction == [0, 0, 1]).all()
+
+
+@pytest.mark.parametrize("name", quick_conf.BUILT_IN)
+def test_a_right_hand_with_its_palm_to_you_has_its_thumb_on_the_left(name: str):
+    for hand, sign in zip(load_hands(quick_conf.load(f"hand={name}").hand), (-1, 1), strict=True):
+        frames = link_frames(hand, np.zeros(len(hand.joint_names)))
+        names = [
+            ("th" in link.split("_")[0], frame[:3, 3]) for link, frame in zip(hand.link_names, frames, strict=True)
+        ]
+        thumb = np.mean([place for is_thumb, place in names if is_thumb], axis=0)
+        fingers = np.mean([place for is_thumb, place in names[1:] if not is_thumb], axis=0)
+        assert sign * (thumb - fingers) @ np.cross(hand.finger_direction, hand.palm_normal) > 0.01
 
 
 def test_the_left_hand_is_the_releases_in_its_joint_convention(shared: Path):

@@ -17,9 +17,9 @@ from bimangrasp.mjcf_hand import find_mjcf, quiet_mujoco, read_mjcf_hand
 BUILTIN = quick_conf.load().hand
 
 
-@pytest.fixture(params=["toy", "built-in"])
+@pytest.fixture(params=["toy", *quick_conf.BUILT_IN])
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> HandConfig:
-    return toy_config(tmp_path) if request.param == "toy" else BUILTIN
+    return toy_config(tmp_path) if request.param == "toy" else quick_conf.load(f"hand={request.param}").hand
 
 
 def mujoco_at(config: HandConfig, joints: dict[str, float]) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -185,10 +185,11 @@ WRONG_TABLES = {
         ["hand.palm_normal", "[0.0, -2.0, 0.0]", "length 1"],
     ),
     "not perpendicular": ({"finger_direction": [0.0, 1.0, 0.0]}, ["hand.palm_normal", "perpendicular"]),
+    "side": ({"side": "", "mjcf": "x.xml"}, ["hand.side=''", "right or left"]),
     "format": ({"format": "urdf"}, ["hand.format='urdf'", "'mjcf' or 'bimangrasp'"]),
     "no surface points": ({"surface_points": 0}, ["hand.surface_points=0"]),
     "no file": ({"mjcf": "nowhere.xml"}, ["hand.mjcf='nowhere.xml'", "looked for"]),
-    "no path": ({"mjcf": ""}, ["hand.mjcf=''", "right hand's MJCF"]),
+    "no path": ({"mjcf": ""}, ["hand.mjcf=''", "MJCF or URDF"]),
 }
 
 

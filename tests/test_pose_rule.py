@@ -4,9 +4,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import quick_conf
 import torch
 from palms import palm
-from scene import grasps_near, shadow_hands
+from scene import built_in_hands, grasps_near
 
 from bimangrasp.hand_model import HandModel
 from bimangrasp.poses import Poses
@@ -18,9 +19,9 @@ F64 = torch.float64
 CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)
 
 
-def grasp(count=6, seed=0):
+def grasp(count=6, seed=0, hand="shadow"):
     """Grasps with joints in the middle of their ranges, and any unit normals."""
-    hands = shadow_hands(F64)
+    hands = built_in_hands(hand, F64)
     given = grasps_near(hands, count, seed=seed)
     middle = ((hands.joint_lower + hands.joint_upper) / 2).expand(count, 2, -1)
     normal = torch.randn((count, 2, 4, 3), generator=torch.Generator().manual_seed(seed), dtype=F64)
@@ -41,8 +42,9 @@ def contacts(hands, translation, rotation, joints, candidate):
     return hands.contact_points(hands.frames_from_root(rotation, translation, joints), candidate)
 
 
-def test_the_jacobian_is_the_derivative_of_the_contacts():
-    hands, (translation, rotation, joints, candidate, _) = grasp(2)
+@pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
+def test_the_jacobian_is_the_derivative_of_the_contacts(hand):
+    hands, (translation, rotation, joints, candidate, _) = grasp(2, hand=hand)
     frames = hands.frames_from_root(rotation, translation, joints)
     link = hands.candidate_link[torch.arange(2)[:, None], candidate]
     ours = pose_rule._jacobian(hands, frames, contacts(hands, translation, rotation, joints, candidate), link)
@@ -84,14 +86,16 @@ def test_the_squeeze_mirrors_the_pre_grasp_and_the_wrist_draws_back(rule):
     assert torch.equal(found.translation[:, 2], given[0]) and torch.equal(found.rotation[:, 2], given[1])
 
 
-def test_the_palm_rule_draws_the_fingers_away_from_what_they_hold():
-    hands, (translation, rotation, joints, candidate, normal) = grasp()
+@pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
+def test_the_palm_rule_draws_the_fingers_away_from_what_they_hold(hand):
+    hands, (translation, rotation, joints, candidate, normal) = grasp(hand=hand)
     every = torch.arange(hands.candidate_count).expand(len(joints), 2, -1)
     found = staged(hands, translation, rotation, joints, candidate, normal, replace(CONTACTS, rule="palm", retreat=0.0))
     before, after = (contacts(hands, translation, rotation, found.joints[:, s], every) for s in (1, 0))
     palm = (rotation @ hands.palm_normal[..., None]).squeeze(-1)[:, :, None]
     assert ((after - before) * palm).sum(-1).mean() < -0.002
-    spread = [n for n, name in enumerate(hands.joint_names) if name in ("FFJ3", "MFJ3", "RFJ3", "LFJ3")]
+    spreading = ("FFJ3", "MFJ3", "RFJ3", "LFJ3", "index_0", "middle_0", "ring_0")
+    spread = [n for n, name in enumerate(hands.joint_names) if name in spreading]
     assert torch.equal(found.joints[:, 0, :, spread], joints[..., spread])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import quick_conf
 import torch
-from scene import POINTS, built_in, shadow_hands
+from scene import POINTS, built_in, built_in_hands, shadow_hands
 
 from bimangrasp import builtin, evaluation, mala, synthesis
 from bimangrasp.energies import OURS, Energies, energies
@@ -30,8 +30,8 @@ def config(**changes):
     return replace(loaded, **changes)
 
 
-def make(seed=1, obj="mug", **changes):
-    return synthesis.synthesize(shadow_hands(F32), built_in(obj, F32), config(**changes), seed)
+def make(seed=1, obj="mug", hand="shadow", **changes):
+    return synthesis.synthesize(built_in_hands(hand, F32), built_in(obj, F32), config(**changes), seed)
 
 
 def bits(result):
@@ -66,9 +66,12 @@ def test_energies_are_those_of_what_is_stored():
         assert torch.equal(ours, stored)
 
 
-def test_energies_fall():
-    result = make(num_iterations=60)
-    start = energies(shadow_hands(F32), built_in("mug", F32), result.object_scale, result.initial, config().energy)
+@pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
+def test_energies_fall(hand):
+    result = make(num_iterations=60, hand=hand)
+    start = energies(
+        built_in_hands(hand, F32), built_in("mug", F32), result.object_scale, result.initial, config().energy
+    )
     assert result.energies.total.mean() < 0.4 * start.total.mean()
 
 

@@ -1,1 +1,1 @@
-"""Grasps to look at: pictures drawn without a window, and a page with a gallery and scenes that turn."""
+"""What people look at: pictures and pages. Nothing here is imported by what makes or tests grasps."""

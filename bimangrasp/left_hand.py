@@ -1,0 +1,145 @@
+"""The left hand from a file of its own: its links and joints matched with the right hand's, and made to bend alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bimangrasp.contact_candidates import place_candidates
+from bimangrasp.errors import InputError
+from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_tree import frames_at
+from bimangrasp.mjcf_hand import read_bare_hand
+
+SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])[_:./-]*", re.IGNORECASE)
+"""What names of links and joints say of the side, which does not tell two hands' links apart."""
+
+OFF = 0.005
+"""m by which a joint may be away from the mirror image of the other hand's."""
+
+ASKEW = 0.98
+"""Least cosine of a joint's axis with the mirror image of the other hand's: 11 degrees."""
+
+
+def read_left_hand(right: HandDescription, config: HandConfig) -> HandDescription:
+    """Returns the hand of `hand.left_mjcf` as the twin of the right one, in the frame of its own root.
+
+    It has the right hand's names, order and directions of joints: where a joint of the file turns the other way than
+    the right hand's mirror image, its axis and limits are turned round, so that equal values bend both hands alike.
+    Candidates are placed on its own shapes, by the rule for the right hand.
+
+    Raises:
+        InputError: the file has other links or joints, or is not about the mirror image.
+    """
+    left = _matched(right, read_bare_hand(config.left_mjcf), config.left_mjcf)
+    reflection, shift = _reflection(right, left, config.left_mjcf)
+    left = _bending_alike(right, left, reflection, config.left_mjcf)
+    frames_right, frames_left = (frames_at(hand, np.zeros(len(hand.joint_names))) for hand in (right, left))
+    turns = np.swapaxes(frames_left[:, :3, :3], 1, 2) @ reflection @ frames_right[:, :3, :3]
+    names = list(right.link_names)
+    palmar = {
+        name: (turns[names.index(name)] @ np.array(way)).tolist() for name, way in config.candidates.palmar.items()
+    }
+    links, positions = place_candidates(left.primitives, names, replace(config.candidates, palmar=palmar))
+    mirrored = _carried(frames_right, right.keypoint_link, right.keypoint_position) @ reflection.T + shift
+    back = np.linalg.inv(frames_left)
+    return replace(
+        left,
+        side="left",
+        joint_mean=np.clip(right.joint_mean, left.joint_lower, left.joint_upper),
+        candidate_link=links,
+        candidate_position=positions,
+        keypoint_link=right.keypoint_link,
+        keypoint_position=_carried(back, right.keypoint_link, mirrored),
+        palm_normal=reflection @ right.palm_normal,
+        finger_direction=reflection @ right.finger_direction,
+    )
+
+
+def _matched(right: HandDescription, left: HandDescription, source: str) -> HandDescription:
+    """Returns the left hand with links and joints in the right one's order, and with its names."""
+    links = _order(right.link_names, left.link_names, "links", source)
+    joints = _order(right.joint_names, left.joint_names, "joints", source)
+    place = np.argsort(links)
+    parent = np.array([-1 if left.parent[old] < 0 else place[left.parent[old]] for old in links])
+    joint_link = place[left.joint_link[joints]]
+    if not (np.array_equal(parent, right.parent) and np.array_equal(joint_link, right.joint_link)):
+        raise InputError(f"hand.left_mjcf={source!r}: its links hang together in another way than the right hand's")
+    shapes = sorted((replace(s, link=int(place[s.link])) for s in left.primitives), key=lambda shape: shape.link)
+    return replace(
+        left,
+        link_names=right.link_names,
+        parent=parent,
+        T_parent_link=left.T_parent_link[links],
+        joint_names=right.joint_names,
+        joint_link=joint_link,
+        joint_axis=left.joint_axis[joints],
+        joint_lower=left.joint_lower[joints],
+        joint_upper=left.joint_upper[joints],
+        primitives=tuple(shapes),
+    )
+
+
+def _order(right: Sequence[str], left: Sequence[str], what: str, source: str) -> np.ndarray:
+    """Returns for each of the right hand's names the place of its like in the left hand: by name, else by order."""
+    if len(right) != len(left):
+        raise InputError(
+            f"hand.left_mjcf={source!r} has {len(left)} {what}, the right hand {len(right)}; wanted the same hand for "
+            "the other side. Leave hand.left_mjcf out for the mirror image"
+        )
+    plain = [[SIDE.sub("", name) for name in names] for names in (right, left)]
+    if sorted(plain[0]) == sorted(plain[1]) and len(set(plain[0])) == len(right):
+        return np.array([plain[1].index(name) for name in plain[0]])
+    return np.arange(len(right))
+
+
+def _reflection(right: HandDescription, left: HandDescription, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns matrix and shift that take the right hand, joints at 0, to the left one, by where joints are."""
+    origins = [frames_at(hand, np.zeros(len(hand.joint_names)))[hand.joint_link, :3, 3] for hand in (right, left)]
+    middles = [points.mean(axis=0) for points in origins]
+    u, _, vt = np.linalg.svd((origins[1] - middles[1]).T @ (origins[0] - middles[0]))
+    reflection = u @ np.diag([1.0, 1.0, -np.linalg.det(u @ vt)]) @ vt
+    shift = middles[1] - reflection @ middles[0]
+    off = np.linalg.norm(origins[0] @ reflection.T + shift - origins[1], axis=1)
+    if off.max() > OFF:
+        raise InputError(
+            f"hand.left_mjcf={source!r} is no mirror image of the right hand: with all joints at 0 its joint "
+            f"{right.joint_names[int(off.argmax())]!r} is {1000 * off.max():.0f} mm off. Two right hands? "
+            "Leave hand.left_mjcf out for the mirror image"
+        )
+    return reflection, shift
+
+
+def _bending_alike(
+    right: HandDescription, left: HandDescription, reflection: np.ndarray, source: str
+) -> HandDescription:
+    """Returns the left hand with joints that turn the other way than the mirror image's turned round."""
+    axes = [
+        np.einsum(
+            "jik,jk->ji", frames_at(hand, np.zeros(len(hand.joint_names)))[hand.joint_link, :3, :3], hand.joint_axis
+        )
+        for hand in (right, left)
+    ]
+    cosine = np.einsum("ji,ji->j", -axes[0] @ reflection.T, axes[1])  # a rotation vector mirrors with the other sign
+    if (np.abs(cosine) < ASKEW).any():
+        worst = int(np.argmin(np.abs(cosine)))
+        raise InputError(
+            f"hand.left_mjcf={source!r}: joint {right.joint_names[worst]!r} turns about another axis than the mirror "
+            "image of the right hand's. Leave hand.left_mjcf out for the mirror image"
+        )
+    turned = cosine < 0
+    return replace(
+        left,
+        joint_axis=np.where(turned[:, None], -left.joint_axis, left.joint_axis),
+        joint_lower=np.where(turned, -left.joint_upper, left.joint_lower),
+        joint_upper=np.where(turned, -left.joint_lower, left.joint_upper),
+    )
+
+
+def _carried(frames: np.ndarray, links: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Returns points of links, each taken by its link's frame."""
+    return np.einsum("nij,nj->ni", frames[links][:, :3, :3], points) + frames[links][:, :3, 3]

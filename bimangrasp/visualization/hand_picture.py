@@ -1,0 +1,255 @@
+"""A picture of a pair of hands: shapes, contact candidates and penetration keypoints, rendered by MuJoCo."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import replace
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+from bimangrasp.errors import InputError
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hand_tree import frames_at
+from bimangrasp.mjcf_hand import quiet_mujoco
+
+BACKGROUND = (0.955, 0.96, 0.97)
+HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)
+CANDIDATE, KEYPOINT = (0.85, 0.12, 0.10, 1.0), (0.15, 0.45, 0.85, 0.6)
+AXES = ((0.85, 0.2, 0.2, 1.0), (0.2, 0.65, 0.25, 1.0), (0.2, 0.35, 0.85, 1.0))
+FIELD_OF_VIEW = 20.0
+"""Degrees, vertical: that of a long lens, so that sides do not look bent."""
+
+FILL = 0.9
+"""Share of a panel's width or height that the hand takes."""
+
+DOT = 0.1
+"""Radius of a marked candidate, share of the distance at which keypoints cost energy."""
+
+ROD = 0.0045
+"""Radius of the arrows of the hand's frame, share of the hand's length."""
+
+ARROW = 0.08
+"""How far the arrows of the hand's frame stand out of it, share of the hand's length."""
+
+APART = 2e-5
+"""m by which each shape is drawn smaller than the one before: faces in one plane would be lit twice."""
+
+OVERSAMPLING = 2
+
+SHADOW = 2048
+"""Texels of the shadows' edges."""
+
+
+class Panel(NamedTuple):
+    """One hand from one side.
+
+    Attributes:
+        hand: the hand, with its joints at their means.
+        back: (3,) unit vector from the hand to the viewer, in the hand's frame.
+        up: (3,) unit vector that is up in the picture.
+        inside: show keypoints in a hand of glass instead of the candidates on it.
+    """
+
+    hand: HandDescription
+    back: np.ndarray
+    up: np.ndarray
+    inside: bool = False
+
+
+def panels_of(left: HandDescription, right: HandDescription) -> list[Panel]:
+    """Returns both hands with the palm to the viewer, and the right one from both sides: candidates, keypoints."""
+    aside = np.cross(right.finger_direction, right.palm_normal)
+    normal, up = right.palm_normal, right.finger_direction
+    return [
+        Panel(left, left.palm_normal, left.finger_direction),
+        Panel(right, normal, up),
+        Panel(right, 0.7 * normal - aside, up),
+        Panel(right, 0.4 * normal + aside, up, inside=True),
+    ]
+
+
+def panels_of_frame(hand: HandDescription) -> list[Panel]:
+    """Returns a hand of which only the file is known, seen along each axis of its frame."""
+    x, y, z = np.eye(3)
+    return [Panel(hand, x, z), Panel(hand, -y, z), Panel(hand, z, y)]
+
+
+def draw(panels: list[Panel], keypoint_distance: float, width: int, height: int) -> np.ndarray:
+    """Returns a (height, width, 3) uint8 picture with the panels side by side.
+
+    Candidates are small red balls, keypoints blue ones as wide as the distance at which two of them cost energy: they
+    never overlap in an open hand. Red, green and blue arrows are x, y and z of the hand's frame.
+
+    Args:
+        panels: what to draw.
+        keypoint_distance: m.
+        width: of the whole, pixels.
+        height: pixels.
+
+    Raises:
+        InputError: there is no OpenGL to draw with.
+    """
+    each = width // len(panels)
+    size = OVERSAMPLING * each, OVERSAMPLING * height
+    context = _context(*size)
+    try:
+        pictures = [_render(panel, keypoint_distance, *size) for panel in panels]
+    finally:
+        context.free()
+    blocks = np.concatenate(pictures, axis=1).reshape(height, OVERSAMPLING, -1, OVERSAMPLING, 3)
+    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Returns a (height, width, 3) uint8 picture as a PNG file."""
+    height, width, _ = picture.shape
+    rows = np.concatenate((np.zeros((height, 1), np.uint8), picture.reshape(height, -1)), axis=1)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pieces = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in pieces
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _context(width: int, height: int) -> object:
+    """Returns a current OpenGL context: the one that MUJOCO_GL asks for, else EGL, which needs no display."""
+    try:
+        if os.environ.get("MUJOCO_GL"):
+            from mujoco.gl_context import GLContext
+        else:
+            from mujoco.egl import GLContext
+        context = GLContext(width, height)
+        context.make_current()
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"no picture can be drawn, there is no OpenGL ({type(error).__name__}: {error}); on Debian: "
+            "apt install libegl1 libgl1-mesa-dri"
+        ) from error
+    return context
+
+
+def _render(panel: Panel, keypoint_distance: float, width: int, height: int) -> np.ndarray:
+    """Returns one panel as (height, width, 3) uint8."""
+    spec, points = _scene(panel, keypoint_distance)
+    look = spec.visual
+    look.global_.offwidth, look.global_.offheight = width, height
+    with quiet_mujoco():
+        model = spec.compile()
+    data = mujoco.MjData(model)
+    rows = _camera_rows(panel)
+    scene, options, camera = mujoco.MjvScene(model, 5000), mujoco.MjvOption(), mujoco.MjvCamera()
+    options.geomgroup[:] = 1
+    camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+    camera.fixedcamid = 0
+    _frame(model, rows, points, width / height)
+    mujoco.mj_forward(model, data)
+    mujoco.mjv_updateScene(model, data, options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
+    context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+    viewport = mujoco.MjrRect(0, 0, width, height)
+    mujoco.mjr_render(viewport, scene, context)
+    picture = np.zeros((height, width, 3), np.uint8)
+    mujoco.mjr_readPixels(picture, None, viewport, context)
+    context.free()
+    return picture[::-1]
+
+
+def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.ndarray]:
+    """Returns the hand with its marks in its frame, and points on all of it, m."""
+    hand, spec = panel.hand, mujoco.MjSpec()
+    frames = frames_at(hand, hand.joint_mean)
+    _set_look(spec)
+    corners = []
+    for number, shape in enumerate(hand.primitives):
+        slight = replace(shape, size=np.maximum(shape.size - number * APART * (shape.size > 0), 0.0))
+        T = frames[shape.link] @ shape.T_link_shape
+        corners.append(_add_shape(spec, slight, T, GLASS if panel.inside else HAND))
+    points = np.concatenate(corners)
+    length = float(np.ptp(points, axis=0).max())
+    if panel.inside:
+        _add_balls(spec, frames, hand.keypoint_link, hand.keypoint_position, keypoint_distance / 2, KEYPOINT)
+    else:
+        _add_balls(spec, frames, hand.candidate_link, hand.candidate_position, DOT * keypoint_distance, CANDIDATE)
+    marks = []
+    for axis, colour in enumerate(AXES):
+        tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
+        ends = np.concatenate((np.zeros(3), tip))
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[ROD * length, 0, 0], rgba=colour)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[3 * ROD * length, 0, 0], rgba=colour)
+        marks.append(tip)
+    points = np.concatenate((points, marks))
+    spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
+    spec.stat.center, spec.stat.extent = points.mean(axis=0), length
+    return spec, points
+
+
+def _set_look(spec: mujoco.MjSpec) -> None:
+    """Sets background and lights."""
+    look = spec.visual
+    look.quality.shadowsize, look.quality.offsamples = SHADOW, 0
+    look.quality.numslices, look.quality.numstacks = 32, 24
+    look.headlight.ambient, look.headlight.diffuse, look.headlight.specular = [0.42] * 3, [0.38] * 3, [0.05] * 3
+    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
+    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, BACKGROUND, BACKGROUND
+    light = spec.worldbody.add_light(name="key", castshadow=True)
+    light.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    light.diffuse, light.specular, light.ambient = [0.35] * 3, [0.15] * 3, [0.0] * 3
+
+
+def _add_shape(spec: mujoco.MjSpec, shape: Primitive, T: np.ndarray, colour: tuple) -> np.ndarray:
+    """Adds a collision shape and returns the corners of a box around it, m."""
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(T[:3, :3]).ravel())
+    place = {"pos": T[:3, 3], "quat": quaternion, "rgba": colour}
+    if shape.shape == "mesh":
+        name, shell = f"mesh {len(spec.meshes)}", mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+        spec.add_mesh(name=name, uservert=shape.vertices.ravel(), userface=shape.faces.ravel(), inertia=shell)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **place)
+        return shape.vertices @ T[:3, :3].T + T[:3, 3]
+    round_ball = shape.shape == "capsule" and shape.size[1] == 0
+    kind = mujoco.mjtGeom.mjGEOM_SPHERE if round_ball else getattr(mujoco.mjtGeom, f"mjGEOM_{shape.shape.upper()}")
+    _add_geom(spec, type=kind, size=shape.size, **place)
+    radius, half = shape.size[:2]
+    reach = half + radius * (shape.shape == "capsule")
+    half_sides = shape.size if shape.shape == "box" else np.array([radius, radius, reach])
+    signs = np.stack(np.meshgrid(*[[-1, 1]] * 3), axis=-1).reshape(-1, 3)
+    return signs * half_sides @ T[:3, :3].T + T[:3, 3]
+
+
+def _add_balls(
+    spec: mujoco.MjSpec, frames: np.ndarray, links: np.ndarray, positions: np.ndarray, radius: float, colour: tuple
+) -> None:
+    """Adds a ball at each of the points, which are in link coordinates, m."""
+    for link, position in zip(links, positions, strict=True):
+        place = frames[link, :3, :3] @ position + frames[link, :3, 3]
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=place, size=[radius, 0, 0], rgba=colour)
+
+
+def _add_geom(spec: mujoco.MjSpec, **what: object) -> None:
+    geom = spec.worldbody.add_geom(**what)
+    geom.contype = geom.conaffinity = 0
+
+
+def _camera_rows(panel: Panel) -> np.ndarray:
+    """Returns rows right, up and back of the camera in the hand's frame."""
+    back = panel.back / np.linalg.norm(panel.back)
+    up = panel.up - (panel.up @ back) * back
+    up /= np.linalg.norm(up)
+    return np.stack((np.cross(up, back), up, back))
+
+
+def _frame(model: mujoco.MjModel, rows: np.ndarray, points: np.ndarray, aspect: float) -> None:
+    """Places camera and light so that the points fill the panel."""
+    seen = points @ rows.T
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    room = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
+    distance = float(((high - low)[:2] / room).max()) + (high - low)[2] / 2
+    model.cam_pos[0] = ((low + high) / 2 + [0, 0, distance]) @ rows
+    mujoco.mju_mat2Quat(model.cam_quat[0], np.ascontiguousarray(rows.T).ravel())
+    key = np.array([0.6, -1.0, -1.2]) @ rows  # from the upper left
+    model.light_dir[0], model.light_pos[0] = key / np.linalg.norm(key), (low + high) / 2 @ rows - key

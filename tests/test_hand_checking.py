@@ -1,0 +1,171 @@
+"""`mode=hand`: what it asks, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quick_conf
+from test_hand_survey import FILES, TEXTS
+
+import conf
+import main
+import scale
+from bimangrasp.errors import InputError
+from bimangrasp.hands import load_hands
+from bimangrasp.mirror import mirror
+from scale import hand_checking
+from scale.hand_report import HandReport
+
+TOLD = {"palm_normal": [1.0, 0.0, 0.0], "finger_direction": [0.0, 0.0, 1.0], "side": "right"}
+TYPED = ["hand.palm_normal=[1,0,0]", "hand.finger_direction=[0,0,1]", "hand.side=right"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hand_checking, "draw", lambda *_: np.zeros((2, 3, 3), np.uint8))  # tests/test_hand_picture.py
+    monkeypatch.chdir(tmp_path)
+    Path("right.xml").write_text(TEXTS["allegro"])
+
+
+def check(out: str = "", **changes: object) -> HandReport:
+    """What mode=hand makes of right.xml with these settings of the hand."""
+    config = quick_conf.load("mode=hand", "hand.mjcf=right.xml")
+    return scale.check_hand(replace(config, out=out, hand=replace(config.hand, **changes)))
+
+
+def test_it_asks_what_the_file_does_not_say_and_writes_no_yaml(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py", "mode=hand", "hand.mjcf=right.xml", "out=mine.yaml"])
+    assert main.main() == 2
+    shown = capsys.readouterr().out
+    for words in ("16 joints", "thumb: thumb_base -> ", "hand.palm_normal", "perhaps [0,0,1]", "perhaps right"):
+        assert words in shown
+    assert [path.suffix for path in Path("hand").iterdir()] in ([], [".png"])
+    line = shown.strip().splitlines()[-1]
+    words = shlex.split(line)[2:]
+    assert words == ["mode=hand", "hand.mjcf=right.xml", *TYPED, "out=mine.yaml"]
+    assert scale.check_hand(conf.load(words)).yaml == Path("hand/mine.yaml")
+
+
+def test_what_is_given_is_not_asked_again():
+    report = check(palm_normal=[1.0, 0.0, 0.0])
+    assert [asked.key for asked in report.asked] == ["hand.finger_direction", "hand.side"]
+    assert "'hand.palm_normal=[1,0,0]'" in str(report)
+
+
+def test_the_guess_of_the_side_follows_the_palm_that_was_given():
+    report = check(palm_normal=[-1.0, 0.0, 0.0])
+    assert report.asked[-1].guess.value == "left"
+
+
+def test_the_yaml_loads_as_a_hand_and_is_what_was_proposed():
+    report = check("my/allegro_v3.yaml", **TOLD)
+    assert report.yaml == Path("my/hand/allegro_v3.yaml")
+    command = shlex.split(str(report).splitlines()[-1])
+    assert command[:3] == ["python", "main.py", "mode=scale"] and command[3:5] == ["--config-dir", "my"]
+    loaded = conf.load(command[5:], command[4]).hand
+    assert loaded == report.hand
+    left, right = load_hands(loaded)
+    shipped = load_hands(quick_conf.load("hand=allegro").hand)
+    assert np.array_equal(right.candidate_position, shipped[1].candidate_position)
+    assert mirror(left).sha256 == right.sha256
+
+
+@pytest.mark.parametrize(
+    ("out", "yaml"),
+    [("", "hand/right.yaml"), ("a", "a/hand/right.yaml"), ("a/hand", "a/hand/right.yaml")],
+)
+def test_the_yaml_goes_where_hydra_looks_for_hands(out: str, yaml: str):
+    report = check(out, **TOLD)
+    assert report.yaml == Path(yaml) and Path(yaml).is_file()
+    with pytest.raises(InputError, match=f"{yaml} is there already; move it away"):
+        check(out, **TOLD)
+
+
+def test_a_shipped_hand_is_looked_at_and_nothing_but_its_picture_is_written():
+    report = scale.check_hand(quick_conf.load("mode=hand", "hand=shadow"))
+    assert report.yaml is None and not report.asked
+    assert report.hand.candidates.palmar == quick_conf.load().hand.candidates.palmar
+    assert "140 contact candidates on 14 links, 19 penetration keypoints" in str(report)
+    assert {path.name for path in Path().iterdir()} <= {"right.xml", "shadow.png", "cache"}
+
+
+def test_directions_are_made_unit_vectors_at_a_right_angle():
+    hand = check(palm_normal=[2.0, 0.0, 0.1], finger_direction=[0.0, 0.0, 3.0], side="right").hand
+    palm, fingers = np.array(hand.palm_normal), np.array(hand.finger_direction)
+    assert palm @ fingers == pytest.approx(0, abs=2e-6)
+    assert np.linalg.norm(palm) == pytest.approx(1) and np.linalg.norm(fingers) == pytest.approx(1)
+    assert palm @ [2, 0, 0.1] > 2.002 and fingers[2] > 0.99
+
+
+def test_a_palm_normal_against_the_motion_of_the_fingers_is_noted():
+    given = TOLD | {"palm_normal": [0.0, 1.0, 0.0]}
+    side = check(**(given | {"side": ""})).asked[0].guess.value or "right"
+    report = check(**(given | {"side": side}))
+    assert "is not where the fingertips go when the joints close, [1,0,0]" in str(report)
+
+
+def test_chosen_links_carry_the_candidates():
+    chosen = "+hand.candidates.palmar={index_distal: [], thumb_distal: []}"
+    report = scale.check_hand(conf.load(["mode=hand", "hand.mjcf=right.xml", *TYPED, chosen]))
+    assert "20 contact candidates on 2 links" in str(report)
+
+
+REFUSED = {
+    "no file": ({"mjcf": ""}, "mode=hand wants the file of a hand: hand.mjcf="),
+    "not there": ({"mjcf": "left.xml"}, "'left.xml' is no file"),
+    "a left hand as a right one": (
+        TOLD | {"side": "left"},
+        r"this is a right hand: the thumb.*Set hand.side=right, or.*hand.palm_normal=\[-1.0, 0.0, 0.0\]",
+    ),
+    "parallel": (TOLD | {"finger_direction": [1.0, 0.0, 0.1]}, "stand at 6 degrees; wanted 90"),
+    "no direction": ({"palm_normal": [0.0, 0.0, 0.0]}, "hand.palm_normal=.*not all 0"),
+    "no side": ({"side": "both"}, "hand.side='both'.*right or left"),
+    "the release": ({"format": "bimangrasp", "name": "release"}, "hand=release has the format 'bimangrasp'"),
+    "another hand for the left": (TOLD | {"left_mjcf": FILES["shadow"]}, "23 links, the right hand 17"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_served_is_refused_and_leaves_no_yaml(case: str):
+    changes, words = REFUSED[case]
+    with pytest.raises(InputError, match=re.compile(words, re.DOTALL)):
+        check(**changes)
+    assert not list(Path().rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(("out", "words"), [("mine.yml", "wanted a .yaml"), ("shadow.yaml", "is one of the package")])
+def test_a_name_that_hydra_would_not_find_is_refused(out: str, words: str):
+    with pytest.raises(InputError, match=words):
+        check(out, **TOLD)
+
+
+def test_a_file_that_is_called_as_a_shipped_hand_gets_another_name():
+    Path("right.xml").rename("shadow.xml")
+    assert check(mjcf="shadow.xml", **TOLD).yaml == Path("hand/my_shadow.yaml")
+
+
+def test_an_unfinished_hand_makes_no_grasps():
+    with pytest.raises(InputError, match="hand.side=''"):
+        load_hands(quick_conf.load("mode=hand", "hand.mjcf=right.xml").hand)
+
+
+def test_a_yaml_with_the_name_of_a_shipped_one_is_refused():
+    Path("hand").mkdir()
+    Path("hand/shadow.yaml").write_text("name: shadow")
+    with pytest.raises(InputError, match=r"hand/shadow.yaml has the name of a file of the package.*rename it"):
+        conf.load(["hand=shadow"], ".")
+
+
+def test_without_opengl_the_yaml_is_written_and_the_report_says_why_there_is_no_picture(monkeypatch):
+    def broken(*_: object) -> None:
+        raise InputError("no picture can be drawn, there is no OpenGL")
+
+    monkeypatch.setattr(hand_checking, "draw", broken)
+    report = check(**TOLD)
+    assert report.yaml.is_file() and "no picture can be drawn" in str(report)
+    assert not list(Path().rglob("*.png"))

@@ -1,0 +1,143 @@
+"""A URDF gives the same hand as an MJCF; what cannot be read is refused with the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quick_conf
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from bimangrasp.builtin import ASSET_ROOT
+from bimangrasp.errors import InputError
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_file import is_urdf
+from bimangrasp.hand_survey import survey_hand
+from bimangrasp.hands import load_hands
+from bimangrasp.mjcf_hand import read_bare_hand
+
+
+def origin(T: np.ndarray) -> str:
+    place, angles = (
+        " ".join(str(float(x)) for x in row) for row in (T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_euler("xyz"))
+    )
+    return f'<origin xyz="{place}" rpy="{angles}"/>'
+
+
+def shape_of(shape: object) -> str:
+    a, b, c = (float(x) for x in shape.size)
+    if shape.shape == "box":
+        return f'<box size="{2 * a} {2 * b} {2 * c}"/>'
+    if shape.shape == "mesh":
+        return '<mesh filename="package://my_hand/meshes/tip.stl"/>'
+    return f'<cylinder radius="{a}" length="{2 * b}"/>'
+
+
+def urdf(hand: HandDescription, mesh: str = "") -> str:
+    """The hand as a URDF; capsules, which URDF lacks, become cylinders, or the mesh of that package path."""
+    links, joints = [], []
+    for link, name in enumerate(hand.link_names):
+        shapes = "".join(
+            f"<collision>{origin(shape.T_link_shape)}<geometry>"
+            f"{mesh if mesh and shape.shape == 'capsule' else shape_of(shape)}</geometry></collision>"
+            for shape in hand.primitives
+            if shape.link == link
+        )
+        seen = '<visual><geometry><mesh filename="package://my_hand/meshes/looks.dae"/></geometry></visual>'
+        links.append(f'<link name="{name}">{seen}{shapes}</link>')
+    for link, parent in enumerate(hand.parent[1:], start=1):
+        (joint,) = np.flatnonzero(hand.joint_link == link)
+        axis = " ".join(repr(float(x)) for x in hand.joint_axis[joint])
+        lower, upper = float(hand.joint_lower[joint]), float(hand.joint_upper[joint])
+        joints.append(
+            f'<joint name="{hand.joint_names[joint]}" type="revolute"><parent link="{hand.link_names[parent]}"/>'
+            f'<child link="{hand.link_names[link]}"/>{origin(hand.T_parent_link[link])}<axis xyz="{axis}"/>'
+            f'<limit lower="{lower}" upper="{upper}" effort="1" velocity="1"/></joint>'
+        )
+    return f'<?xml version="1.0"?><robot name="hand">{"".join(links + joints)}</robot>'
+
+
+@pytest.fixture(scope="module")
+def allegro() -> HandDescription:
+    return load_hands(quick_conf.load("hand=allegro").hand)[1]
+
+
+def test_a_urdf_is_the_same_hand(allegro: HandDescription, tmp_path: Path):
+    path = tmp_path / "hand.urdf"
+    path.write_text(urdf(allegro))
+    hand = read_bare_hand(str(path))
+    assert is_urdf(path) and not is_urdf(ASSET_ROOT / "allegro_hand" / "right_hand.xml")
+    assert (hand.link_names, hand.joint_names) == (allegro.link_names, allegro.joint_names)
+    assert np.array_equal(hand.parent, allegro.parent)
+    for name in ("T_parent_link", "joint_axis", "joint_lower", "joint_upper"):
+        np.testing.assert_allclose(getattr(hand, name), getattr(allegro, name), atol=1e-6)
+    kinds = {"capsule": "cylinder", "box": "box"}
+    for ours, theirs in zip(hand.primitives, allegro.primitives, strict=True):
+        assert (ours.link, ours.shape) == (theirs.link, kinds[theirs.shape])
+        np.testing.assert_allclose(ours.T_link_shape, theirs.T_link_shape, atol=1e-6)
+        np.testing.assert_allclose(ours.size, theirs.size, atol=1e-9)
+
+
+def test_meshes_of_a_package_are_found_above_the_file(allegro: HandDescription, tmp_path: Path):
+    package = tmp_path / "my_hand"
+    for folder in ("meshes", "urdf"):
+        (package / folder).mkdir(parents=True)
+    trimesh.creation.box((0.02, 0.02, 0.03)).export(package / "meshes" / "tip.stl")
+    for name in ("package://my_hand/meshes/tip.stl", "../meshes/tip.stl", f"file://{package}/meshes/tip.stl"):
+        path = package / "urdf" / "hand.urdf"
+        path.write_text(urdf(allegro, f'<mesh filename="{name}"/>'))
+        hand = read_bare_hand(str(path))
+        tips = [shape for shape in hand.primitives if shape.shape == "mesh"]
+        assert len(tips) == 4
+        np.testing.assert_allclose(np.ptp(tips[0].vertices, axis=0), [0.02, 0.02, 0.03], atol=1e-6)
+
+
+def test_a_mimic_joint_is_said_not_to_count(allegro: HandDescription, tmp_path: Path):
+    text = urdf(allegro).replace(
+        'name="index_3" type="revolute">', 'name="index_3" type="revolute"><mimic joint="index_2" multiplier="1"/>'
+    )
+    (tmp_path / "hand.urdf").write_text(text)
+    survey = survey_hand(str(tmp_path / "hand.urdf"))
+    assert [line for line in survey.warnings if "1 equality or mimic constraints do not count" in line]
+
+
+URDF = '<robot name="r"><link name="a"><collision><geometry>{}</geometry></collision></link></robot>'
+REFUSED = {
+    "not xml": ("hello", ["no XML", "MJCF or a URDF"]),
+    "sdf": ("<sdf/>", ["begins with <sdf>", "<mujoco>", "<robot>"]),
+    "fragment": ("<mujocoinclude/>", ["fragment for <include>"]),
+    "xacro": (
+        '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><xacro:include filename="x"/></robot>',
+        ["expand it first: xacro hand.xml > hand.urdf"],
+    ),
+    "missing mesh": (
+        '<mujoco><asset><mesh file="a.stl"/></asset><worldbody><body><geom type="mesh" mesh="a"/></body></worldbody>'
+        "</mujoco>",
+        ["a.stl", "Put it there"],
+    ),
+    "missing mesh of a package": (
+        URDF.format('<mesh filename="package://p/a.stl"/>'),
+        ["'package://p/a.stl'", "above"],
+    ),
+    "missing mesh beside it": (URDF.format('<mesh filename="b/a.stl"/>'), ["'b/a.stl'", "looked at"]),
+    "no geometry": ('<robot name="r"><link name="a"/></robot>', ["hand.xml", "no body has a joint"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_refused(case: str, tmp_path: Path):
+    text, words = REFUSED[case]
+    (tmp_path / "hand.xml").write_text(text)
+    with pytest.raises(InputError) as error:
+        read_bare_hand(str(tmp_path / "hand.xml"))
+    for word in ["hand.xml", *words]:
+        assert word in str(error.value), str(error.value)
+
+
+def test_a_mesh_that_mujoco_does_not_read_is_refused_with_how_to_convert_it(tmp_path: Path):
+    (tmp_path / "a.dae").write_text("<COLLADA/>")
+    (tmp_path / "hand.urdf").write_text(URDF.format('<mesh filename="a.dae"/>'))
+    with pytest.raises(InputError, match=r"'a.dae'; MuJoCo reads .stl, .obj, .msh. Convert it, .*export"):
+        read_bare_hand(str(tmp_path / "hand.urdf"))

@@ -1,0 +1,92 @@
+"""The picture shows hands as they are: marks on the palmar side, left and right apart, nothing cut off."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scene import built_in_hands
+
+from bimangrasp.errors import InputError
+from bimangrasp.visualization import hand_picture
+from bimangrasp.visualization.hand_picture import BACKGROUND, Panel, draw, panels_of, panels_of_frame, png
+
+LEAST, WIDTH, HEIGHT = 0.02, 120, 150
+
+
+def seen(panels: list[Panel]) -> np.ndarray:
+    try:
+        return draw(panels, LEAST, WIDTH * len(panels), HEIGHT).astype(int)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def _coarse_shadows(monkeypatch):
+    monkeypatch.setattr(hand_picture, "SHADOW", 64)  # without a GPU they take long
+
+
+def red(picture: np.ndarray) -> np.ndarray:
+    """Pixels of candidates and of the x arrow."""
+    return (picture[..., 0] > 110) & (picture[..., 1] < 75) & (picture[..., 2] < 75)
+
+
+def drawn(picture: np.ndarray) -> np.ndarray:
+    """All that is no background."""
+    return np.abs(picture - 255 * np.array(BACKGROUND)).sum(axis=-1) > 30
+
+
+def outline(picture: np.ndarray) -> np.ndarray:
+    """The hand without the arrows of its frame, which are no mirror images: cut out, 80 x 50 samples of it."""
+    grey = drawn(picture) & (np.ptp(picture, axis=-1) < 40)
+    rows, columns = (np.flatnonzero(grey.sum(axis=axis) > 3) for axis in (1, 0))
+    places = (np.linspace(line[0], line[-1], count).round().astype(int) for line, count in ((rows, 80), (columns, 50)))
+    return grey[np.ix_(*places)]
+
+
+@pytest.fixture(params=["shadow", "allegro"])
+def pair(request):
+    return built_in_hands(request.param).descriptions
+
+
+def test_candidates_are_seen_from_the_palm_and_not_from_the_back(pair):
+    _, right = pair
+    palm = Panel(right, right.palm_normal, right.finger_direction)
+    picture = seen([palm, palm._replace(back=-right.palm_normal)])
+    front, back = (red(half).sum() for half in np.split(picture, 2, axis=1))
+    assert front > 60 and back < 0.3 * front
+
+
+def test_the_hands_are_mirror_images_and_stand_in_their_panels(pair):
+    bare = [
+        replace(one, candidate_link=one.candidate_link[:0], candidate_position=one.candidate_position[:0])
+        for one in pair
+    ]
+    left, right, *_ = np.split(seen(panels_of(*bare)), 4, axis=1)
+    for picture in (left, right):
+        inside = drawn(picture)
+        assert not inside[[0, -1]].any() and not inside[:, [0, -1]].any()
+        assert inside.any(axis=1).mean() > 0.7
+    ours, theirs = outline(left), outline(right)
+    assert (ours == theirs[:, ::-1]).mean() > 0.95
+    assert np.abs(left - right).mean() > 3
+
+
+def test_keypoints_are_seen_in_a_hand_of_glass(pair):
+    panel = panels_of(*pair)[3]
+    blue = [(p[..., 2] - p[..., 0] > 60).sum() for p in (seen([panel]), seen([panel._replace(inside=False)]))]
+    assert panel.inside and blue[0] > 300 and blue[0] > 5 * blue[1]
+
+
+def test_a_bare_hand_is_seen_along_its_axes(pair):
+    along_x, along_y, along_z = np.split(seen(panels_of_frame(pair[1])), 3, axis=1)
+    green = [((p[..., 1] - p[..., 0] > 40) & (p[..., 1] - p[..., 2] > 30)).sum() for p in (along_x, along_z)]
+    assert min(green) > 5 and all(drawn(p).mean() > 0.05 for p in (along_x, along_y, along_z))
+
+
+def test_the_png_holds_the_picture():
+    picture = np.random.default_rng(0).integers(0, 255, (7, 5, 3)).astype(np.uint8)
+    image = pytest.importorskip("PIL.Image").open(io.BytesIO(png(picture)))
+    assert np.array_equal(np.asarray(image.convert("RGB")), picture)

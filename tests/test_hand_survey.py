@@ -1,0 +1,222 @@
+"""What a hand's file says by itself, and what is guessed from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quick_conf
+from scipy.spatial.transform import Rotation
+
+from bimangrasp.builtin import ASSET_ROOT
+from bimangrasp.errors import InputError
+from bimangrasp.hand_survey import Survey, guess_finger_direction, guess_palm_normal, guess_side, survey_hand, tip_at
+from bimangrasp.hand_tree import at_rest
+
+FILES = {name: f"{name}_hand/right_hand.xml" for name in quick_conf.BUILT_IN}
+TEXTS = {name: (ASSET_ROOT / file).read_text() for name, file in FILES.items()}
+TURN = Rotation.from_rotvec([0.7, -1.1, 0.4])
+
+CHAINS = {
+    "shadow": [
+        *(
+            [f"{finger}_{part}" for part in ("knuckle", "proximal", "middle", "distal")]
+            for finger in ("ff", "mf", "rf")
+        ),
+        ["lf_metacarpal", "lf_knuckle", "lf_proximal", "lf_middle", "lf_distal"],
+        ["th_base", "th_proximal", "th_hub", "th_middle", "th_distal"],
+    ],
+    "allegro": [
+        [f"{finger}_{part}" for part in ("base", "proximal", "middle", "distal")]
+        for finger in ("index", "middle", "ring", "thumb")
+    ],
+}
+TIPS = {"shadow": [0.03105] * 4 + [0.03518], "allegro": [0.0387] * 3 + [0.0543]}
+"""m beyond the last joint, along its link: half lengths and radii of the files' last capsules."""
+
+
+def written(folder: Path, text: str) -> str:
+    (folder / "hand.xml").write_text(text)
+    return str(folder / "hand.xml")
+
+
+def turned(text: str) -> str:
+    """The same hand below a root whose frame is turned: everything in it has other coordinates."""
+    x, y, z, w = TURN.inv().as_quat()
+    inside = re.search(r"<worldbody>\s*<body name=\"palm\">(.*)</body>\s*</worldbody>", text, re.DOTALL)[1]
+    body = f'<body name="base"><body name="palm" quat="{w} {x} {y} {z}">{inside}</body></body>'
+    return re.sub(r"<worldbody>.*</worldbody>", lambda _: f"<worldbody>{body}</worldbody>", text, flags=re.DOTALL)
+
+
+def guesses(survey: Survey) -> tuple[np.ndarray, np.ndarray, str]:
+    normal, along = (np.array(json.loads(g(survey).value)) for g in (guess_palm_normal, guess_finger_direction))
+    return normal, along, guess_side(survey, normal, along).value
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_fingers_run_from_the_palm_to_their_tips(name: str):
+    survey = survey_hand(FILES[name])
+    names = survey.hand.link_names
+    assert names[survey.palm] == "palm"
+    assert [[names[link] for link in chain.links] for chain in survey.chains] == CHAINS[name]
+    assert survey.thumb == len(survey.chains) - 1
+    joints = [survey.hand.joint_names[joint] for chain in survey.chains for joint in chain.joints]
+    assert joints == list(survey.hand.joint_names)
+    wanted = np.stack((np.zeros(len(TIPS[name])), np.zeros(len(TIPS[name])), TIPS[name]), axis=1)
+    np.testing.assert_allclose(survey.tips, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_guesses_are_what_the_yaml_says(name: str):
+    config = quick_conf.load(f"hand={name}").hand
+    normal, along, side = guesses(survey_hand(FILES[name]))
+    assert normal.tolist() == config.palm_normal
+    assert along.tolist() == config.finger_direction
+    assert side == config.side
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_guesses_turn_with_the_frame_of_the_root(name: str, tmp_path: Path):
+    config = quick_conf.load(f"hand={name}").hand
+    survey = survey_hand(written(tmp_path, turned(TEXTS[name])))
+    normal, along, side = guesses(survey)
+    assert normal @ TURN.inv().apply(config.palm_normal) > 0.99
+    assert along @ TURN.inv().apply(config.finger_direction) > 0.98
+    assert side == "right"
+    assert survey.hand.link_names[survey.palm] == "palm"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_thumb_is_found_without_its_name(name: str, tmp_path: Path):
+    text = re.sub(r"\b(thumb|th)_", "extra_", re.sub(r"\bTHJ", "XJ", TEXTS[name]))
+    survey = survey_hand(written(tmp_path, text))
+    assert survey.thumb == len(survey.chains) - 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_mirrored_file_is_a_left_hand(name: str):
+    survey = survey_hand(FILES[name])
+    normal, along, _ = guesses(survey)
+    assert guess_side(survey, -normal, along).value == "left"
+
+
+def test_tips_are_where_mujoco_has_them():
+    survey = survey_hand(FILES["allegro"])
+    tip = tip_at(survey, 1, at_rest(survey.hand))
+    np.testing.assert_allclose(tip, [0, 0, 0.0007 + 0.0164 + 0.054 + 0.0384 + 0.0387], atol=1e-5)
+
+
+def test_two_parallel_jaws_have_no_palm_normal(tmp_path: Path):
+    jaw = (
+        '<body name="{0}" pos="{1} 0 0"><joint name="{0}" axis="0 {2} 0" range="0 1"/>'
+        '<geom type="capsule" pos="0 0 0.04" size="0.01 0.03"/></body>'
+    )
+    jaws = jaw.format("a", -0.03, 1) + jaw.format("b", 0.03, -1)
+    text = f'<mujoco><compiler angle="radian"/><worldbody><body name="p">{jaws}</body></worldbody></mujoco>'
+    survey = survey_hand(written(tmp_path, text))
+    assert survey.thumb is None
+    assert guess_palm_normal(survey).value == ""
+    assert guess_finger_direction(survey).value == "[0,0,1]"
+    assert guess_side(survey, np.array([1.0, 0, 0]), np.array([0, 0, 1.0])).value == ""
+
+
+TENDON = '<tendon><fixed name="t"><joint joint="index_2" coef="1"/></fixed></tendon></mujoco>'
+COUPLED = '<equality><joint joint1="index_2" joint2="index_3"/></equality></mujoco>'
+ODD = {
+    "as it is": (lambda text: text, []),
+    "coupled": (lambda text: text.replace("</mujoco>", COUPLED), ["1 equality or mimic constraints do not count"]),
+    "tendon": (lambda text: text.replace("</mujoco>", TENDON), ["1 tendons do not count"]),
+    "free": (lambda text: text.replace('<body name="palm">', '<body name="palm"><freejoint/>'), ["free joint"]),
+    "floor": (
+        lambda text: text.replace("<worldbody>", '<worldbody><geom type="plane" size="1 1 1"/>'),
+        ["a floor, are left out"],
+    ),
+    "table": (
+        lambda text: text.replace("<worldbody>", '<worldbody><body name="table"><geom size="1 1 1"/></body>'),
+        ["bodies without joints are left out: 'table'"],
+    ),
+    "bare": (
+        lambda text: text.replace(
+            '<geom name="ring_base" class="base"/>',
+            '<inertial pos="0 0 0" mass="0.001" diaginertia="1e-6 1e-6 1e-6"/>',
+        ),
+        ["links without collision shapes: ring_base"],
+    ),
+    "wrist": (
+        lambda text: text.replace(
+            '<body name="palm">',
+            '<body name="arm"><geom size="0.03 0.03 0.03"/><body name="palm"><joint name="wrist" range="-1 1"/>',
+        ).replace("</worldbody>", "</body></worldbody>"),
+        ["joints above the palm move with the others, and the hand's frame is above them: wrist"],
+    ),
+    "huge": (lambda text: text.replace('pos="-0.0093 0 -0.0475"', 'pos="-9.3 0 -47"'), ["is the file in metres?"]),
+    "idle": (
+        lambda text: text.replace(
+            '<geom name="ring_tip" class="tip"/>',
+            '<geom name="ring_tip" class="tip"/><body name="sensor" pos="0 0 0.02"><inertial pos="0 0 0" mass="0.001" '
+            'diaginertia="1e-6 1e-6 1e-6"/><joint name="shutter" range="0 1"/></body>',
+        ),
+        ["joints that move no shape: shutter", "sensor"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_does_not_count_is_said(case: str, tmp_path: Path):
+    change, words = ODD[case]
+    survey = survey_hand(written(tmp_path, change(TEXTS["allegro"])))
+    assert bool(survey.warnings) == bool(words)
+    for word in words:
+        assert word in "\n".join(survey.warnings)
+    assert len(survey.chains) == 4
+
+
+def test_a_mesh_with_many_faces_is_named(tmp_path: Path):
+    points = np.random.default_rng(0).normal(size=(900, 3))
+    points *= 0.012 / np.linalg.norm(points, axis=1, keepdims=True)
+    vertices = " ".join(f"{x:.6f}" for x in points.ravel())
+    text = TEXTS["allegro"].replace("<worldbody>", f'<asset><mesh name="ball" vertex="{vertices}"/></asset><worldbody>')
+    text = text.replace('<geom name="ring_tip" class="tip"/>', '<geom type="mesh" mesh="ball" pos="0 0 0.027"/>')
+    (warning,) = survey_hand(written(tmp_path, text)).warnings
+    assert re.search(r"'ring_distal' has a hull of \d{4} faces", warning)
+
+
+def twice(text: str) -> str:
+    """Two hands in one file, on one base."""
+    palm = re.search(r"<worldbody>(.*)</worldbody>", text, re.DOTALL)[1]
+    both = "".join(re.sub('(?<= name=")', f"{side}_", palm) for side in ("left", "right"))
+    alone = re.sub(r"<contact>.*</contact>", "", text, flags=re.DOTALL)
+    return alone.replace(palm, f'<body name="base">{both}</body>')
+
+
+REFUSED = {
+    "unlimited": (
+        lambda text: text.replace('range="-0.47 0.47"', 'limited="false"'),
+        ["3 of 16 joints have no limits: 'index_0', 'middle_0', 'ring_0'", "range="],
+    ),
+    "two hands below one base": (lambda text: twice(text), ["joints of two hands", "'left_index_0'", "hand.left_mjcf"]),
+    "two trees": (
+        lambda text: text.replace(
+            "</worldbody>",
+            '<body name="o"><body><joint name="x" range="0 1"/><geom size="1 1 1"/></body></body></worldbody>',
+        ),
+        ["2 separate trees", "'palm'", "'o'"],
+    ),
+    "no joints": (lambda text: re.sub("<joint [^>]*>", "", text), ["no body has a joint"]),
+    "slide": (
+        lambda text: text.replace('<joint name="index_1"', '<joint type="slide" name="index_1"'),
+        ["'index_1'", "slide joint"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_one_hand_is_refused(case: str, tmp_path: Path):
+    change, words = REFUSED[case]
+    with pytest.raises(InputError) as error:
+        survey_hand(written(tmp_path, change(TEXTS["allegro"])))
+    for word in ["hand.xml", *words]:
+        assert word in str(error.value)
