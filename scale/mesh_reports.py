@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import MeshReport, check_mesh, check_size
+from bimangrasp.object_model import MeshReport, ObjectConfig, check_mesh, check_size
 from scale.inputs import listed
 from scale.objects import ObjectEntry
 
@@ -33,7 +33,7 @@ MOST_NAMED = 10
 
 def check_objects(
     entries: list[ObjectEntry],
-    scales: list[float],
+    config: ObjectConfig,
     *,
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
@@ -42,7 +42,7 @@ def check_objects(
 
     Args:
         entries: the objects of a run.
-        scales: sizes by which the meshes are multiplied, m.
+        config: their sizes.
         remember: write the reports into the cache; a dry run reads it only.
         on_progress: called with (done, total) after each mesh that had to be read; where it is left out, a line
             goes to stderr every few seconds.
@@ -64,7 +64,7 @@ def check_objects(
             failures[entry.code] = result
         tell(done, len(new))
     _refuse(failures)
-    _refuse(_wrong_sizes(entries, reports, scales))
+    _refuse(_wrong_sizes(entries, reports, config))
     return {entry.code: reports[entry.code] for entry in entries}
 
 
@@ -103,12 +103,12 @@ def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
     return found
 
 
-def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], scales: list[float]) -> dict[str, str]:
-    """Returns the objects whose size makes no sense at these scales."""
+def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], config: ObjectConfig) -> dict[str, str]:
+    """Returns the objects whose size makes no sense."""
     found = {}
     for entry in entries:
         try:
-            check_size(reports[entry.code], scales, entry.code)
+            check_size(reports[entry.code], config, entry.code)
         except InputError as error:
             found[entry.code] = str(error)
     return found

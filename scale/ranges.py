@@ -133,6 +133,10 @@ RULES: dict[str, Rule] = {
         lambda value: len(value) > 0 and all(0 < size < math.inf for size in value),
         "a list of sizes above 0, in m",
     ),
+    "object.sizes": Rule(
+        lambda value: value is None or (len(value) > 0 and all(0 < size < math.inf for size in value)),
+        "null or a list of sizes above 0, in m",
+    ),
     "object.surface_points": _at_least(1),
     "object.surface_samples_per_point": _at_least(1),
     "object.grid_cells": _at_least(8),

@@ -102,6 +102,7 @@ OVERRIDES = {
     "optimizer.schedule_steps=500": 500,
     "max_hours=0.5": 0.5,
     "object.scales=[0.1]": [0.1],
+    "object.sizes=[0.25,0.3]": [0.25, 0.3],
 }
 
 
@@ -153,6 +154,7 @@ def test_a_misspelled_choice_is_refused_with_the_nearest(override, meant):
         "exp_name=../elsewhere",
         "optimizer.schedule_steps=1.5",
         "object.scales=0.15",
+        "object.sizes=0.25",
         "target_count_per_object=0",
         "gpus=-1",
         "object_code_list=[mug,1e5]",
@@ -193,6 +195,8 @@ def test_a_bad_value_is_refused_by_its_key(override):
         ("initialization.distance_min", 0.4),
         ("object.scales", []),
         ("object.scales", [0.1, -1.0]),
+        ("object.sizes", []),
+        ("object.sizes", [0.0]),
         ("hand.palm_normal", [0.0, 0.0, 0.0]),
         ("filter.distance", 0.0),
     ],
