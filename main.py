@@ -33,6 +33,7 @@ SHOWN = {
     "export": scale.export,
     "import": scale.import_results,
     "report": scale.write_report,
+    "objects": scale.objects,
 }
 """What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 
@@ -127,14 +128,15 @@ def _in_own_folder(config: Config, config_dir: str | None) -> Config:
 def _dispatch(config: Config) -> int:
     """Does what `mode` says and returns the exit code."""
     if config.mode in SHOWN:
-        print(SHOWN[config.mode](config))
-    elif config.dry_run:
+        report = SHOWN[config.mode](config)
+        print(report)
+        return getattr(report, "exit_code", 0)
+    if config.dry_run:
         print(scale.plan(config))
-    elif config.mode == "generate":
+        return 0
+    if config.mode == "generate":
         return scale.generate(config).exit_code
-    else:
-        return scale.run(config).exit_code
-    return 0
+    return scale.run(config).exit_code
 
 
 def _refused(error: InputError) -> int:

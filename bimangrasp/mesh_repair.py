@@ -86,6 +86,8 @@ def repaired(
     vertices, faces, counts["merged"] = _merged(vertices, faces)
     distinct = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
     counts["degenerate"] = int((~distinct).sum())
+    if not distinct.any():
+        return Repaired(*used(vertices, faces[distinct]), Repairs(**counts), ())
     single = _without_repeats(faces[distinct])
     counts["repeated"] = int(distinct.sum()) - len(single)
     wound, turned = _outward(vertices, single)

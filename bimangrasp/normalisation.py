@@ -19,8 +19,8 @@ DEXGRASPNET_RADIUS = 1 / 1.03
 """Distance of the farthest vertex from the middle of the bounding box (asset_process/normalize.py of DexGraspNet)."""
 
 ALREADY = 0.01
-"""A mesh this close to a convention, as share of its largest extent, is left as it is: DexGraspNet's own files are up to
-0.7 % off, since they were decomposed after they were normalised."""
+"""A mesh this close to a convention, as share of its largest extent, is left as it is: DexGraspNet's own files are up
+to 0.7 % off, since they were decomposed after they were normalised."""
 
 
 class Normalisation(NamedTuple):

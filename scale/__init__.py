@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from scale.importing import ImportReport
     from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
+    from scale.preparation_report import PreparationReport
     from scale.report import RunReport
     from scale.reporting import ReportPage
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate", "write_report"]
+__all__ = ["export", "generate", "import_results", "objects", "plan", "run", "status", "validate", "write_report"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -113,6 +114,16 @@ def write_report(cfg: Any) -> ReportPage:
         InputError: there is no run in that folder, or the page cannot be written.
     """
     from scale.reporting import write_report as body
+
+    return body(_checked(cfg))
+
+
+def objects(cfg: Any) -> PreparationReport:
+    """Returns what the meshes below `object_root` are, and prepares them in the folder `out` where that is set.
+
+    Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
+    """
+    from scale.preparing import objects as body
 
     return body(_checked(cfg))
 

@@ -11,6 +11,7 @@ from bimangrasp.hand_config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.object_model import ObjectConfig
+from bimangrasp.preparation import PreparationConfig
 from bimangrasp.synthesis import SynthesisConfig
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from bimangrasp.validation.pieces import PiecesConfig
@@ -69,7 +70,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate", "status", "validate", "export", "import" or "report".
+        mode: "scale", "generate", "status", "validate", "export", "import", "report" or "objects".
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -107,12 +108,13 @@ class Config:
             folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a run folder.
         format: of the files that `mode=export` makes.
         out: what `mode=export`, `mode=import` and `mode=report` make, a file or a folder; empty is a place beside
-            `path`, or in the run folder.
+            `path`, or in the run folder. Of `mode=objects` the folder of the prepared
+            objects; empty only checks.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
-        filter, dedup, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
+        filter, dedup, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare: see there.
     """
 
     mode: str
@@ -167,6 +169,7 @@ class Config:
     validation: ProtocolConfig
     poses: PoseConfig
     pieces: PiecesConfig
+    prepare: PreparationConfig
 
     @property
     def recording(self) -> Record | None:

@@ -54,7 +54,7 @@ def check_objects(
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
-    tell = on_progress or _teller()
+    tell = on_progress or teller("checked")
     for done, (entry, result) in enumerate(_checked(new), start=1):
         if isinstance(result, MeshReport):
             reports[entry.code] = result
@@ -76,15 +76,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
 
 
-def _teller() -> Callable[[int, int], None]:
-    """Returns what says on stderr, every few seconds, how many meshes are checked."""
+def teller(what: str) -> Callable[[int, int], None]:
+    """Returns what says on stderr, every few seconds, how many meshes are done; `what` is the word for it."""
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= SILENCE_S:
             last = time.monotonic()
-            sys.stderr.write(f"checked {done} of {total} meshes\n")
+            sys.stderr.write(f"{what} {done} of {total} meshes\n")
 
     return tell
 
