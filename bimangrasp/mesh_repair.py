@@ -49,7 +49,7 @@ class Repairs(NamedTuple):
             "filled": "faces added over holes",
             "joined": "bodies joined",
         }
-        return ", ".join(f"{getattr(self, name)} {word}" for name, word in words.items() if getattr(self, name))
+        return ", ".join(f"{word}: {getattr(self, name)}" for name, word in words.items() if getattr(self, name))
 
 
 class Repaired(NamedTuple):
@@ -105,19 +105,46 @@ def used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def bodies_of(vertices: np.ndarray, faces: np.ndarray) -> Int[np.ndarray, " face"]:
-    """Returns the number of the body that each face belongs to: bodies share no place of a vertex along an edge."""
+    """Returns the number of the body that each face belongs to, numbered by their first faces.
+
+    A body hangs together by edges that two faces have; vertices at one place count as one. Bodies that touch in a
+    point, or in an edge that four faces have, are two.
+    """
     _, place = np.unique(vertices, axis=0, return_inverse=True)
-    return _connected(place.reshape(-1)[faces])
+    return _joined_by_edges(place.reshape(-1)[faces])
 
 
-def _connected(faces: np.ndarray) -> Int[np.ndarray, " face"]:
-    """Returns the number of the component of each face, numbered by their first faces."""
-    count = int(faces.max(initial=-1)) + 1
-    ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    joined = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(count, count))
-    _, component = connected_components(joined, directed=False)
-    _, first, body = np.unique(component[faces[:, 0]], return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[body]
+def apart(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mesh with vertices of its own for each of its bodies, one body after the other."""
+    body = bodies_of(vertices, faces)
+    parts = [used(vertices, faces[body == number]) for number in range(body.max() + 1)]
+    starts = np.cumsum([0, *(len(part) for part, _ in parts)])
+    numbered = [own + start for (_, own), start in zip(parts, starts, strict=False)]
+    return np.concatenate([part for part, _ in parts]), np.concatenate(numbered)
+
+
+def _joined_by_edges(faces: np.ndarray) -> Int[np.ndarray, " face"]:
+    """Returns the number of each face's component, faces joined by edges that exactly two of them have."""
+    ends = np.sort(np.concatenate([faces[:, [k, (k + 1) % 3]] for k in range(3)]), axis=1)
+    _, edge, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
+    edge = edge.reshape(-1)
+    order = np.argsort(edge, kind="stable")
+    pairs = (order[count[edge[order]] == 2] % len(faces)).reshape(-1, 2)
+    return _components(len(faces), pairs)
+
+
+def _joined_by_vertices(faces: np.ndarray) -> Int[np.ndarray, " face"]:
+    """Returns the number of each face's component, faces joined by any vertex."""
+    count, vertices = len(faces), int(faces.max(initial=-1)) + 1
+    pairs = np.stack((np.repeat(np.arange(count), 3), count + faces.reshape(-1)), axis=1)
+    return _components(count + vertices, pairs)[:count]
+
+
+def _components(count: int, pairs: np.ndarray) -> Int[np.ndarray, " node"]:
+    """Returns the number of the component of each node, numbered by their first nodes."""
+    _, component = connected_components(coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count)))
+    _, first, number = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
 
 
 def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -168,7 +195,7 @@ def _outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Bool[
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     trimesh.repair.fix_winding(mesh)
     wound = np.array(mesh.faces, dtype=np.int64)
-    body = _connected(wound)
+    body = _joined_by_edges(wound)
     corners = vertices[wound]
     volumes = np.array([volume_of(corners[body == number]) for number in range(body.max() + 1)])
     if volumes.sum() < 0 and is_closed(vertices, wound):
@@ -203,7 +230,7 @@ def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np
     added = np.array(mesh.faces[len(faces) :], dtype=np.int64)
     if not len(added):
         return faces, ()
-    patch, diagonal = _connected(added), float(np.linalg.norm(np.ptp(vertices, axis=0)))
+    patch, diagonal = _joined_by_vertices(added), float(np.linalg.norm(np.ptp(vertices, axis=0)))
     sizes = np.array(
         [np.linalg.norm(np.ptp(vertices[added[patch == n]].reshape(-1, 3), axis=0)) for n in range(patch.max() + 1)]
     )

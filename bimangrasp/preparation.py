@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.mesh_repair import Repairs, bodies_of, repaired
+from bimangrasp.mesh_repair import Repairs, apart, bodies_of, repaired
 from bimangrasp.normalisation import Normalisation, fitting_units, normalisation
 from bimangrasp.object_model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
 from bimangrasp.outer_surface import outer_surface
@@ -135,9 +135,13 @@ def finished(made: Draft, config: PreparationConfig) -> Preparation:
     bodies = _body_count(mesh.vertices, mesh.faces)
     if sign.wrong and bodies > 1 and config.interior_faces == "remove":
         try:
-            mesh, image = _solid(made, *outer_surface(mesh.vertices, mesh.faces))
-            sign, left = sign_test(mesh), _body_count(mesh.vertices, mesh.faces)
-            repairs = repairs._replace(joined=bodies - left)
+            mesh, image = _solid(made, *outer_surface(*apart(mesh.vertices, mesh.faces)))
+            left = _body_count(mesh.vertices, mesh.faces)
+            warnings.append(
+                f"wrong sign at {sign.wrong} of {sign.tried} points until {bodies} bodies became {left}; "
+                "prepare.interior_faces=keep leaves them"
+            )
+            sign, repairs = sign_test(mesh), repairs._replace(joined=bodies - left)
         except InputError as error:
             warnings.append(f"its bodies cannot be joined: {error}")
     _check_sign(made.path, sign)

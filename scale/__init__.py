@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["export", "generate", "import_results", "objects", "plan", "run", "status", "validate", "write_report"]
+__all__ = ["export", "generate", "import_results", "plan", "prepare_objects", "run", "status", "validate", "write_report"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -123,7 +123,7 @@ def objects(cfg: Any) -> PreparationReport:
 
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
-    from scale.preparing import objects as body
+    from scale.preparing import prepare_objects as body
 
     return body(_checked(cfg))
 

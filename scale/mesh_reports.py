@@ -50,7 +50,7 @@ def check_objects(
     Raises:
         InputError: meshes that cannot be used, each with its reason.
     """
-    _refuse(_unreadable(entries))
+    _refuse(unreadable(entries))
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
@@ -89,7 +89,7 @@ def teller(what: str) -> Callable[[int, int], None]:
     return tell
 
 
-def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
+def unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
     """Returns the cheap findings: files that are missing, empty or not to be read."""
     found = {}
     for code, path in entries:

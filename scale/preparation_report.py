@@ -13,7 +13,7 @@ from scale.ranges import is_safe
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """What becomes of an object; kept is one that was prepared before, with the same content."""
 
-HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "")
+HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "state")
 SHORT = 3
 """An object fell short: the exit code."""
 

@@ -18,11 +18,11 @@ import numpy as np
 from bimangrasp.errors import InputError
 from bimangrasp.object_files import DECOMPOSED, root_of
 from bimangrasp.object_model import Mesh, check_size, load_triangles, report_of
-from bimangrasp.preparation import Draft, Preparation, as_written, draft, finished, obj_image
+from bimangrasp.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from bimangrasp.validation.pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
 from scale.config import Config
 from scale.errors import RunError
-from scale.mesh_reports import teller
+from scale.mesh_reports import teller, unreadable
 from scale.objects import ObjectEntry, sorted_out
 from scale.piece_store import pieces_of
 from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
@@ -34,7 +34,7 @@ RECORD = "prepared.json"
 _SETTINGS = ("prepare", "pieces")
 
 
-def objects(config: Config) -> PreparationReport:
+def prepare_objects(config: Config) -> PreparationReport:
     """Returns what the meshes of a folder are; with `out` they are also prepared there.
 
     Raises:
@@ -81,13 +81,23 @@ def _guarded(
 ) -> PreparedObject:
     """Returns what became of one object, the reason where it cannot be used."""
     try:
+        for reason in unreadable([entry]).values():
+            raise InputError(reason)
         return work(entry, config)
     except InputError as error:
-        return PreparedObject(entry.code, LEFT_OUT, reason=str(error))
+        return PreparedObject(entry.code, LEFT_OUT, _found(entry, config), reason=str(error))
     except OSError as error:
         raise RunError(
             f"object {entry.code!r}: {error}; what is prepared stays, and the same command goes on"
         ) from error
+
+
+def _found(entry: ObjectEntry, config: Config) -> Facts | None:
+    """Returns what the file of an object that cannot be used has, as far as it can be read."""
+    try:
+        return draft(str(entry.path), config.prepare).found
+    except InputError:
+        return None
 
 
 def _checked(entry: ObjectEntry, config: Config) -> PreparedObject:
