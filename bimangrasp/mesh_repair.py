@@ -76,7 +76,7 @@ def repaired(
     Args:
         vertices: in any unit.
         faces: in any orientation.
-        largest_hole: holes up to this share of the mesh's diagonal are closed.
+        largest_hole: holes up to this share of the mesh's diagonal are closed, and missing triangles of any size.
     """
     finite = np.isfinite(vertices).all(axis=1)[faces].all(axis=1)
     vertices, faces = used(vertices, faces[finite])
@@ -224,7 +224,10 @@ def _is_within(vertices: np.ndarray, faces: np.ndarray, own: np.ndarray) -> bool
 
 
 def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Returns faces with those that close small holes after them, and the sizes of the holes that are left."""
+    """Returns faces with those that close small holes after them, and the sizes of the holes that are left.
+
+    A hole with three corners can only be a face that is missing: it is closed whatever its size.
+    """
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     trimesh.repair.fill_holes(mesh, use_fan=True)
     added = np.array(mesh.faces[len(faces) :], dtype=np.int64)
@@ -234,5 +237,5 @@ def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np
     sizes = np.array(
         [np.linalg.norm(np.ptp(vertices[added[patch == n]].reshape(-1, 3), axis=0)) for n in range(patch.max() + 1)]
     )
-    small = sizes <= largest * diagonal
+    small = (sizes <= largest * diagonal) | (np.bincount(patch) == 1)
     return np.concatenate((faces, added[small[patch]])), tuple((sizes[~small] / diagonal).tolist())

@@ -57,7 +57,9 @@ class PreparedObject(NamedTuple):
     @classmethod
     def from_record(cls, code: str, state: str, record: dict[str, Any]) -> PreparedObject:
         """Returns the object of a record."""
-        found, made = (Facts(**record[name]) for name in ("found", "made"))
+        found, made = (
+            Facts(**record[name] | {"extents": tuple(record[name]["extents"])}) for name in ("found", "made")
+        )
         return cls(code, state, found, made, record["convex_pieces"], record["repairs"], tuple(record["warnings"]))
 
 

@@ -243,9 +243,7 @@ def _known(folder: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
         )
     for name, sha256 in files.items():
         if (folder / name).exists() and _sha256((folder / name).read_bytes()) != sha256:
-            raise InputError(
-                f"{folder / name} was changed since it was prepared; remove {folder} to have it made again"
-            )
+            raise InputError(f"{folder / name} was changed since it was made; remove {folder} to have it made again")
     return record if all((folder / name).exists() for name in files) else None
 
 

@@ -19,6 +19,7 @@ import main
 import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
+from bimangrasp.preparation import draft
 from bimangrasp.validation import pieces as pieces_room
 from bimangrasp.validation.pieces import convex_pieces
 from scale import preparing
@@ -26,9 +27,10 @@ from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
 
 BALL = trimesh.creation.icosphere(subdivisions=2)
 BOX = trimesh.creation.box((2, 1, 1))
-ELL = trimesh.util.concatenate(
-    [BOX, BOX.copy().apply_transform(trimesh.transformations.rotation_matrix(1.6, [0, 0, 1]))]
-)
+ACROSS = BOX.copy().apply_transform(trimesh.transformations.rotation_matrix(1.6, [0, 0, 1]))
+CROSS = trimesh.util.concatenate([BOX, ACROSS])
+COARSE = ["pieces.threshold=0.4", "pieces.resolution=100", "pieces.mcts_nodes=5", "pieces.mcts_iterations=10"]
+COARSE += ["pieces.mcts_max_depth=1", "pieces.preprocess_resolution=20"]
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_a_check_writes_nothing_and_names_each_fault(meshes, tmp_path):
     text = str(report)
     for words in (
         "would be repaired: faces added over holes: 1",
-        "object.scales 0.15: 0.238 x 0.119 x 0.119 m, 3.37 l",
+        "object.scales 0.15: 0.238 x 0.119 x 0.119 m, 3.36 l",
     ):
         assert words in text
     assert (
@@ -127,6 +129,7 @@ def test_other_content_is_refused_with_advice(meshes, tmp_path):
     out = tmp_path / "out"
     called(meshes, f"out={out}")
     before = tree(out)
+    (meshes / "points.obj").unlink()
     for change in ("prepare.normalise=plain", "pieces.threshold=0.2"):
         report = called(meshes, f"out={out}", change)
         assert states(report)["box"] == LEFT_OUT
@@ -154,7 +157,9 @@ def test_the_record_tells_how_to_go_back_to_the_file(meshes, tmp_path):
 def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     (tmp_path / "meshes").mkdir()
     CROSS.export(tmp_path / "meshes" / "cross.glb")
-    report = called(tmp_path / "meshes", f"out={tmp_path}/out", f"prepare.surface={surface}", "pieces.threshold=0.2")
+    report = called(
+        tmp_path / "meshes", f"out={tmp_path}/out", f"prepare.surface={surface}", *COARSE, "pieces.threshold=0.1"
+    )
     (one,) = report.objects
     assert one.state == PREPARED and one.pieces > 1, one.reason
     found = convex_pieces(str(tmp_path / "out/cross/coacd/decomposed.obj"), quick_conf.load().pieces)
@@ -169,8 +174,8 @@ def test_an_open_shell_gets_a_surface_from_its_pieces(tmp_path):
     cup = trimesh.creation.cylinder(1, 2, sections=12)
     cup.update_faces(cup.face_normals[:, 2] < 0.9)
     cup.export(tmp_path / "meshes" / "cup.obj")
-    assert "prepare.surface=pieces" in called(tmp_path / "meshes", f"out={tmp_path}/out").objects[0].reason
-    asked = ["prepare.surface=pieces", "pieces.threshold=0.3"]
+    assert "prepare.surface=pieces" in called(tmp_path / "meshes", f"out={tmp_path}/out", *COARSE).objects[0].reason
+    asked = ["prepare.surface=pieces", *COARSE]
     checked = called(tmp_path / "meshes", *asked).objects[0]
     assert checked.state == READY and "are not made yet" in checked.warnings[0]
     made = called(tmp_path / "meshes", f"out={tmp_path}/out", *asked).objects[0]
@@ -273,7 +278,7 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
 def test_sizes_that_hands_cannot_hold_are_named(meshes):
     report = called(meshes, "object.sizes=[0.9]")
     assert "object.sizes=[0.9]" in report.objects[0].reason and report.exit_code == 3
-    assert "object.sizes 0.5: 0.5 x 0.25 x 0.25 m, 31.2 l" in str(called(meshes, "object.sizes=[0.5]"))
+    assert "object.sizes 0.4: 0.4 x 0.2 x 0.2 m, 16 l" in str(called(meshes, "object.sizes=[0.4]"))
 
 
 def test_the_command_line_ends_with_three_where_one_falls_short(meshes, tmp_path, monkeypatch, capsys):
@@ -289,4 +294,5 @@ def test_the_command_line_ends_with_three_where_one_falls_short(meshes, tmp_path
 
 
 def test_the_builtin_objects_need_no_repair():
-    assert {one.repairs for one in called(OBJECT_ROOT).objects} == {""}
+    config = quick_conf.load().prepare
+    assert {str(draft(str(path), config).repairs) for path in OBJECT_ROOT.glob("*.obj")} == {""}
