@@ -118,7 +118,7 @@ def write_report(cfg: Any) -> ReportPage:
     return body(_checked(cfg))
 
 
-def objects(cfg: Any) -> PreparationReport:
+def prepare_objects(cfg: Any) -> PreparationReport:
     """Returns what the meshes below `object_root` are, and prepares them in the folder `out` where that is set.
 
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
