@@ -24,7 +24,11 @@ from bimangrasp.spatial_order import spatial_order
 from bimangrasp.triangle_mesh import TriangleMesh, winding_number
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
-"""Range of an object's diameter, m, in which two Shadow hands (0.2 m long) can make sense of it."""
+"""In which two Shadow hands (0.2 m long) can make sense of an object, m: its diagonal is at least the one, its largest
+extent along an axis at most the other."""
+
+ROUNDING = 1e-9
+"""Share by which a size may miss its limit, so that object.sizes=[0.8] is 0.8."""
 
 FLAT = 1e-6
 """A convex hull with less than this share of its largest extent cubed is flat."""
@@ -138,13 +142,13 @@ def check_size(report: MeshReport, config: ObjectConfig, code: str) -> None:
         InputError: naming the object, its size and what to do.
     """
     scales = object_scales(config, report.extent)
-    sizes = [report.diameter * scale for scale in (min(scales), max(scales))]
-    given = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
-    if not SMALLEST_SIZE <= sizes[0] <= sizes[1] <= LARGEST_SIZE:
+    if report.diameter * min(scales) < SMALLEST_SIZE or report.extent * max(scales) > LARGEST_SIZE * (1 + ROUNDING):
+        sizes = " to ".join(f"{report.extent * scale:.4g}" for scale in (min(scales), max(scales)))
+        given = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
         raise InputError(
-            f"object {code!r} is {sizes[0]:.4g} to {sizes[1]:.4g} m across (mesh {report.diameter:.4g} m, "
-            f"{given}); two hands hold {SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimetres? Rescale the "
-            "mesh (mode=objects) or set object.scales or object.sizes"
+            f"object {code!r} is {sizes} m across (mesh {report.extent:.4g} m, {given}); two hands hold "
+            f"{SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimetres? Rescale the mesh (mode=objects) or set "
+            "object.scales or object.sizes"
         )
     low, high = np.array(report.low), np.array(report.high)
     margin = (high - low).max() / 2
