@@ -13,7 +13,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.object_model import read_mesh
 from bimangrasp.preparation import as_written, draft, finished, obj_image
 
-BALL = trimesh.creation.icosphere(subdivisions=2)
+BALL = trimesh.creation.icosphere(subdivisions=1)
 TURN = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
 
 
@@ -49,7 +49,7 @@ def test_preparing_twice_gives_the_same_bytes(tmp_path, convention):
 @pytest.mark.parametrize("ending", ["obj", "stl", "ply", "off", "glb"])
 def test_every_format_becomes_the_same_object(tmp_path, ending):
     made = ready(saved(tmp_path, BALL, f"ball.{ending}"))
-    assert made.made[:4] == (162, 320, True, 1)
+    assert made.made[:4] == (42, 80, True, 1)
     assert made.made.volume == pytest.approx(BALL.volume / 1.03**3, rel=1e-5)
 
 
@@ -83,7 +83,8 @@ def test_bodies_that_do_not_touch_stay(tmp_path):
 
 
 def test_a_mesh_that_stays_open_is_taken_where_its_inside_is_known(tmp_path):
-    holed = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0.9)])[0]
+    fine = trimesh.creation.icosphere(subdivisions=2)
+    holed = fine.submesh([np.flatnonzero(fine.triangles_center[:, 2] < 0.9)])[0]
     made = ready(saved(tmp_path, holed))
     assert made.mesh.sign == "winding" and not made.made.closed and "open, with holes of" in made.warnings[0]
     half = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0.3)])[0]

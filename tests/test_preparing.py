@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import quick_conf
@@ -23,9 +24,10 @@ from bimangrasp.preparation import draft
 from bimangrasp.validation import pieces as pieces_room
 from bimangrasp.validation.pieces import convex_pieces
 from scale import preparing
+from scale.objects import sorted_out
 from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
 
-BALL = trimesh.creation.icosphere(subdivisions=2)
+BALL = trimesh.creation.icosphere(subdivisions=1)
 BOX = trimesh.creation.box((2, 1, 1))
 ACROSS = BOX.copy().apply_transform(trimesh.transformations.rotation_matrix(1.6, [0, 0, 1]))
 CROSS = trimesh.util.concatenate([BOX, ACROSS])
@@ -88,10 +90,18 @@ def test_what_is_prepared_is_what_a_run_and_a_simulator_read(meshes, tmp_path):
         mesh = tmp_path / "out" / code / "coacd" / "decomposed.obj"
         found = convex_pieces(str(mesh), quick_conf.load().pieces)
         assert found.source == pieces_room.GIVEN and len(found.pieces) == 1
-    run = [f"object_root={tmp_path}/out", "object_code_list=all", "num_iterations=2", "round_batch_size=2"]
-    quick = ["object.surface_points=50", "object.surface_samples_per_point=4", "hand.surface_points=50", "gpus=[cpu]"]
-    made = scale.generate(conf.load(["mode=generate", *run, *quick, f"output_root={tmp_path}/runs"]))
-    assert made.exit_code == 0 and len(list((tmp_path / "runs").rglob("*.h5"))) == 2
+
+
+def test_two_steps_on_a_prepared_object_at_a_metric_size(meshes, small_config, tmp_path):
+    called(meshes, f"out={tmp_path}/out", "object_code_list=[box]")
+    asked = {"mode": "generate", "object_root": tmp_path / "out", "object_code_list": "[box]", "kernels": "plain"}
+    sizes = {"object.sizes": "[0.1]", "initialization.follow_size": "true", "num_iterations": 2}
+    assert scale.generate(small_config(**asked, **sizes)).exit_code == 0
+    (path,) = (tmp_path / "experiments").rglob("*.h5")
+    with h5py.File(path) as file:
+        assert file["object_scale"][...] == pytest.approx(0.1 / (2 / np.sqrt(1.5) / 1.03))
+        key = json.loads(file.attrs["run_key"])
+        assert key["object.sizes"] == [0.1] and key["initialization.follow_size"] is True
 
 
 def test_the_same_call_again_touches_nothing(meshes, tmp_path):
@@ -243,7 +253,7 @@ def test_every_unusable_thing_is_named_with_its_reason(tmp_path):
 
 def test_the_builtin_choice_stands_for_all_of_another_folder(meshes):
     assert set(states(scale.prepare_objects(conf.load([f"object_root={meshes}"])))) == {"ball", "box", "points"}
-    assert set(states(scale.prepare_objects(conf.load([])))) == {"bowl", "storage_bin"}
+    assert [entry.code for entry in sorted_out("", conf.load([]).object_code_list)[0]] == ["storage_bin", "bowl"]
     with pytest.raises(InputError, match="'bxo'.*nearest: box"):
         scale.prepare_objects(conf.load([f"object_root={meshes}", "object_code_list=[bxo]"]))
 
