@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 import conf
 from bimangrasp.errors import InputError
 from conf import keys, overrides, sweep
-from scale import keys
+from scale import keys as run_keys
 from scale.config import Config
 from scale.ranges import RULES, check_ranges, check_seeds, is_folder_name
 
@@ -358,7 +358,7 @@ def test_a_job_that_does_not_compose_is_refused_before_any_starts():
 
 def test_settings_that_came_later_are_in_the_run_key_only_where_they_are_used():
     later = {"object.sizes": "[0.25]", "initialization.follow_size": "true"}
-    plain = keys.run_key(conf.load(), "hand", 2)
-    used = keys.run_key(conf.load([f"{name}={value}" for name, value in later.items()]), "hand", 2)
+    plain = run_keys.run_key(conf.load(), "hand", 2)
+    used = run_keys.run_key(conf.load([f"{name}={value}" for name, value in later.items()]), "hand", 2)
     assert set(used) - set(plain) == set(later) and used == plain | {name: used[name] for name in later}
     assert used["object.sizes"] == [0.25] and plain["object.scales"] == [0.15, 0.16, 0.17]
