@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["export", "generate", "import_results", "plan", "prepare_objects", "run", "status", "validate", "write_report"]
+__all__ = [
+    "export",
+    "generate",
+    "import_results",
+    "plan",
+    "prepare_objects",
+    "run",
+    "status",
+    "validate",
+    "write_report",
+]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
