@@ -34,6 +34,7 @@ SHOWN = {
     "import": scale.import_results,
     "report": scale.write_report,
     "hand": scale.check_hand,
+    "objects": scale.prepare_objects,
 }
 """What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 
@@ -133,11 +134,10 @@ def _dispatch(config: Config) -> int:
         return getattr(report, "exit_code", 0)
     if config.dry_run:
         print(scale.plan(config))
-    elif config.mode == "generate":
+        return 0
+    if config.mode == "generate":
         return scale.generate(config).exit_code
-    else:
-        return scale.run(config).exit_code
-    return 0
+    return scale.run(config).exit_code
 
 
 def _refused(error: InputError) -> int:

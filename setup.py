@@ -12,6 +12,7 @@ DEPENDENCIES = [
     "omegaconf>=2.3",  # unions in a schema
     "mujoco>=3.13",  # 3.10 and older drop boxes from between flat palms (tests/test_validation.py)
     "trimesh>=4.6",  # load_scene
+    "networkx>=2.8",  # with which trimesh turns faces and closes holes (mode=objects); torch needs it as well
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
     "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along

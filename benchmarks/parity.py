@@ -75,7 +75,7 @@ def golden_object(golden: Golden, mesh: Path | None, dtype: torch.dtype = torch.
     arrays = golden.arrays
     read = read_mesh(str(mesh)) if mesh else None
     taken = read or Mesh(arrays["object_vertices"], arrays["object_faces"], "normal", str(arrays["object_code"]))
-    obj = ObjectModel(taken, ObjectConfig([1.0], 1, 1, "keep", 8), dtype=dtype)
+    obj = ObjectModel(taken, ObjectConfig([1.0], None, 1, 1, "keep", 8), dtype=dtype)
     obj.surface_points = torch.as_tensor(arrays["object_surface_points_unit"], dtype=dtype)
     return obj
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from bimangrasp.farthest_points import farthest_of, uniform_points
-from bimangrasp.grasp import Grasps
+from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
 from bimangrasp.rotation import matrix_to_rot6d, turn_x, turn_z
@@ -19,6 +20,9 @@ from bimangrasp.triangle_mesh import TriangleMesh
 
 TOUCHING = 1e-9
 """A point of the inflated hull nearer to the hull than this, m, has no direction to it."""
+
+RELEASED_EXTENT = 0.3
+"""Largest extent of an object at the smallest released size, m: 0.15 times a mesh that spans 2."""
 
 LIMIT_SLACK = 1e-6
 """First joint values may exceed their limits by this, rad (released code)."""
@@ -35,6 +39,8 @@ class InitializationConfig:
         tilt_rad: the hand is turned back by this angle about its knuckle axis.
         joint_spread: standard deviation of the joints as a share of their range.
         hull_samples_per_grasp: area-uniform samples per grasp from which the farthest points are chosen.
+        follow_size: starts follow the object's size (`sized_starts`), in place of the released ones, whose lengths are
+            the same for every object.
     """
 
     hull_inflation: float
@@ -44,6 +50,7 @@ class InitializationConfig:
     tilt_rad: float
     joint_spread: float
     hull_samples_per_grasp: int
+    follow_size: bool
 
 
 def first_grasps(
@@ -72,11 +79,77 @@ def first_grasps(
     joint = torch.rand((batch, 2, hands.joint_count), generator=generator, device=device)
     shape = (batch, 2, contacts_per_hand)
     candidate = torch.randint(hands.candidate_count, shape, generator=generator, device=device)
+    joints = first_joints(hands, joint, config)
+    if config.follow_size:
+        return sized_starts(hands, obj, object_scale, _Draws(cloud, place, joints, candidate), config)
     points, normals = anchors(obj.hull * float(object_scale.max()), batch, cloud, config.hull_inflation)
     half_turn = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]], dtype=torch.float64)
     points, normals = ((half_turn * vector[:, None]).to(device, hands.dtype) for vector in (points, normals))
     translation, rotation = place_hands(points, normals, place, palm_frame(hands), config)
-    return Grasps(translation, matrix_to_rot6d(rotation), first_joints(hands, joint, config), candidate)
+    return Grasps(translation, matrix_to_rot6d(rotation), joints, candidate)
+
+
+class _Draws(NamedTuple):
+    """What is random in the starts of a batch: samples of the hull, four turns a hand, joints, contacts."""
+
+    cloud: Float[Tensor, "draw 3"]
+    place: Float[Tensor, "batch hand 4"]
+    joints: Float[Tensor, "batch hand joint"]
+    candidate: Int[Tensor, "batch hand contact"]
+
+
+def sized_starts(
+    hands: HandModel,
+    obj: ObjectModel,
+    object_scale: Float[Tensor, " batch"],
+    draws: _Draws,
+    config: InitializationConfig,
+) -> Grasps:
+    """Returns starting grasps whose gap to the object follows its size; ours, not BimanGrasp's.
+
+    A hand looks at its foot, a place on the hull of the grasp's own size (`feet_of`), as released, and moves back
+    along its approach until its nearest surface point has the gap to the plane that supports the hull there. So no
+    hand starts inside an object of any shape. The gap is `distance_min` to `distance_max`, the same for both hands'
+    sides of any object of the released size or larger; below that it shrinks with the size.
+    """
+    feet, normals = feet_of(obj.hull, draws.cloud, len(object_scale), config.hull_inflation)
+    feet = feet * object_scale.double().cpu()[:, None, None]
+    feet, normals = (vector.to(hands.device, hands.dtype) for vector in (feet, normals))
+    at_foot = replace(config, distance_min=0.0, distance_max=0.0)
+    translation, rotation = place_hands(feet, normals, draws.place, palm_frame(hands), at_foot)
+    approach = approach_frames(normals, draws.place, config)[..., 2]
+    share = (object_scale * obj.extent / RELEASED_EXTENT).clamp(max=1)[:, None]
+    gap = share * (config.distance_min + (config.distance_max - config.distance_min) * draws.place[..., 0])
+    frames = hands.frames_from_root(rotation, translation, draws.joints)
+    body = torch.stack([hands.surface_points(frames, side) for side in (LEFT, RIGHT)], dim=1)
+    depth = ((body - feet[:, :, None]) * normals[:, :, None]).sum(-1).amax(-1)
+    back = (gap + depth) / (approach * normals).sum(-1)
+    return Grasps(translation - back[..., None] * approach, matrix_to_rot6d(rotation), draws.joints, draws.candidate)
+
+
+def feet_of(
+    hull: np.ndarray, draws: Float[Tensor, "draw 3"], count: int, inflation: float
+) -> tuple[Float[Tensor, "foot hand 3"], Float[Tensor, "foot hand 3"]]:
+    """Returns places on a hull that two hands look at from opposite sides, and unit directions to it, float64, CPU.
+
+    The left hand's are below spread points of the hull at the released size, inflated about its centre; the right
+    hand's below the points where the way from there through the centre leaves it.
+
+    Args:
+        hull: (V, 3) corners of the unit mesh's convex hull, m.
+        draws: uniform in [0, 1), of which the farthest `count` points are made.
+        count: how many places for each hand.
+        inflation: how far each corner of a hull of the released size moves outward, m.
+    """
+    centre, released = _hull_centre(hull), RELEASED_EXTENT / np.ptp(hull, axis=0).max()
+    hull = (hull - centre) * released
+    left, _ = anchors(hull, count, draws, inflation)
+    planes = torch.as_tensor(ConvexHull(_inflated(hull, inflation)).equations)
+    pace = -left @ planes[:, :3].T  # a point on its way out is on a plane when pace * t = -offset
+    stay = torch.where(pace > 0, -planes[:, 3] / pace.clamp_min(TOUCHING), torch.inf).amin(dim=1, keepdim=True)
+    sides = torch.stack((left, -left * stay), dim=1)
+    feet, normals = _towards(hull, sides.view(-1, 3))
+    return feet.view(sides.shape) / released + torch.as_tensor(centre), normals.view(sides.shape)
 
 
 def anchors(
@@ -92,15 +165,27 @@ def anchors(
         draws: uniform in [0, 1), of which the farthest `count` points are made.
         inflation: how far each corner moves away from the origin, m.
     """
+    points = farthest_of(uniform_points(_hull_triangles(_inflated(hull, inflation)), draws), count)
+    return points, _towards(hull, points)[1]
+
+
+def _inflated(hull: np.ndarray, inflation: float) -> np.ndarray:
+    """Returns the corners of a hull, moved away from the origin."""
     length = np.linalg.norm(hull, axis=1, keepdims=True)
-    inflated = hull + inflation * hull / np.maximum(length, np.finfo(hull.dtype).tiny)
-    points = farthest_of(uniform_points(_hull_triangles(inflated), draws), count)
+    return hull + inflation * hull / np.maximum(length, np.finfo(hull.dtype).tiny)
+
+
+def _towards(
+    hull: np.ndarray, points: Float[Tensor, "point 3"]
+) -> tuple[Float[Tensor, "point 3"], Float[Tensor, "point 3"]]:
+    """Returns the hull's nearest points, and the unit directions there; points on the hull look at its middle."""
     corners = _hull_triangles(hull).reshape(-1, 3)
     surface = TriangleMesh(corners, np.arange(len(corners)).reshape(-1, 3), dtype=torch.float64)
-    offset = surface.nearest(points).point - points
+    foot = surface.nearest(points).point
+    offset = foot - points
     touching = torch.linalg.vector_norm(offset, dim=-1, keepdim=True) < TOUCHING
     offset = torch.where(touching, torch.as_tensor(hull.mean(axis=0)) - points, offset)
-    return points, offset / torch.linalg.vector_norm(offset, dim=-1, keepdim=True)
+    return foot, offset / torch.linalg.vector_norm(offset, dim=-1, keepdim=True)
 
 
 def place_hands(
@@ -120,13 +205,20 @@ def place_hands(
         config: ranges of distance and deviation, tilt.
     """
     distance = config.distance_min + (config.distance_max - config.distance_min) * draws[..., 0]
+    approach = approach_frames(normals, draws, config)
+    tilt = turn_x(torch.full_like(distance, -config.tilt_rad))
+    return points - distance[..., None] * approach[..., 2], approach @ tilt @ palms
+
+
+def approach_frames(
+    normals: Float[Tensor, "batch hand 3"], draws: Float[Tensor, "batch hand 4"], config: InitializationConfig
+) -> Float[Tensor, "batch hand 3 3"]:
+    """Returns rotations that take z to the direction in which each hand comes; arguments as of `place_hands`."""
     deviation = config.cone_rad * (2 * draws[..., 1] - 1)
     alpha, gamma = 2 * torch.pi * draws[..., 2], 2 * torch.pi * draws[..., 3]
     heading = torch.atan2(normals[..., 1], normals[..., 0]) - torch.pi / 2
     towards = turn_z(heading) @ turn_x(-normals[..., 2].clamp(-1, 1).acos())
-    approach = towards @ turn_z(alpha) @ turn_x(deviation) @ turn_z(gamma)
-    tilt = turn_x(torch.full_like(distance, -config.tilt_rad))
-    return points - distance[..., None] * approach[..., 2], approach @ tilt @ palms
+    return towards @ turn_z(alpha) @ turn_x(deviation) @ turn_z(gamma)
 
 
 def palm_frame(hands: HandModel) -> Float[Tensor, "hand 3 3"]:
@@ -151,6 +243,14 @@ def first_joints(
     start, end = torch.special.ndtr((low - mean) / spread), torch.special.ndtr((high - mean) / spread)
     values = mean + spread * torch.special.ndtri(start + draws.double() * (end - start))
     return values.clamp(low, high).to(hands.dtype)
+
+
+def _hull_centre(hull: np.ndarray) -> np.ndarray:
+    """Returns the centre of mass of a convex hull, which lies inside of it."""
+    inner = hull.mean(axis=0)
+    corners = _hull_triangles(hull) - inner
+    volume = np.abs(np.linalg.det(corners))
+    return inner + (volume[:, None] * corners.sum(axis=1)).sum(axis=0) / (4 * volume.sum())
 
 
 def _hull_triangles(points: np.ndarray) -> np.ndarray:

@@ -24,7 +24,11 @@ from bimangrasp.spatial_order import spatial_order
 from bimangrasp.triangle_mesh import TriangleMesh, winding_number
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
-"""Range of an object's diameter, m, in which two Shadow hands (0.2 m long) can make sense of it."""
+"""In which two Shadow hands (0.2 m long) can make sense of an object, m: its diagonal is at least the one, its largest
+extent along an axis at most the other."""
+
+ROUNDING = 1e-9
+"""Share by which a size may miss its limit, so that object.sizes=[0.8] is 0.8."""
 
 FLAT = 1e-6
 """A convex hull with less than this share of its largest extent cubed is flat."""
@@ -41,6 +45,7 @@ class ObjectConfig:
 
     Attributes:
         scales: sizes by which the unit mesh is multiplied; each grasp draws one of them.
+        sizes: largest extents of the object along its axes, m, in place of `scales`; null where these count.
         surface_points: how many points on the surface stand for the object in the penetration term.
         surface_samples_per_point: area-uniform samples per point from which the farthest points are chosen.
         interior_faces: "keep" takes the mesh as it is; "remove" the outer surface of the bodies it is made of, such
@@ -49,6 +54,7 @@ class ObjectConfig:
     """
 
     scales: list[float]
+    sizes: list[float] | None
     surface_points: int
     surface_samples_per_point: int
     interior_faces: str
@@ -90,6 +96,21 @@ class MeshReport(NamedTuple):
     high: tuple[float, float, float]
     diameter: float
 
+    @property
+    def extent(self) -> float:
+        """Largest extent along the axes, unit scale, m."""
+        return max(high - low for low, high in zip(self.low, self.high, strict=True))
+
+
+def object_scales(config: ObjectConfig, extent: float) -> list[float]:
+    """Returns the factors on a mesh of which each grasp draws one.
+
+    Args:
+        config: `scales`, or `sizes` in their place.
+        extent: largest extent of the unit mesh along its axes, m.
+    """
+    return config.scales if config.sizes is None else [size / extent for size in config.sizes]
+
 
 def check_mesh(path: str) -> MeshReport:
     """Returns what a mesh file holds.
@@ -97,7 +118,11 @@ def check_mesh(path: str) -> MeshReport:
     Raises:
         InputError: it cannot be read, is empty or degenerate, holds NaN, or its inside cannot be told.
     """
-    mesh = read_mesh(path)
+    return report_of(read_mesh(path))
+
+
+def report_of(mesh: Mesh) -> MeshReport:
+    """Returns what a checked mesh holds."""
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     return MeshReport(
         mesh.sha256,
@@ -110,25 +135,27 @@ def check_mesh(path: str) -> MeshReport:
     )
 
 
-def check_size(report: MeshReport, scales: list[float], code: str) -> None:
-    """Refuses an object that two hands cannot hold at these scales, or whose origin lies far from it.
+def check_size(report: MeshReport, config: ObjectConfig, code: str) -> None:
+    """Refuses an object that two hands cannot hold at its sizes, or whose origin lies far from it.
 
     Raises:
         InputError: naming the object, its size and what to do.
     """
-    sizes = [report.diameter * scale for scale in (min(scales), max(scales))]
-    if not SMALLEST_SIZE <= sizes[0] <= sizes[1] <= LARGEST_SIZE:
+    scales = object_scales(config, report.extent)
+    if report.diameter * min(scales) < SMALLEST_SIZE or report.extent * max(scales) > LARGEST_SIZE * (1 + ROUNDING):
+        sizes = " to ".join(f"{report.extent * scale:.4g}" for scale in (min(scales), max(scales)))
+        given = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
         raise InputError(
-            f"object {code!r} is {sizes[0]:.4g} to {sizes[1]:.4g} m across (mesh {report.diameter:.4g} m, "
-            f"object.scales={scales}); two hands hold {SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in "
-            "millimetres? Rescale the mesh or set object.scales"
+            f"object {code!r} is {sizes} m across (mesh {report.extent:.4g} m, {given}); two hands hold "
+            f"{SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimetres? Rescale the mesh (mode=objects) or set "
+            "object.scales or object.sizes"
         )
     low, high = np.array(report.low), np.array(report.high)
     margin = (high - low).max() / 2
     if (low > margin).any() or (high < -margin).any():
         raise InputError(
             f"object {code!r} lies at {low.round(4).tolist()} to {high.round(4).tolist()}, far from its origin, about "
-            "which hands are placed; move it there, e.g. with trimesh: mesh.apply_translation(-mesh.bounds.mean(0))"
+            "which hands are placed; mode=objects centres meshes"
         )
 
 
@@ -141,8 +168,12 @@ def read_mesh(path: str) -> Mesh:
     Raises:
         InputError: see `check_mesh`.
     """
-    vertices, faces = _load(path)
-    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    vertices, faces = load_triangles(path)
+    return checked_mesh(path, vertices, faces, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+
+
+def checked_mesh(path: str, vertices: np.ndarray, faces: np.ndarray, sha256: str) -> Mesh:
+    """Returns triangles as a mesh; arguments as of `Mesh`, and the path for messages. See `read_mesh`."""
     if not np.isfinite(vertices).all():
         row = int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])
         raise InputError(f"mesh {path}: vertex {row} is {vertices[row].tolist()}; all must be finite numbers")
@@ -150,11 +181,15 @@ def read_mesh(path: str) -> Mesh:
     if _is_flat(vertices):
         extent = np.ptp(vertices, axis=0).tolist()
         raise InputError(f"mesh {path} is degenerate: its {len(faces)} faces span {extent} m; a solid body is wanted")
-    if not _is_closed(vertices, faces):
+    if not is_closed(vertices, faces):
         _check_winding(path, corners)
         return Mesh(vertices, faces, "winding", sha256)
-    volume = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
-    return Mesh(vertices, faces if volume > 0 else faces[:, ::-1].copy(), "normal", sha256)
+    return Mesh(vertices, faces if volume_of(corners) > 0 else faces[:, ::-1].copy(), "normal", sha256)
+
+
+def volume_of(corners: Float[np.ndarray, "face 3 3"]) -> float:
+    """Returns the volume that triangles enclose, m3; negative where they are inside out."""
+    return float(np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6)
 
 
 class ObjectModel:
@@ -164,6 +199,7 @@ class ObjectModel:
         mesh: the unit mesh.
         surface_points: (N, 3) points spread over the unit mesh, m.
         hull: (V, 3) vertices of the unit mesh's convex hull, m, float64 on the CPU.
+        extent: largest extent of the unit mesh along its axes, m.
         sha256: of the mesh file.
     """
 
@@ -180,6 +216,7 @@ class ObjectModel:
         every device sees the same ones.
         """
         self.sha256 = mesh.sha256
+        self.extent = float(np.ptp(mesh.vertices, axis=0).max())
         self._grid_cells = config.grid_cells
         if config.interior_faces == "remove":
             vertices, faces = outer_surface(mesh.vertices, mesh.faces)
@@ -219,8 +256,12 @@ class ObjectModel:
         return distance.view(points.shape[:2]) * object_scale[:, None], normal.view(points.shape)
 
 
-def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns vertices (V, 3) that a face uses and faces (F, 3) of a file, in its order."""
+def load_triangles(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns vertices (V, 3) that a face uses and faces (F, 3) of a file, in its order, unchecked.
+
+    Raises:
+        InputError: it is missing, no format that is read, or has no face.
+    """
     if not Path(path).is_file():
         raise InputError(f"mesh {path} is not there")
     try:
@@ -242,7 +283,7 @@ def _is_flat(vertices: np.ndarray) -> bool:
     return bool(volume <= FLAT * np.ptp(vertices, axis=0).max() ** 3)
 
 
-def _is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:
+def is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:
     """Returns whether every edge is walked equally often in both directions, vertices at one place taken as one."""
     _, same = np.unique(vertices, axis=0, return_inverse=True)
     merged = same.reshape(-1)[faces]
@@ -264,5 +305,6 @@ def _check_winding(path: str, corners: np.ndarray) -> None:
     if undecided > MOST_UNDECIDED or float((number.abs() >= 0.75).double().mean()) == 0:
         raise InputError(
             f"mesh {path} is not closed, and for {undecided:.0%} of the points around it the faces do not tell inside "
-            "from outside; close it (trimesh.repair.fill_holes) or decompose it into convex pieces (coacd)"
+            "from outside; close it (mode=objects fills small holes) or take convex pieces in its place (mode=objects "
+            "prepare.surface=pieces)"
         )

@@ -19,7 +19,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.initialization import InitializationConfig, first_grasps
 from bimangrasp.mala import OptimizerConfig
-from bimangrasp.object_model import ObjectConfig, ObjectModel
+from bimangrasp.object_model import ObjectConfig, ObjectModel, object_scales
 from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
 
 ALGORITHM_VERSION = 2
@@ -145,7 +145,7 @@ def synthesize(
             step may write over that.
     """
     generator = torch.Generator(hands.device).manual_seed(seed)
-    sizes = torch.tensor(config.object.scales, device=hands.device, dtype=hands.dtype)
+    sizes = torch.tensor(object_scales(config.object, obj.extent), device=hands.device, dtype=hands.dtype)
     drawn = torch.randint(len(sizes), (config.round_batch_size,), generator=generator, device=hands.device)
     scene = Scene(hands, obj, sizes[drawn], config)
     initial = first_grasps(hands, obj, scene.object_scale, config.contacts_per_hand, config.initialization, generator)

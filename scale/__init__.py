@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from scale.importing import ImportReport
     from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
+    from scale.preparation_report import PreparationReport
     from scale.report import RunReport
     from scale.reporting import ReportPage
     from scale.standing import Status
     from scale.validating import ValidationReport
 
-__all__ = ["check_hand", "export", "generate", "import_results", "plan", "run", "status", "validate", "write_report"]
+__all__ = [
+    "check_hand",
+    "export",
+    "generate",
+    "import_results",
+    "plan",
+    "prepare_objects",
+    "run",
+    "status",
+    "validate",
+    "write_report",
+]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -124,6 +136,16 @@ def check_hand(cfg: Any) -> HandReport:
     Arguments and errors are those of `export`; `hand.mjcf` names the file.
     """
     from scale.hand_checking import check_hand as body
+
+    return body(_checked(cfg))
+
+
+def prepare_objects(cfg: Any) -> PreparationReport:
+    """Returns what the meshes below `object_root` are, and prepares them in the folder `out` where that is set.
+
+    Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
+    """
+    from scale.preparing import prepare_objects as body
 
     return body(_checked(cfg))
 

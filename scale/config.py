@@ -11,6 +11,7 @@ from bimangrasp.hand_config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.object_model import ObjectConfig
+from bimangrasp.preparation import PreparationConfig
 from bimangrasp.synthesis import SynthesisConfig
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from bimangrasp.validation.pieces import PiecesConfig
@@ -108,12 +109,12 @@ class Config:
         format: of the files that `mode=export` makes.
         out: what `mode=export`, `mode=import` and `mode=report` make, a file or a folder; empty is a place beside
             `path`, or in the run folder. The YAML that `mode=hand` makes, or the folder for it; it goes into a folder
-            `hand` there, where Hydra finds it.
+            `hand` there, where Hydra finds it. Of `mode=objects` the folder of the prepared objects; empty only checks.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
-        filter, dedup, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
+        filter, dedup, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare: see there.
     """
 
     mode: str
@@ -168,6 +169,7 @@ class Config:
     validation: ProtocolConfig
     poses: PoseConfig
     pieces: PiecesConfig
+    prepare: PreparationConfig
 
     @property
     def recording(self) -> Record | None:

@@ -114,7 +114,7 @@ def check(
     devices = platforms.devices(config.gpus)
     maker = (maker_of or Synthesizer)(config.hand, config.synthesis)
     hand = maker.hand_table()
-    meshes = check_objects(entries, config.object.scales, remember=remember, on_progress=on_progress)
+    meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)
     folder = RunFolder(f"{config.output_root}/{config.exp_name}")
     run_key = keys.run_key(config, hand.sha256, maker.algorithm_version)
     accept_key, accept = keys.acceptance_key(config), acceptance(config.filter)

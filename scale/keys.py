@@ -23,12 +23,16 @@ _TOP = (
     "seed_base",
 )
 
+_AS_BEFORE = {"object.sizes": None, "initialization.follow_size": False}
+"""Settings that came later, at the value at which grasps are as before them; then the key is as before, too."""
+
 
 def run_key(config: Config, hand_sha256: str, algorithm_version: int) -> Key:
     """Returns everything but the mesh that decides the grasps of a round, by the names users type."""
     key: Key = {name: getattr(config, name) for name in _TOP}
     for section in _SECTIONS:
         key |= {f"{section}.{name}": value for name, value in asdict(getattr(config, section)).items()}
+    key = {name: value for name, value in key.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
     return key | {"hand.sha256": hand_sha256, "algorithm_version": algorithm_version}
 
 

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import MeshReport, check_mesh, check_size
+from bimangrasp.object_model import MeshReport, ObjectConfig, check_mesh, check_size
 from scale.inputs import listed
 from scale.objects import ObjectEntry
 
@@ -33,7 +33,7 @@ MOST_NAMED = 10
 
 def check_objects(
     entries: list[ObjectEntry],
-    scales: list[float],
+    config: ObjectConfig,
     *,
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
@@ -42,7 +42,7 @@ def check_objects(
 
     Args:
         entries: the objects of a run.
-        scales: sizes by which the meshes are multiplied, m.
+        config: their sizes.
         remember: write the reports into the cache; a dry run reads it only.
         on_progress: called with (done, total) after each mesh that had to be read; where it is left out, a line
             goes to stderr every few seconds.
@@ -50,11 +50,11 @@ def check_objects(
     Raises:
         InputError: meshes that cannot be used, each with its reason.
     """
-    _refuse(_unreadable(entries))
+    _refuse(unreadable(entries))
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
-    tell = on_progress or _teller()
+    tell = on_progress or teller("checked")
     for done, (entry, result) in enumerate(_checked(new), start=1):
         if isinstance(result, MeshReport):
             reports[entry.code] = result
@@ -64,7 +64,7 @@ def check_objects(
             failures[entry.code] = result
         tell(done, len(new))
     _refuse(failures)
-    _refuse(_wrong_sizes(entries, reports, scales))
+    _refuse(_wrong_sizes(entries, reports, config))
     return {entry.code: reports[entry.code] for entry in entries}
 
 
@@ -76,20 +76,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
 
 
-def _teller() -> Callable[[int, int], None]:
-    """Returns what says on stderr, every few seconds, how many meshes are checked."""
+def teller(what: str) -> Callable[[int, int], None]:
+    """Returns what says on stderr, every few seconds, how many meshes are done; `what` is the word for it."""
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= SILENCE_S:
             last = time.monotonic()
-            sys.stderr.write(f"checked {done} of {total} meshes\n")
+            sys.stderr.write(f"{what} {done} of {total} meshes\n")
 
     return tell
 
 
-def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
+def unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
     """Returns the cheap findings: files that are missing, empty or not to be read."""
     found = {}
     for code, path in entries:
@@ -103,12 +103,12 @@ def _unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
     return found
 
 
-def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], scales: list[float]) -> dict[str, str]:
-    """Returns the objects whose size makes no sense at these scales."""
+def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], config: ObjectConfig) -> dict[str, str]:
+    """Returns the objects whose size makes no sense."""
     found = {}
     for entry in entries:
         try:
-            check_size(reports[entry.code], scales, entry.code)
+            check_size(reports[entry.code], config, entry.code)
         except InputError as error:
             found[entry.code] = str(error)
     return found

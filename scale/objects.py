@@ -8,10 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.object_files import DECOMPOSED, SUFFIXES, meshes_below, root_of
 from scale.inputs import listed, nearest, parse_object_codes
 from scale.ranges import is_safe
+
+OTHER_SUFFIXES = (".stp", ".step", ".dae", ".fbx", ".3ds", ".gltf", ".blend", ".usd", ".usdz", ".3mf", ".x3d", ".wrl")
+"""Formats of meshes that are not read."""
 
 
 class ObjectEntry(NamedTuple):
@@ -45,6 +49,55 @@ def resolve_objects(object_root: str, object_code_list: Any) -> list[ObjectEntry
     if unknown:
         raise InputError(_unknown(unknown, meshes, root))
     return [ObjectEntry(code, _only(code, meshes[code])) for code in codes]
+
+
+def sorted_out(object_root: str, object_code_list: Any) -> tuple[list[ObjectEntry], dict[str, str]]:
+    """Returns the objects that `resolve_objects` would, and, in place of an error, code -> why one is left out.
+
+    With the list "all", what lies in the folder beside them is looked at as well. A list of built-in objects, as the
+    settings have it until one is given, stands for all meshes of another folder that has none of them.
+
+    Raises:
+        InputError: a root that is missing, a code that is unknown or listed twice.
+    """
+    root = root_of(object_root)
+    meshes = meshes_below(root)
+    wanted = "all" if _is_builtin_choice(object_code_list, root, meshes) else parse_object_codes(object_code_list)
+    others = _other_files(root, meshes) if wanted == "all" else {}
+    codes = [] if wanted == "all" and not meshes else _codes(wanted, meshes, root)
+    left = {code: _unsafe([code]) for code in codes if not is_safe(code)}
+    safe = [code for code in codes if is_safe(code)]
+    _check_codes(safe)
+    unknown = [code for code in safe if code not in meshes]
+    if unknown:
+        raise InputError(_unknown(unknown, meshes, root))
+    left |= {code: _several(code, meshes[code]) for code in safe if len(meshes[code]) > 1}
+    return [ObjectEntry(code, *meshes[code]) for code in safe if code not in left], left | others
+
+
+def _is_builtin_choice(object_code_list: Any, root: Path, meshes: dict[str, list[Path]]) -> bool:
+    """Whether a list names built-in objects, and the folder is another one without them."""
+    wanted = set(object_code_list) if isinstance(object_code_list, list) else set()
+    return root != OBJECT_ROOT and bool(wanted) and wanted <= set(meshes_below(OBJECT_ROOT)) - set(meshes)
+
+
+def _other_files(root: Path, meshes: dict[str, list[Path]]) -> dict[str, str]:
+    """Returns what looks like a mesh in a folder and is none that can be found, with what to do."""
+    said = {}
+    for item in sorted(root.iterdir()):
+        if item.name.startswith("."):
+            continue
+        if item.is_file() and item.suffix.lower() in OTHER_SUFFIXES:
+            said[item.name] = f"{item.suffix} files are not read: convert it to one of {', '.join(SUFFIXES)}"
+        elif item.is_dir() and item.name not in meshes:
+            inside = sorted(path for path in item.rglob("*") if path.suffix.lower() in SUFFIXES)
+            if inside:
+                first = inside[0].relative_to(root)
+                said[item.name] = (
+                    f"this folder has {len(inside)} meshes ({first}...) and no {DECOMPOSED}: move the one that is "
+                    f"meant to <code>{inside[0].suffix}"
+                )
+    return said
 
 
 def _codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -> list[str]:
@@ -88,13 +141,24 @@ def _check_codes(codes: list[str]) -> None:
     """Refuses codes that cannot name a file and codes that stand there twice."""
     unsafe = [code for code in codes if not is_safe(code)]
     if unsafe:
-        raise InputError(
-            f"object_code_list has {listed(unsafe)}: a code names a file, so it has no / or \\, no control "
-            f"character, no leading dot or outer space, and 200 bytes at most; rename the mesh"
-        )
+        raise InputError(_unsafe(unsafe))
     twice = [code for code, count in Counter(codes).items() if count > 1]
     if twice:
         raise InputError(f"object_code_list names {listed(twice)} more than once; wanted each object once")
+
+
+def _unsafe(unsafe: list[str]) -> str:
+    """Returns the sentence for codes that cannot name a file."""
+    return (
+        f"object_code_list has {listed(unsafe)}: a code names a file, so it is UTF-8, has no / or \\, no control "
+        f"character, no leading dot or outer space, and 200 bytes at most; rename the mesh"
+    )
+
+
+def _several(code: str, paths: list[Path]) -> str:
+    """Returns the sentence for a code with several meshes."""
+    names = ", ".join(sorted(str(path) for path in paths))
+    return f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away"
 
 
 def _unknown(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> str:
@@ -113,6 +177,5 @@ def _choices(meshes: dict[str, list[Path]]) -> str:
 def _only(code: str, paths: list[Path]) -> Path:
     """Returns the mesh of a code; refuses a choice between several."""
     if len(paths) > 1:
-        names = ", ".join(sorted(str(path) for path in paths))
-        raise InputError(f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away")
+        raise InputError(_several(code, paths))
     return paths[0]

@@ -8,6 +8,8 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
+from bimangrasp.normalisation import CONVENTIONS, UNITS
+from bimangrasp.preparation import PreparationConfig
 from scale.config import FILTERS, TENSORBOARD, Config
 
 SEED_STRIDE = 100_000
@@ -55,7 +57,7 @@ DIRECTION = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report", "hand"),
+    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report", "hand", "objects"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
@@ -134,6 +136,10 @@ RULES: dict[str, Rule] = {
         lambda value: len(value) > 0 and all(0 < size < math.inf for size in value),
         "a list of sizes above 0, in m",
     ),
+    "object.sizes": Rule(
+        lambda value: value is None or (len(value) > 0 and all(0 < size < math.inf for size in value)),
+        "null or a list of sizes above 0, in m",
+    ),
     "object.surface_points": _at_least(1),
     "object.surface_samples_per_point": _at_least(1),
     "object.grid_cells": _at_least(8),
@@ -148,6 +154,11 @@ RULES: dict[str, Rule] = {
     "poses.opening": NOT_NEGATIVE,
     "poses.retreat": NOT_NEGATIVE,
     "poses.squeeze": NOT_NEGATIVE,
+    "prepare.normalise": _among(*CONVENTIONS),
+    "prepare.unit": _among(*UNITS),
+    "prepare.largest_hole": _between(0, 1),
+    "prepare.interior_faces": _among("keep", "remove"),
+    "prepare.surface": _among("mesh", "pieces"),
     "pieces.threshold": POSITIVE,
     "pieces.preprocess_mode": _among("auto", "on", "off"),
     "pieces.convex_tolerance": NOT_NEGATIVE,
@@ -188,7 +199,19 @@ def check_ranges(config: Config) -> None:
             "optimizer.noise_factor=0 with optimizer.proposal_ratio=true accepts nothing: proposals without noise have "
             "no density; wanted a factor above 0, such as 1"
         )
+    _check_preparation(config.prepare)
     check_seeds(config.seed_base, 1, config.max_rounds)
+
+
+def _check_preparation(given: PreparationConfig) -> None:
+    """Refuses settings of `mode=objects` that contradict each other."""
+    if given.unit != "m" and given.normalise != "keep":
+        raise InputError(
+            f"prepare.unit={given.unit} says nothing with prepare.normalise={given.normalise}, which sets the size "
+            "itself; wanted prepare.normalise=keep with it, or no unit"
+        )
+    if given.surface == "pieces" and not given.decompose:
+        raise InputError("prepare.surface=pieces needs convex pieces; wanted prepare.decompose=true with it")
 
 
 def check_seeds(seed_base: int, objects: int, max_rounds: int) -> None:

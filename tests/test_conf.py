@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 import conf
 from bimangrasp.errors import InputError
 from conf import keys, overrides, sweep
+from scale import keys as run_keys
 from scale.config import Config
 from scale.ranges import RULES, check_ranges, check_seeds, is_folder_name
 
@@ -102,6 +103,7 @@ OVERRIDES = {
     "optimizer.schedule_steps=500": 500,
     "max_hours=0.5": 0.5,
     "object.scales=[0.1]": [0.1],
+    "object.sizes=[0.25,0.3]": [0.25, 0.3],
 }
 
 
@@ -153,6 +155,7 @@ def test_a_misspelled_choice_is_refused_with_the_nearest(override, meant):
         "exp_name=../elsewhere",
         "optimizer.schedule_steps=1.5",
         "object.scales=0.15",
+        "object.sizes=0.25",
         "target_count_per_object=0",
         "gpus=-1",
         "object_code_list=[mug,1e5]",
@@ -193,6 +196,8 @@ def test_a_bad_value_is_refused_by_its_key(override):
         ("initialization.distance_min", 0.4),
         ("object.scales", []),
         ("object.scales", [0.1, -1.0]),
+        ("object.sizes", []),
+        ("object.sizes", [0.0]),
         ("hand.palm_normal", [0.0, 0.0, 0.0]),
         ("filter.distance", 0.0),
     ],
@@ -349,3 +354,11 @@ def test_two_jobs_that_are_one_run_are_refused():
 def test_a_job_that_does_not_compose_is_refused_before_any_starts():
     with pytest.raises(InputError, match="energy.w_pen=-1"):
         sweep.jobs(["energy.w_pen=100,-1"])
+
+
+def test_settings_that_came_later_are_in_the_run_key_only_where_they_are_used():
+    later = {"object.sizes": "[0.25]", "initialization.follow_size": "true"}
+    plain = run_keys.run_key(conf.load(), "hand", 2)
+    used = run_keys.run_key(conf.load([f"{name}={value}" for name, value in later.items()]), "hand", 2)
+    assert set(used) - set(plain) == set(later) and used == plain | {name: used[name] for name in later}
+    assert used["object.sizes"] == [0.25] and plain["object.scales"] == [0.15, 0.16, 0.17]

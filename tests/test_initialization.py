@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import quick_conf
@@ -5,12 +7,22 @@ import torch
 import trimesh
 from scene import built_in, built_in_hands, shadow_hands, solid
 
-from bimangrasp.initialization import anchors, first_grasps, first_joints, palm_frame, place_hands
+from bimangrasp.initialization import anchors, feet_of, first_grasps, first_joints, palm_frame, place_hands
 from bimangrasp.rotation import rot6d_to_matrix, turn_x, turn_z
 
 
 def config():
     return quick_conf.load().initialization
+
+
+def sized(obj, size, count=32, seed=1):
+    """Starts that follow the size, and each hand's gap to the object, (batch, hand), m."""
+    settings = replace(config(), follow_size=True)
+    scale = torch.full((count,), size / obj.extent, dtype=torch.float64)
+    grasps = first_grasps(shadow_hands(), obj, scale, 4, settings, torch.Generator().manual_seed(seed))
+    frames = shadow_hands().link_frames(grasps)
+    gaps = [obj.signed_distance(shadow_hands().surface_points(frames, side), scale)[0].amin(1) for side in (0, 1)]
+    return grasps, torch.stack(gaps, dim=1)
 
 
 def first(count=200, seed=1, code="mug", hand="shadow"):
@@ -136,3 +148,65 @@ def test_an_origin_on_the_hull_gives_no_dead_start(shift):
     points, normals = anchors(hull, 64, draws, 0.2)
     assert points.isfinite().all()
     torch.testing.assert_close(normals.norm(dim=1), torch.ones(64).double())
+
+
+WEDGE = trimesh.creation.extrude_triangulation([[-1.0, -1], [1, -1], [-1, 1]], [[0, 1, 2]], 0.4)
+SHAPES = {
+    "ball": trimesh.creation.icosphere(subdivisions=2),
+    "rod": trimesh.creation.box((0.2, 0.2, 2)),
+    "plate": trimesh.creation.box((2, 2, 0.1)),
+    "wedge": WEDGE.apply_translation(-WEDGE.bounds.mean(axis=0)),
+    "far from its origin": trimesh.creation.box((1, 1, 1)).apply_translation((0.4, 0.4, 0)),
+}
+
+
+@pytest.mark.parametrize("size", [0.03, 0.1, 0.3, 0.8])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_starts_follow_the_size_and_no_hand_starts_inside(shape, size):
+    _, gap = sized(solid(SHAPES[shape]), size)
+    share = min(1.0, size / 0.3)
+    assert gap.min() > 0.2 * share  # of the points by which the start was placed
+    assert gap.max() < 0.3 * share + 0.15  # a hand's nearest point need not be over the object: 0.15 m is its length
+
+
+def test_as_released_a_hand_can_start_inside_a_large_object():
+    obj, size = solid(SHAPES["wedge"]), torch.full((32,), 0.4, dtype=torch.float64)
+    grasps = first_grasps(shadow_hands(), obj, size, 4, config(), torch.Generator().manual_seed(1))
+    frames = shadow_hands().link_frames(grasps)
+    assert obj.signed_distance(shadow_hands().surface_points(frames, 1), size)[0].min() < -0.03
+
+
+def test_above_the_released_size_hands_differ_by_the_object_alone():
+    ball = solid(SHAPES["ball"])
+    (small, near), (large, far) = sized(ball, 0.3), sized(ball, 0.8)
+    assert torch.equal(small.joints, large.joints) and torch.equal(small.candidate, large.candidate)
+    torch.testing.assert_close(small.rotation, large.rotation)
+    shift = (large.translation - small.translation).norm(dim=-1)
+    torch.testing.assert_close(shift, torch.full_like(shift, 0.25), atol=0.01, rtol=0)  # half of 0.8 m - 0.3 m
+    torch.testing.assert_close(near, far, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["ball", "rod", "plate"])
+def test_the_hands_start_on_opposite_sides(shape):
+    grasps, _ = sized(solid(SHAPES[shape]), 0.5)
+    left, right = grasps.translation.unbind(1)
+    assert (left * right).sum(-1).max() < 0
+    assert (left - right).norm(dim=-1).min() > 0.6
+
+
+def test_each_grasp_starts_at_its_own_size():
+    obj, settings = solid(SHAPES["ball"]), replace(config(), follow_size=True)
+    sizes = torch.tensor([0.02, 0.4], dtype=torch.float64).repeat(16)
+    grasps = first_grasps(shadow_hands(), obj, sizes, 4, settings, torch.Generator().manual_seed(3))
+    reach = grasps.translation.norm(dim=-1)
+    assert reach[0::2].max() < 0.3 < 0.7 < reach[1::2].min()
+
+
+def test_feet_of_a_ball_are_opposite_and_looked_at_from_outside():
+    hull = np.array(trimesh.creation.icosphere(subdivisions=3).vertices) + [0.3, 0, 0]
+    draws = torch.rand((1000, 3), generator=torch.Generator().manual_seed(1))
+    feet, normals = feet_of(hull, draws, 10, 0.2)
+    out = feet - torch.tensor([0.3, 0, 0])
+    torch.testing.assert_close(out.norm(dim=-1), torch.ones(10, 2).double(), atol=0.02, rtol=0)
+    torch.testing.assert_close(out[:, 0], -out[:, 1], atol=0.05, rtol=0)
+    assert ((out * normals).sum(-1) < -0.97).all()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scene import POINTS
 
 from bimangrasp.errors import InputError
 from scale import mesh_reports
 from scale.mesh_reports import cache_folder, check_objects
 from scale.objects import ObjectEntry, resolve_objects
 
-SCALES = [0.15, 0.17]
+SIZES = replace(POINTS, scales=[0.15, 0.17])
 
 
 @pytest.fixture
@@ -25,29 +27,29 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_mesh_is_read_once_and_its_report_is_the_same(reads):
     entries = resolve_objects("", ["mug", "bowl"])
-    first = check_objects(entries, SCALES)
+    first = check_objects(entries, SIZES)
     assert list(first) == ["mug", "bowl"]
     assert len(reads) == 2
-    assert check_objects(entries, SCALES) == first
+    assert check_objects(entries, SIZES) == first
     assert len(reads) == 2
 
 
 def test_a_dry_run_reads_the_cache_and_writes_nothing(reads):
     entries = resolve_objects("", ["mug"])
-    check_objects(entries, SCALES, remember=False)
+    check_objects(entries, SIZES, remember=False)
     assert not cache_folder().exists()
-    check_objects(entries, SCALES)
-    check_objects(entries, SCALES, remember=False)
+    check_objects(entries, SIZES)
+    check_objects(entries, SIZES, remember=False)
     assert len(reads) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe", b"0" * 64 + b"\n{}"])
 def test_a_broken_report_is_made_again(reads, damage):
     entries = resolve_objects("", ["mug"])
-    first = check_objects(entries, SCALES)
+    first = check_objects(entries, SIZES)
     (file,) = cache_folder().rglob("*.json")
     file.write_bytes(damage)
-    assert check_objects(entries, SCALES) == first
+    assert check_objects(entries, SIZES) == first
     assert len(reads) == 2
 
 
@@ -55,15 +57,15 @@ def test_a_changed_mesh_is_read_again(reads, tmp_path):
     mug, bowl = (entry.path for entry in resolve_objects("", ["mug", "bowl"]))
     path = tmp_path / "thing.obj"
     path.write_bytes(mug.read_bytes())
-    first = check_objects([ObjectEntry("thing", path)], SCALES)
+    first = check_objects([ObjectEntry("thing", path)], SIZES)
     path.write_bytes(bowl.read_bytes())
-    assert check_objects([ObjectEntry("thing", path)], SCALES) != first
+    assert check_objects([ObjectEntry("thing", path)], SIZES) != first
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("BIMANGRASP_CACHE", str(tmp_path / "file"))
-    assert "mug" in check_objects(resolve_objects("", ["mug"]), SCALES)
+    assert "mug" in check_objects(resolve_objects("", ["mug"]), SIZES)
 
 
 def test_every_bad_mesh_is_named_at_once(tmp_path):
@@ -71,7 +73,7 @@ def test_every_bad_mesh_is_named_at_once(tmp_path):
     for code, text in texts.items():
         (tmp_path / f"{code}.obj").write_text(text)
     with pytest.raises(InputError, match="2 of the objects") as error:
-        check_objects(resolve_objects(str(tmp_path), "all"), SCALES)
+        check_objects(resolve_objects(str(tmp_path), "all"), SIZES)
     assert "nan.obj" in str(error.value) and "flat.obj" in str(error.value)
 
 
@@ -79,26 +81,26 @@ def test_missing_and_empty_files_are_found_before_any_is_read(tmp_path, reads):
     (tmp_path / "empty.obj").touch()
     entries = [*resolve_objects("", ["mug"]), *resolve_objects(str(tmp_path), "all")]
     with pytest.raises(InputError, match="2 of the objects") as error:
-        check_objects([*entries, ObjectEntry("gone", Path("/nowhere/gone.obj"))], SCALES)
+        check_objects([*entries, ObjectEntry("gone", Path("/nowhere/gone.obj"))], SIZES)
     assert "is empty" in str(error.value) and "'gone'" in str(error.value)
     assert not reads
 
 
 def test_a_long_check_is_not_silent(monkeypatch, capsys):
     monkeypatch.setattr(mesh_reports, "SILENCE_S", 0.0)
-    check_objects(resolve_objects("", ["mug", "bowl"]), SCALES)
+    check_objects(resolve_objects("", ["mug", "bowl"]), SIZES)
     assert capsys.readouterr().err.splitlines() == ["checked 1 of 2 meshes", "checked 2 of 2 meshes"]
 
 
 def test_a_size_that_makes_no_sense_is_refused():
     with pytest.raises(InputError, match="'mug'"):
-        check_objects(resolve_objects("", ["mug"]), [150.0])
+        check_objects(resolve_objects("", ["mug"]), replace(POINTS, scales=[150.0]))
 
 
 def test_many_meshes_are_checked_in_other_processes(monkeypatch):
     monkeypatch.setattr(mesh_reports, "ALONE", 1)
     entries = [ObjectEntry(f"{entry.code}{i}", entry.path) for i in range(2) for entry in resolve_objects("", "all")]
     steps: list[tuple[int, int]] = []
-    reports = check_objects(entries, SCALES, remember=False, on_progress=lambda *step: steps.append(step))
+    reports = check_objects(entries, SIZES, remember=False, on_progress=lambda *step: steps.append(step))
     assert steps == [(done, len(entries)) for done in range(1, len(entries) + 1)]
-    assert reports["mug0"] == reports["mug1"] == check_objects(resolve_objects("", ["mug"]), SCALES)["mug"]
+    assert reports["mug0"] == reports["mug1"] == check_objects(resolve_objects("", ["mug"]), SIZES)["mug"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import trimesh
 from scene import POINTS
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import ObjectModel, check_mesh, check_size, read_mesh
+from bimangrasp.object_model import ObjectModel, check_mesh, check_size, object_scales, read_mesh
 
 BALL = trimesh.creation.icosphere(subdivisions=3)
 
@@ -99,15 +101,28 @@ def test_files_that_are_no_mesh_are_refused_by_name(tmp_path):
 
 def test_sizes_that_two_hands_cannot_hold_are_refused_with_the_size(tmp_path):
     report = check_mesh(saved(tmp_path, BALL))
-    check_size(report, [0.15, 0.17], "ball")
-    with pytest.raises(InputError, match="519.6 to 588.9 m across.*millimetres"):
-        check_size(report, [150.0, 170.0], "ball")
-    with pytest.raises(InputError, match="0.003464"):
-        check_size(report, [0.001, 0.15], "ball")
+    check_size(report, replace(POINTS, scales=[0.15, 0.17]), "ball")
+    with pytest.raises(InputError, match="300 to 340 m across.*millimetres"):
+        check_size(report, replace(POINTS, scales=[150.0, 170.0]), "ball")
+    with pytest.raises(InputError, match="0.002 to 0.3 m across"):
+        check_size(report, replace(POINTS, scales=[0.001, 0.15]), "ball")
     away = BALL.copy()
     away.apply_translation([5, 0, 0])
     with pytest.raises(InputError, match="far from its origin"):
-        check_size(check_mesh(saved(tmp_path, away, "away.obj")), [0.15], "away")
+        check_size(check_mesh(saved(tmp_path, away, "away.obj")), POINTS, "away")
+
+
+def test_metric_sizes_are_the_largest_extents(tmp_path):
+    rod = trimesh.creation.box((1.0, 2.0, 5.0))
+    report = check_mesh(saved(tmp_path, rod))
+    metric = replace(POINTS, sizes=[0.25, 0.5])
+    assert object_scales(metric, report.extent) == pytest.approx([0.05, 0.1])
+    assert object_scales(POINTS, report.extent) == POINTS.scales
+    assert ObjectModel.load(str(tmp_path / "mesh.obj"), POINTS).extent == report.extent == pytest.approx(5.0)
+    check_size(report, metric, "rod")
+    check_size(report, replace(POINTS, sizes=[0.8]), "rod")
+    with pytest.raises(InputError, match=r"object.sizes=\[25.0\].*millimetres"):
+        check_size(report, replace(POINTS, sizes=[25.0]), "rod")
 
 
 def test_vertices_that_no_face_uses_are_no_part_of_the_object(tmp_path):

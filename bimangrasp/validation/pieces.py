@@ -28,6 +28,7 @@ GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
 """Where pieces come from."""
 
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
+COACD_LINE = "pip install 'bimangrasp[objects]'"
 _OURS = ("convex_tolerance", "cover_tolerance", "smallest_volume")
 _DAMAGE = (
     OSError,
@@ -129,12 +130,27 @@ def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
             files beside the mesh have gaps, are not convex or do not fill it.
     """
     body = read_mesh(mesh)
-    files = _piece_files(Path(mesh).parent)
+    files = piece_files(Path(mesh).parent)
     if files:
         return _given_pieces(mesh, body, files, config)
-    if _concavity(body.vertices[body.faces], ConvexHull(body.vertices)) <= config.convex_tolerance * _diagonal(body):
+    if is_convex(body, config):
         return _hulls(mesh, body, [body.vertices], CONVEX, config)
-    return _hulls(mesh, body, _decompose(mesh, body, config), DECOMPOSED, config)
+    return decomposed(mesh, body, config)
+
+
+def is_convex(body: Mesh, config: PiecesConfig) -> bool:
+    """Returns whether a mesh is its own convex hull."""
+    depth = _concavity(body.vertices[body.faces], ConvexHull(body.vertices))
+    return depth <= config.convex_tolerance * _diagonal(body)
+
+
+def decomposed(name: str, body: Mesh, config: PiecesConfig) -> Pieces:
+    """Returns CoACD's pieces of a mesh, which it remeshes where that is no manifold; `name` is for messages.
+
+    Raises:
+        InputError: CoACD is not installed or cannot decompose the mesh.
+    """
+    return _hulls(name, body, _decompose(name, body, config), DECOMPOSED, config)
 
 
 def pieces_image(pieces: Pieces) -> bytes:
@@ -188,7 +204,7 @@ def _unpacked(path: str) -> Pieces:
         return Pieces(pieces, str(file["source"]), int(file["dropped"]), str(file["sha256"]))
 
 
-def _piece_files(folder: Path) -> list[Path]:
+def piece_files(folder: Path) -> list[Path]:
     """Returns DexGraspNet's piece files in numeric order; they must be numbered 0, 1, 2, ... without a gap."""
     found = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
     missing = [number for number in range(max(found, default=-1)) if number not in found]

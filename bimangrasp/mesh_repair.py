@@ -1,0 +1,241 @@
+"""Repairs of a triangle mesh: what makes it a closed solid without changing its shape, each counted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from bimangrasp.object_model import is_closed, volume_of
+from bimangrasp.triangle_mesh import winding_number
+
+MERGE = 1e-6
+"""Vertices of an open mesh that agree up to this share of its diagonal are one vertex."""
+
+
+class Repairs(NamedTuple):
+    """How often each repair was made.
+
+    Attributes:
+        not_finite: faces with a vertex that is no finite number, left out.
+        merged: vertices that became one with another.
+        degenerate: faces with two corners at one vertex, left out.
+        repeated: faces that stand there more than once, left out, and walls between touching bodies.
+        turned: faces whose corners were in the wrong order.
+        filled: faces that close holes.
+        joined: bodies that became one with others.
+    """
+
+    not_finite: int = 0
+    merged: int = 0
+    degenerate: int = 0
+    repeated: int = 0
+    turned: int = 0
+    filled: int = 0
+    joined: int = 0
+
+    def __str__(self) -> str:
+        words = {
+            "not_finite": "faces with NaN left out",
+            "merged": "vertices merged",
+            "degenerate": "faces without area left out",
+            "repeated": "repeated faces left out",
+            "turned": "faces turned",
+            "filled": "faces added over holes",
+            "joined": "bodies joined",
+        }
+        return ", ".join(f"{word}: {getattr(self, name)}" for name, word in words.items() if getattr(self, name))
+
+
+class Repaired(NamedTuple):
+    """A mesh after its repairs.
+
+    Attributes:
+        vertices: (V, 3), those that faces use.
+        faces: (F, 3).
+        repairs: what was done.
+        holes: size of each hole that is left, share of the mesh's diagonal.
+    """
+
+    vertices: Float[np.ndarray, "vertex 3"]
+    faces: Int[np.ndarray, "face 3"]
+    repairs: Repairs
+    holes: tuple[float, ...]
+
+
+def repaired(
+    vertices: Float[np.ndarray, "vertex 3"], faces: Int[np.ndarray, "face 3"], largest_hole: float
+) -> Repaired:
+    """Returns a mesh with what can be repaired repaired; one that needs nothing comes back as it is.
+
+    Args:
+        vertices: in any unit.
+        faces: in any orientation.
+        largest_hole: holes up to this share of the mesh's diagonal are closed, and missing triangles of any size.
+    """
+    finite = np.isfinite(vertices).all(axis=1)[faces].all(axis=1)
+    vertices, faces = used(vertices, faces[finite])
+    counts = {"not_finite": int((~finite).sum())}
+    if not len(faces):
+        return Repaired(vertices, faces, Repairs(**counts), ())
+    vertices, faces, counts["merged"] = _merged(vertices, faces)
+    distinct = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
+    counts["degenerate"] = int((~distinct).sum())
+    if not distinct.any():
+        return Repaired(*used(vertices, faces[distinct]), Repairs(**counts), ())
+    single = _without_repeats(faces[distinct])
+    counts["repeated"] = int(distinct.sum()) - len(single)
+    wound, turned = _outward(vertices, single)
+    closed, holes = _filled(vertices, wound, largest_hole)
+    counts["filled"] = len(closed) - len(wound)
+    closed, again = _outward(vertices, closed)
+    counts["turned"] = int((turned ^ again[: len(turned)]).sum())
+    return Repaired(*used(vertices, closed), Repairs(**counts), holes)
+
+
+def used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the vertices that faces use, in their order, and the faces by their new numbers."""
+    kept, number = np.unique(faces, return_inverse=True)
+    return vertices[kept], number.reshape(-1, 3)
+
+
+def bodies_of(vertices: np.ndarray, faces: np.ndarray) -> Int[np.ndarray, " face"]:
+    """Returns the number of the body that each face belongs to, numbered by their first faces.
+
+    A body hangs together by edges that two faces have; vertices at one place count as one. Bodies that touch in a
+    point, or in an edge that four faces have, are two.
+    """
+    _, place = np.unique(vertices, axis=0, return_inverse=True)
+    return _joined_by_edges(place.reshape(-1)[faces])
+
+
+def apart(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mesh with vertices of its own for each of its bodies, one body after the other."""
+    body = bodies_of(vertices, faces)
+    parts = [used(vertices, faces[body == number]) for number in range(body.max() + 1)]
+    starts = np.cumsum([0, *(len(part) for part, _ in parts)])
+    numbered = [own + start for (_, own), start in zip(parts, starts, strict=False)]
+    return np.concatenate([part for part, _ in parts]), np.concatenate(numbered)
+
+
+def _joined_by_edges(faces: np.ndarray) -> Int[np.ndarray, " face"]:
+    """Returns the number of each face's component, faces joined by edges that exactly two of them have."""
+    ends = np.sort(np.concatenate([faces[:, [k, (k + 1) % 3]] for k in range(3)]), axis=1)
+    _, edge, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
+    edge = edge.reshape(-1)
+    order = np.argsort(edge, kind="stable")
+    pairs = (order[count[edge[order]] == 2] % len(faces)).reshape(-1, 2)
+    return _components(len(faces), pairs)
+
+
+def _joined_by_vertices(faces: np.ndarray) -> Int[np.ndarray, " face"]:
+    """Returns the number of each face's component, faces joined by any vertex."""
+    count, vertices = len(faces), int(faces.max(initial=-1)) + 1
+    pairs = np.stack((np.repeat(np.arange(count), 3), count + faces.reshape(-1)), axis=1)
+    return _components(count + vertices, pairs)[:count]
+
+
+def _components(count: int, pairs: np.ndarray) -> Int[np.ndarray, " node"]:
+    """Returns the number of the component of each node, numbered by their first nodes."""
+    _, component = connected_components(coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count)))
+    _, first, number = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
+
+
+def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the mesh with vertices at one place as one, where it does not close by its own vertices."""
+    if not _odd_edges(faces).any():
+        return vertices, faces, 0
+    step = MERGE * float(np.linalg.norm(np.ptp(vertices, axis=0)))
+    exact, place = np.unique(vertices, axis=0, return_inverse=True)
+    faces = place.reshape(-1)[faces]
+    merged = len(vertices) - len(exact)
+    if step and _odd_edges(faces).any():
+        grid = np.round((exact - exact.min(axis=0)) / step).astype(np.int64)
+        _, first, place = np.unique(grid, axis=0, return_index=True, return_inverse=True)
+        faces, merged = place.reshape(-1)[faces], merged + len(exact) - len(first)
+        exact = exact[first]
+    return exact, faces, merged
+
+
+def _odd_edges(faces: np.ndarray) -> Bool[np.ndarray, " edge"]:
+    """Returns for each edge whether an odd number of faces has it: some hole is there."""
+    ends = np.sort(np.concatenate([faces[:, [k, (k + 1) % 3]] for k in range(3)]), axis=1)
+    _, count = np.unique(ends, axis=0, return_counts=True)
+    return count % 2 == 1
+
+
+def _without_repeats(faces: np.ndarray) -> np.ndarray:
+    """Returns faces without those that stand there again.
+
+    Faces that stand there in both directions are either a solid that was written twice, of which one remains, or a wall
+    between two bodies, which goes: what leaves the mesh closed is right.
+    """
+    _, first, kind = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_inverse=True)
+    if len(first) == len(faces):
+        return faces
+    once = faces[np.sort(first)]
+    if not _odd_edges(once).any():
+        return once
+    even = np.bincount(kind.reshape(-1)) % 2 == 0
+    without_walls = faces[np.sort(first[~even])]
+    return once if _odd_edges(without_walls).any() or not len(without_walls) else without_walls
+
+
+def _outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Bool[np.ndarray, " face"]]:
+    """Returns faces in one order within each body, closed bodies outward, and which faces were turned.
+
+    A closed body within another one keeps its direction: it may be a cavity.
+    """
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    trimesh.repair.fix_winding(mesh)
+    wound = np.array(mesh.faces, dtype=np.int64)
+    body = _joined_by_edges(wound)
+    corners = vertices[wound]
+    volumes = np.array([volume_of(corners[body == number]) for number in range(body.max() + 1)])
+    if volumes.sum() < 0 and is_closed(vertices, wound):
+        wound, volumes = wound[:, ::-1].copy(), -volumes
+    for number in np.flatnonzero(volumes < 0):
+        own = body == number
+        if is_closed(vertices, wound[own]) and not _is_within(vertices, wound, own):
+            wound[own] = wound[own][:, ::-1]
+    return wound, ~_same_order(faces, wound)
+
+
+def _same_order(first: np.ndarray, second: np.ndarray) -> Bool[np.ndarray, " face"]:
+    """Returns which faces walk round their corners in the same direction."""
+    start = (second == first[:, :1]).argmax(axis=1)
+    rows = np.arange(len(first))
+    return second[rows, (start + 1) % 3] == first[:, 1]
+
+
+def _is_within(vertices: np.ndarray, faces: np.ndarray, own: np.ndarray) -> bool:
+    """Returns whether a body lies in what the other bodies enclose."""
+    others = torch.as_tensor(vertices[faces[~own]], dtype=torch.float64)
+    if not len(others):
+        return False
+    point = torch.as_tensor(vertices[faces[own][:1, 0]], dtype=torch.float64)
+    return bool(winding_number(point, others).abs() > 0.5)
+
+
+def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Returns faces with those that close small holes after them, and the sizes of the holes that are left.
+
+    A hole with three corners can only be a face that is missing: it is closed whatever its size.
+    """
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    trimesh.repair.fill_holes(mesh, use_fan=True)
+    added = np.array(mesh.faces[len(faces) :], dtype=np.int64)
+    if not len(added):
+        return faces, ()
+    patch, diagonal = _joined_by_vertices(added), float(np.linalg.norm(np.ptp(vertices, axis=0)))
+    sizes = np.array(
+        [np.linalg.norm(np.ptp(vertices[added[patch == n]].reshape(-1, 3), axis=0)) for n in range(patch.max() + 1)]
+    )
+    small = (sizes <= largest * diagonal) | (np.bincount(patch) == 1)
+    return np.concatenate((faces, added[small[patch]])), tuple((sizes[~small] / diagonal).tolist())

@@ -1,0 +1,75 @@
+"""Where a mesh lies and how large it is in its own file: the conventions, and what units fit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from bimangrasp.errors import InputError
+from bimangrasp.object_model import LARGEST_SIZE, SMALLEST_SIZE
+
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
+"""Length of each unit, m."""
+
+CONVENTIONS = ("dexgraspnet", "plain", "keep")
+
+DEXGRASPNET_RADIUS = 1 / 1.03
+"""Distance of the farthest vertex from the middle of the bounding box (asset_process/normalize.py of DexGraspNet)."""
+
+ALREADY = 0.01
+"""A mesh this close to a convention, as share of its largest extent, is left as it is: DexGraspNet's own files are up
+to 0.9 % off, since they were decomposed after they were normalised."""
+
+
+class Normalisation(NamedTuple):
+    """x_prepared = factor * (x_file - centre).
+
+    Attributes:
+        centre: in the file's coordinates.
+        factor: lengths of the prepared mesh over those of the file.
+    """
+
+    centre: Float[np.ndarray, "3"]
+    factor: float
+
+    def __call__(self, vertices: Float[np.ndarray, "vertex 3"]) -> Float[np.ndarray, "vertex 3"]:
+        """Returns vertices of the file where the prepared mesh has them; bitwise the same where nothing changes."""
+        return self.factor * (vertices - self.centre)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything moves."""
+        return self.factor != 1 or bool(self.centre.any())
+
+
+def normalisation(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit: str) -> Normalisation:
+    """Returns what takes a mesh to a convention.
+
+    `dexgraspnet` has the middle of the bounding box at the origin and the farthest vertex 1/1.03 from it; `plain` has
+    it there, too, and the largest extent along an axis is 1; `keep` only turns the file's unit into metres. Doing it
+    twice does nothing more.
+
+    Args:
+        vertices: of the file, those that faces use.
+        convention: of `CONVENTIONS`.
+        unit: of `UNITS`, in which the file is; for `keep`.
+    """
+    nowhere = np.zeros(3)
+    if convention == "keep":
+        return Normalisation(nowhere, UNITS[unit])
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    middle, extent = (low + high) / 2, float((high - low).max())
+    if not extent:
+        raise InputError(f"all {len(vertices)} vertices are at one place, {low.tolist()}; a solid body is wanted")
+    radius = float(np.linalg.norm(vertices - middle, axis=1).max())
+    factor = DEXGRASPNET_RADIUS / radius if convention == "dexgraspnet" else 1 / extent
+    if abs(factor - 1) <= ALREADY and np.linalg.norm(middle) <= ALREADY * extent:
+        return Normalisation(nowhere, 1.0)
+    return Normalisation(middle, factor)
+
+
+def fitting_units(extent: float) -> list[str]:
+    """Returns the units in which an object of this largest extent would be one that two hands hold."""
+    return [name for name, length in UNITS.items() if SMALLEST_SIZE <= extent * length <= LARGEST_SIZE]

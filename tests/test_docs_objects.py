@@ -1,0 +1,68 @@
+"""docs/objects.md says what is there: its commands are run, its numbers are the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import trimesh
+
+import conf
+import scale
+from bimangrasp import normalisation, preparation, sign_test
+from scale.preparation_report import HEADINGS, READY
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs" / "objects.md").read_text()
+README = (ROOT / "README.md").read_text().split("## Your own objects")[1].split("\n## ")[0]
+COARSE = ["pieces.resolution=100", "pieces.mcts_nodes=5", "pieces.mcts_iterations=10", "pieces.mcts_max_depth=1"]
+
+
+def commands(text):
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    return [shlex.split(line, comments=True)[2:] for line in blocks.splitlines()]
+
+
+@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install 'bimangrasp[objects]')")
+def test_the_commands_do_what_they_say(tmp_path):
+    for folder, size in (("my_meshes", 158.0), ("my_cad", 250.0)):
+        (tmp_path / folder).mkdir()
+        trimesh.creation.box((size, size / 2, size / 2)).export(tmp_path / folder / "box.stl")
+    seen = []
+    for command in commands(TEXT) + commands(README):
+        here = [word.replace("~", str(tmp_path)) for word in command]
+        config = conf.load([*here, *COARSE, "gpus=[cpu]", f"output_root={tmp_path}/runs"])
+        seen.append(config.mode)
+        if config.mode == "objects":
+            assert scale.prepare_objects(config).exit_code == 0, command
+        else:
+            assert "box" in str(scale.plan(config)), command
+    assert len(seen) == 11 and set(seen) == {"objects", "scale"}
+    assert trimesh.load_mesh(tmp_path / "my_parts/box/coacd/decomposed.obj").extents[0] == pytest.approx(0.25)
+
+
+def test_the_numbers_are_those_of_the_code():
+    points = 2 * sign_test.AT_FACES + sign_test.IN_BOX + sign_test.FAR
+    for words in (
+        f"at {points} points",
+        f"({sign_test.STEP:g} of the diagonal)",
+        f"refused when {preparation.MOST_WRONG:.0%} are".replace("%", " %"),
+        f"more\nthan {preparation.UNIT_MESH:g} gets a note",
+        f"within {normalisation.ALREADY:.0%} of a convention".replace("%", " %"),
+        "1/1.03 from it",
+    ):
+        assert words in TEXT, words
+    assert pytest.approx(1.03) == 1 / normalisation.DEXGRASPNET_RADIUS
+
+
+def test_all_settings_choices_and_headings_are_described():
+    named = set(re.findall(r"`?prepare\.([a-z_]+)", TEXT))
+    assert named == {field.name for field in fields(preparation.PreparationConfig)}
+    table = TEXT.split("| `prepare.normalise` |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE)) == set(normalisation.CONVENTIONS)
+    shown = TEXT.split("## What is printed")[1].split("```")[1]
+    assert re.split(r" {2,}", shown.strip().splitlines()[0]) == list(HEADINGS) and READY in shown

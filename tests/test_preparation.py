@@ -1,0 +1,117 @@
+"""Meshes made ready to be grasped, in every state in which people bring them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quick_conf
+import trimesh
+
+from bimangrasp.errors import InputError
+from bimangrasp.object_model import read_mesh
+from bimangrasp.preparation import as_written, draft, finished, obj_image
+
+BALL = trimesh.creation.icosphere(subdivisions=1)
+TURN = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
+
+
+def settings(*overrides):
+    return quick_conf.load(*(f"prepare.{override}" for override in overrides)).prepare
+
+
+def ready(path, *overrides):
+    return finished(draft(str(path), settings(*overrides)), settings(*overrides))
+
+
+def saved(folder: Path, mesh, name="thing.ply") -> Path:
+    mesh.export(folder / name)
+    return folder / name
+
+
+def test_what_is_written_is_what_was_tested(tmp_path):
+    made = ready(saved(tmp_path, BALL.copy().apply_transform(TURN)))
+    (tmp_path / "made.obj").write_bytes(made.image)
+    back = read_mesh(str(tmp_path / "made.obj"))
+    assert np.array_equal(back.vertices, made.mesh.vertices) and np.array_equal(back.faces, made.mesh.faces)
+    assert back.sha256 == made.mesh.sha256 and back.sign == made.mesh.sign == "normal"
+    assert made.made.volume == pytest.approx(BALL.volume / 1.03**3, rel=0.01) and made.sign.wrong == 0
+
+
+@pytest.mark.parametrize("convention", ["dexgraspnet", "plain", "keep"])
+def test_preparing_twice_gives_the_same_bytes(tmp_path, convention):
+    first = ready(saved(tmp_path, BALL.copy().apply_translation((3, 0, 0))), f"normalise={convention}")
+    (tmp_path / "made.obj").write_bytes(first.image)
+    assert ready(tmp_path / "made.obj", f"normalise={convention}").image == first.image
+
+
+@pytest.mark.parametrize("ending", ["obj", "stl", "ply", "off", "glb"])
+def test_every_format_becomes_the_same_object(tmp_path, ending):
+    made = ready(saved(tmp_path, BALL, f"ball.{ending}"))
+    assert made.made[:4] == (42, 80, True, 1)
+    assert made.made.volume == pytest.approx(BALL.volume / 1.03**3, rel=1e-5)
+
+
+def test_the_place_takes_the_file_to_the_prepared_mesh(tmp_path):
+    made = ready(saved(tmp_path, BALL.copy().apply_scale(40).apply_translation((100, 0, 0))), "normalise=plain")
+    np.testing.assert_allclose(made.place(np.array([[140.0, 0, 0]])), [[0.5, 0, 0]], atol=1e-6)
+
+
+def test_a_mesh_in_millimetres_is_guessed_and_said(tmp_path):
+    path = saved(tmp_path, BALL.copy().apply_scale(100))
+    (said,) = ready(path).warnings
+    assert "spans 200: its unit may be mm" in said and "prepare.normalise=keep" in said
+    kept = ready(path, "normalise=keep", "unit=mm")
+    assert max(kept.made.extents) == pytest.approx(0.2) and not kept.warnings
+
+
+def test_overlapping_bodies_become_one(tmp_path):
+    both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0, 0))])
+    made = ready(saved(tmp_path, both), "normalise=keep")
+    assert made.repairs.joined == 1 and made.made.bodies == 1 and made.sign.wrong == 0
+    assert made.made.volume == pytest.approx(trimesh.boolean.union([both.split()[0], both.split()[1]]).volume, rel=1e-6)
+    assert "until 2 bodies became 1" in made.warnings[0]
+    with pytest.raises(InputError, match=r"wrong sign .* join them \(prepare.interior_faces=remove\)"):
+        ready(saved(tmp_path, both), "interior_faces=keep")
+
+
+def test_bodies_that_do_not_touch_stay(tmp_path):
+    both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((3, 0, 0))])
+    made = ready(saved(tmp_path, both.apply_scale(0.3)))
+    assert made.made.bodies == 2 and made.repairs.joined == 0 and not made.warnings
+
+
+def test_a_mesh_that_stays_open_is_taken_where_its_inside_is_known(tmp_path):
+    fine = trimesh.creation.icosphere(subdivisions=2)
+    holed = fine.submesh([np.flatnonzero(fine.triangles_center[:, 2] < 0.9)])[0]
+    made = ready(saved(tmp_path, holed))
+    assert made.mesh.sign == "winding" and not made.made.closed and "open, with holes of" in made.warnings[0]
+    half = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0.3)])[0]
+    with pytest.raises(InputError, match=r"not closed.*prepare.surface=pieces.*holes of 0\.\d+"):
+        ready(saved(tmp_path, half, "half.ply"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("points.ply", trimesh.PointCloud(BALL.vertices).export(file_type="ply"), "no face"),
+        ("sheet.obj", b"v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 3\n", "degenerate"),
+        ("point.obj", b"v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "no face|one place"),
+        ("nan.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "no face that can be used: faces with NaN left out: 1"),
+        ("noise.stl", b"not a mesh at all", "noise.stl"),
+    ],
+)
+def test_what_is_no_solid_is_refused_by_name(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        ready(tmp_path / name)
+
+
+def test_nine_digits_bring_float32_back():
+    values = np.random.default_rng(1).normal(scale=1e3, size=(50, 3)).astype(np.float32)
+    written = as_written(values.astype(float))
+    assert np.array_equal(written.astype(np.float32), values) and np.array_equal(as_written(written), written)
+    assert obj_image([(np.eye(3), np.array([[0, 1, 2]]))] * 2) == (
+        b"v 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 4 5 6\n"
+    )
