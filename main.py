@@ -33,6 +33,7 @@ SHOWN = {
     "export": scale.export,
     "import": scale.import_results,
     "report": scale.write_report,
+    "view": scale.view,
 }
 """What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from scale.planned import Plan
     from scale.report import RunReport
     from scale.reporting import ReportPage
+    from scale.serving import ServedReport
     from scale.standing import Status
     from scale.validating import ValidationReport
+    from scale.viewing import ViewReport
 
-__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate", "write_report"]
+__all__ = ["export", "generate", "import_results", "plan", "run", "status", "validate", "view", "write_report"]
 
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
@@ -113,6 +115,24 @@ def write_report(cfg: Any) -> ReportPage:
         InputError: there is no run in that folder, or the page cannot be written.
     """
     from scale.reporting import write_report as body
+
+    return body(_checked(cfg))
+
+
+def view(cfg: Any) -> ViewReport | ServedReport:
+    """Returns what the page shows that was made of a grasp file or of a run: a gallery for a browser.
+
+    With `port` the page is served until Ctrl-C instead.
+
+    Args:
+        cfg: a Config, or a DictConfig of the same shape; `path` names the file or the run's folder.
+
+    Raises:
+        InputError: the call cannot be served; it says why and what to do.
+        RunError: a process that draws died.
+    """
+    refuse_unguarded_script()
+    from scale.viewing import view as body
 
     return body(_checked(cfg))
 

@@ -65,11 +65,26 @@ class DedupConfig:
 
 
 @dataclass
+class ViewConfig:
+    """Which grasps `mode=view` shows.
+
+    Attributes:
+        count: of each object, of its final file and as many more of rounds that are not merged or do not count.
+        choose: "best" by total energy, "even" over the whole range of it, or "first" in the file.
+        rows: these of each file instead; null chooses.
+    """
+
+    count: int
+    choose: str
+    rows: list[int] | None
+
+
+@dataclass
 class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: "scale", "generate", "status", "validate", "export", "import" or "report".
+        mode: "scale", "generate", "status", "validate", "export", "import", "report" or "view".
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -103,16 +118,18 @@ class Config:
         frame_stride: steps between two of its frames.
         record_rows: which grasps of the round.
         logger: "none", or "tensorboard", which also gets the energy curve of each round (modes scale and generate).
-        path: what `mode=validate` tests and `mode=export` exports: a grasp file or a run folder; empty is this run's
-            folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a run folder.
+        path: what `mode=validate` tests, `mode=export` exports and `mode=view` shows: a grasp file or a run folder;
+            empty is this run's folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a
+            run folder.
         format: of the files that `mode=export` makes.
-        out: what `mode=export`, `mode=import` and `mode=report` make, a file or a folder; empty is a place beside
-            `path`, or in the run folder.
+        out: what `mode=export`, `mode=import`, `mode=report` and `mode=view` make, a file or a folder; empty is a place
+            beside `path`, or in the run folder.
+        port: on which `mode=view` serves its page, following the run; 0 writes the page.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
-        filter, dedup, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
+        filter, dedup, view, hand, energy, optimizer, initialization, object, validation, poses, pieces: see there.
     """
 
     mode: str
@@ -154,11 +171,13 @@ class Config:
     path: str
     format: str
     out: str
+    port: int
     validators: int
     backlog: int
     dry_run: bool
     filter: FilterConfig
     dedup: DedupConfig
+    view: ViewConfig
     hand: HandConfig
     energy: EnergyConfig
     optimizer: OptimizerConfig
