@@ -94,7 +94,7 @@ function card(grasp, i) {
   const made = element("button", {className: "card", type: "button", onclick: () => pick(i)},
     picture,
     element("div", {className: "words"}, element("span", {className: "name", textContent: data.objects[grasp.object].code}), element("span", {className: "value"})),
-    element("div", {className: "words"}, element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)}), element("span", {className: "value", textContent: `round ${grasp.round} row ${grasp.row}`})));
+    element("div", {className: "words"}, element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)})));
   if (!image) late.observe(made);
   made.dataset.grasp = i;
   return made;
@@ -200,10 +200,10 @@ function facts(grasp) {
   const heading = element("h2", {}, data.objects[grasp.object].code, element("span", {className: tone(grasp), textContent: state(grasp)}));
   const energies = data.terms.map(term => [term.replaceAll("_", " "), shown(grasp.energies[term])]);
   const origin = [["file", grasp.source], ["row in file", grasp.number], ["seed", grasp.seed], ["round", grasp.round], ["row in round", grasp.row], ["object scale", shown(grasp.scale)]];
-  const tables = [table("energies, unweighted but the total", energies), table("where it comes from", origin)];
+  const right = element("div", {}, table("where it comes from", origin));
   const physics = Object.entries(grasp.physics);
-  if (physics.length) tables.push(table("in the simulator", physics));
-  find("facts").replaceChildren(heading, ...tables);
+  if (physics.length) right.append(table("in the simulator", physics));
+  find("facts").replaceChildren(heading, table("energies, unweighted but the total", energies), right);
 }
 
 function step(by) {
