@@ -46,9 +46,9 @@ class Accept:
         A row that is not finite has that reason alone; a finite one fails each threshold that it does not stay below,
         or the simulation for one reason.
         """
-        return {why: int(rows.sum()) for why, rows in self.reasons(columns).items()}
+        return {why: int(rows.sum()) for why, rows in self.failures(columns).items()}
 
-    def reasons(self, columns: Columns) -> dict[str, np.ndarray]:
+    def failures(self, columns: Columns) -> dict[str, np.ndarray]:
         """Returns reason -> mask of the rows that do not count for that, as `rejected` counts them."""
         finite = finite_rows(columns)
         return {NOT_FINITE: ~finite} | {why: finite & rows for why, rows in self._failed(columns).items()}

@@ -69,12 +69,16 @@ class ViewConfig:
     """Which grasps `mode=view` shows.
 
     Attributes:
+        objects: of a run: "all", a glob, or a list of codes.
         count: of each object, of its final file and as many more of rounds that are not merged or do not count.
+        most: on a page of a run; fewer of each object are shown where there are many.
         choose: "best" by total energy, "even" over the whole range of it, or "first" in the file.
         rows: these of each file instead; null chooses.
     """
 
+    objects: Any
     count: int
+    most: int
     choose: str
     rows: list[int] | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,11 @@ from bimangrasp.object_model import read_mesh
 from bimangrasp.row_files import find_files
 from bimangrasp.visualization.exhibits import Gallery, Shape
 from scale.config import Config
-from scale.run_folder import RunFolder
-from scale.showing import Found, Showing, add_shards, of_files
+from scale.found_grasps import Found, Showing
+from scale.inputs import listed
+from scale.run_folder import RunFolder, file_name, parse_shard_name
+from scale.showing import of_files
+from scale.uncounted import add_others
 
 Hands = tuple[HandDescription, HandDescription]
 
@@ -70,21 +74,51 @@ def gallery_of(config: Config, target: Target) -> Gallery:
 
 
 def _showing(config: Config, target: Target) -> Showing:
-    rows = list(config.view.rows) if config.view.rows is not None else None
     if not target.is_run:
-        return of_files([target.path], target.path.parent, config, rows)
+        return of_files([target.path], target.path.parent, config, config.view.count)
     folder = RunFolder(target.path)
-    sealed = any(True for _ in folder.shard_files())
     try:
         files = find_files(target.path)
     except InputError:
         if not target.path.is_dir():
             raise
         files = []  # a run that has merged nothing yet
-    showing = of_files(files, target.path, config, rows)
-    if sealed and rows is None:
-        add_shards(showing, folder, config)
+    sealed = (parse_shard_name(path.name).code_name for path in folder.shard_files())
+    every = sorted({*(path.stem for path in files), *sealed, *(path.stem for path in folder.reject_files())})
+    names = _wanted(every, config.view.objects)
+    shown, count = names[: config.view.most], max(1, min(config.view.count, config.view.most // max(1, 2 * len(names))))
+    showing = of_files([path for path in files if path.stem in shown], target.path, config, count)
+    if config.view.rows is None:
+        add_others(showing, folder, config, shown, count)
+        showing.notes += _limits(config, len(names), len(shown), count)
     return showing
+
+
+def _wanted(names: list[str], objects: str | list[str]) -> list[str]:
+    """Returns the objects that the settings ask for, by their names as files.
+
+    Raises:
+        InputError: one that the run does not have, or a glob that fits none.
+    """
+    if isinstance(objects, str):
+        chosen = [name for name in names if objects == "all" or fnmatchcase(name, objects)]
+        missing = [objects] if names and not chosen else []
+    else:
+        chosen = [file_name(code) for code in objects]
+        missing = [code for code in objects if file_name(code) not in names]
+    if missing:
+        raise InputError(f"view.objects has {listed(missing)}; this run has {listed(names)}")
+    return chosen
+
+
+def _limits(config: Config, objects: int, shown: int, count: int) -> list[str]:
+    """Returns what is not shown, so that the page has no more grasps than it may."""
+    most, notes = f"so that the page has no more than view.most={config.view.most} grasps", []
+    if count < config.view.count:
+        notes.append(f"at most {count} of each object and as many that do not count, {most}")
+    if shown < objects:
+        notes.append(f"{shown} of {objects} objects, {most}; view.objects= names others")
+    return notes
 
 
 def _check_hands(found: Found, hands: Hands, name: str) -> None:

@@ -138,7 +138,14 @@ RULES: dict[str, Rule] = {
     "object.grid_cells": _at_least(8),
     "object.interior_faces": _among("keep", "remove"),
     "format": _among("npy", "npz", "csv", "parquet", "dexgraspbench"),
+    "view.objects": Rule(
+        lambda value: all(
+            isinstance(one, str) and one for one in ([value] if isinstance(value, str) else value or [""])
+        ),
+        "all, a glob, or a list of codes such as [mug,bowl]; numbers in quotes",
+    ),
     "view.count": _at_least(1),
+    "view.most": _at_least(1),
     "view.choose": _among("best", "even", "first"),
     "view.rows": Rule(
         lambda value: value is None or (len(value) > 0 and min(value) >= 0), "null or a list of row numbers from 0 on"

@@ -19,8 +19,9 @@ from toy_files import grasp_columns, header, shadow_table, write_final, write_li
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import TERMS, VERDICT_FIELDS
-from bimangrasp.grasp_file import verdict_image
+from bimangrasp.grasp_fields import TERMS, VERDICT_FIELDS, reject_fields
+from bimangrasp.grasp_header import RejectsEnding
+from bimangrasp.grasp_images import rejects_image, verdict_image
 from bimangrasp.visualization.exhibits import Thumbnail
 from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked
@@ -92,6 +93,26 @@ def test_rows_are_chosen_as_asked(run):
     assert rows("view.rows=[4,0]") == [4, 0]
     with pytest.raises(InputError, match=r"view.rows has 5; .*bowl.h5 has rows 0 to 4"):
         rows("view.rows=[1,5]")
+
+
+def test_objects_are_chosen_as_asked(run):
+    def codes(*overrides: str) -> set[str]:
+        return {row["code"] for row in read_page(scale.view(settings(run, *overrides)).path)["objects"]}
+
+    assert codes() == {"bowl", "storage_bin"}
+    assert codes("view.objects=b*") == codes("view.objects=[bowl]") == {"bowl"}
+    for asked in ("view.objects=[bowl,mug]", "view.objects=x*"):
+        with pytest.raises(InputError, match=r"view.objects has .*; this run has 'bowl', 'storage_bin'"):
+            codes(asked)
+    with pytest.raises(InputError, match=r"view.objects=\[1\] is out of range"):
+        codes("view.objects=[1]")
+
+
+def test_a_large_run_shows_fewer_of_each_object_and_says_so(run):
+    report = scale.view(settings(run, "view.most=8"))
+    assert report.grasps == 4 and "at most 2 of each object" in str(report)
+    report = scale.view(settings(run, "view.most=1"))
+    assert report.grasps == 1 and "1 of 2 objects" in str(report)
 
 
 def test_the_page_lies_beside_a_file_and_may_be_made_again(run, tmp_path):
@@ -199,6 +220,27 @@ def test_rounds_that_are_not_merged_say_what_became_of_their_rows(tmp_path):
         ["beyond the quota"],
         ["not_finite"],
     ]
+
+
+def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
+    hand, reasons = shadow_table(), ("not_finite", "energy/penetration", "duplicate")
+    columns = grasp_columns(3, 4, hand) | {"reject/reason": np.array([1, 2, 0], np.int32)}
+    columns["round"][:] = columns["rounds/round"][:] = 6
+    ones = {"rounds/kept": 0, "rounds/rejected": 3}
+    columns |= {name: np.array([count], np.int64) for name, count in ones.items()}
+    columns |= {"rounds/shard_sha256": np.array([b"0" * 64])}
+    wanted = {f.name: columns[f.name] for f in reject_fields(is_judged=False)}
+    place = RunFolder(run).rejected("bowl")
+    place.parent.mkdir()
+    place.write_bytes(rejects_image(header("bowl", hand), RejectsEnding({}, 3, reasons), wanted))
+    for path in (run, place):
+        data = read_page(scale.view(settings(path)).path)
+        labels = {
+            row["number"]: row["labels"] for row in data["grasps"] if "rejected" in row["source"] or path == place
+        }
+        assert labels == {0: ["energy/penetration"], 1: ["duplicate"], 2: ["not_finite"]}
+    seal(run, "bowl", 6, [0.0, 0.0, 0.0])
+    assert scale.view(settings(run)).grasps == 11, "a row of a shard that another file has is there once"
 
 
 def test_a_run_that_tests_its_grasps_says_which_wait_for_it(tmp_path):
