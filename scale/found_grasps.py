@@ -39,11 +39,16 @@ class Found(NamedTuple):
     columns: Columns
     labels: list[tuple[str, ...]]
 
+    def at(self, places: np.ndarray) -> Found:
+        """Returns these of the rows, by their places here."""
+        columns = {name: column[places] for name, column in self.columns.items()}
+        return self._replace(rows=self.rows[places], columns=columns, labels=[self.labels[i] for i in places])
+
     def some(self, most: int) -> Found:
         """Returns some of the rows, evenly over them, where there are more than `most`."""
-        at = np.unique(np.linspace(0, len(self.rows) - 1, min(most, len(self.rows))).round().astype(int))
-        columns = {name: column[at] for name, column in self.columns.items()}
-        return self._replace(rows=self.rows[at], columns=columns, labels=[self.labels[i] for i in at])
+        if len(self.rows) <= most:
+            return self
+        return self.at(np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int)))
 
     def exhibits(self, shape: int) -> Iterator[Exhibit]:
         """Yields them for a gallery; `shape` is the object's place in it."""

@@ -53,18 +53,26 @@ def add_others(showing: Showing, folder: RunFolder, config: Config, names: list[
         of_object[parse_shard_name(path.name).code_name].append(path)
     known = _round_verdicts(folder, showing.notes) if rules.accept.needs_verdict else {}
     for name in names:
-        kept, room, paths = _kept(folder, name, showing.notes), count, of_object[name]
+        kept, paths, rooms = _kept(folder, name, showing.notes), of_object[name], {True: count, False: count}
         if kept.rejected is not None:
-            showing.found.append(kept.rejected.some(room))
-            room -= len(showing.found[-1].rows)
+            _add(showing, kept.rejected, rooms)
         paths.sort(key=lambda path: parse_shard_name(path.name).round_id, reverse=True)
         for path in paths[:MOST_SHARDS]:
-            found = _of_shard(path, folder, kept, rules, known, showing.notes) if room > 0 else None
+            found = _of_shard(path, folder, kept, rules, known, showing.notes) if any(rooms.values()) else None
             if found is not None:
-                showing.found.append(found.some(room))
-                room -= len(showing.found[-1].rows)
+                _add(showing, found, rooms)
         if len(paths) > MOST_SHARDS:
             showing.notes.append(f"{name}: of {len(paths)} shards the last {MOST_SHARDS} rounds were looked through")
+
+
+def _add(showing: Showing, found: Found, rooms: dict[bool, int]) -> None:
+    """Adds rows while there is room: for those that count, and for those that do not."""
+    for counts, room in rooms.items():
+        fitting = [i for i, labels in enumerate(found.labels) if (ACCEPTED in labels) == counts]
+        some = found.at(np.array(fitting, np.int64)).some(room)
+        if len(some.rows):
+            showing.found.append(some)
+            rooms[counts] -= len(some.rows)
 
 
 class Kept(NamedTuple):

@@ -200,7 +200,7 @@ def test_the_facts_of_the_picked_grasp_are_told(visit, gallery):
     for words in ("bowl", "accepted · holds", "final/toy.h5", "101", "5.00e-5", "left and right"):
         assert words in told, words
     visit.pick(4)
-    assert "not_finite" in visit.tab.inner_text("#facts")
+    assert "rejected: not finite" in visit.tab.inner_text("#facts")
     assert visit.tab.is_visible("#nothing"), "there is nothing to draw of a failed grasp"
 
 

@@ -222,6 +222,14 @@ def test_rounds_that_are_not_merged_say_what_became_of_their_rows(tmp_path):
     ]
 
 
+def test_rows_that_count_are_not_crowded_out_by_those_that_do_not(tmp_path):
+    run = tmp_path / "run"
+    seal(run, "bowl", 0, [0.5] * 5 + [0.0] + [0.5] * 5)
+    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=energy"))))
+    data = read_page(scale.view(settings(run, "view.count=2")).path)
+    assert [row["number"] for row in data["grasps"]] == [5, 0, 10]
+
+
 def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
     hand, reasons = shadow_table(), ("not_finite", "energy/penetration", "duplicate")
     columns = grasp_columns(3, 4, hand) | {"reject/reason": np.array([1, 2, 0], np.int32)}

@@ -25,7 +25,8 @@ function tone(grasp) {
 }
 
 function state(grasp) {
-  const words = grasp.labels.join(", ");
+  const spoken = grasp.labels.map(label => label.replace(/^energy\//, "").replaceAll("_", " ")).join(", ");
+  const words = tone(grasp) === "bad" && !grasp.labels.includes("accepted") ? `rejected: ${spoken}` : spoken;
   return grasp.verdict === "not tested" ? words : `${words} · ${grasp.verdict}`;
 }
 
