@@ -121,7 +121,7 @@ def _physics(columns: Columns, i: int) -> dict[str, str]:
 
 def _most(values: np.ndarray, unit: str) -> str:
     finite = np.atleast_1d(values)[np.isfinite(np.atleast_1d(values))]
-    return f"{finite.max():.2f} {unit}" if len(finite) else "not tried"
+    return f"{abs(finite.max()):.2f} {unit}" if len(finite) else "not tried"
 
 
 def _stages(columns: Columns, i: int) -> Poses:

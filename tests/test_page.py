@@ -244,6 +244,9 @@ def test_a_phone_sees_the_scene_and_two_columns_of_cards(visit):
     scene = visit.tab.locator("#scene").bounding_box()
     assert scene["width"] == 390 and scene["height"] > 250
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= 390, "it has to be shifted sideways"
+    visit.tab.click('.card[data-grasp="3"]')
+    assert visit.tab.locator("#scene").bounding_box()["y"] >= -1, "the scene does not come into sight"
+    visit.tab.evaluate("window.scrollTo(0, 0)")
     tops = [card.bounding_box()["y"] for card in visit.tab.query_selector_all(".card")]
     assert tops[0] == tops[1] < tops[2]
     visit.tab.set_viewport_size(SIZE)

@@ -20,14 +20,16 @@ function shown(value) {
 }
 
 function tone(grasp) {
-  if (grasp.labels.includes("accepted")) return grasp.verdict === "holds" || grasp.verdict === "not tested" ? "good" : "bad";
+  const stands = grasp.verdict === "holds" || grasp.verdict === "not tested";
+  if (grasp.labels.includes("accepted")) return stands ? "good" : "bad";
   return grasp.labels.some(label => /^(not |beyond)/.test(label)) && !grasp.labels.includes(missing) ? "wait" : "bad";
 }
 
 function state(grasp) {
   const spoken = grasp.labels.map(label => label.replace(/^energy\//, "").replaceAll("_", " ")).join(", ");
   const words = tone(grasp) === "bad" && !grasp.labels.includes("accepted") ? `rejected: ${spoken}` : spoken;
-  return grasp.verdict === "not tested" ? words : `${words} · ${grasp.verdict}`;
+  if (grasp.verdict === "not tested") return words;
+  return `${words} · ${grasp.verdict === "holds" ? "holds" : `simulator: ${grasp.verdict}`}`;
 }
 
 function start(given) {
@@ -68,7 +70,8 @@ function fillFilters() {
   options("by-verdict", count(data.grasps.map(grasp => grasp.verdict)));
   find("verdict-label").hidden = data.grasps.every(grasp => grasp.verdict === "not tested");
   const kept = find("term").value;
-  find("term").replaceChildren(...data.terms.map(term => element("option", {value: term, textContent: term.replaceAll("_", " ")})));
+  const words = term => element("option", {value: term, textContent: term.replaceAll("_", " ")});
+  find("term").replaceChildren(...data.terms.map(words));
   find("term").value = data.terms.includes(kept) ? kept : "total";
   hintRange();
 }
@@ -91,14 +94,23 @@ const energy = grasp => grasp.energies[find("term").value] ?? null;
 
 function card(grasp, i) {
   const image = data.thumbnails[i] ? `data:image/webp;base64,${data.thumbnails[i]}` : painted.get(key(grasp));
-  const picture = image ? element("img", {src: image, alt: ""}) : element("div", {className: "blank"});
-  const made = element("button", {className: "card", type: "button", onclick: () => pick(i)},
+  const blank = () => element("div", {className: "blank"});
+  const picture = image ? element("img", {src: image, alt: ""}) : blank();
+  const name = element("span", {className: "name", textContent: data.objects[grasp.object].code});
+  const words = element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)});
+  const made = element("button", {className: "card", type: "button", onclick: () => choose(i)},
     picture,
-    element("div", {className: "words"}, element("span", {className: "name", textContent: data.objects[grasp.object].code}), element("span", {className: "value"})),
-    element("div", {className: "words"}, element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)})));
+    element("div", {className: "words"}, name, element("span", {className: "value"})),
+    element("div", {className: "words"}, words));
   if (!image) late.observe(made);
   made.dataset.grasp = i;
   return made;
+}
+
+// Where the scene is above the cards, it comes into sight.
+function choose(i) {
+  pick(i);
+  if (matchMedia("(max-width: 900px)").matches) find("viewer").scrollIntoView();
 }
 
 // Cards without a picture get one from the scene when they come into sight.
@@ -135,7 +147,8 @@ function arrange() {
     (least === "" || (energy(grasp) !== null && energy(grasp) >= Number(least))) &&
     (most === "" || (energy(grasp) !== null && energy(grasp) <= Number(most)));
   const rows = data.grasps.map((grasp, i) => i);
-  if (order !== "given") rows.sort((a, b) => compare(energy(data.grasps[a]), energy(data.grasps[b]), order === "up" ? 1 : -1));
+  const sign = {up: 1, down: -1}[order];
+  if (sign) rows.sort((a, b) => compare(energy(data.grasps[a]), energy(data.grasps[b]), sign));
   let count = 0;
   rows.forEach((i, place) => {
     cards[i].hidden = !fits(data.grasps[i]);
@@ -169,15 +182,21 @@ function pick(i) {
   find("slider").max = stops.length - 1;
   find("slider").value = grasp;
   find("slider").disabled = stops.length < 2;
-  find("ticks").replaceChildren(...stops.map((stage, n) => element("button", {textContent: data.stages[stage], onclick: () => { find("slider").value = n; move(true); }})));
+  find("ticks").replaceChildren(...stops.map(tick));
   move(false);
   reset();
 }
 
+function tick(stage, n) {
+  const onclick = () => { find("slider").value = n; move(true); };
+  return element("button", {textContent: data.stages[stage], onclick});
+}
+
 // Shows the chosen grasp where the slider is.
 function move(follow) {
-  const at = Number(find("slider").value), low = Math.min(Math.floor(at), stops.length - 1), high = Math.min(low + 1, stops.length - 1);
   if (!stops.length) return;
+  const at = Number(find("slider").value), last = stops.length - 1;
+  const low = Math.min(Math.floor(at), last), high = Math.min(low + 1, last);
   scene.show(chosen, stops[low], stops[high], at - low);
   const here = stops[Math.round(at)], near = Math.abs(at - Math.round(at)) < 0.2;
   scene.mark(chosen, find("contacts").checked && near && data.stages[here] === "grasp");
@@ -193,14 +212,20 @@ function reset() {
 }
 
 function table(caption, rows) {
-  const lines = rows.map(([name, value]) => element("tr", {}, element("td", {textContent: name}), element("td", {textContent: value})));
+  const cell = value => element("td", {textContent: value});
+  const lines = rows.map(([name, value]) => element("tr", {}, cell(name), cell(value)));
   return element("table", {}, element("caption", {textContent: caption}), element("tbody", {}, ...lines));
 }
 
 function facts(grasp) {
-  const heading = element("h2", {}, data.objects[grasp.object].code, element("span", {className: tone(grasp), textContent: state(grasp)}));
+  const words = element("span", {className: tone(grasp), textContent: state(grasp)});
+  const heading = element("h2", {}, data.objects[grasp.object].code, words);
   const energies = data.terms.map(term => [term.replaceAll("_", " "), shown(grasp.energies[term])]);
-  const origin = [["file", grasp.source], ["row in file", grasp.number], ["seed", grasp.seed], ["round", grasp.round], ["row in round", grasp.row], ["object scale", shown(grasp.scale)]];
+  const origin = [
+    ["file", grasp.source], ["row in file", grasp.number],
+    ["seed", grasp.seed], ["round", grasp.round], ["row in round", grasp.row],
+    ["object scale", shown(grasp.scale)],
+  ];
   const right = element("div", {}, table("where it comes from", origin));
   const physics = Object.entries(grasp.physics);
   if (physics.length) right.append(table("in the simulator", physics));
@@ -208,8 +233,9 @@ function facts(grasp) {
 }
 
 function step(by) {
-  const shownCards = cards.map((made, i) => i).filter(i => !cards[i].hidden).sort((a, b) => cards[a].style.order - cards[b].style.order);
-  const next = shownCards[shownCards.indexOf(chosen) + by];
+  const seen = cards.map((made, i) => i).filter(i => !cards[i].hidden);
+  seen.sort((a, b) => cards[a].style.order - cards[b].style.order);
+  const next = seen[seen.indexOf(chosen) + by];
   if (next === undefined) return;
   pick(next);
   cards[next].scrollIntoView({block: "nearest"});

@@ -96,7 +96,8 @@ class Scene {
     this.marks = new THREE.Group();
     this.world.add(this.object, this.marks, ...this.hands.map(hand => hand.root), this.camera);
     this.light();
-    this.arrow = [new THREE.SphereGeometry(1, 16, 12), new THREE.CylinderGeometry(1, 1, 1, 10), new THREE.ConeGeometry(1, 1, 16)];
+    const ball = new THREE.SphereGeometry(1, 16, 12), shaft = new THREE.CylinderGeometry(1, 1, 1, 10);
+    this.arrow = [ball, shaft, new THREE.ConeGeometry(1, 1, 16)];
     this.arrowLooks = data.colours.map(rgb => material(rgb.map(x => 0.55 * x), {roughness: 1}));
   }
 
@@ -121,11 +122,13 @@ class Scene {
     const [, stages, sides, width] = this.data.poses.shape;
     const row = this.poses.subarray(((grasp * stages + stage) * sides + side) * width).subarray(0, width);
     if (!row.every(Number.isFinite)) return null;
-    return {place: new THREE.Vector3().fromArray(row), turn: new THREE.Quaternion().fromArray(row, 3), angles: row.subarray(7)};
+    const place = new THREE.Vector3().fromArray(row), turn = new THREE.Quaternion().fromArray(row, 3);
+    return {place, turn, angles: row.subarray(7)};
   }
 
   stages(grasp) {
-    return this.data.stages.map((_, stage) => stage).filter(stage => this.pose(grasp, stage, 0) && this.pose(grasp, stage, 1));
+    const known = stage => this.pose(grasp, stage, 0) && this.pose(grasp, stage, 1);
+    return this.data.stages.map((_, stage) => stage).filter(known);
   }
 
   // Shows a grasp between two of its stages; `part` is 0 at the first of them, 1 at the second.
@@ -180,7 +183,8 @@ class Scene {
   // Looks from a side at all of what is shown; without one, across the line between the hands.
   look(side) {
     const [azimuth, elevation] = (side ?? this.across()).map(THREE.MathUtils.degToRad);
-    const aim = new THREE.Vector3(Math.cos(elevation) * Math.cos(azimuth), Math.cos(elevation) * Math.sin(azimuth), Math.sin(elevation));
+    const level = Math.cos(elevation);
+    const aim = new THREE.Vector3(level * Math.cos(azimuth), level * Math.sin(azimuth), Math.sin(elevation));
     const points = this.points(), target = this.bounds().center.clone();
     const half = Math.tan(THREE.MathUtils.degToRad(this.camera.fov / 2)), seen = new THREE.Vector3();
     let distance = 1;
@@ -194,7 +198,8 @@ class Scene {
         seen.copy(point).applyMatrix4(this.camera.matrixWorldInverse);
         box.expandByPoint(new THREE.Vector2(seen.x, seen.y).divideScalar(-seen.z));
       }
-      const middle = box.getCenter(new THREE.Vector2()).multiplyScalar(distance), size = box.getSize(new THREE.Vector2());
+      const middle = box.getCenter(new THREE.Vector2()).multiplyScalar(distance);
+      const size = box.getSize(new THREE.Vector2());
       target.add(new THREE.Vector3(middle.x, middle.y, 0).applyQuaternion(this.camera.quaternion));
       distance *= Math.max(size.x / this.camera.aspect, size.y) / (2 * half * FILL);
     }
@@ -206,12 +211,15 @@ class Scene {
   // Some points of the object and the corners of each link's shapes, in the world.
   points() {
     const found = [], place = this.object.geometry.getAttribute("position"), step = Math.ceil(place.count / 600);
-    for (let i = 0; i < place.count; i += step) found.push(new THREE.Vector3().fromBufferAttribute(place, i).applyMatrix4(this.object.matrixWorld));
+    const add = (point, where) => found.push(point.applyMatrix4(where.matrixWorld));
+    for (let i = 0; i < place.count; i += step) add(new THREE.Vector3().fromBufferAttribute(place, i), this.object);
     this.hands.forEach(hand => hand.root.traverse(mesh => {
       if (!mesh.isMesh) return;
       if (!mesh.geometry.boundingBox) mesh.geometry.computeBoundingBox();
       const {min, max} = mesh.geometry.boundingBox;
-      for (let i = 0; i < 8; i++) found.push(new THREE.Vector3(i & 1 ? min.x : max.x, i & 2 ? min.y : max.y, i & 4 ? min.z : max.z).applyMatrix4(mesh.matrixWorld));
+      for (const x of [min.x, max.x]) for (const y of [min.y, max.y]) for (const z of [min.z, max.z]) {
+        add(new THREE.Vector3(x, y, z), mesh);
+      }
     }));
     return found;
   }
