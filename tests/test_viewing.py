@@ -26,9 +26,9 @@ from bimangrasp.visualization.exhibits import Thumbnail
 from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
-from scale import drawing, galleries, serving, shards, viewing
+from scale import drawing, galleries, serving, shards, verdicts, viewing
 from scale.config import Config
-from scale.run_folder import RunFolder
+from scale.run_folder import VALIDATOR, RunFolder
 
 
 def settings(path: Path, *overrides: str) -> Config:
@@ -257,6 +257,45 @@ def test_a_run_that_tests_its_grasps_says_which_wait_for_it(tmp_path):
     (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=physics"))))
     data = read_page(scale.view(settings(run)).path)
     assert [row["labels"] for row in data["grasps"]] == [["not tested yet"]] * 2
+
+
+def test_verdicts_on_rounds_that_are_not_merged_give_reasons_and_poses(tmp_path):
+    run = tmp_path / "run"
+    shard = seal(run, "bowl", 0, [0.0] * 3)
+    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=physics"))))
+    judged = write_final(tmp_path / "judged.h5", "bowl", 3, seed=9, is_judged=True)
+    columns = {f.name: judged[f.name] for f in VERDICT_FIELDS}
+    columns["pose/rotation"] = np.broadcast_to(np.eye(3, dtype=np.float32), columns["pose/rotation"].shape).copy()
+    columns["verdict/reason"][:] = [0, 4, 6]
+    about = {"code": "bowl", "round_id": 0, "shard_sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    about |= {"acceptance_key": {}, "platform": {}, "judging": {}}
+    place = RunFolder(run).place(0, 0, VALIDATOR)
+    place.mkdir(parents=True)
+    verdicts.seal(RunFolder(run), place, about, columns)
+    data = read_page(scale.view(settings(run)).path)
+    found = {row["number"]: (row["labels"], row["verdict"]) for row in data["grasps"]}
+    assert found == {
+        0: (["accepted", "not merged yet"], "holds"),
+        1: (["physics/moved"], "moved"),
+        2: (["physics/lost_contact"], "lost contact"),
+    }
+    numbers = [row["number"] for row in data["grasps"]]
+    np.testing.assert_array_equal(unpacked(data["poses"])[:, 1, :, 7:], columns["pose/joints"][numbers, 0])
+
+
+def test_near_duplicates_are_told_from_rows_that_are_not_compared_yet(tmp_path):
+    run = tmp_path / "run"
+    seal(run, "bowl", 0, [0.0] * 4)
+    dedup = ("dedup.translation=0.1", "dedup.rotation=0.1", "dedup.joints=0.1")
+    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load(*dedup))))
+    data = read_page(scale.view(settings(run)).path)
+    assert [row["labels"] for row in data["grasps"]] == [["not compared yet"]] * 4
+    write_final(run / "final" / "bowl.h5", "bowl", 3, seed=0)
+    with h5py.File(run / "final" / "bowl.h5", "r+") as file:
+        file["row"][...] = [0, 1, 3]
+    data = read_page(scale.view(settings(run)).path)
+    labels = {row["row"]: row["labels"] for row in data["grasps"]}
+    assert labels == {0: ["accepted"], 1: ["accepted"], 2: ["duplicate"], 3: ["accepted"]}
 
 
 def test_a_damaged_shard_and_missing_settings_are_noted(run):
