@@ -26,9 +26,9 @@ function tone(grasp) {
 }
 
 function state(grasp) {
-  const spoken = grasp.labels.map(label => label.replace(/^energy\//, "").replaceAll("_", " ")).join(", ");
+  const spoken = grasp.labels.map(label => label.replace(/^(energy|physics)\//, "").replaceAll("_", " ")).join(", ");
   const words = tone(grasp) === "bad" && !grasp.labels.includes("accepted") ? `rejected: ${spoken}` : spoken;
-  if (grasp.verdict === "not tested") return words;
+  if (grasp.verdict === "not tested" || grasp.labels.some(label => label.startsWith("physics/"))) return words;
   return `${words} · ${grasp.verdict === "holds" ? "holds" : `simulator: ${grasp.verdict}`}`;
 }
 
