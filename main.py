@@ -35,6 +35,7 @@ SHOWN = {
     "report": scale.write_report,
     "hand": scale.check_hand,
     "objects": scale.prepare_objects,
+    "view": scale.view,
 }
 """What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 

@@ -16,13 +16,14 @@ DEPENDENCIES = [
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
     "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along
-    "pillow>=10.1",  # writes animations, with text of any size
+    "pillow>=10.1",  # writes animations, with text of any size, and pictures of grasps
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
 ]
 
 WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
 PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; large, so an extra
+DECIMATE = "fast-simplification>=0.1.7"  # decimates meshes for the page of mode=view
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; the one that was seen to repeat itself
 TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 MANIFOLD = "manifold3d>=3.0"  # boolean union of the bodies of a mesh (object.interior_faces=remove)
@@ -35,15 +36,21 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["bimangrasp", "bimangrasp.*", "scale", "scale.*", "conf"]),
     py_modules=["main"],
-    package_data={"bimangrasp": ["assets/**/*"], "conf": ["*.yaml", "*/*.yaml"], "scale": ["pages/*"]},
+    package_data={
+        "bimangrasp": ["assets/**/*", "visualization/assets/*"],
+        "conf": ["*.yaml", "*/*.yaml"],
+        "scale": ["pages/*"],
+    },
     install_requires=DEPENDENCIES,
     extras_require={
         "fast": [WARP],
         "objects": [COACD, MANIFOLD],
         "parquet": [PYARROW],
         "tensorboard": [TENSORBOARD],
+        "view": [DECIMATE],
         "dev": [
             COACD,
+            DECIMATE,
             MANIFOLD,
             TENSORBOARD,
             WARP,
@@ -52,6 +59,7 @@ setup(
             "ruff>=0.6",  # the first whose formatter and rules agree with pyproject.toml
             "beartype>=0.20",  # checks the shapes while the tests run
             "hypothesis>=6.100",
+            "playwright>=1.40",  # drives the browser that the page is tested in
             "rtree>=1.0",  # with which trimesh finds nearest points, an oracle of the tests
         ],
     },

@@ -10,15 +10,15 @@ ROUND_SECTIONS = 64
 """Corners of the circles by which surfaces of capsules and cylinders are sampled: off by 0.1 % of the radius."""
 
 
-def shape_surface(shape: Primitive) -> trimesh.Trimesh:
-    """Returns the shape's surface as triangles in link coordinates."""
+def shape_surface(shape: Primitive, sections: int = ROUND_SECTIONS) -> trimesh.Trimesh:
+    """Returns the shape's surface as triangles in link coordinates; `sections` is the corners of its circles."""
     radius, half_length = float(shape.size[0]), float(shape.size[1])
     match shape.shape:
         case "capsule":
-            count = [ROUND_SECTIONS // 2, ROUND_SECTIONS]
+            count = [sections // 2, sections]
             mesh = trimesh.creation.capsule(height=2 * half_length, radius=radius, count=count)
         case "cylinder":
-            mesh = trimesh.creation.cylinder(radius, 2 * half_length, sections=ROUND_SECTIONS)
+            mesh = trimesh.creation.cylinder(radius, 2 * half_length, sections=sections)
         case "box":
             mesh = trimesh.creation.box(2 * shape.size)
         case _:

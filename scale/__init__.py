@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from scale.preparation_report import PreparationReport
     from scale.report import RunReport
     from scale.reporting import ReportPage
+    from scale.serving import ServedReport
     from scale.standing import Status
     from scale.validating import ValidationReport
+    from scale.viewing import ViewReport
 
 __all__ = [
     "check_hand",
@@ -29,6 +31,7 @@ __all__ = [
     "run",
     "status",
     "validate",
+    "view",
     "write_report",
 ]
 
@@ -146,6 +149,24 @@ def prepare_objects(cfg: Any) -> PreparationReport:
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
     from scale.preparing import prepare_objects as body
+
+    return body(_checked(cfg))
+
+
+def view(cfg: Any) -> ViewReport | ServedReport:
+    """Returns what the page shows that was made of a grasp file or of a run: a gallery for a browser.
+
+    With `port` the page is served until Ctrl-C instead.
+
+    Args:
+        cfg: a Config, or a DictConfig of the same shape; `path` names the file or the run's folder.
+
+    Raises:
+        InputError: the call cannot be served; it says why and what to do.
+        RunError: a process that draws died.
+    """
+    refuse_unguarded_script()
+    from scale.viewing import view as body
 
     return body(_checked(cfg))
 

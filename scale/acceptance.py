@@ -46,9 +46,12 @@ class Accept:
         A row that is not finite has that reason alone; a finite one fails each threshold that it does not stay below,
         or the simulation for one reason.
         """
+        return {why: int(rows.sum()) for why, rows in self.failures(columns).items()}
+
+    def failures(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Returns reason -> mask of the rows that do not count for that, as `rejected` counts them."""
         finite = finite_rows(columns)
-        failed = {why: int((finite & rows).sum()) for why, rows in self._failed(columns).items()}
-        return {NOT_FINITE: int((~finite).sum())} | failed
+        return {NOT_FINITE: ~finite} | {why: finite & rows for why, rows in self._failed(columns).items()}
 
     def _failed(self, columns: Columns) -> dict[str, np.ndarray]:
         """Returns reason -> mask of the rows that do not pass for that."""

@@ -57,7 +57,7 @@ DIRECTION = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report", "hand", "objects"),
+    "mode": _among("scale", "generate", "status", "validate", "export", "import", "report", "view", "hand", "objects"),
     "exp_name": Rule(lambda value: is_folder_name(value), "a folder's name: no leading dot, no \\, 200 bytes at most"),
     "output_root": TEXT,
     "round_batch_size": _at_least(1),
@@ -145,6 +145,19 @@ RULES: dict[str, Rule] = {
     "object.grid_cells": _at_least(8),
     "object.interior_faces": _among("keep", "remove"),
     "format": _among("npy", "npz", "csv", "parquet", "dexgraspbench"),
+    "view.objects": Rule(
+        lambda value: all(
+            isinstance(one, str) and one for one in ([value] if isinstance(value, str) else value or [""])
+        ),
+        "all, a glob, or a list of codes such as [mug,bowl]; numbers in quotes",
+    ),
+    "view.count": _at_least(1),
+    "view.most": _at_least(1),
+    "view.choose": _among("best", "even", "first"),
+    "view.rows": Rule(
+        lambda value: value is None or (len(value) > 0 and min(value) >= 0), "null or a list of row numbers from 0 on"
+    ),
+    "port": Rule(lambda value: 0 <= value < 65536, "0, or a port's number up to 65535"),
     "validators": _at_least(0),
     "backlog": _at_least(1),
     "validation.name": TEXT,

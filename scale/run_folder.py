@@ -76,6 +76,7 @@ class RunFolder:
         self.damaged = self.root / "damaged"
         self.exported = self.root / "export"
         self.rejects = self.root / "rejected"
+        self.page = self.root / "view" / "index.html"
         self.verdicts = self.root / "verdicts"
         self.pieces = self.root / "pieces"
         self.report = self.root / "report.html"

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHECKED = [  # not fused/: Warp's structs are no types
     *(f"bimangrasp.{path.stem}" for path in (ROOT / "bimangrasp").glob("*.py")),
     *(f"bimangrasp.validation.{path.stem}" for path in (ROOT / "bimangrasp" / "validation").glob("*.py")),
+    *(f"bimangrasp.visualization.{path.stem}" for path in (ROOT / "bimangrasp" / "visualization").glob("*.py")),
 ]
 install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bimangrasp
 

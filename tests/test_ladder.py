@@ -24,6 +24,10 @@ STEPS = [
     ("bimangrasp.frames",),
     ("bimangrasp.validation.summary", "bimangrasp.validation.verdict_file"),
     ("bimangrasp.validation.judging",),
+    ("bimangrasp.visualization.page", "bimangrasp.visualization.thumbnails"),
+    ("bimangrasp.visualization.page_data",),
+    ("bimangrasp.visualization.exhibits", "bimangrasp.visualization.portrait"),
+    ("bimangrasp.visualization.stage", "bimangrasp.visualization.meshes"),
     (
         "bimangrasp.synthesis",
         "bimangrasp.validation.simulate",
@@ -128,6 +132,12 @@ def test_the_judge_knows_no_optimiser():
     optimiser = {"synthesis", "descent", "evaluation", "fused", "energies", "mala", "initialization", "wrench"}
     for path in (ROOT / "bimangrasp" / "validation").rglob("*.py"):
         assert not {part for name in modules(path) for part in name.split(".")} & optimiser, path
+
+
+def test_validation_and_visualization_do_not_know_each_other():
+    for room, other in (("validation", "visualization"), ("visualization", "validation")):
+        for path in (ROOT / "bimangrasp" / room).rglob("*.py"):
+            assert not [name for name in modules(path) if name.startswith(f"bimangrasp.{other}")], path
 
 
 def test_only_the_worker_makes_grasps():

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scene import shadow_hands
 
 from bimangrasp import builtin
@@ -18,22 +19,24 @@ from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
 from bimangrasp.grasp_file import lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from bimangrasp.object_model import check_mesh
+from bimangrasp.visualization.thumbnails import PROBE
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 96, 80
-PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).render()"
 DRAW = """
 import json, sys
 from pathlib import Path
 import numpy as np
 from benchmarks import picture
-picture.AZIMUTHS, picture.ELEVATIONS = range(0, 360, 60), (-8, -32)  # of fewer views: without a GPU they take long
+from bimangrasp.grasp_bodies import COLOURS
+# fewer views than a picture has: without a GPU they take long
+search = picture.THOROUGH._replace(azimuths=range(0, 360, 60), elevations=(-8, -32))
 source, folder, width, height = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 (grasp,) = picture.grasps_of(source, picture.read_rows(source, None, 1), None, [])
-panel, parts = picture.render(grasp, width, height)
-np.savez(folder / "panel.npz", panel=panel, parts=parts, colours=np.array(list(picture.COLOURS.values())))
+panel, parts = picture.render(grasp, width, height, search)
+np.savez(folder / "panel.npz", panel=panel, parts=parts, colours=np.array(COLOURS)[:, :3])
 arguments = [str(source), "--rows", "1", "0", "--out", str(folder / "two.png"), "--size", str(2 * width), str(height)]
-assert picture.main(arguments) == 0
+assert picture.main(arguments, search) == 0
 print(json.dumps(grasp.source))
 """
 
@@ -107,7 +110,7 @@ def test_the_grasp_fills_its_panel_and_stays_inside(drawn):
 
 
 def test_the_png_holds_a_panel_for_each_row(drawn):
-    image = pytest.importorskip("PIL.Image").open(drawn / "two.png")
+    image = Image.open(drawn / "two.png")
     pixels = np.asarray(image.convert("RGB"))
     with np.load(drawn / "panel.npz") as file:
         assert np.array_equal(pixels, np.concatenate([file["panel"]] * 2, axis=1))

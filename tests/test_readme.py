@@ -16,7 +16,7 @@ import bimangrasp
 import conf
 import scale
 from bimangrasp.validation.summary import HEADINGS
-from scale import keys
+from scale import keys, viewing
 from scale.exporting import SUFFIXES
 from scale.report import RunReport
 
@@ -70,6 +70,19 @@ def test_the_commands_of_export_and_import_do_what_they_say(demo):
         done = subprocess.run(command, cwd=demo, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert len(bimangrasp.load(demo / "data/experiments/demo/export/npy/bowl.h5")) == 6
+
+
+def test_a_run_is_viewed_as_described(demo, monkeypatch):
+    lines = [line.partition("#")[0] for line in README.splitlines() if line.startswith("python main.py mode=view")]
+    commands = [shlex.split(line)[2:] for line in lines]
+    configs = [conf.load([*command, f"output_root={demo}/data/experiments"]) for command in commands]
+    assert [config.port for config in configs] == [0, 0, 8080]
+    monkeypatch.setattr(viewing, "why_nothing_is_drawn", lambda: "not in this test")
+    monkeypatch.chdir(demo)
+    for config in configs[:2]:
+        assert scale.view(config).path.is_file()
+    assert (demo / "data/experiments/demo/view/index.html").is_file()
+    assert (demo / "data/experiments/demo/final/bowl.html").is_file()
 
 
 def test_the_formats_are_listed():

@@ -1,0 +1,158 @@
+"""A gallery as JSON for its page: numbers of which there are many as base64 of little-endian arrays.
+
+A hand is its tree: the page bends it by the joint values, as `HandModel` does. So a pose is 7 + J numbers a hand, each
+link's mesh is there once, and between two poses the fingers turn about their joints.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from bimangrasp.grasp_bodies import COLOURS, SIDES
+from bimangrasp.grasp_fields import TERMS
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.poses import Poses
+from bimangrasp.visualization.exhibits import STAGES, Exhibit, Gallery, Shape
+from bimangrasp.visualization.meshes import hand_mesh, object_mesh
+from bimangrasp.visualization.stage import BACKGROUND
+
+Json = dict[str, Any]
+
+
+def page_data(gallery: Gallery) -> Json:
+    """Returns all that the page shows."""
+    objects = [_object(shape) for shape in gallery.shapes]
+    notes = [f"{one['code']}: {one['note']}" for one in objects if one["note"]]
+    thumbnails = gallery.thumbnails or (None,) * len(gallery.exhibits)
+    return {
+        "title": gallery.title,
+        "notes": [*gallery.notes, *notes],
+        "stages": list(STAGES),
+        "terms": [term for term in TERMS if any(term in one.energies for one in gallery.exhibits)],
+        "sides": list(SIDES),
+        "colours": [list(colour[:3]) for colour in COLOURS],
+        "background": list(BACKGROUND),
+        "hands": hands_data(gallery.hands),
+        "objects": objects,
+        "poses": packed(_poses(gallery), "<f4"),
+        "contacts": packed(_contacts(gallery.exhibits), "<f4"),
+        "grasps": [_grasp(one) for one in gallery.exhibits],
+        "views": [one and [one.azimuth, one.elevation] for one in thumbnails],
+        "thumbnails": [one and base64.b64encode(one.image).decode() for one in thumbnails],
+    }
+
+
+def packed(array: np.ndarray, dtype: str) -> Json:
+    """Returns an array as JSON: dtype, shape, and its bytes in base64."""
+    data = np.ascontiguousarray(array, dtype)
+    return {"dtype": dtype, "shape": list(data.shape), "data": base64.b64encode(data.tobytes()).decode()}
+
+
+def unpacked(json: Json) -> np.ndarray:
+    """Returns the array that `packed` packed."""
+    return np.frombuffer(base64.b64decode(json["data"]), json["dtype"]).reshape(json["shape"])
+
+
+def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
+    """Returns the trees of both hands and their shapes; equal meshes are there once."""
+    meshes: dict[bytes, int] = {}
+    geometries: list[Json] = []
+    sides = []
+    for hand in hands:
+        shapes = []
+        for shape in hand.primitives:
+            key = _identity(shape)
+            if key not in meshes:
+                meshes[key] = len(geometries)
+                drawable = hand_mesh(shape)
+                geometries.append(_mesh(drawable.vertices, drawable.faces))
+            pose = _pose7(shape.T_link_shape).tolist()
+            shapes.append({"link": shape.link, "mesh": meshes[key], "pose": pose})
+        sides.append(
+            {
+                "fixed": packed(np.stack([_pose7(T) for T in hand.T_parent_link]), "<f4"),
+                "axis": packed(hand.joint_axis, "<f4"),
+                "shapes": shapes,
+            }
+        )
+    left = hands[0]
+    return {
+        "links": list(left.link_names),
+        "parent": left.parent.tolist(),
+        "joints": list(left.joint_names),
+        "joint_link": left.joint_link.tolist(),
+        "sides": sides,
+        "meshes": geometries,
+    }
+
+
+def _identity(shape: Primitive) -> bytes:
+    """Returns what two shapes with one mesh have in common."""
+    parts = (shape.size, shape.vertices, shape.faces)
+    return shape.shape.encode() + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+
+def _object(shape: Shape) -> Json:
+    mesh = object_mesh(shape.vertices, shape.faces)
+    return {"code": shape.code, "note": mesh.note} | _mesh(mesh.vertices, mesh.faces)
+
+
+def _mesh(vertices: np.ndarray, faces: np.ndarray) -> Json:
+    small = len(vertices) <= np.iinfo(np.uint16).max
+    return {"vertices": packed(vertices, "<f4"), "faces": packed(faces, "<u2" if small else "<u4")}
+
+
+def _pose7(T: np.ndarray) -> np.ndarray:
+    """Returns a pose as place and quaternion xyzw."""
+    return np.concatenate([T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat()])
+
+
+def _poses(gallery: Gallery) -> np.ndarray:
+    """Returns (grasp, stage, hand, 7 + J): place, quaternion xyzw, joints; NaN where a stage is not known."""
+    shape = (len(gallery.exhibits), len(STAGES), len(SIDES), 7 + len(gallery.hands[0].joint_names))
+    found = np.full(shape, np.nan, np.float32)
+    for row, one in zip(found, gallery.exhibits, strict=True):
+        known = _known(one.stages)
+        translation, rotation, joints = (part[known] for part in one.stages)
+        turns = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat() if known.any() else np.zeros((0, 4))
+        row[known] = np.concatenate([translation, turns.reshape(-1, len(SIDES), 4), joints], axis=-1)
+    return found
+
+
+def _known(stages: Poses) -> np.ndarray:
+    """Returns the mask of stages in which every number is finite."""
+    finite = [np.isfinite(part).reshape(len(STAGES), -1).all(axis=1) for part in stages]
+    return np.logical_and.reduce(finite)
+
+
+def _contacts(exhibits: tuple[Exhibit, ...]) -> np.ndarray:
+    """Returns (grasp, hand, contact, 6): point and normal; NaN where a grasp has fewer contacts."""
+    most = max((one.contact_point.shape[1] for one in exhibits), default=0)
+    found = np.full((len(exhibits), len(SIDES), most, 6), np.nan, np.float32)
+    for row, one in zip(found, exhibits, strict=True):
+        row[:, : one.contact_point.shape[1]] = np.concatenate([one.contact_point, one.contact_normal], axis=-1)
+    return found
+
+
+def _grasp(one: Exhibit) -> Json:
+    return {
+        "object": one.shape,
+        "source": one.source,
+        "number": one.number,
+        **one.origin,
+        "scale": _number(one.scale),
+        "energies": {term: _number(value) for term, value in one.energies.items()},
+        "labels": list(one.labels),
+        "verdict": one.verdict,
+        "physics": one.physics,
+    }
+
+
+def _number(value: float) -> float | None:
+    """Returns a number as JSON can have it; None where it is not finite."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,136 @@
+"""The picture of a grasp from the side that shows most of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy.spatial import ConvexHull
+
+from bimangrasp.grasp import LEFT, RIGHT
+from bimangrasp.hand_description import HandDescription
+from bimangrasp.shape_surface import shape_surface
+from bimangrasp.visualization.camera import FIELD_OF_VIEW, View, frame_tightly, project
+from bimangrasp.visualization.stage import COARSE, FINE, OBJECT, QUICK, Cast, Posed, Quality, Stage
+
+OVERSAMPLING = 2
+CONTACT_SEEN = 0.008  # m: what lies before a contact that is seen is at most the half of a finger that touches there
+CANDIDATES = 3  # of so many views one is looked at for its contacts: those that show most
+OUTLINE_SECTIONS = 8  # corners of the circles of round shapes where only their extent matters
+
+
+class Search(NamedTuple):
+    """Among which views the best is looked for.
+
+    Attributes:
+        azimuths, elevations: degrees; below 0 the camera looks down.
+        height: of the renders by which they are compared, pixels.
+        quality: of the picture in the end.
+    """
+
+    azimuths: Sequence[float]
+    elevations: Sequence[float]
+    height: int
+    quality: Quality
+
+
+THOROUGH = Search(range(0, 360, 20), (-8, -20, -32, -45), 120, FINE)
+"""For a picture that is shown alone."""
+
+BRIEF = Search(range(0, 360, 60), (-22,), 48, QUICK)
+"""For thumbnails by the hundred."""
+
+
+class Portrait(NamedTuple):
+    """A picture of a grasp.
+
+    Attributes:
+        picture: (height, width, 3) uint8.
+        view: from where.
+    """
+
+    picture: np.ndarray
+    view: View
+
+
+class Studio:
+    """Takes portraits of the grasps of one object at one size."""
+
+    def __init__(self, cast: Cast, width: int, height: int, search: Search = THOROUGH):
+        """Takes OpenGL contexts for the search of a view and for the pictures.
+
+        Args:
+            cast: hands and object.
+            width: of a picture, pixels.
+            height: of a picture, pixels.
+            search: among which views.
+        """
+        self.width, self.height, self.search = width, height, search
+        self._object = cast.vertices[ConvexHull(cast.vertices).vertices]
+        self._outlines = [_outline(hand) for hand in cast.hands]
+        self._small = Stage(cast, round(search.height * width / height), search.height, COARSE)
+        self._big = Stage(cast, OVERSAMPLING * width, OVERSAMPLING * height, search.quality)
+
+    def close(self) -> None:
+        """Gives the OpenGL contexts back."""
+        self._small.close()
+        self._big.close()
+
+    def take(self, grasp: Posed) -> Portrait:
+        """Returns the portrait of a grasp."""
+        self._small.pose(grasp)
+        self._big.pose(grasp)
+        view = self._best_view(grasp)
+        blocks = self._big.colours(view).reshape(self.height, OVERSAMPLING, self.width, OVERSAMPLING, 3)
+        return Portrait(blocks.mean(axis=(1, 3)).round().astype(np.uint8), view)
+
+    def parts(self, view: View) -> np.ndarray:
+        """Returns (height, width) what each pixel of the last portrait shows, as `Stage.parts` does."""
+        return self._big.parts(view)[::OVERSAMPLING, ::OVERSAMPLING]
+
+    def _best_view(self, grasp: Posed) -> View:
+        """Returns the view with most of the lesser seen hand and of the object, weighted by the contacts seen."""
+        points = np.concatenate([self._object, *_carried(self._outlines, grasp)])
+        sides = [(a, e) for a in self.search.azimuths for e in self.search.elevations]
+        views = [frame_tightly(points, a, e, self.width / self.height) for a, e in sides]
+        shown = [self._shown(view) for view in views]
+        best = np.argsort(shown)[::-1][: -(-len(views) // CANDIDATES)]
+        seen = {i: contacts_seen(self._small.depths(views[i]), views[i], grasp.contacts) for i in best}
+        return views[max(best, key=lambda i: shown[i] * (0.5 + seen[i]))]
+
+    def _shown(self, view: View) -> float:
+        parts = self._small.parts(view)
+        shares = np.bincount(parts.ravel() + 1, minlength=4)[1:] / parts.size
+        return float(np.sqrt(min(shares[LEFT], shares[RIGHT]) * shares[OBJECT]))
+
+
+def contacts_seen(depths: np.ndarray, view: View, contacts: np.ndarray) -> float:
+    """Returns the share of contacts with little before them."""
+    height, width = depths.shape
+    tangents, depth = project(view, contacts)
+    pixels = tangents * height / (2 * np.tan(np.radians(FIELD_OF_VIEW / 2)))
+    column = np.clip(width / 2 + pixels[:, 0], 0, width - 1).astype(int)
+    row = np.clip(height / 2 - pixels[:, 1], 0, height - 1).astype(int)
+    return float((depths[row, column] > depth - CONTACT_SEEN).mean())
+
+
+def encoded(picture: np.ndarray, kind: str) -> bytes:
+    """Returns a (height, width, 3) uint8 picture as a file of this kind, PNG or WEBP."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **{"PNG": {"optimize": True}, "WEBP": {"quality": 82, "method": 6}}[kind])
+    return file.getvalue()
+
+
+def _outline(hand: HandDescription) -> list[tuple[int, np.ndarray]]:
+    """Returns for each shape its link and points that show how far it reaches."""
+    return [(shape.link, np.asarray(shape_surface(shape, OUTLINE_SECTIONS).vertices)) for shape in hand.primitives]
+
+
+def _carried(outlines: list[list[tuple[int, np.ndarray]]], grasp: Posed) -> Iterator[np.ndarray]:
+    """Yields the points of all shapes in the object's frame."""
+    for side, outline in enumerate(outlines):
+        for link, points in outline:
+            yield points @ grasp.rotation[side, link].T + grasp.translation[side, link]

@@ -1,0 +1,189 @@
+"""A pair of hands and an object that MuJoCo renders without a window: built once, posed for each grasp."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+from bimangrasp.grasp import LEFT, RIGHT
+from bimangrasp.grasp_bodies import COLOURS
+from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
+
+OBJECT = 2
+BACKGROUND = (0.955, 0.96, 0.97)
+SHADOW_SIZE = 4096  # texels of the key light's shadows at most
+LIGHTS = (("key", True, 0.42, (-0.9, 1.5, -1.3)), ("fill", False, 0.18, (1.4, 0.1, -1.0)))
+"""Name, whether it casts shadows, strength, and the place right, up, forward of what the camera looks at, m."""
+
+
+class Cast(NamedTuple):
+    """What is on a stage.
+
+    Attributes:
+        hands: the left and the right one.
+        vertices, faces: the object at its size, m.
+    """
+
+    hands: tuple[HandDescription, HandDescription]
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+class Posed(NamedTuple):
+    """One grasp on a stage, in the object's frame, m.
+
+    Attributes:
+        rotation, translation: (hand, link, 3, 3) and (hand, link, 3) poses of the links.
+        contacts: (contact, 3) points of both hands.
+    """
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    contacts: np.ndarray
+
+
+class Quality(NamedTuple):
+    """How well is drawn.
+
+    Attributes:
+        samples: for each pixel, against jagged edges.
+        slices: of a round shape; stacks are two thirds of them.
+        shadows: whether the key light casts them.
+    """
+
+    samples: int
+    slices: int
+    shadows: bool
+
+
+FINE, QUICK, COARSE = Quality(8, 48, True), Quality(0, 24, True), Quality(0, 12, False)
+"""For a picture, for thumbnails, and for pixels to be counted. Without a GPU, samples and triangles cost: a
+480 x 360 picture of the built-in hands takes 350, 60 and 20 ms on one CPU thread."""
+
+
+class Stage:
+    """A cast, rendered from several sides at one size."""
+
+    def __init__(self, cast: Cast, width: int, height: int, quality: Quality):
+        """Takes an OpenGL context.
+
+        Args:
+            cast: who stands there.
+            width: of the pictures, pixels.
+            height: of the pictures, pixels.
+            quality: of the pictures.
+        """
+        self.model = _build(cast, width, height, quality)
+        self.data = mujoco.MjData(self.model)
+        self.renderer = mujoco.Renderer(self.model, height, width)
+        self.renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = quality.shadows
+
+    def close(self) -> None:
+        """Gives the OpenGL context back."""
+        self.renderer.close()
+
+    def pose(self, grasp: Posed) -> None:
+        """Puts the links where a grasp has them."""
+        self.data.mocap_pos[:] = grasp.translation.reshape(-1, 3)
+        for quaternion, rotation in zip(self.data.mocap_quat, grasp.rotation.reshape(-1, 9), strict=True):
+            mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation, np.float64))
+
+    def colours(self, view: View) -> np.ndarray:
+        """Returns the (height, width, 3) uint8 picture."""
+        self._look(view)
+        return self.renderer.render()
+
+    def parts(self, view: View) -> np.ndarray:
+        """Returns the part that each pixel shows, LEFT, RIGHT or OBJECT, -1 for the background."""
+        self.renderer.enable_segmentation_rendering()
+        self._look(view)
+        geoms = self.renderer.render()[..., 0]
+        self.renderer.disable_segmentation_rendering()
+        return np.where(geoms >= 0, self.model.geom_group[geoms], -1)
+
+    def depths(self, view: View) -> np.ndarray:
+        """Returns the depth of each pixel along the view, m."""
+        self.renderer.enable_depth_rendering()
+        self._look(view)
+        depth = self.renderer.render()
+        self.renderer.disable_depth_rendering()
+        return depth
+
+    def _look(self, view: View) -> None:
+        """Takes the camera there, and the lights with it: the key from the upper left, the fill from the right."""
+        camera = mujoco.MjvCamera()
+        camera.azimuth, camera.elevation = view.azimuth, view.elevation
+        camera.lookat[:], camera.distance = view.lookat, view.distance
+        for name, _, _, place in LIGHTS:
+            offset = np.array(place) @ view.axes
+            light = self.model.light(name)
+            light.pos[:], light.dir[:] = view.lookat + offset, -offset / np.linalg.norm(offset)
+        mujoco.mj_forward(self.model, self.data)
+        self.renderer.update_scene(self.data, camera)
+
+
+def _build(cast: Cast, width: int, height: int, quality: Quality) -> mujoco.MjModel:
+    """Returns the scene: a body for each link, moved from outside; a geom's group is the part it belongs to."""
+    spec = mujoco.MjSpec()
+    _set_look(spec)
+    look = spec.visual
+    look.global_.offwidth, look.global_.offheight, look.quality.offsamples = width, height, quality.samples
+    look.quality.shadowsize = min(SHADOW_SIZE, 4 * max(width, height))
+    look.quality.numslices, look.quality.numstacks = quality.slices, 2 * quality.slices // 3
+    for side in (LEFT, RIGHT):
+        hand = cast.hands[side]
+        links = [spec.worldbody.add_body(mocap=True) for _ in hand.link_names]
+        for shape in hand.primitives:
+            _add_shape(spec, links[shape.link], side, shape)
+    _add_mesh(spec, spec.worldbody, OBJECT, cast.vertices, cast.faces)
+    spec.stat.center = cast.vertices.mean(axis=0)
+    spec.stat.extent = 1.0  # m: hands and object together; clipping planes and shadows are multiples of it
+    with quiet_mujoco():
+        return spec.compile()
+
+
+def _set_look(spec: mujoco.MjSpec) -> None:
+    """Sets background, colours, lens and lights; where the lights stand depends on the view."""
+    look = spec.visual
+    look.global_.fovy = FIELD_OF_VIEW
+    look.headlight.ambient, look.headlight.diffuse, look.headlight.specular = [0.44] * 3, [0.16] * 3, [0.0] * 3
+    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
+    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, BACKGROUND, BACKGROUND
+    for part, colour in enumerate(COLOURS):
+        spec.add_material(name=f"part {part}", rgba=colour, specular=0.25, shininess=0.4)
+    for name, shadow, strength, _ in LIGHTS:
+        light = spec.worldbody.add_light(name=name, castshadow=shadow, cutoff=30.0, exponent=0.0)
+        light.diffuse, light.specular, light.ambient = [strength] * 3, [strength / 2] * 3, [0.0] * 3
+
+
+def _add_shape(spec: mujoco.MjSpec, body: mujoco.MjsBody, part: int, shape: Primitive) -> None:
+    """Adds one collision shape of a hand."""
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(shape.T_link_shape[:3, :3], np.float64).ravel())
+    pose = {"pos": shape.T_link_shape[:3, 3], "quat": quaternion}
+    if shape.shape == "mesh":
+        _add_mesh(spec, body, part, shape.vertices, shape.faces, **pose)
+        return
+    is_ball = shape.shape == "capsule" and not shape.size[1]
+    kind = "SPHERE" if is_ball else shape.shape.upper()
+    _add_geom(body, part, type=getattr(mujoco.mjtGeom, f"mjGEOM_{kind}"), size=shape.size, **pose)
+
+
+def _add_mesh(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, part: int, vertices: np.ndarray, faces: np.ndarray, **pose: np.ndarray
+) -> None:
+    """Adds a triangle mesh; as a shell, since its volume does not matter and may not be closed."""
+    name = f"mesh {len(spec.meshes)}"
+    shell = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=shell)
+    _add_geom(body, part, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **pose)
+
+
+def _add_geom(body: mujoco.MjsBody, part: int, **what: object) -> None:
+    """Adds a geom of a part."""
+    geom = body.add_geom(material=f"part {part}", group=part, **what)
+    geom.contype = geom.conaffinity = 0

@@ -1,0 +1,89 @@
+"""The grasps of files that `mode=view` shows: which rows, accepted or why not, and what mode=validate said of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from bimangrasp.dataset import GraspDataset, load
+from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import FormatError
+from bimangrasp.grasp_header import text
+from bimangrasp.grasp_images import read_verdict
+from scale.acceptance import acceptance
+from scale.config import Config, ViewConfig
+from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
+from scale.run_folder import RunFolder
+
+
+def of_files(files: Iterable[Path], root: Path, config: Config, count: int) -> Showing:
+    """Returns the grasps of files, each on its own: final ones hold what was accepted, others all of a round.
+
+    Args:
+        files: grasp files.
+        root: folder that the page's names of files begin below.
+        config: what to choose, the filter, and under which protocol verdicts are looked for.
+        count: of each file at most, unless the settings name rows.
+    """
+    showing = Showing()
+    for path in files:
+        grasps = load(path)
+        chosen = _chosen(path, grasps, config.view, count)
+        columns = grasps[chosen].arrays()
+        columns |= _verdicts_on(path, chosen, config.validation.name, showing.notes)
+        labels = _labels(path, columns, config)
+        header = grasps.header(0) if len(grasps) else None
+        if header is not None:
+            source = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+            known = (header.object_code, header.mesh_sha256, header.hand.sha256)
+            showing.found.append(Found(*known, source, chosen, columns, labels))
+    return showing
+
+
+def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...]]:
+    """Returns what became of each row: by what its file is, else by the filter of the settings."""
+    with h5py.File(path, "r") as file:
+        if "quota" in file.attrs:
+            return [(ACCEPTED,)] * len(columns["row"])
+        if "reject_reasons" in file.attrs:
+            reasons = [text(reason) for reason in file.attrs["reject_reasons"]]
+            return [(reasons[reason],) for reason in columns["reject/reason"]]
+    return labels_of(columns, acceptance(config.filter))
+
+
+def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig, most: int) -> np.ndarray:
+    """Returns the rows of a file that are shown, in the order in which they are."""
+    count = len(grasps)
+    if view.rows is not None:
+        outside = [row for row in view.rows if not 0 <= row < count]
+        if outside:
+            raise InputError(f"view.rows has {outside[0]}; {path} has rows 0 to {count - 1}: choose among these")
+        return np.array(view.rows, np.int64)
+    order = np.argsort(grasps["energy/total"], kind="stable")  # NaN last
+    most = min(most, count)
+    if view.choose == "best":
+        return order[:most]
+    if view.choose == "first":
+        return np.arange(most)
+    return order[np.linspace(0, count - 1, most).round().astype(int)] if count else order
+
+
+def _verdicts_on(path: Path, rows: np.ndarray, protocol: str, notes: list[str]) -> Columns:
+    """Returns what `mode=validate` found of these rows of a file; nothing where it was not asked, or of other bytes."""
+    run = RunFolder(path.parent.parent)
+    beside = [run.judgement(protocol, path.stem), path.with_name(f"{path.stem}.{protocol}.h5")]
+    for place in filter(Path.is_file, beside):
+        try:
+            attributes, columns = read_verdict(place.read_bytes())
+        except FormatError as error:
+            notes.append(f"{place} cannot be read and is left out: {error}")
+            continue
+        if text(attributes["grasps_sha256"]) != hashlib.sha256(path.read_bytes()).hexdigest():
+            notes.append(f"{place} is about another state of {path.name} and is left out: run mode=validate again")
+            continue
+        return {name: column[rows] for name, column in columns.items()}
+    return {}

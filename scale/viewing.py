@@ -1,0 +1,77 @@
+"""`mode=view`: a page with a gallery of grasps and a scene of each, for a browser."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from bimangrasp.errors import InputError
+from bimangrasp.visualization.page import page, read_page
+from bimangrasp.visualization.page_data import page_data
+from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
+from scale.config import Config
+from scale.drawing import thumbnails
+from scale.galleries import gallery_of, target_of
+from scale.run_folder import RunFolder
+from scale.serving import ServedReport, serve
+
+
+class ViewReport(NamedTuple):
+    """What a page shows. `str(report)` is for people.
+
+    Attributes:
+        path: the page.
+        grasps, objects: how many it shows.
+        size: of the file, bytes.
+        notes: what else is to be said; the page says it too.
+    """
+
+    path: Path
+    grasps: int
+    objects: int
+    size: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"note: {note}" for note in self.notes]
+        shown = f"{self.grasps} grasps of {self.objects} objects, {self.size / 1e6:.1f} MB"
+        return "\n".join([*lines, f"{self.path}: {shown}; open it in a browser"])
+
+
+def view(config: Config) -> ViewReport | ServedReport:
+    """Returns what the page of a run, or of a grasp file, shows; the page is written.
+
+    Raises:
+        InputError: nothing to show, other hands, another mesh, or a file in the page's place that is no page.
+    """
+    if config.dry_run:
+        raise InputError("dry_run=true with mode=view; it has no plan to print: leave dry_run out")
+    target = target_of(config)
+    if config.port:
+        return serve(config, target)
+    _check_place(target.page)
+    gallery = gallery_of(config, target)
+    fault = why_nothing_is_drawn()
+    if fault:
+        note = f"the browser draws the thumbnails, for MuJoCo finds no OpenGL here: {fault}"
+        gallery = replace(gallery, notes=(*gallery.notes, note))
+    else:
+        gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
+    data = page_data(gallery)
+    image = page(data).encode()
+    RunFolder(target.page.parent).write(target.page, image)
+    return ViewReport(target.page, len(gallery.exhibits), len(gallery.shapes), len(image), tuple(data["notes"]))
+
+
+def _check_place(place: Path) -> None:
+    """Refuses to write over anything but a page of this mode."""
+    if not place.exists():
+        return
+    try:
+        read_page(place)
+    except (InputError, OSError, ValueError) as error:
+        raise InputError(
+            f"{place} is there already and is no page of mode=view; move it away, or set out= to another place"
+        ) from error
