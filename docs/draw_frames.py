@@ -1,6 +1,6 @@
 """Draws docs/frames.png: the built-in hands around an object, with the axes of each frame.
 
-python docs/draw_frames.py
+Run it as `python docs/draw_frames.py`.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ gallery="$PWD/data/experiments/demo/view/index.html"
 browser="$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)"
 if [[ -n "$browser" ]]; then
     profile="$(mktemp -d)"
-    step "   The same page in a browser without a window" "$browser" --headless --no-sandbox --disable-gpu --no-first-run \
+    step "   The same page in a browser without a window (its own words go to browser.log)" "$browser" --headless --no-sandbox --disable-gpu --no-first-run \
         --disable-background-networking --disable-component-update --disable-sync --use-angle=swiftshader \
         --enable-unsafe-swiftshader --user-data-dir="$profile" --window-size=1400,900 --virtual-time-budget=8000 \
-        --screenshot="$PWD/gallery.png" "file://$gallery"
+        --screenshot="$PWD/gallery.png" "file://$gallery" 2>browser.log
     rm -rf "$profile"
 else
     echo "no chromium here: open $gallery in any browser"
