@@ -16,6 +16,7 @@ import bimangrasp
 import conf
 import scale
 from bimangrasp.validation.summary import HEADINGS
+from conf import sweep
 from scale import keys, viewing
 from scale.exporting import SUFFIXES
 from scale.report import RunReport
@@ -121,6 +122,22 @@ def test_the_script_example_is_valid_up_to_the_run():
     source = re.sub(r"report = scale.run\((.*)\)\n.*", r"print(\1)", PYTHON[2])
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert done.returncode == 0 and "exp_name='mugs'" in done.stdout, done.stderr
+
+
+def test_every_command_composes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hand").mkdir()
+    (tmp_path / "hand" / "my_hand.yaml").write_text((ROOT / "conf" / "hand" / "shadow.yaml").read_text())
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    lines = [line for line in blocks.splitlines() if "python main.py" in line]
+    for line in lines:
+        words = shlex.split(line.partition("python main.py ")[2], comments=True)
+        folder = words.pop(words.index("--config-dir") + 1) if "--config-dir" in words else None
+        if "-m" in words:
+            assert len(sweep.jobs([word for word in words if word != "-m"], folder)) > 1
+        else:
+            conf.load([word for word in words if word != "--config-dir"], folder)
+    assert len(lines) > 12
 
 
 def test_every_named_key_exists():
