@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
@@ -24,6 +25,7 @@ from scale.verdicts import Verdict
 
 Say = Callable[[str], None]
 KeyOf = Callable[[str], Key]
+Found = TypeVar("Found")
 
 
 class FoundShard(NamedTuple):
@@ -131,46 +133,39 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
             f"{journal.VERSION}): use that version, or another exp_name"
         )
     found = Survey(replayed, _manifest(folder, damaged), {}, [], {}, {}, {}, damaged)
-    paths, merged = folder.final_files() if folder.finals.exists() else [], found.merged()
-    for n, path in enumerate(paths):
-        if verify == "full":
-            say(f"reading final file {n + 1} of {len(paths)}")
-        try:
-            final, is_told = _final(path, merged, verify)
-        except (FormatError, OSError) as error:
-            damaged[path] = str(error)
-        else:
-            found.finals[final.proof.header.object_code] = final
-            found.untold.extend([] if is_told else [final])
-    for path in folder.verdict_files():
-        try:
-            verdict = verdicts.verify(path)
-        except (FormatError, OSError) as error:
-            damaged[path] = str(error)
-        else:
-            found.verdicts.setdefault(verdict.code, []).append(verdict)
-    reader = ShardReader()
-    for path in folder.shard_files():
-        try:
-            shard = _facts(shards.verify(path, reader), accept, found.verdicts, key_of)
-        except (FormatError, OSError) as error:
-            damaged[path] = str(error)
-        else:
-            of_object = found.shards.setdefault(shard.header.object_code, {})
-            of_object.setdefault(shard.round_id, []).append(shard)
-    for path in folder.reject_files():
-        try:
-            file = rejects.read(path, content=verify == "full")
-        except (FormatError, OSError) as error:
-            damaged[path] = str(error)
-        else:
-            found.rejects[file.header.object_code] = file
+    for final, is_told in _finals(folder, found, verify, say):
+        found.finals[final.proof.header.object_code] = final
+        found.untold.extend([] if is_told else [final])
+    for verdict in _whole(folder.verdict_files(), verdicts.verify, damaged):
+        found.verdicts.setdefault(verdict.code, []).append(verdict)
+    read = partial(_shard, reader=ShardReader(), accept=accept, known=found.verdicts, key_of=key_of)
+    for shard in _whole(folder.shard_files(), read, damaged):
+        found.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
+    for file in _whole(folder.reject_files(), partial(rejects.read, content=verify == "full"), damaged):
+        found.rejects[file.header.object_code] = file
     if folder.dataset.exists():
-        try:
-            check_dataset(folder.dataset)
-        except FormatError as error:
-            damaged[folder.dataset] = str(error)
+        list(_whole([folder.dataset], check_dataset, damaged))
     return found
+
+
+def _whole(paths: Iterable[Path], read: Callable[[Path], Found], damaged: dict[Path, str]) -> Iterator[Found]:
+    """Yields what files hold; those that are not what they should be go to `damaged`."""
+    for path in paths:
+        try:
+            found = read(path)
+        except (FormatError, OSError) as error:
+            damaged[path] = str(error)
+        else:
+            yield found
+
+
+def _finals(folder: RunFolder, found: Survey, verify: str, say: Say) -> Iterator[tuple[Merged, bool]]:
+    """Yields the final files that are whole, and whether the journal says the same of each."""
+    paths, merged = folder.final_files() if folder.finals.exists() else [], found.merged()
+    for n, path in enumerate(paths, start=1):
+        if verify == "full":
+            say(f"reading final file {n} of {len(paths)}")
+        yield from _whole([path], partial(_final, merged=merged, verify=verify), found.damaged)
 
 
 def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
@@ -205,8 +200,11 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
     return final, False
 
 
-def _facts(shard: Shard, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf) -> FoundShard:
+def _shard(
+    path: Path, reader: ShardReader, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf
+) -> FoundShard:
     """Returns what is kept of a shard."""
+    shard = shards.verify(path, reader)
     code = shard.header.object_code
     verdict = verdicts.on(shard.sha256, known.get(code, []), key_of(code))
     return FoundShard(shard.header, shard.round_id, done_of(shard, accept, verdict))
