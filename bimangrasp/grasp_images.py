@@ -171,12 +171,8 @@ def read_verdict(image: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return attributes, columns
 
 
-def read_rejects(image: bytes, content: bool = True) -> tuple[Header, RejectsEnding, dict[str, np.ndarray]]:
-    """Returns what a file of grasps that do not count holds.
-
-    Args:
-        image: its bytes.
-        content: False trusts the columns' bytes.
+def read_rejects(image: bytes) -> tuple[Header, RejectsEnding, dict[str, np.ndarray]]:
+    """Returns what the bytes of a file of grasps that do not count hold.
 
     Raises:
         FormatError: it does not keep the contract or its own content_sha256.
@@ -187,7 +183,7 @@ def read_rejects(image: bytes, content: bool = True) -> tuple[Header, RejectsEnd
         _refuse_unknown(file, fields)
         columns = {f.name: file[f.name][...] for f in fields}
         sizes_of(columns, fields)
-        if content and text(file.attrs["content_sha256"]) != content_sha256(columns, fields):
+        if text(file.attrs["content_sha256"]) != content_sha256(columns, fields):
             raise FormatError("content_sha256 is not that of the columns")
     return header, ending, columns
 

@@ -77,10 +77,10 @@ def find_files(path: Path | str) -> list[Path]:
         return _linked(path)
     if not path.is_dir():
         raise InputError(f"{path} is not there; wanted a grasp file (.h5), a {LINKS}, or a run's folder")
-    if (path / LINKS).is_file():
-        return _linked(path / LINKS)
     for name in FOLDERS:
         found = sorted(file for file in (path / name).glob("*.h5") if not file.name.startswith("."))
+        if found == [path / LINKS]:
+            return _linked(path / LINKS)
         if found:
             return found
     raise InputError(f"{path} has no grasp files (.h5), nor have final/ and generate/ in it: is the run unfinished?")

@@ -150,7 +150,7 @@ def prepare_objects(cfg: Any) -> PreparationReport:
     """
     from scale.preparing import prepare_objects as body
 
-    return body(_checked(cfg))
+    return body(_checked(cfg, has_plan=True))
 
 
 def view(cfg: Any) -> ViewReport | ServedReport:
@@ -171,11 +171,14 @@ def view(cfg: Any) -> ViewReport | ServedReport:
     return body(_checked(cfg))
 
 
-def _checked(cfg: Any) -> Any:
-    """Returns the settings as a Config, each in its range."""
+def _checked(cfg: Any, has_plan: bool = False) -> Any:
+    """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
+    from bimangrasp.errors import InputError
     from scale.door import as_config
     from scale.ranges import check_ranges
 
     config = as_config(cfg)
     check_ranges(config)
+    if config.dry_run and not has_plan:
+        raise InputError(f"dry_run=true with mode={config.mode}; it has no plan to print: leave dry_run out")
     return config

@@ -7,7 +7,6 @@ no run with it.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -85,8 +84,9 @@ def animate(
 
 def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
     """Returns what a call gives in a fresh process."""
-    os.environ.setdefault("MUJOCO_GL", "egl")  # for the child alone: this process has imported MuJoCo before
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    from scale.drawing import drawing_processes  # here: every run imports this file
+
+    with drawing_processes(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
 

@@ -46,7 +46,7 @@ def _drawn(jobs: list[Job], processes: int) -> Iterator[tuple[Job, list[Thumbnai
     context = multiprocessing.get_context("spawn")
     if not jobs:
         return
-    with _environment(), ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+    with drawing_processes(), ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
         try:
             yield from zip(jobs, pool.map(draw, jobs), strict=True)
         except BrokenProcessPool as error:
@@ -57,7 +57,7 @@ def _drawn(jobs: list[Job], processes: int) -> Iterator[tuple[Job, list[Thumbnai
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def drawing_processes() -> Iterator[None]:
     """Lets processes that are started here draw without a window."""
     before = os.environ.get(LIBRARY)
     os.environ[LIBRARY] = drawing_environment()[LIBRARY]

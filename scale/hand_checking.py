@@ -22,7 +22,7 @@ from bimangrasp.hand_tree import frames_at
 from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
-from bimangrasp.visualization.hand_picture import Panel, draw, panels_of, panels_of_frame, png
+from bimangrasp.visualization.hand_picture import SOFTWARE, Panel, draw, panels_of, panels_of_frame, png
 from scale.config import Config
 from scale.hand_report import Asked, HandReport
 from scale.run_folder import RunFolder
@@ -61,6 +61,8 @@ def check_hand(config: Config) -> HandReport:
         InputError: the file cannot be a hand, what was given contradicts it, or the YAML is there already.
     """
     hand, target = config.hand, _target(config)
+    if target.picture.exists() and SOFTWARE not in target.picture.read_bytes()[:200]:
+        raise InputError(f"{target.picture} is there already and no picture of mode=hand; move it away, or set out=")
     survey = survey_hand(hand.mjcf)
     asked = _asked(survey, hand)
     if asked:
@@ -73,7 +75,7 @@ def check_hand(config: Config) -> HandReport:
     left, right = load_hands(complete)
     warnings += _cramped((left, right), config.energy.keypoint_distance)
     if target.yaml:
-        RunFolder(target.yaml.parent).write(target.yaml, hand_yaml(complete, _head(survey)).encode())
+        _write(target.yaml, hand_yaml(complete, _head(survey)).encode())
     shown = _draw(target.picture, panels_of(left, right), config.energy.keypoint_distance)
     return HandReport(survey, complete, [], target.yaml, shown, warnings, config.out, (left, right))
 
@@ -201,8 +203,16 @@ def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | s
         picture = draw(panels, keypoint_distance, *PICTURE)
     except InputError as error:
         return str(error)
-    RunFolder(path.parent).write(path, png(picture))
+    _write(path, png(picture))
     return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file, in a folder that is made for it."""
+    try:
+        RunFolder(path.parent).write(path, data)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error}): set out= to a place that can") from error
 
 
 def _head(survey: Survey) -> str:

@@ -100,6 +100,7 @@ def outcome(told: History, manifest: Mapping[str, Any], sums: Any, is_running: b
     objects = object_lines(told, manifest, sums, is_running)
     state = state_of(told, call, is_running)
     sentences = [_made(told, objects), _speed(told, objects, is_running), *_shortfalls(objects), _skips(told)]
+    sentences += [_unreadable(sums.unreadable)]
     sentences += [_failures(told), call.error.strip().splitlines()[-1] if call and call.error.strip() else ""]
     return Outcome(state, HEADLINES[state], [one for one in sentences if one], objects)
 
@@ -217,6 +218,11 @@ def _skips(told: History) -> str:
     named = "; ".join(f"{code} {in_short(rounds)}" for code, rounds in list(by_code.items())[:NAMED])
     more = f"; and of {len(by_code) - NAMED} more objects" if len(by_code) > NAMED else ""
     return f"{count(len(told.skips), 'round')} given up: {named}{more}."
+
+
+def _unreadable(files: list[str]) -> str:
+    """Returns that files are missing or damaged."""
+    return f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else ""
 
 
 def _failures(told: History) -> str:

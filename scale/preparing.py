@@ -63,8 +63,10 @@ def _check_door(config: Config) -> None:
     """Refuses what no mesh can cure."""
     if not config.out:
         return
-    if Path(config.out).resolve() == root_of(config.object_root).resolve():
-        raise InputError(f"out={config.out!r} is the folder of the meshes itself, which is never changed: name another")
+    if Path(config.out).resolve().is_relative_to(root_of(config.object_root).resolve()):
+        raise InputError(
+            f"out={config.out!r} is the folder of the meshes, or in it, which is never changed: name another"
+        )
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise InputError(f"out={config.out!r} is a file; wanted a folder for the prepared objects")
     settings = config.prepare

@@ -43,30 +43,31 @@ class Rejects(NamedTuple):
         return len(self.columns["row"]) >= self.ending.cap
 
 
-def read(path: Path, content: bool = True) -> Rejects:
-    """Returns a file of rejected grasps; `content=False` trusts the columns' bytes.
+def read(path: Path) -> Rejects:
+    """Returns a file of rejected grasps, read in full.
 
     Raises:
         FormatError: it does not keep the contract.
         OSError: it cannot be read.
     """
-    found = Rejects(*read_rejects(path.read_bytes(), content))
+    found = Rejects(*read_rejects(path.read_bytes()))
     if path.stem != file_name(found.header.object_code):
         raise FormatError(f"{path} holds grasps of {found.header.object_code!r}")
     return found
 
 
-def misfit(found: Rejects | None, final: Proof, key: Key, cap: int) -> str:
+def misfit(found: Rejects | None, damage: str, final: Proof, key: Key, cap: int) -> str:
     """Returns why a file cannot be gone on with that stands beside this final file; empty where it can.
 
     Args:
         found: the file, None where there is none.
+        damage: why there is none that can be used; empty where none was found.
         final: what the final file says.
         key: the call's acceptance key.
         cap: the call's.
     """
     if found is None:
-        return "it has none"
+        return f"its file is damaged ({damage})" if damage else "it has none"
     if differing := differences(found.ending.acceptance_key, key):
         return "its file was made with " + "; ".join(differing)
     if found.ending.cap != cap:

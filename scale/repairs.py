@@ -60,6 +60,8 @@ def _damaged(order: Order, found: Survey, objects: list[ObjectState]) -> list[st
 def _remedy(order: Order, path: Path, by_name: dict[str, ObjectState]) -> str:
     if path.parent == order.folder.root:
         return "it is written anew"
+    if path.parent == order.folder.rejects:
+        return "it is gathered anew where all shards of its object are there"
     name = parse_shard_name(path.name)
     if name is None:
         return "it is built again from shards, and from rounds computed again where those are gone"

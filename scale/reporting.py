@@ -39,6 +39,8 @@ BINS = 40
 LINES = 6  # workers with a line of their own
 WIDE = 700  # of a chart that has the page's width
 ORDER = ("total", *TERMS[:-1])
+GENERATOR = b'content="bimangrasp mode=report"'
+"""What tells a page of ours from any other file."""
 
 
 class ReportPage(NamedTuple):
@@ -75,10 +77,14 @@ def write_report(config: Config) -> ReportPage:
 
 
 def _target(folder: RunFolder, out: str) -> Path:
-    """Returns where the page goes."""
-    if not out:
-        return folder.report
-    return Path(out) / folder.report.name if Path(out).is_dir() else Path(out)
+    """Returns where the page goes; refuses to write over anything but such a page."""
+    place = Path(out) if out else folder.report
+    path = place / folder.report.name if place.is_dir() else place
+    if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
+        raise InputError(
+            f"{path} is there already and is no page of mode=report; move it away, or set out= to another place"
+        )
+    return path
 
 
 def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
@@ -91,6 +97,8 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     is_running = locks.is_running(locks.read_lock(folder))
     told = history(journal.replay(folder).events, now if is_running else None)
     sums = harvest(folder, bool(told.calls) and is_generated(told.calls[-1]))
+    gone = (folder.final(code) for code in told.merged if not folder.final(code).is_file())
+    sums.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
     came_out = outcome(told, journal.read_manifest(folder), sums, is_running)
     room = Environment(loader=PackageLoader("scale", "pages"), autoescape=True, undefined=StrictUndefined)
     room.globals |= {"number": number, "duration": duration, "moment": moment}

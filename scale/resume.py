@@ -16,7 +16,6 @@ from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge import Merged
 from scale.objects import ObjectEntry
 from scale.ranges import check_seeds
-from scale.rejects import Rejects
 from scale.run_folder import RunFolder
 from scale.survey import FoundShard, Survey
 
@@ -133,7 +132,7 @@ def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> Obje
     final, shards = found.finals.get(entry.code), found.shards.get(entry.code, {})
     _check_object_key(order, state, final, shards)
     skips = {event["round"]: event for event in events if event["event"] == "skip"}
-    if final is not None and not _must_rebuild(order, state, final, shards, found.rejects.get(entry.code)):
+    if final is not None and not _must_rebuild(order, state, final, shards, _misfit(order, found, final)):
         state.final, state.final_sha256 = final.proof, final.sha256
         _take_table(order, state, final, shards, skips)
     else:
@@ -176,13 +175,25 @@ def _check_object_key(
             raise keys.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
 
 
+def _misfit(order: Order, found: Survey, final: Merged) -> str:
+    """Returns why an object's file of rejected grasps cannot be gone on with, where they are kept."""
+    if not order.config.keep_failed:
+        return ""
+    code = final.proof.header.object_code
+    damage = found.damaged.get(order.folder.rejected(code), "")
+    key = order.acceptance_key_of(code)
+    return rejects.misfit(found.rejects.get(code), damage, final.proof, key, order.config.rejected_cap)
+
+
 def _must_rebuild(
-    order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], rejected: Rejects | None
+    order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], misfit: str
 ) -> bool:
-    """Returns whether rows are to be told apart anew and all shards are there for it; refuses where they are not."""
+    """Returns whether rows are to be told apart anew and all shards are there for it; refuses where they are not.
+
+    `misfit`: why the file of rejected grasps cannot be gone on with, empty where it can.
+    """
     call: Key = order.acceptance_key_of(state.code)
     differing = keys.differences(final.proof.ending.acceptance_key, call)
-    misfit = rejects.misfit(rejected, final.proof, call, order.config.rejected_cap) if order.config.keep_failed else ""
     if not differing and not misfit:
         return False
     table = final.proof.rounds

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from bimangrasp.errors import InputError
+from bimangrasp.grasp_fields import FormatError
 from bimangrasp.hands import load_hands
 from bimangrasp.visualization.exhibits import Gallery
 from bimangrasp.visualization.page import page
@@ -23,6 +24,10 @@ from scale.run_folder import RunFolder
 
 HOST = "127.0.0.1"
 """This machine alone: `ssh -L` takes the port to another one."""
+
+
+OWN_NAMES = (HOST, "localhost")
+"""By which a browser asks; a page of another site that has its name point here asks by that name."""
 
 
 class ServedReport(NamedTuple):
@@ -122,16 +127,22 @@ def _handler(exhibition: Exhibition) -> type[BaseHTTPRequestHandler]:
                 "/version": ("text/plain", lambda: exhibition.version().encode()),
                 "/data": ("application/json", exhibition.data),
             }
+            if self.headers.get("Host", "").partition(":")[0] not in OWN_NAMES:
+                self.send_error(HTTPStatus.FORBIDDEN)
+                return
             kind, body = answers.get(self.path.partition("?")[0], ("", None))
             if body is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
             try:
                 content = body()
-            except InputError as error:
-                self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
-                return
-            self.send_response(HTTPStatus.OK)
+            except (InputError, FormatError, OSError) as error:  # the next question may find files that are whole
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", str(error).encode())
+            else:
+                self._answer(HTTPStatus.OK, kind, content)
+
+        def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Cache-Control", "no-store")

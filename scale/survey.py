@@ -141,7 +141,7 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
     read = partial(_shard, reader=ShardReader(), accept=accept, known=found.verdicts, key_of=key_of)
     for shard in _whole(folder.shard_files(), read, damaged):
         found.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
-    for file in _whole(folder.reject_files(), partial(rejects.read, content=verify == "full"), damaged):
+    for file in _whole(folder.reject_files(), rejects.read, damaged):
         found.rejects[file.header.object_code] = file
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))

@@ -46,8 +46,6 @@ def view(config: Config) -> ViewReport | ServedReport:
     Raises:
         InputError: nothing to show, other hands, another mesh, or a file in the page's place that is no page.
     """
-    if config.dry_run:
-        raise InputError("dry_run=true with mode=view; it has no plan to print: leave dry_run out")
     target = target_of(config)
     if config.port:
         return serve(config, target)
@@ -61,7 +59,10 @@ def view(config: Config) -> ViewReport | ServedReport:
         gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
     data = page_data(gallery)
     image = page(data).encode()
-    RunFolder(target.page.parent).write(target.page, image)
+    try:
+        RunFolder(target.page.parent).write(target.page, image)
+    except OSError as error:
+        raise InputError(f"{target.page} cannot be written ({error}): set out= to a place that can") from error
     return ViewReport(target.page, len(gallery.exhibits), len(gallery.shapes), len(image), tuple(data["notes"]))
 
 

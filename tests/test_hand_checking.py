@@ -38,6 +38,14 @@ def check(out: str = "", **changes: object) -> HandReport:
     return scale.check_hand(replace(config, out=out, hand=replace(config.hand, **changes)))
 
 
+def test_a_picture_of_somebody_else_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("shadow.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="shadow.png is there already"):
+        scale.check_hand(quick_conf.load("mode=hand", "hand=shadow"))
+    assert Path("shadow.png").read_bytes() == b"mine"
+
+
 def test_it_asks_what_the_file_does_not_say_and_writes_no_yaml(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["main.py", "mode=hand", "hand.mjcf=right.xml", "out=mine.yaml"])
     assert main.main() == 2

@@ -16,7 +16,6 @@ import scale
 from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
 from scale import disk, rejects
-from scale.errors import RunError
 from scale.run_folder import RunFolder
 
 BATCH, SEED = 8, 5
@@ -172,10 +171,12 @@ def test_a_flipped_bit_is_found_before_it_is_copied(call, tmp_path):
     at = data.find(told(tmp_path).columns["hand/joints"].tobytes())
     data[at + 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(RunError, match="content_sha256"):
+    with pytest.raises(InputError, match="damaged .content_sha256.*leave keep_failed away"):
         call(quota=25)
-    with pytest.raises(InputError, match="leave keep_failed away"):
-        call("verify=full", quota=25)
+    final = RunFolder(tmp_path / "x").final("brick").read_bytes()
+    call(quota=25, keep=False)
+    assert [path.name for path in (tmp_path / "x" / "damaged").iterdir()] == ["brick.h5.0"]
+    assert RunFolder(tmp_path / "x").final("brick").read_bytes() != final
 
 
 def test_rejected_grasps_are_safe_before_the_final_file_is(call, tmp_path, monkeypatch):

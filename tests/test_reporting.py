@@ -214,12 +214,24 @@ def test_the_page_is_alone_and_whole(run):
     assert len(page.source) < 200_000
 
 
+def test_a_final_file_that_is_gone_is_told_at_the_top(run, tmp_path):
+    root, _ = run
+    shutil.copytree(root / "demo", tmp_path / "demo")
+    gone = RunFolder(tmp_path / "demo").final_files()[0]
+    gone.unlink()
+    told = scale.write_report(settings(tmp_path))
+    assert f"1 file missing or damaged, the first: {gone}" in str(told)
+
+
 def test_the_page_is_made_again_where_it_was_or_where_it_is_wanted(run, tmp_path):
     root, _ = run
     before = {path: path.stat().st_mtime_ns for path in (root / "demo").rglob("*") if path.name != "report.html"}
     first = scale.write_report(settings(root))
     assert first.path == root / "demo" / "report.html" and str(first.path) in str(first)
     assert scale.write_report(settings(root, out=str(tmp_path))).path == tmp_path / "report.html"
+    (tmp_path / "mesh.obj").write_text("v 0 0 0")
+    with pytest.raises(InputError, match="mesh.obj is there already and is no page"):
+        scale.write_report(settings(root, out=str(tmp_path / "mesh.obj")))
     there = tmp_path / "new" / "page.html"
     assert scale.write_report(settings(root, "elsewhere", path=str(root / "demo"), out=str(there))).path == there
     assert there.read_text().startswith("<!DOCTYPE html>")

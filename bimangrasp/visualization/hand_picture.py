@@ -38,6 +38,9 @@ ARROW = 0.08
 APART = 2e-5
 """m by which each shape is drawn smaller than the one before: faces in one plane would be lit twice."""
 
+SOFTWARE = b"Software\0bimangrasp mode=hand"
+"""What tells a picture of ours from any other file."""
+
 OVERSAMPLING = 2
 
 SHADOW = 2048
@@ -109,7 +112,7 @@ def png(picture: np.ndarray) -> bytes:
     height, width, _ = picture.shape
     rows = np.concatenate((np.zeros((height, 1), np.uint8), picture.reshape(height, -1)), axis=1)
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pieces = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
+    pieces = ((b"IHDR", head), (b"tEXt", SOFTWARE), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
     chunks = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in pieces
     ]

@@ -17,6 +17,7 @@ WIDTH, HEIGHT = 240, 180  # pixels
 LONGEST_JOB = 16  # grasps; starting to draw an object takes as long as drawing one grasp of it
 LIBRARY = "MUJOCO_GL"
 """The environment variable that says how MuJoCo draws; read when it is first imported."""
+PATIENCE_S = 60  # with a driver that hangs
 PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).render()"
 
 
@@ -42,7 +43,10 @@ def drawing_environment() -> dict[str, str]:
 def why_nothing_is_drawn() -> str:
     """Returns what keeps MuJoCo from drawing here, empty where it can: tried in a process of its own."""
     probe = [sys.executable, "-c", PROBE]
-    done = subprocess.run(probe, env=drawing_environment(), capture_output=True, text=True)
+    try:
+        done = subprocess.run(probe, env=drawing_environment(), capture_output=True, text=True, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return f"a first picture took more than {PATIENCE_S} s"
     if not done.returncode:
         return ""
     return (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]

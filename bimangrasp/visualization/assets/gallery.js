@@ -260,8 +260,12 @@ async function listen() {
   for (;;) {
     try {
       const version = await (await fetch("version")).text();
-      if (version !== known) start(await (await fetch("data")).json());
-      known = version;
+      if (version !== known) {
+        const answer = await fetch("data");
+        if (answer.ok) start(await answer.json());
+        else find("summary").textContent = await answer.text();
+        known = answer.ok ? version : null;
+      }
     } catch (error) {
       find("summary").textContent = "the server is gone; what is shown is the last that it said";
     }
