@@ -263,7 +263,8 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     cases = {
         "has no mesh at all": ([f"object_root={tmp_path}/empty"], None),
-        "is the folder of the meshes itself": ([f"object_root={meshes}", f"out={meshes}/."], None),
+        "/.. is the folder of the meshes, or in it": ([f"object_root={meshes}", f"out={meshes}/."], None),
+        "prepared. is the folder of the meshes, or in it": ([f"object_root={meshes}", f"out={meshes}/prepared"], None),
         "is a file": ([f"object_root={meshes}", f"out={tmp_path}/file"], None),
         r"pip install 'bimangrasp\[objects\]', or set prepare.decompose=false": (
             [f"object_root={meshes}", f"out={tmp_path}/out"],
