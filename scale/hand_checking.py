@@ -22,7 +22,7 @@ from bimangrasp.hand_tree import frames_at
 from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
-from bimangrasp.visualization.hand_picture import SOFTWARE, Panel, draw, panels_of, panels_of_frame, png
+from bimangrasp.visualization.hand_picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
 from scale.config import Config
 from scale.hand_report import Asked, HandReport
 from scale.run_folder import RunFolder
@@ -61,7 +61,7 @@ def check_hand(config: Config) -> HandReport:
         InputError: the file cannot be a hand, what was given contradicts it, or the YAML is there already.
     """
     hand, target = config.hand, _target(config)
-    if target.picture.exists() and SOFTWARE not in target.picture.read_bytes()[:200]:
+    if target.picture.exists() and not is_ours(target.picture):
         raise InputError(f"{target.picture} is there already and no picture of mode=hand; move it away, or set out=")
     survey = survey_hand(hand.mjcf)
     asked = _asked(survey, hand)

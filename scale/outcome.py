@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from scale import faults
 from scale.charts import number
 from scale.history import Call, History
 from scale.progress import duration
@@ -236,7 +237,7 @@ def _failures(told: History) -> str:
 
 def last_line(event: Mapping[str, Any]) -> str:
     """Returns the last line of a failure's traceback, cut where it is long."""
-    line = (event.get("traceback", "").strip().splitlines() or ["no traceback"])[-1]
+    line = faults.last_line(event.get("traceback", "")) or "no traceback"
     return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 

@@ -20,8 +20,27 @@ from scale.run_folder import file_name
 from scale.sealed_columns import SealedColumns
 
 
+class Told(NamedTuple):
+    """What a file says of itself and its rounds, its rows let go.
+
+    Attributes:
+        ending: its attributes.
+        table: of its rounds.
+        rows: how many it has.
+    """
+
+    ending: RejectsEnding
+    table: Blocks
+    rows: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many rows as it may, so that its rounds may end early."""
+        return self.rows >= self.ending.cap
+
+
 class Rejects(NamedTuple):
-    """What a file says of itself and its rounds.
+    """A file of rejected grasps.
 
     Attributes:
         header, ending: its attributes.
@@ -38,9 +57,9 @@ class Rejects(NamedTuple):
         return {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
 
     @property
-    def is_full(self) -> bool:
-        """Whether it has as many rows as it may, so that its rounds may end early."""
-        return len(self.columns["row"]) >= self.ending.cap
+    def told(self) -> Told:
+        """What it says of itself and its rounds."""
+        return Told(self.ending, self.table, len(self.columns["row"]))
 
 
 def read(path: Path) -> Rejects:
@@ -56,7 +75,7 @@ def read(path: Path) -> Rejects:
     return found
 
 
-def misfit(found: Rejects | None, damage: str, final: Proof, key: Key, cap: int) -> str:
+def misfit(found: Told | None, damage: str, final: Proof, key: Key, cap: int) -> str:
     """Returns why a file cannot be gone on with that stands beside this final file; empty where it can.
 
     Args:
@@ -72,11 +91,11 @@ def misfit(found: Rejects | None, damage: str, final: Proof, key: Key, cap: int)
         return "its file was made with " + "; ".join(differing)
     if found.ending.cap != cap:
         return f"its file was made with rejected_cap={found.ending.cap}, this call has {cap}"
-    rounds = min(final.sizes["R"], len(found.columns["rounds/round"]))
+    rounds = min(final.sizes["R"], len(found.table["rounds/round"]))
     if rounds < final.sizes["R"] and not found.is_full:
         return f"its file ends after {rounds} of {final.sizes['R']} rounds"
-    same = (found.columns["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
-    reaches = (found.columns["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
+    same = (found.table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
+    reaches = (found.table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
     return "" if same and (reaches or found.is_full) else "its file is not about the rows of the final file"
 
 

@@ -18,7 +18,7 @@ from scale.journal import Event, Replay
 from scale.keys import Key
 from scale.ledger import Done, Sealed
 from scale.merge import Merged, check_dataset
-from scale.rejects import Rejects
+from scale.rejects import Told
 from scale.run_folder import RunFolder, file_name
 from scale.shards import Shard
 from scale.verdicts import Verdict
@@ -51,7 +51,7 @@ class Survey(NamedTuple):
         untold: final files that the journal describes otherwise or not at all.
         shards: object code -> round -> its shards.
         verdicts: object code -> the verdicts on its rounds.
-        rejects: object code -> its file of grasps that do not count.
+        rejects: object code -> what its file of grasps that do not count says of its rounds.
         damaged: files that are not what they should be, with the reason.
     """
 
@@ -61,7 +61,7 @@ class Survey(NamedTuple):
     untold: list[Merged]
     shards: dict[str, dict[int, list[FoundShard]]]
     verdicts: dict[str, list[Verdict]]
-    rejects: dict[str, Rejects]
+    rejects: dict[str, Told]
     damaged: dict[Path, str]
 
     @property
@@ -142,7 +142,7 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
     for shard in _whole(folder.shard_files(), read, damaged):
         found.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
     for file in _whole(folder.reject_files(), rejects.read, damaged):
-        found.rejects[file.header.object_code] = file
+        found.rejects[file.header.object_code] = file.told
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))
     return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
-import struct
-import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import mujoco
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription, Primitive
@@ -38,7 +40,7 @@ ARROW = 0.08
 APART = 2e-5
 """m by which each shape is drawn smaller than the one before: faces in one plane would be lit twice."""
 
-SOFTWARE = b"Software\0bimangrasp mode=hand"
+SOFTWARE = ("Software", "bimangrasp mode=hand")
 """What tells a picture of ours from any other file."""
 
 OVERSAMPLING = 2
@@ -109,14 +111,19 @@ def draw(panels: list[Panel], keypoint_distance: float, width: int, height: int)
 
 def png(picture: np.ndarray) -> bytes:
     """Returns a (height, width, 3) uint8 picture as a PNG file."""
-    height, width, _ = picture.shape
-    rows = np.concatenate((np.zeros((height, 1), np.uint8), picture.reshape(height, -1)), axis=1)
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pieces = ((b"IHDR", head), (b"tEXt", SOFTWARE), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
-    chunks = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in pieces
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    about, file = PngInfo(), io.BytesIO()
+    about.add_text(*SOFTWARE)
+    Image.fromarray(picture).save(file, "PNG", pnginfo=about, optimize=True)
+    return file.getvalue()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a picture that `png` made."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(SOFTWARE[0]) == SOFTWARE[1]
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises on a file that is no picture
+        return False
 
 
 def _context(width: int, height: int) -> object:
