@@ -12,7 +12,7 @@ import pytest
 import quick_conf
 import torch
 from scipy.spatial.transform import Rotation
-from toy_files import add_column, shadow_table, write_final, write_links, write_shard
+from toy_files import add_column, shadow_table, write_final, write_run, write_shard
 
 import bimangrasp
 import scale
@@ -30,10 +30,7 @@ def settings(path: Path, *overrides: str) -> Config:
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    for seed, (code, rows) in enumerate({"bowl": 5, "storage_bin": 3}.items()):
-        write_final(tmp_path / "run" / "final" / f"{code}.h5", code, rows, seed)
-    write_links(tmp_path / "run")
-    return tmp_path / "run"
+    return write_run(tmp_path / "run")
 
 
 def euler(entry: dict) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import quick_conf
 import yaml
-from toy_files import grasp_columns, header, shadow_table, write_final, write_links, write_shard
+from toy_files import grasp_columns, header, shadow_table, write_final, write_run, write_shard
 
 import scale
 from bimangrasp.errors import InputError
@@ -39,10 +39,7 @@ def settings(path: Path, *overrides: str) -> Config:
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    for seed, (code, rows) in enumerate({"bowl": 5, "storage_bin": 3}.items()):
-        write_final(tmp_path / "run" / "final" / f"{code}.h5", code, rows, seed)
-    write_links(tmp_path / "run")
-    return tmp_path / "run"
+    return write_run(tmp_path / "run")
 
 
 @pytest.fixture(autouse=True)

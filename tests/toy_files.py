@@ -59,6 +59,14 @@ def header(code: str, hand: HandTable) -> Header:
     return Header(code, 0, sha256, hand, {}, {}, {}, (PLATFORM,))
 
 
+def write_run(folder: Path) -> Path:
+    """Writes final files of two built-in objects, with 5 and 3 grasps, and the file that opens both."""
+    for seed, (code, rows) in enumerate({"bowl": 5, "storage_bin": 3}.items()):
+        write_final(folder / "final" / f"{code}.h5", code, rows, seed)
+    write_links(folder)
+    return folder
+
+
 def write_shard(path: Path, code: str, rows: int, seed: int = 0, hand: HandTable | None = None) -> dict:
     """Writes a file as `mode=generate` does and returns its columns."""
     hand = hand or shadow_table()
