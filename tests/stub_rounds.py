@@ -53,6 +53,8 @@ class Stub:
         oom:<tile>, memory:<tile>           torch's and Python's error for every larger tile
         hang, hang-early, stop              no further step; no step at all; SIGSTOP
         slow:<seconds>                      takes that long
+        until:<pattern>:<n>                 goes on when so many marks match; a bad slot's failure of an object leaves
+                                            failed-<code>, a fault on order <code>-<round>-<n> or load-<slot>-<n>
         nan                                 every energy is NaN
         full, full-early                    no room for the shard; for something that the round writes itself
         kill-sealed                         SIGKILL when the shard is sealed and the parent not yet told
@@ -100,6 +102,10 @@ class StubBench:
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         fault = self.fault(task.code, task.round_id, task.attempt) or self.stub.bad_slots.get(self.slot, "")
+        if fault.startswith("until"):
+            self.wait(fault, on_step)
+        elif self.slot in self.stub.bad_slots and self.stub.marks:
+            (Path(self.stub.marks) / f"failed-{task.code}").touch()
         if fault != "hang-early":
             on_step(0)
         self.suffer(fault, task.tile)
@@ -109,6 +115,14 @@ class StubBench:
             time.sleep(0.005)
         share = 1.0 if fault == "nan" else self.stub.nan_share
         return Made(made_columns(task.seed, self.stub.rows, share), task.tile)
+
+    def wait(self, fault: str, on_step: Callable[[int], None]) -> None:
+        _, pattern, number = fault.split(":")
+        deadline = time.monotonic() + 120
+        while len(list(Path(self.stub.marks).glob(pattern))) < int(number):
+            assert time.monotonic() < deadline, f"nothing came of {fault}"
+            on_step(0)
+            time.sleep(0.01)
 
     def free(self) -> None:
         assert sys.exc_info() == (None, None, None), "memory is freed while the handler holds what filled it"

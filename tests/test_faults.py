@@ -77,8 +77,9 @@ def test_a_failed_round_is_tried_on_another_worker(run, folder, undisturbed):
     undisturbed(report)
 
 
-def test_a_round_that_fails_on_one_device_only_is_not_skipped(run, folder, undisturbed):
-    report = run(stub=Stub(bad_slots={0: "raise"}, delay=0.05), gpus="[cpu,cpu]", target_count_per_object=12)
+def test_a_round_that_fails_on_one_device_only_is_not_skipped(run, folder, undisturbed, tmp_path):
+    stub = Stub(bad_slots={0: "raise", 1: "until:failed-*:1"}, marks=str(tmp_path))
+    report = run(stub=stub, gpus="[cpu,cpu]", target_count_per_object=12)
     assert report.exit_code == 0 and report.skips == []
     assert {event["worker"] for event in events(folder, "fail")} == {0}
     assert all("worker_1_" in event["shard"] for event in events(folder, "done"))
@@ -254,7 +255,8 @@ def test_too_many_kills_in_a_row_end_the_run(run, monkeypatch):
 
 
 def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
-    stub = Stub(faults={("load", 1): ["exit"] * 9}, marks=str(tmp_path), delay=0.3)
+    faults = {("load", 1): ["exit"] * 9}
+    stub = Stub(faults=faults, bad_slots={0: "until:load-1-*:2"}, marks=str(tmp_path), delay=0.05)
     report = run(stub=stub, gpus="[cpu,cpu]", target_count_per_object=60)
     assert report.exit_code == 0 and [event["worker"] for event in events(folder, "set_aside")] == [1]
     assert "2 workers in a row died there before they were ready, the last with exit code 7" in str(report)
@@ -263,9 +265,10 @@ def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
 # ---- devices and the configuration
 
 
-def test_a_device_that_fails_every_object_is_set_aside_and_no_round_is_blamed(run, folder, undisturbed):
+def test_a_device_that_fails_every_object_is_set_aside_and_no_round_is_blamed(run, folder, undisturbed, tmp_path):
     settings = {"gpus": "[cpu,cpu]", "object_code_list": THREE}
-    report = run(None, "max_retries=1", stub=Stub(bad_slots={0: "raise"}, delay=0.2), **settings)
+    stub = Stub(bad_slots={0: "raise", 1: "until:failed-*:3"}, marks=str(tmp_path))
+    report = run(None, "max_retries=1", stub=stub, **settings)
     assert report.exit_code == 0 and report.skips == [] and len(events(folder, "set_aside")) == 1
     assert "cpu #0 is set aside: rounds of 3 objects in a row failed there" in str(report)
     assert [one.failed_attempts for one in report.objects] == [0, 0, 0]
