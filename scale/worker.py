@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bimangrasp.frames import FrameKeeper, frames_image
+from bimangrasp.frames import frames_image
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_header import HandTable, Header
 from scale import faults, locks, shards
@@ -277,6 +277,7 @@ class Optimiser:
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         """Returns the grasps of a round."""
+        from bimangrasp.frame_keeper import FrameKeeper
         from bimangrasp.synthesis import synthesize
 
         loaded = self._object(task.mesh, task.mesh_sha256)

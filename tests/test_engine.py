@@ -20,6 +20,7 @@ from scale.run_folder import RunFolder
 
 HEADER = Header("", 0, "", Stub().hand_table(), {}, {}, {})
 CPU = Device("cpu", "")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def job(round_id):
@@ -107,6 +108,12 @@ def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
     one = engine.start(0)
     assert next_event(engine, "died").message["exitcode"] == 1 and not one.ready
     assert "the stub cannot load its hands" in engine.log_tail(one)
+
+
+def test_the_optimiser_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
+    code = "import sys, scale.worker, scale.validator; print([name in sys.modules for name in ('torch', 'mujoco')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[False,", "False]"]
 
 
 def test_workers_ignore_the_terminals_signals(engine_of):

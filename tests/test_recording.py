@@ -18,7 +18,8 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.frames import FrameKeeper, Record, frames_image, read_frames
+from bimangrasp.frame_keeper import FrameKeeper
+from bimangrasp.frames import Record, frames_image, read_frames
 from bimangrasp.grasp_bodies import COLOURS
 from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
