@@ -208,6 +208,11 @@ class Slots:
         self.aside.add(slot)
         return True
 
+    def none_starts(self, most: int, any_was_ready: bool) -> bool:
+        """Whether early deaths leave nothing to work with: the last slot, or any before one worker was ever ready."""
+        deaths = [self._never_ready[slot] for slot in self.used]
+        return sum(deaths) >= most and all(deaths) and (len(deaths) == 1 or not any_was_ready)
+
 
 @dataclass
 class Suspicion:

@@ -22,8 +22,8 @@ from scale.space import Space
 from scale.survey import done_of
 from scale.worker import Message
 
-EARLY_EXITS = 2  # of workers in a row, none of them ever ready, that end the run, or its use of a device
-EARLY_KILLS = 20  # the same for deaths by signals from outside
+EARLY_EXITS = 2  # of workers in a row that were not ready, which end the use of a device, or the run
+EARLY_KILLS = 20  # the same for deaths by signals from outside, which end the run
 TRACEBACK_BYTES = 2000  # of each failure, in journal and manifest
 PATIENCE = 3  # rounds to use up before success of an earlier call says no more of the configuration
 
@@ -59,7 +59,7 @@ class Hearing:
         self.platforms = list(platforms)
         self.unsettled: set[str] = set()
         self._reader = ShardReader()
-        self._early = {"exits": 0, "kills": 0}
+        self._early_kills = 0
         self._was_ready = False
         self._tiles: dict[tuple[str, str], int] = {}
 
@@ -143,7 +143,7 @@ class Hearing:
 
     def _ready(self, one: Worker, platform: dict[str, str]) -> None:
         """Takes a worker in, if its platform is the run's."""
-        self._early, self._was_ready = {"exits": 0, "kills": 0}, True
+        self._early_kills, self._was_ready = 0, True
         self.slots.ready(one.slot)
         self.meter.ready(device_name(one.device, one.slot))
         self._journal.append("ready", worker=one.slot, launch=one.launch, device=one.device.label, platform=platform)
@@ -305,12 +305,16 @@ class Hearing:
 
     def _died_early(self, one: Worker, from_outside: bool, how: str) -> None:
         """Ends the run when workers die again and again before any is ready, or its use of one device."""
-        kind, most = ("kills", EARLY_KILLS) if from_outside else ("exits", EARLY_EXITS)
-        self._early[kind] += 1
-        if not from_outside and self._was_ready and self.slots.died_early(one.slot, most):
-            self._set_aside(one.slot, f"{most} workers in a row died there before they were ready, the last with {how}")
-            self._early["exits"] = 0
-        elif self._early[kind] >= most and (from_outside or not self._was_ready or len(self.slots.used) < 2):
+        if from_outside:
+            self._early_kills += 1
+            ends, most = self._early_kills >= EARLY_KILLS, EARLY_KILLS
+        elif self.slots.died_early(one.slot, EARLY_EXITS):
+            reason = f"{EARLY_EXITS} workers in a row died there before they were ready, the last with {how}"
+            self._set_aside(one.slot, reason)
+            return
+        else:
+            ends, most = self.slots.none_starts(EARLY_EXITS, self._was_ready), EARLY_EXITS
+        if ends:
             raise RunError(
                 f"{most} workers in a row died before any was ready, the last one with {how}. The end of "
                 f"{self._folder.worker_log(one.slot)}:\n{self._engine.log_tail(one)}"

@@ -53,8 +53,8 @@ class Stub:
         oom:<tile>, memory:<tile>           torch's and Python's error for every larger tile
         hang, hang-early, stop              no further step; no step at all; SIGSTOP
         slow:<seconds>                      takes that long
-        until:<pattern>:<n>                 goes on when so many marks match; a bad slot's failure of an object leaves
-                                            failed-<code>, a fault on order <code>-<round>-<n> or load-<slot>-<n>
+        until:<pattern>:<n>                 goes on when so many marks match: <code>-<round>-<n> and load-<slot>-<n> of
+                                            faults, met-<slot>-<code> of a bad slot's objects
         nan                                 every energy is NaN
         full, full-early                    no room for the shard; for something that the round writes itself
         kill-sealed                         SIGKILL when the shard is sealed and the parent not yet told
@@ -102,10 +102,8 @@ class StubBench:
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         fault = self.fault(task.code, task.round_id, task.attempt) or self.stub.bad_slots.get(self.slot, "")
-        if fault.startswith("until"):
-            self.wait(fault, on_step)
-        elif self.slot in self.stub.bad_slots and self.stub.marks:
-            (Path(self.stub.marks) / f"failed-{task.code}").touch()
+        if fault and self.stub.marks and self.slot in self.stub.bad_slots:
+            (Path(self.stub.marks) / f"met-{self.slot}-{task.code}").touch()
         if fault != "hang-early":
             on_step(0)
         self.suffer(fault, task.tile)
@@ -115,14 +113,6 @@ class StubBench:
             time.sleep(0.005)
         share = 1.0 if fault == "nan" else self.stub.nan_share
         return Made(made_columns(task.seed, self.stub.rows, share), task.tile)
-
-    def wait(self, fault: str, on_step: Callable[[int], None]) -> None:
-        _, pattern, number = fault.split(":")
-        deadline = time.monotonic() + 120
-        while len(list(Path(self.stub.marks).glob(pattern))) < int(number):
-            assert time.monotonic() < deadline, f"nothing came of {fault}"
-            on_step(0)
-            time.sleep(0.01)
 
     def free(self) -> None:
         assert sys.exc_info() == (None, None, None), "memory is freed while the handler holds what filled it"
@@ -151,6 +141,8 @@ class StubBench:
             time.sleep(600)
         if name == "slow":
             time.sleep(float(number))
+        if name == "until":
+            wait_for_marks(Path(self.stub.marks), *number.split(":"))
         if name == "full-early":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch")
         if name in ("oom", "memory") and tile > int(number):
@@ -169,6 +161,13 @@ def next_mark(folder: str, name: str) -> int:
             number += 1
         else:
             return number
+
+
+def wait_for_marks(folder: Path, pattern: str, number: str) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob(pattern))) < int(number):
+        assert time.monotonic() < deadline, f"no {number} of {pattern} in {folder}"
+        time.sleep(0.01)
 
 
 def out_of_memory(name: str) -> type[Exception]:

@@ -78,7 +78,7 @@ def test_a_failed_round_is_tried_on_another_worker(run, folder, undisturbed):
 
 
 def test_a_round_that_fails_on_one_device_only_is_not_skipped(run, folder, undisturbed, tmp_path):
-    stub = Stub(bad_slots={0: "raise", 1: "until:failed-*:1"}, marks=str(tmp_path))
+    stub = Stub(bad_slots={0: "raise", 1: "until:met-0-*:1"}, marks=str(tmp_path))
     report = run(stub=stub, gpus="[cpu,cpu]", target_count_per_object=12)
     assert report.exit_code == 0 and report.skips == []
     assert {event["worker"] for event in events(folder, "fail")} == {0}
@@ -255,11 +255,24 @@ def test_too_many_kills_in_a_row_end_the_run(run, monkeypatch):
 
 
 def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
-    faults = {("load", 1): ["exit"] * 9}
-    stub = Stub(faults=faults, bad_slots={0: "until:load-1-*:2"}, marks=str(tmp_path), delay=0.05)
-    report = run(stub=stub, gpus="[cpu,cpu]", target_count_per_object=60)
+    """Its workers die before that of the other is ready, which says nothing of the other."""
+    faults = {("load", 0): ["until:load-1-*:2"], ("load", 1): ["exit"] * 9}
+    report = run(stub=Stub(faults, str(tmp_path), delay=0.1), gpus="[cpu,cpu]", target_count_per_object=60)
     assert report.exit_code == 0 and [event["worker"] for event in events(folder, "set_aside")] == [1]
     assert "2 workers in a row died there before they were ready, the last with exit code 7" in str(report)
+
+
+def test_early_deaths_end_a_run_when_every_device_has_one_or_the_last_has_two():
+    slots = Slots(3)
+    for slot in (1, 2):
+        assert not slots.died_early(slot, 2) and not slots.none_starts(2, any_was_ready=False)
+    assert not slots.died_early(0, 2)
+    assert slots.none_starts(2, any_was_ready=False) and not slots.none_starts(2, any_was_ready=True)
+    slots.ready(1)
+    assert not slots.none_starts(2, any_was_ready=False)
+    assert slots.died_early(0, 2) and slots.died_early(2, 2) and slots.used == [1]
+    for ends in (False, True):
+        assert not slots.died_early(1, 2) and slots.none_starts(2, any_was_ready=True) == ends
 
 
 # ---- devices and the configuration
@@ -267,7 +280,7 @@ def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
 
 def test_a_device_that_fails_every_object_is_set_aside_and_no_round_is_blamed(run, folder, undisturbed, tmp_path):
     settings = {"gpus": "[cpu,cpu]", "object_code_list": THREE}
-    stub = Stub(bad_slots={0: "raise", 1: "until:failed-*:3"}, marks=str(tmp_path))
+    stub = Stub(bad_slots={0: "raise", 1: "until:met-0-*:3"}, marks=str(tmp_path))
     report = run(None, "max_retries=1", stub=stub, **settings)
     assert report.exit_code == 0 and report.skips == [] and len(events(folder, "set_aside")) == 1
     assert "cpu #0 is set aside: rounds of 3 objects in a row failed there" in str(report)
