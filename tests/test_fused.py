@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -32,21 +34,29 @@ def settings(**changes):
     return replace(loaded.synthesis, **changes)
 
 
-def models(hand, obj, dtype, tmp_path=None, shared=None):
-    """Returns hands and object; "release" hands have shapes that are meshes, the "bowl without a lid" has a hole."""
-    if hand == "release":
-        config = conf.load(["hand=release", f"hand.root={shared / 'data' / 'bimangrasp_hands'}"]).hand
-        hands = HandModel(*load_hands(config), 200, dtype=dtype)
-    else:
-        hands = built_in_hands(hand, dtype)
-    if obj != "open":
-        return hands, built_in(obj, dtype)
+def models(hand, obj, dtype, shared=None):
+    """Returns hands and object, each made once: their spheres and grids take seconds."""
+    hands = release_hands(dtype, shared) if hand == "release" else built_in_hands(hand, dtype)
+    return hands, open_ball(dtype) if obj == "open" else built_in(obj, dtype)
+
+
+@cache
+def release_hands(dtype, shared):
+    """Returns hands some of whose shapes are meshes."""
+    config = conf.load(["hand=release", f"hand.root={shared / 'data' / 'bimangrasp_hands'}"]).hand
+    return HandModel(*load_hands(config), 200, dtype=dtype)
+
+
+@cache
+def open_ball(dtype):
+    """Returns an object with a hole."""
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.45)
     ball.update_faces(ball.triangles_center[:, 2] < 0.43)
-    ball.export(tmp_path / "open.obj")
-    mesh = read_mesh(str(tmp_path / "open.obj"))
+    with tempfile.TemporaryDirectory() as folder:
+        ball.export(f"{folder}/open.obj")
+        mesh = read_mesh(f"{folder}/open.obj")
     assert mesh.sign == "winding"
-    return hands, ObjectModel(mesh, POINTS, dtype=dtype)
+    return ObjectModel(mesh, POINTS, dtype=dtype)
 
 
 def as_double(grasps):
@@ -62,12 +72,12 @@ def scattered(grasps, spread=0.03, seed=0):
     return Grasps.from_pose(pose, grasps.candidate)
 
 
-def compare(hand, obj, grasps, scale, energy, tmp_path, shared):
+def compare(hand, obj, grasps, scale, energy, shared):
     """Returns per term, and for the gradient, the errors of the kernels and of plain float32, relative."""
     size, contacts, rows = len(scale), grasps.candidate.shape[2], slice(None)
     costs = {}
     for name, dtype in (("warp", F32), ("plain", F32), ("exact", F64)):
-        hands, thing = models(hand, obj, dtype, tmp_path, shared)
+        hands, thing = models(hand, obj, dtype, shared)
         given = as_double(grasps) if dtype == F64 else grasps
         asked = "warp" if name == "warp" else "plain"
         one = evaluator(asked, hands, thing, scale.to(dtype), energy, size, contacts)
@@ -93,9 +103,9 @@ def descended():
     """A batch near contact, for each hand and object, made once."""
     made = {}
 
-    def grasps(hand, obj, tmp_path, shared):
+    def grasps(hand, obj, shared=None):
         if (hand, obj) not in made:
-            made[hand, obj] = synthesis.synthesize(*models(hand, obj, F32, tmp_path, shared), settings(), 1)
+            made[hand, obj] = synthesis.synthesize(*models(hand, obj, F32, shared), settings(), 1)
         return made[hand, obj].grasps, made[hand, obj].object_scale
 
     return grasps
@@ -106,22 +116,22 @@ SCENES = [("shadow", "mug"), ("shadow", "open"), ("release", "bowl")]
 
 @pytest.mark.parametrize(("hand", "obj"), SCENES)
 @pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
-def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, tmp_path, request):
+def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, request):
     shared = request.getfixturevalue("shared") if hand == "release" else None
-    grasps, scale = descended(hand, obj, tmp_path, shared)
+    grasps, scale = descended(hand, obj, shared)
     energy = replace(settings().energy, inter_hand=inter_hand, w_depth=50.0, w_equilibrium=10.0)
-    found = compare(hand, obj, scattered(grasps), scale, energy, tmp_path, shared)
+    found = compare(hand, obj, scattered(grasps), scale, energy, shared)
     for name, (ours, plain, truth) in found.items():
         assert truth.abs().max() > 1e-3, f"{name} is 0 everywhere: nothing is tested"
         assert_close(name, ours, plain)
 
 
 @pytest.mark.parametrize(("hand", "obj"), [*SCENES, ("allegro", "bowl")])
-def test_values_and_gradients_near_contact(hand, obj, descended, tmp_path, request):
+def test_values_and_gradients_near_contact(hand, obj, descended, request):
     shared = request.getfixturevalue("shared") if hand == "release" else None
-    grasps, scale = descended(hand, obj, tmp_path, shared)
+    grasps, scale = descended(hand, obj, shared)
     deep = replace(settings().energy, w_depth=50.0, w_equilibrium=10.0)
-    for name, (ours, plain, _) in compare(hand, obj, grasps, scale, deep, tmp_path, shared).items():
+    for name, (ours, plain, _) in compare(hand, obj, grasps, scale, deep, shared).items():
         assert_close(name, ours, plain)
 
 
@@ -132,7 +142,7 @@ def assert_close(name, ours, plain):
     assert np.median(ours) < 2e-6, (name, np.median(ours))
 
 
-def test_too_few_contacts_give_no_wrench_terms(tmp_path):
+def test_too_few_contacts_give_no_wrench_terms():
     hands, obj = models("shadow", "mug", F32)
     result = synthesis.synthesize(hands, obj, settings(num_iterations=5, contacts_per_hand=2), 1)
     assert (result.energies.force_closure == 0).all() and (result.energies.wrench_volume == 0).all()
@@ -140,8 +150,8 @@ def test_too_few_contacts_give_no_wrench_terms(tmp_path):
     torch.testing.assert_close(result.energies.total, plain.total, rtol=1e-4, atol=1e-4)
 
 
-def test_tiles_change_no_bit(descended, tmp_path):
-    grasps, scale = descended("shadow", "mug", tmp_path, None)
+def test_tiles_change_no_bit(descended):
+    grasps, scale = descended("shadow", "mug")
     hands, obj = models("shadow", "mug", F32)
     whole = evaluator("warp", hands, obj, scale, settings().energy, BATCH, 4)
     small = evaluator("warp", hands, obj, scale, settings().energy, 7, 4)
@@ -153,8 +163,8 @@ def test_tiles_change_no_bit(descended, tmp_path):
         assert torch.equal(found.gradient, expected.gradient[rows])
 
 
-def test_a_sample_that_fails_harms_no_other(descended, tmp_path):
-    grasps, scale = descended("shadow", "mug", tmp_path, None)
+def test_a_sample_that_fails_harms_no_other(descended):
+    grasps, scale = descended("shadow", "mug")
     one = evaluator("warp", *models("shadow", "mug", F32), scale, settings().energy, BATCH, 4)
     sound = one.evaluation(grasps.pose, grasps.candidate, slice(None))
     pose = grasps.pose.clone()
@@ -197,9 +207,9 @@ class NoHost(TorchDispatchMode):
         return found
 
 
-def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended, tmp_path):
+def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended):
     """What a CUDA graph needs of a step; here the step runs as it is."""
-    grasps, scale = descended("shadow", "mug", tmp_path, None)
+    grasps, scale = descended("shadow", "mug")
     for tile in (0, 7):
         config = settings(tile=tile)
         scene = synthesis.Scene(*models("shadow", "mug", F32), scale, config)
