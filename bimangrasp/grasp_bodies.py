@@ -13,23 +13,18 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.hand_description import HandDescription, Primitive, pair_sha256
+from bimangrasp.hand_description import HandDescription, pair_sha256
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_files import mesh_of
 from bimangrasp.object_model import Mesh, read_mesh
 from bimangrasp.row_files import RowFile
 from bimangrasp.shape_surface import shape_surface
+from bimangrasp.spec_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")
 COLOURS = ((0.93, 0.79, 0.62, 1.0), (0.84, 0.56, 0.40, 1.0), (0.30, 0.60, 0.76, 1.0))
 """Of the left hand, the right hand and the object."""
-
-_SHAPES = {
-    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
-    "box": mujoco.mjtGeom.mjGEOM_BOX,
-    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
-}
 
 
 class GraspMeshes(NamedTuple):
@@ -121,7 +116,7 @@ def grasp_scene(grasp: Placed) -> mujoco.MjSpec:
     spec.compiler.degree = False
     spec.worldbody.add_light(pos=(0.5, -0.5, 1.5), dir=(-0.3, 0.3, -1.0))
     body = spec.worldbody.add_body(name="object")
-    _add_mesh(spec, body, "object", grasp.vertices, grasp.faces, COLOURS[2])
+    add_mesh(spec, body, "object", grasp.vertices, grasp.faces, rgba=COLOURS[2])
     for side in (LEFT, RIGHT):
         _add_hand(spec, grasp, side)
     spec.add_key(name="grasp", qpos=grasp.joints.ravel())
@@ -129,16 +124,11 @@ def grasp_scene(grasp: Placed) -> mujoco.MjSpec:
 
 
 def _add_hand(spec: mujoco.MjSpec, grasp: Placed, side: int) -> None:
-    """Adds links in depth-first order, in which MuJoCo numbers joints too: that of the joint axis."""
     hand, name = grasp.hands[side], SIDES[side]
     root = spec.worldbody.add_body(
-        name=f"{name}/{hand.link_names[0]}", pos=grasp.translation[side], quat=_quaternion(grasp.rotation[side])
+        name=link_name(hand, name, 0), pos=grasp.translation[side], quat=quaternion(grasp.rotation[side])
     )
-    bodies = [root]
-    for link in range(1, len(hand.parent)):
-        T = hand.T_parent_link[link]
-        above = bodies[hand.parent[link]]
-        bodies.append(above.add_body(name=f"{name}/{hand.link_names[link]}", pos=T[:3, 3], quat=_quaternion(T[:3, :3])))
+    bodies = add_links(root, hand, name)
     for joint, link in enumerate(hand.joint_link):
         bodies[link].add_joint(
             name=f"{name}/{hand.joint_names[joint]}",
@@ -149,39 +139,5 @@ def _add_hand(spec: mujoco.MjSpec, grasp: Placed, side: int) -> None:
             armature=1e-4,  # kg m2: links without a shape have no inertia of their own
         )
     for number, shape in enumerate(hand.primitives):
-        _add_shape(spec, bodies[shape.link], f"{name}/{number}", shape, COLOURS[side])
-    for link in set(range(len(bodies))) - {shape.link for shape in hand.primitives}:
-        bodies[link].explicitinertial = True
-        bodies[link].mass, bodies[link].inertia = 1e-3, np.full(3, 1e-7)
-
-
-def _add_shape(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str, shape: Primitive, colour: tuple) -> None:
-    pose = {"pos": shape.T_link_shape[:3, 3], "quat": _quaternion(shape.T_link_shape[:3, :3])}
-    if shape.shape == "mesh":
-        _add_mesh(spec, body, name, shape.vertices, shape.faces, colour, **pose)
-        return
-    is_ball = shape.shape == "capsule" and not shape.size[1]
-    kind = mujoco.mjtGeom.mjGEOM_SPHERE if is_ball else _SHAPES[shape.shape]
-    body.add_geom(name=name, type=kind, size=shape.size, rgba=colour, **pose)
-
-
-def _add_mesh(
-    spec: mujoco.MjSpec,
-    body: mujoco.MjsBody,
-    name: str,
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    colour: tuple,
-    **pose: np.ndarray,
-) -> None:
-    """Adds a triangle mesh; as a shell, since it may not be closed."""
-    shell = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-    spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=shell)
-    body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, rgba=colour, **pose)
-
-
-def _quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Returns the (w, x, y, z) quaternion of a rotation matrix."""
-    quaternion = np.zeros(4)
-    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation, np.float64).ravel())
-    return quaternion
+        add_shape(spec, bodies[shape.link], f"{name}/{number}", shape, shape.T_link_shape, rgba=COLOURS[side])
+    weigh_shapeless(bodies, hand, mass=1e-3, inertia=1e-7)

@@ -9,12 +9,12 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_description import HandDescription
 from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.spec_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
 from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
 
 SIDES = ("left", "right")
@@ -22,13 +22,6 @@ SIDES = ("left", "right")
 PARKED = ((-2.0, 0.0, 0.0), (2.0, 0.0, 0.0))
 """Where the roots of the hands are in the model's reference pose, m: far from the object and each other, since MuJoCo
 goes back to that pose when a simulation blows up."""
-
-_SHAPES = {
-    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
-    "box": mujoco.mjtGeom.mjGEOM_BOX,
-    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
-    "mesh": mujoco.mjtGeom.mjGEOM_MESH,
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ def build_scene(
         model = _compile(spec)
         for hand, side in zip((left, right), SIDES, strict=True):
             for first, second in sorted(_untouching(model, hand, side)):
-                spec.add_exclude(bodyname1=_body(side, hand, first), bodyname2=_body(side, hand, second))
+                spec.add_exclude(bodyname1=link_name(hand, side, first), bodyname2=link_name(hand, side, second))
         model = _compile(spec)
     return _scene(model, (left, right), protocol)
 
@@ -125,8 +118,7 @@ def _add_object(spec: mujoco.MjSpec, pieces: Sequence[np.ndarray], protocol: Pro
     body = spec.worldbody.add_body(name="object")
     body.add_freejoint(name="object")
     for number, piece in enumerate(pieces):
-        _add_mesh(spec, f"object/{number}", piece)
-        body.add_geom(name=f"object/{number}", type=_SHAPES["mesh"], meshname=f"object/{number}", density=density)
+        add_mesh(spec, body, f"object/{number}", piece, density=density)
 
 
 def _hull_volume(piece: np.ndarray, number: int) -> float:
@@ -146,34 +138,23 @@ def _hull_volume(piece: np.ndarray, number: int) -> float:
         ) from error
 
 
-def _add_mesh(spec: mujoco.MjSpec, name: str, vertices: np.ndarray) -> None:
-    """Adds a convex mesh, the hull of `vertices`."""
-    spec.add_mesh(name=name, uservert=vertices.ravel(), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX)
-
-
 def _add_hand(
     spec: mujoco.MjSpec, hand: HandDescription, side: str, place: tuple[float, ...], protocol: ProtocolConfig
 ) -> None:
     """Adds a hand's links, joints, shapes and actuators, and what holds its root."""
     dynamics = protocol.hand
-    root = spec.worldbody.add_body(name=_body(side, hand, 0), pos=place, mocap=not dynamics.floating)
+    root = spec.worldbody.add_body(name=link_name(hand, side, 0), pos=place, mocap=not dynamics.floating)
     if dynamics.floating:
         root.add_freejoint(name=f"{side} root")
         _add_weld(spec, side, root.name, place, dynamics)
-    bodies = [root]
-    for link in range(1, len(hand.parent)):
-        T = hand.T_parent_link[link]
-        bodies.append(
-            bodies[hand.parent[link]].add_body(name=_body(side, hand, link), pos=T[:3, 3], quat=_quaternion(T[:3, :3]))
-        )
+    bodies = add_links(root, hand, side)
     for joint, link in enumerate(hand.joint_link):
         _add_joint(spec, bodies[link], hand, joint, f"{side}/{hand.joint_names[joint]}", dynamics)
+    physics = protocol.physics
+    material = {"density": dynamics.density, "solimp": physics.hand_solimp, "solref": physics.hand_solref}
     for number, shape in enumerate(hand.primitives):
-        _add_shape(spec, bodies[shape.link], hand, number, f"{side}/{number}", protocol)
-    for link in set(range(len(bodies))) - {shape.link for shape in hand.primitives}:
-        bodies[link].explicitinertial = True
-        bodies[link].mass = dynamics.shapeless_mass
-        bodies[link].inertia = np.full(3, dynamics.shapeless_inertia)
+        add_shape(spec, bodies[shape.link], f"{side}/{number}", shape, shape.T_link_shape, is_hull=True, **material)
+    weigh_shapeless(bodies, hand, dynamics.shapeless_mass, dynamics.shapeless_inertia)
 
 
 def _add_weld(
@@ -222,29 +203,6 @@ def _add_joint(
     if np.isfinite(dynamics.force_limit):
         actuator.forcelimited = True
         actuator.forcerange = (-dynamics.force_limit, dynamics.force_limit)
-
-
-def _add_shape(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, hand: HandDescription, number: int, name: str, protocol: ProtocolConfig
-) -> None:
-    """Adds a collision shape."""
-    shape = hand.primitives[number]
-    geom = body.add_geom(
-        name=name,
-        type=_SHAPES[shape.shape],
-        pos=shape.T_link_shape[:3, 3],
-        quat=_quaternion(shape.T_link_shape[:3, :3]),
-        density=protocol.hand.density,
-        solimp=protocol.physics.hand_solimp,
-        solref=protocol.physics.hand_solref,
-    )
-    if shape.shape == "mesh":
-        _add_mesh(spec, name, shape.vertices)
-        geom.meshname = name
-    elif shape.shape == "capsule" and not shape.size[1]:
-        geom.type, geom.size = mujoco.mjtGeom.mjGEOM_SPHERE, shape.size
-    else:
-        geom.size = shape.size
 
 
 def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
@@ -328,12 +286,3 @@ def _self_pairs(model: mujoco.MjModel, geoms: np.ndarray, excluded: set[int]) ->
     low, high = np.sort(np.stack((model.geom_bodyid[first], model.geom_bodyid[second])), axis=0)
     allowed = [a != b and (a << 16) + b not in excluded for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     return np.stack((first, second), axis=1)[allowed]
-
-
-def _body(side: str, hand: HandDescription, link: int) -> str:
-    return f"{side}/{hand.link_names[link]}"
-
-
-def _quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Returns the (w, x, y, z) quaternion of a rotation matrix."""
-    return Rotation.from_matrix(rotation).as_quat(scalar_first=True)

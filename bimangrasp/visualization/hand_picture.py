@@ -17,6 +17,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription, Primitive
 from bimangrasp.hand_tree import frames_at
 from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.spec_bodies import add_shape
 
 BACKGROUND = (0.955, 0.96, 0.97)
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)
@@ -42,6 +43,9 @@ APART = 2e-5
 
 SOFTWARE = ("Software", "bimangrasp mode=hand")
 """What tells a picture of ours from any other file."""
+
+UNTOUCHING = {"contype": 0, "conaffinity": 0}
+"""Of a geom that is only looked at."""
 
 OVERSAMPLING = 2
 
@@ -178,7 +182,8 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
     for number, shape in enumerate(hand.primitives):
         slight = replace(shape, size=np.maximum(shape.size - number * APART * (shape.size > 0), 0.0))
         T = frames[shape.link] @ shape.T_link_shape
-        corners.append(_add_shape(spec, slight, T, GLASS if panel.inside else HAND))
+        add_shape(spec, spec.worldbody, str(number), slight, T, rgba=GLASS if panel.inside else HAND, **UNTOUCHING)
+        corners.append(_corners(slight, T))
     points = np.concatenate(corners)
     length = float(np.ptp(points, axis=0).max())
     if panel.inside:
@@ -211,19 +216,10 @@ def _set_look(spec: mujoco.MjSpec) -> None:
     light.diffuse, light.specular, light.ambient = [0.35] * 3, [0.15] * 3, [0.0] * 3
 
 
-def _add_shape(spec: mujoco.MjSpec, shape: Primitive, T: np.ndarray, colour: tuple) -> np.ndarray:
-    """Adds a collision shape and returns the corners of a box around it, m."""
-    quaternion = np.zeros(4)
-    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(T[:3, :3]).ravel())
-    place = {"pos": T[:3, 3], "quat": quaternion, "rgba": colour}
+def _corners(shape: Primitive, T: np.ndarray) -> np.ndarray:
+    """Returns the corners of a box around a shape, or all of a mesh, m."""
     if shape.shape == "mesh":
-        name, shell = f"mesh {len(spec.meshes)}", mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-        spec.add_mesh(name=name, uservert=shape.vertices.ravel(), userface=shape.faces.ravel(), inertia=shell)
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **place)
         return shape.vertices @ T[:3, :3].T + T[:3, 3]
-    round_ball = shape.shape == "capsule" and shape.size[1] == 0
-    kind = mujoco.mjtGeom.mjGEOM_SPHERE if round_ball else getattr(mujoco.mjtGeom, f"mjGEOM_{shape.shape.upper()}")
-    _add_geom(spec, type=kind, size=shape.size, **place)
     radius, half = shape.size[:2]
     reach = half + radius * (shape.shape == "capsule")
     half_sides = shape.size if shape.shape == "box" else np.array([radius, radius, reach])
@@ -241,8 +237,7 @@ def _add_balls(
 
 
 def _add_geom(spec: mujoco.MjSpec, **what: object) -> None:
-    geom = spec.worldbody.add_geom(**what)
-    geom.contype = geom.conaffinity = 0
+    spec.worldbody.add_geom(**UNTOUCHING, **what)
 
 
 def _camera_rows(panel: Panel) -> np.ndarray:

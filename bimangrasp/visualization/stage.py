@@ -9,8 +9,9 @@ import numpy as np
 
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.grasp_bodies import COLOURS
-from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hand_description import HandDescription
 from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.spec_bodies import add_mesh, add_shape
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
 
 OBJECT = 2
@@ -137,9 +138,9 @@ def _build(cast: Cast, width: int, height: int, quality: Quality) -> mujoco.MjMo
     for side in (LEFT, RIGHT):
         hand = cast.hands[side]
         links = [spec.worldbody.add_body(mocap=True) for _ in hand.link_names]
-        for shape in hand.primitives:
-            _add_shape(spec, links[shape.link], side, shape)
-    _add_mesh(spec, spec.worldbody, OBJECT, cast.vertices, cast.faces)
+        for number, shape in enumerate(hand.primitives):
+            add_shape(spec, links[shape.link], f"{side}/{number}", shape, shape.T_link_shape, **_of(side))
+    add_mesh(spec, spec.worldbody, "object", cast.vertices, cast.faces, **_of(OBJECT))
     spec.stat.center = cast.vertices.mean(axis=0)
     spec.stat.extent = 1.0  # m: hands and object together; clipping planes and shadows are multiples of it
     with quiet_mujoco():
@@ -160,30 +161,6 @@ def _set_look(spec: mujoco.MjSpec) -> None:
         light.diffuse, light.specular, light.ambient = [strength] * 3, [strength / 2] * 3, [0.0] * 3
 
 
-def _add_shape(spec: mujoco.MjSpec, body: mujoco.MjsBody, part: int, shape: Primitive) -> None:
-    """Adds one collision shape of a hand."""
-    quaternion = np.zeros(4)
-    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(shape.T_link_shape[:3, :3], np.float64).ravel())
-    pose = {"pos": shape.T_link_shape[:3, 3], "quat": quaternion}
-    if shape.shape == "mesh":
-        _add_mesh(spec, body, part, shape.vertices, shape.faces, **pose)
-        return
-    is_ball = shape.shape == "capsule" and not shape.size[1]
-    kind = "SPHERE" if is_ball else shape.shape.upper()
-    _add_geom(body, part, type=getattr(mujoco.mjtGeom, f"mjGEOM_{kind}"), size=shape.size, **pose)
-
-
-def _add_mesh(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, part: int, vertices: np.ndarray, faces: np.ndarray, **pose: np.ndarray
-) -> None:
-    """Adds a triangle mesh; as a shell, since its volume does not matter and may not be closed."""
-    name = f"mesh {len(spec.meshes)}"
-    shell = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-    spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=shell)
-    _add_geom(body, part, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **pose)
-
-
-def _add_geom(body: mujoco.MjsBody, part: int, **what: object) -> None:
-    """Adds a geom of a part."""
-    geom = body.add_geom(material=f"part {part}", group=part, **what)
-    geom.contype = geom.conaffinity = 0
+def _of(part: int) -> dict[str, object]:
+    """Returns what the geoms of a part have: they are looked at and touch nothing."""
+    return {"material": f"part {part}", "group": part, "contype": 0, "conaffinity": 0}
