@@ -17,8 +17,11 @@ from bimangrasp.grasp_fields import TERMS, Columns
 from scale.run_folder import RunFolder
 
 INSTALL = "pip install 'bimangrasp[tensorboard]'"
-QUARTILES = ("energy_lower_quartile", "energy", "energy_upper_quartile")
+QUARTILES = ("Energy lower quartile", "Energy", "Energy upper quartile")
 """First part of the names of scalars, in the order of the curve's last axis; the median has the short one."""
+
+NAMES = dict(zip(TERMS, ("fc", "dis", "pen", "spen", "joints", "vew", "depth", "equilibrium", "energy"), strict=True))
+"""Their second part. `Energy/energy`, `Energy/fc` and so on is what BimanGrasp calls its means."""
 
 
 def check_installed() -> None:
@@ -48,7 +51,7 @@ def scalars(columns: Columns) -> dict[str, np.ndarray]:
     """Returns name -> values of a round at the points of its curve; what is not finite is left out in the file."""
     found = {"acceptance": columns["curve/acceptance"][0]}
     for term in TERMS:
-        found |= {f"{group}/{term}": columns[f"curve/{term}"][0][:, i] for i, group in enumerate(QUARTILES)}
+        found |= {f"{group}/{NAMES[term]}": columns[f"curve/{term}"][0][:, i] for i, group in enumerate(QUARTILES)}
     return found
 
 

@@ -13,9 +13,20 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import TERMS
 from scale import curve_events, disk
 from scale.run_folder import RunFolder
+
+TAGS = {
+    "energy": "total",
+    "fc": "force_closure",
+    "dis": "distance",
+    "pen": "penetration",
+    "spen": "self_penetration",
+    "joints": "joint_limits",
+    "vew": "wrench_volume",
+    "depth": "depth",
+    "equilibrium": "equilibrium",
+}
 
 
 @pytest.fixture
@@ -33,8 +44,8 @@ def read_back(path):
 def wanted(file, round_id):
     """The same from a final file's curve."""
     names = {"acceptance": file["curve/acceptance"][round_id]}
-    for i, group in enumerate(("energy_lower_quartile", "energy", "energy_upper_quartile")):
-        names |= {f"{group}/{term}": file[f"curve/{term}"][round_id, :, i] for term in TERMS}
+    for i, group in enumerate(("Energy lower quartile", "Energy", "Energy upper quartile")):
+        names |= {f"{group}/{tag}": file[f"curve/{term}"][round_id, :, i] for tag, term in TAGS.items()}
     steps = file["curve/step"][round_id].tolist()
     kept = {name: np.isfinite(values) for name, values in names.items()}
     return {
@@ -68,7 +79,7 @@ def test_tensorboard_reads_the_curves_of_the_final_file_and_a_full_disk_costs_a_
         for round_id in (0, 2):
             found = read_back(folder.event_file("storage_bin", round_id))
             assert in_order(found) == in_order(wanted(file, round_id))
-            assert len(found) == 1 + 3 * len(TERMS)
+            assert len(found) == 1 + 3 * len(TAGS)
     assert not folder.event_file("storage_bin", 1).exists()
     assert "storage_bin: the curve of round 1 is not logged: [Errno 28]" in folder.run_log.read_text()
 
@@ -90,7 +101,7 @@ def test_a_curve_costs_the_parent_milliseconds(folder):
     pytest.importorskip("tensorboard")
     draw = np.random.default_rng(0)
     columns = {"curve/step": np.arange(0, 6001, 50)[None], "curve/acceptance": draw.random((1, 121))}
-    columns |= {f"curve/{term}": draw.random((1, 121, 3)) for term in TERMS}
+    columns |= {f"curve/{term}": draw.random((1, 121, 3)) for term in TAGS.values()}
     curve_events.write_curve(folder, "mug", 0, columns)
     start = time.process_time()
     curve_events.write_curve(folder, "mug", 1, columns)

@@ -61,7 +61,7 @@ def test_a_generated_round_is_logged_for_tensorboard(recorded):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     read = event_accumulator.EventAccumulator(str(folder.event_file("storage_bin", 0).parent)).Reload()
     with h5py.File(folder.generate("storage_bin")) as file:
-        found = read.Scalars("energy/total")
+        found = read.Scalars("Energy/energy")
         assert [one.step for one in found] == file["curve/step"][0].tolist() == [0, 1, 2, 3, 4, 5]
         assert [one.value for one in found] == file["curve/total"][0, :, 1].tolist()
 
