@@ -152,3 +152,8 @@ def duration(seconds: float | None) -> str:
         return "unknown time"
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
+
+
+def moment(seconds: float) -> str:
+    """Returns a Unix time for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

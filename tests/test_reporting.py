@@ -22,9 +22,10 @@ import scale
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
-from scale import charts, journal, reporting, shards
+from scale import charts, journal, report_charts, reporting, shards
 from scale.errors import RunError
 from scale.harvest import harvest
+from scale.history import history
 from scale.locks import RunLock
 from scale.run_folder import RunFolder
 from scale.runner import Runner
@@ -176,10 +177,10 @@ def test_energies_and_curves_are_those_of_the_final_files(run):
         np.testing.assert_array_equal(np.sort(sums.energies[term]), np.sort(values))
         curves = np.concatenate([file[f"curve/{term}"][:][one] for file, one in zip(files, done, strict=True)])
         np.testing.assert_array_equal(sums.curves[term], curves)
-    wanted = reporting.curve_charts(sums)
-    assert [name for name, _ in wanted] == [term.replace("_", " ") for term in reporting.ORDER] + ["acceptance"]
+    wanted = report_charts.curve_charts(sums)
+    assert [name for name, _ in wanted] == [term.replace("_", " ") for term in report_charts.ORDER] + ["acceptance"]
     page, _ = report(root)
-    for name, chart in wanted + reporting.energy_charts(reporting.history([]), sums):
+    for name, chart in wanted + report_charts.energy_charts(history([]), sums):
         assert re.search(r'(polyline points|rect x)="[^"]+"', chart)[0] in page.source, name
 
 

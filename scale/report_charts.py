@@ -1,0 +1,86 @@
+"""The charts of a report: energies, how they fell, grasps per second."""
+
+from __future__ import annotations
+
+import numpy as np
+from markupsafe import Markup
+
+from bimangrasp.grasp_fields import TERMS
+from scale import charts
+from scale.charts import Axes, Line, Mark, number
+from scale.harvest import Harvest
+from scale.history import History, speed
+
+SPANS = 60  # of time in the chart of speed
+BINS = 40
+LINES = 6  # workers with a line of their own
+WIDE = 700  # of a chart that has the page's width
+ORDER = ("total", *TERMS[:-1])
+
+
+def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
+    """Returns the distribution of each term that is not the same everywhere, with median and threshold."""
+    limits = told.calls[-1].start.get("acceptance_key", {}) if told.calls else {}
+    found = []
+    for term in ORDER:
+        values = sums.energies.get(term, np.zeros(0))
+        if not len(values) or values.min() == values.max():
+            continue
+        median, bins = float(np.median(values)), min(BINS, 8 + int(2 * len(values) ** 0.4))
+        marks = [Mark(median, f"median {number(median)}")]
+        if f"filter.{term}" in limits:
+            marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
+        name = term.replace("_", " ")
+        found.append((name, charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
+    return found
+
+
+def how(term: str) -> str:
+    """Returns how a term is to be read; energies have no unit."""
+    return "weighted sum" if term == "total" else "unweighted"
+
+
+def curve_charts(sums: Harvest) -> list[tuple[str, Markup]]:
+    """Returns how each term fell: medians over the rounds of the median and of both quartiles of a round's grasps."""
+    if not len(sums.step):
+        return []
+    found = []
+    for term in ORDER:
+        with np.errstate(all="ignore"):
+            low, middle, high = _median(sums.curves[term]).T
+        if not np.isfinite(middle).any() or (np.nanmin(middle) == np.nanmax(middle) == 0):
+            continue
+        name, line = term.replace("_", " "), Line(sums.step, middle, "", low, high)
+        found.append((name, charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
+    share = Line(sums.step, 100 * _median(sums.acceptance))
+    return [*found, ("acceptance", charts.lines([share], Axes("step", "proposals accepted (%)")))]
+
+
+def _median(rounds: np.ndarray) -> np.ndarray:
+    """Returns the median over the first axis of what is finite; NaN where nothing is."""
+    kept = np.isfinite(rounds).any(axis=0)
+    found = np.full(rounds.shape[1:], np.nan)
+    found[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
+    return found
+
+
+def speed_chart(told: History) -> tuple[Markup, Markup] | None:
+    """Returns accepted grasps per second of each worker over time, with its legend; None where nothing was timed."""
+    if not any(one.seconds and one.accepted is not None and one.worker for one in told.work.values()):
+        return None
+    pace = speed(told, SPANS)
+    unit, length = _time_unit(pace.edges[-1])
+    busiest = sorted(pace.rates, key=lambda name: -pace.rates[name].sum())
+    drawn = {name: pace.rates[name] for name in sorted(busiest[:LINES])}
+    if rest := busiest[LINES:]:
+        drawn[f"mean of {len(rest)} others"] = np.mean([pace.rates[name] for name in rest], axis=0)
+    edges = pace.edges / length
+    steps = [Line(edges, rate, name, is_stepped=True) for name, rate in drawn.items()]
+    marks = [Mark(start / length, "resumed") for start in pace.starts[-5:]]
+    axes = Axes(f"time at work ({unit})", "accepted grasps (1/s)", WIDE)
+    return charts.lines(steps, axes, marks), charts.legend(list(drawn))
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    """Returns a unit in which a time span is a handy number, and its length in seconds."""
+    return ("s", 1.0) if seconds < 600 else ("min", 60.0) if seconds < 3 * 3600 else ("h", 3600.0)
