@@ -96,16 +96,22 @@ def row(names: tuple[str, ...], made: Made, one: Summary) -> str:
     return "| " + " | ".join((*names, *figures)) + " |"
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of_batches(about: str | None, batch: int) -> argparse.ArgumentParser:
+    """Returns a parser that knows what batches are made of; `batch` is how many grasps, unless told otherwise."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--object_root", default="", help="folder of meshes; empty for the built-in objects")
     parser.add_argument("--objects", nargs="+", required=True)
     parser.add_argument("--set", action="append", default=[], help="settings of a batch, parted by blanks")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = parser_of_batches(__doc__, batch=64)
     parser.add_argument("--poses", action="append", default=[], help="settings of the pose rule, parted by blanks")
     parser.add_argument("--protocols", nargs="+", default=["bench", "paper"])
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="that simulate")
     given = parser.parse_args()
     set_determinism(1)

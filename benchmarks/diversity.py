@@ -1,0 +1,73 @@
+r"""How D and H depend on the number of grasps: of the starts and of the results of one large batch, and of parts of it.
+
+    python benchmarks/diversity.py --object_root DATA --objects NAME NAME --set experiment=firm --batch 512
+
+D is the largest of a few eigenvalues of a sample covariance, so a small sample has a larger one: batches of different
+sizes cannot be compared. "D at random" says what to compare with: the results with each hand turned at random, about as
+diverse as hands can be. The parts are disjoint and drawn at random, since the starts of a batch are spread out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from quality import make, parser_of_batches
+from scipy.spatial.transform import Rotation
+
+import conf
+from bimangrasp.grasp import Grasps
+from bimangrasp.poses import Poses
+from bimangrasp.rotation import rot6d_to_matrix
+from bimangrasp.synthesis import set_determinism
+from bimangrasp.validation.metrics import first_component_share, histogram_entropy
+from scale.objects import resolve_objects
+
+HEADINGS = "settings | object | grasps of a part | parts | D of the starts | D | D at random | H of the starts | H"
+
+
+def poses_of(grasps: Grasps) -> Poses:
+    """Returns the poses of grasps as arrays."""
+    rotation = rot6d_to_matrix(grasps.rotation.double()).float().numpy()
+    return Poses(grasps.translation.numpy(), rotation, grasps.joints.numpy())
+
+
+def turned(poses: Poses) -> Poses:
+    """Returns poses whose hands are each turned to any direction with equal chance."""
+    turns = Rotation.random(2 * poses.count, rng=np.random.default_rng(0)).as_matrix()
+    return poses._replace(rotation=turns.reshape(poses.rotation.shape).astype(np.float32))
+
+
+def parts_of(poses: Poses, size: int) -> Iterator[Poses]:
+    """Yields disjoint parts of a batch, drawn at random but always the same ones."""
+    order = np.random.default_rng(0).permutation(poses.count)
+    for start in range(0, poses.count - size + 1, size):
+        rows = order[start : start + size]
+        yield Poses(poses.translation[rows], poses.rotation[rows], poses.joints[rows])
+
+
+def mean_of(figure: Callable[[Poses], float], parts: list[Poses]) -> str:
+    """Returns the mean of a figure over parts, as text."""
+    return f"{np.mean([figure(part) for part in parts]):.3f}"
+
+
+def main() -> None:
+    """Prints the table: means over the parts."""
+    given = parser_of_batches(__doc__, batch=512).parse_args()
+    set_determinism(1)
+    print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
+    for settings in given.set or [""]:
+        for one in resolve_objects(given.object_root, given.objects):
+            config = conf.load([f"round_batch_size={given.batch}", "curve_stride=0", *settings.split()])
+            synthesis = make(config, one.path, given.seed).synthesis
+            initial, grasps = poses_of(synthesis.initial), poses_of(synthesis.grasps)
+            for size in (2**power for power in range(5, given.batch.bit_length())):
+                starts, ends, random = ([*parts_of(poses, size)] for poses in (initial, grasps, turned(grasps)))
+                shares = [mean_of(first_component_share, parts) for parts in (starts, ends, random)]
+                entropies = [mean_of(histogram_entropy, parts) for parts in (starts, ends)]
+                cells = (settings, one.code, str(size), str(len(ends)), *shares, *entropies)
+                print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
