@@ -12,24 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from quality import make, parser_of_batches
+from quality import make, parser_of_batches, poses_of
 from scipy.spatial.transform import Rotation
 
 import conf
-from bimangrasp.grasp import Grasps
 from bimangrasp.poses import Poses
-from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import set_determinism
 from bimangrasp.validation.metrics import first_component_share, histogram_entropy
 from scale.objects import resolve_objects
 
 HEADINGS = "settings | object | grasps of a part | parts | D of the starts | D | D at random | H of the starts | H"
-
-
-def poses_of(grasps: Grasps) -> Poses:
-    """Returns the poses of grasps as arrays."""
-    rotation = rot6d_to_matrix(grasps.rotation.double()).float().numpy()
-    return Poses(grasps.translation.numpy(), rotation, grasps.joints.numpy())
 
 
 def turned(poses: Poses) -> Poses:
@@ -42,8 +34,7 @@ def parts_of(poses: Poses, size: int) -> Iterator[Poses]:
     """Yields disjoint parts of a batch, drawn at random but always the same ones."""
     order = np.random.default_rng(0).permutation(poses.count)
     for start in range(0, poses.count - size + 1, size):
-        rows = order[start : start + size]
-        yield Poses(poses.translation[rows], poses.rotation[rows], poses.joints[rows])
+        yield poses.select(order[start : start + size])
 
 
 def mean_of(figure: Callable[[Poses], float], parts: list[Poses]) -> str:
@@ -61,8 +52,9 @@ def main() -> None:
             config = conf.load([f"round_batch_size={given.batch}", "curve_stride=0", *settings.split()])
             synthesis = make(config, one.path, given.seed).synthesis
             initial, grasps = poses_of(synthesis.initial), poses_of(synthesis.grasps)
+            batches = (initial, grasps, turned(grasps))
             for size in (2**power for power in range(5, given.batch.bit_length())):
-                starts, ends, random = ([*parts_of(poses, size)] for poses in (initial, grasps, turned(grasps)))
+                starts, ends, random = ([*parts_of(poses, size)] for poses in batches)
                 shares = [mean_of(first_component_share, parts) for parts in (starts, ends, random)]
                 entropies = [mean_of(histogram_entropy, parts) for parts in (starts, ends)]
                 cells = (settings, one.code, str(size), str(len(ends)), *shares, *entropies)

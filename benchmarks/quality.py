@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 import conf
+from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
 from bimangrasp.object_model import ObjectModel
@@ -61,13 +62,17 @@ def make(config: Config, mesh: Path, seed: int) -> Made:
     return Made(synthesis, time.process_time() - begun, obj, hands)
 
 
+def poses_of(grasps: Grasps) -> Poses:
+    """Returns the poses of grasps as arrays."""
+    rotation = rot6d_to_matrix(grasps.rotation.double()).float().numpy()
+    return Poses(grasps.translation.numpy(), rotation, grasps.joints.numpy())
+
+
 def judged(made: Made, mesh: Path, settings: list[str], threads: int) -> Summary:
     """Returns the figures under the protocol and the pose rule of the settings."""
     grasps, config = made.synthesis.grasps, conf.load(settings)
     subject = Subject(
-        Poses(
-            grasps.translation.numpy(), rot6d_to_matrix(grasps.rotation.double()).float().numpy(), grasps.joints.numpy()
-        ),
+        poses_of(grasps),
         grasps.candidate.numpy().astype(np.int32),
         made.synthesis.contact_normal.numpy(),
         made.synthesis.object_scale.numpy(),

@@ -10,6 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.hand_description import HandDescription, Primitive
 
+UNTOUCHING = {"contype": 0, "conaffinity": 0}
+"""Of a geom that is only looked at."""
+
 _KINDS = {
     "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
     "box": mujoco.mjtGeom.mjGEOM_BOX,

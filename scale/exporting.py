@@ -22,6 +22,7 @@ from bimangrasp.released_joints import RELEASED, to_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image
 from bimangrasp.row_files import find_files, header_of
 from bimangrasp.validation.pose_rule import stages_of
+from scale import output
 from scale.config import Config
 from scale.run_folder import RunFolder, file_name
 
@@ -68,7 +69,7 @@ def export(config: Config) -> ExportReport:
         pyarrow()  # is it there?
     for job in jobs:
         if job.target.exists():
-            raise InputError(f"{job.target} is there already; move it away, or set out= to another place")
+            raise output.taken(job.target)
     writers = {
         "npy": _npy,
         "npz": _npz,

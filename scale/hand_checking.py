@@ -23,9 +23,9 @@ from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.visualization.hand_picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
+from scale import output
 from scale.config import Config
 from scale.hand_report import Asked, HandReport
-from scale.run_folder import RunFolder
 
 GROUP = "hand"
 """Name of the folder in which Hydra looks for hands."""
@@ -62,7 +62,7 @@ def check_hand(config: Config) -> HandReport:
     """
     hand, target = config.hand, _target(config)
     if target.picture.exists() and not is_ours(target.picture):
-        raise InputError(f"{target.picture} is there already and no picture of mode=hand; move it away, or set out=")
+        raise output.taken(target.picture, "picture of mode=hand")
     survey = survey_hand(hand.mjcf)
     asked = _asked(survey, hand)
     if asked:
@@ -75,7 +75,7 @@ def check_hand(config: Config) -> HandReport:
     left, right = load_hands(complete)
     warnings += _cramped((left, right), config.energy.keypoint_distance)
     if target.yaml:
-        _write(target.yaml, hand_yaml(complete, _head(survey)).encode())
+        output.write(target.yaml, hand_yaml(complete, _head(survey)).encode())
     shown = _draw(target.picture, panels_of(left, right), config.energy.keypoint_distance)
     return HandReport(survey, complete, [], target.yaml, shown, warnings, config.out, (left, right))
 
@@ -203,16 +203,8 @@ def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | s
         picture = draw(panels, keypoint_distance, *PICTURE)
     except InputError as error:
         return str(error)
-    _write(path, png(picture))
+    output.write(path, png(picture))
     return path
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file, in a folder that is made for it."""
-    try:
-        RunFolder(path.parent).write(path, data)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}): set out= to a place that can") from error
 
 
 def _head(survey: Survey) -> str:

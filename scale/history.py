@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,6 +88,11 @@ class History:
     skips: dict[tuple[str, int], Event] = field(default_factory=dict)
     merged: dict[str, Event] = field(default_factory=dict)
     platforms: list[tuple[dict[str, str], set[str]]] = field(default_factory=list)
+
+    @property
+    def acceptance_key(self) -> dict[str, Any]:
+        """By what the last call accepts grasps."""
+        return self.calls[-1].start.get("acceptance_key", {}) if self.calls else {}
 
     @property
     def seconds(self) -> float:

@@ -25,6 +25,7 @@ from bimangrasp.released_joints import from_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results
 from bimangrasp.rotation import matrix_to_rot6d
 from bimangrasp.validation.nearest_contacts import nearest_contacts
+from scale import output
 from scale.config import Config
 from scale.keys import object_key
 from scale.platforms import platform
@@ -88,7 +89,7 @@ def import_results(config: Config) -> ImportReport:
     target = Path(config.out) if config.out else source.with_suffix(".h5")
     target = target / f"{source.stem}.h5" if target.is_dir() else target
     if target.exists():
-        raise InputError(f"{target} is there already; move it away, or set out= to another place")
+        raise output.taken(target)
     results = read_results(str(source))
     given = _given(config, source, results)
     columns, computed = _columns(config, given, results)

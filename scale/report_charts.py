@@ -20,8 +20,7 @@ ORDER = ("total", *TERMS[:-1])
 
 def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
     """Returns the distribution of each term that is not the same everywhere, with median and threshold."""
-    limits = told.calls[-1].start.get("acceptance_key", {}) if told.calls else {}
-    found = []
+    limits, found = told.acceptance_key, []
     for term in ORDER:
         values = sums.energies.get(term, np.zeros(0))
         if not len(values) or values.min() == values.max():

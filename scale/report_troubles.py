@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from scale import faults
 from scale.history import History
 from scale.journal import Event
 from scale.outcome import Outcome, in_short, kind_of, last_line
@@ -106,15 +106,10 @@ def _incident(event: Event) -> Incident:
     who = next((f"{trade} {event[trade]}" for trade in (WORKER, VALIDATOR) if trade in event), "")
     device = f" ({event['device']})" if event.get("device") else ""
     at = f"{event['code']} {event['round']}" if event.get("code") else ""
-    texts = [_exit(event["exitcode"]) if "exitcode" in event else "", str(event.get("reason", ""))]
+    texts = [faults.death(event["exitcode"], "").how if "exitcode" in event else "", str(event.get("reason", ""))]
     texts.append(f"{event['tile']} grasps at once" if "tile" in event else "")
     what = event["event"].replace("_", " ")
     return Incident(moment(event.get("time", 0.0)), what, who + device, at, "; ".join(filter(None, texts)))
-
-
-def _exit(code: int) -> str:
-    """Returns how a process ended."""
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def logs(folder: RunFolder, told: History, came_out: Outcome) -> list[tuple[str, str]]:

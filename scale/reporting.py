@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import CITATION
-from scale import journal, locks
+from scale import journal, locks, output
 from scale.charts import number
 from scale.config import Config
 from scale.deduplication import DUPLICATE
@@ -59,10 +59,7 @@ def write_report(config: Config) -> ReportPage:
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
     path = _target(folder, config.out)
     told, page = render(folder, time.time())
-    try:
-        RunFolder(path.parent).write(path, page.encode())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}): set out= to a place that can") from error
+    output.write(path, page.encode())
     return ReportPage(path, told)
 
 
@@ -71,9 +68,7 @@ def _target(folder: RunFolder, out: str) -> Path:
     place = Path(out) if out else folder.report
     path = place / folder.report.name if place.is_dir() else place
     if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
-        raise InputError(
-            f"{path} is there already and is no page of mode=report; move it away, or set out= to another place"
-        )
+        raise output.taken(path, "page of mode=report")
     return path
 
 
@@ -130,8 +125,10 @@ def rejects(told: History, came_out: Outcome) -> list[Bar]:
     total: Counter[str] = Counter()
     for one in came_out.objects:
         total.update({reason: rows for reason, rows in one.rejected.items() if rows})
-    limits = told.calls[-1].start.get("acceptance_key", {}) if told.calls else {}
-    return [Bar(_reason(name, limits), rows, 100 * rows / max(told.rows, 1)) for name, rows in total.most_common()]
+    return [
+        Bar(_reason(name, told.acceptance_key), rows, 100 * rows / max(told.rows, 1))
+        for name, rows in total.most_common()
+    ]
 
 
 def _reason(name: str, limits: Mapping[str, Any]) -> str:

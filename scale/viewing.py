@@ -11,10 +11,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.visualization.page import page, read_page
 from bimangrasp.visualization.page_data import page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
+from scale import output
 from scale.config import Config
 from scale.drawing import thumbnails
 from scale.galleries import gallery_of, target_of
-from scale.run_folder import RunFolder
 from scale.serving import ServedReport, serve
 
 
@@ -59,10 +59,7 @@ def view(config: Config) -> ViewReport | ServedReport:
         gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
     data = page_data(gallery)
     image = page(data).encode()
-    try:
-        RunFolder(target.page.parent).write(target.page, image)
-    except OSError as error:
-        raise InputError(f"{target.page} cannot be written ({error}): set out= to a place that can") from error
+    output.write(target.page, image)
     return ViewReport(target.page, len(gallery.exhibits), len(gallery.shapes), len(image), tuple(data["notes"]))
 
 
@@ -73,6 +70,4 @@ def _check_place(place: Path) -> None:
     try:
         read_page(place)
     except (InputError, OSError, ValueError) as error:
-        raise InputError(
-            f"{place} is there already and is no page of mode=view; move it away, or set out= to another place"
-        ) from error
+        raise output.taken(place, "page of mode=view") from error

@@ -17,7 +17,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription, Primitive
 from bimangrasp.hand_tree import frames_at
 from bimangrasp.mjcf_hand import quiet_mujoco
-from bimangrasp.spec_bodies import add_shape
+from bimangrasp.spec_bodies import UNTOUCHING, add_shape
 
 BACKGROUND = (0.955, 0.96, 0.97)
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)
@@ -43,9 +43,6 @@ APART = 2e-5
 
 SOFTWARE = ("Software", "bimangrasp mode=hand")
 """What tells a picture of ours from any other file."""
-
-UNTOUCHING = {"contype": 0, "conaffinity": 0}
-"""Of a geom that is only looked at."""
 
 OVERSAMPLING = 2
 

@@ -11,7 +11,7 @@ from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.grasp_bodies import COLOURS
 from bimangrasp.hand_description import HandDescription
 from bimangrasp.mjcf_hand import quiet_mujoco
-from bimangrasp.spec_bodies import add_mesh, add_shape
+from bimangrasp.spec_bodies import UNTOUCHING, add_mesh, add_shape
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
 
 OBJECT = 2
@@ -162,5 +162,5 @@ def _set_look(spec: mujoco.MjSpec) -> None:
 
 
 def _of(part: int) -> dict[str, object]:
-    """Returns what the geoms of a part have: they are looked at and touch nothing."""
-    return {"material": f"part {part}", "group": part, "contype": 0, "conaffinity": 0}
+    """Returns what the geoms of a part have."""
+    return {"material": f"part {part}", "group": part, **UNTOUCHING}
