@@ -51,7 +51,8 @@ CASES = {
         "ours": f"hand=shadow hand.surface_points=256 {OURS}",
         "allegro": "hand=allegro hand.surface_points=256 filter=none",
         "physics": "hand=shadow hand.surface_points=256 filter=physics validation=bench object_code_list=[box] "
-        "target_count_per_object=2 max_rounds=2 keep_failed=true rejected_cap=20 num_iterations=400 energy.w_depth=300.0",
+        "target_count_per_object=2 max_rounds=2 keep_failed=true rejected_cap=20 num_iterations=400 "
+        "energy.w_depth=300.0",
     }.items()
     for kernels in ("plain", "warp")
     if (name, kernels) != ("physics", "plain")

@@ -9,10 +9,11 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKED = [  # not fused/: Warp's structs are no types
-    *(f"bimangrasp.{path.stem}" for path in (ROOT / "bimangrasp").glob("*.py")),
-    *(f"bimangrasp.validation.{path.stem}" for path in (ROOT / "bimangrasp" / "validation").glob("*.py")),
-    *(f"bimangrasp.visualization.{path.stem}" for path in (ROOT / "bimangrasp" / "visualization").glob("*.py")),
+UNCHECKED = "fused"  # Warp's structs are no types
+CHECKED = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "bimangrasp").rglob("*.py"))
+    if UNCHECKED not in path.parts and path.name != "__init__.py" and "assets" not in path.parts
 ]
 install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bimangrasp
 
