@@ -23,7 +23,7 @@ import conf
 import scale
 from bimangrasp.errors import InputError
 from conf import overrides, sweep
-from scale.config import Config
+from scale.settings.schema import Config
 
 SEVERITY = (0, 3, 1, 2, 130, 143)
 """Exit codes from best to worst."""

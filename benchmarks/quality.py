@@ -26,8 +26,8 @@ from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 from bimangrasp.validation.judging import Subject, judge
 from bimangrasp.validation.pieces import convex_pieces
 from bimangrasp.validation.summary import Summary, summary_of
-from scale.config import Config
-from scale.objects import resolve_objects
+from scale.settings.objects import resolve_objects
+from scale.settings.schema import Config
 
 HEADINGS = (
     "settings | poses | object | protocol | GSR | both hands | contacts mm | PD mm | SPD mm | D | H"

@@ -22,14 +22,15 @@ from stub_rounds import Stub
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_header import Ending, HandTable, Header
-from scale import acceptance, journal, shards
-from scale.config import FilterConfig
+from scale import journal, shards
 from scale.engine import Engine, events
 from scale.journal import Journal
 from scale.merge_job import MergeJob, MergeRound
 from scale.merger import Merger
 from scale.platforms import Device
 from scale.run_folder import RunFolder
+from scale.settings import filters
+from scale.settings.schema import FilterConfig
 
 ROUND_S, MANIFEST_EVERY_S = 30.0, 30.0
 SIZES = {"J": 22, "C": 4, "P": 11, "R": 1}
@@ -96,7 +97,7 @@ def million(folder: RunFolder, grasps: int, rows: int) -> MergeJob:
         path = shards.seal(folder, folder.place(0, 0), header(), shards.round_columns(columns, n, n, rows))
         sha256, kept = shards.verify(path).sha256, min(rows, grasps - n * rows)
         table.append(MergeRound(n, n, rows, rows, kept, rows, sha256, PLATFORM, path, 0))
-    accept = acceptance.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
+    accept = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
     return MergeJob(replace(header(), platforms=()), Ending({}, grasps, True, "quota"), tuple(table), None, 0, accept)
 
 

@@ -236,7 +236,7 @@ def run(storm: Storm, root: Path, name: str) -> None:
     """The parent's body: one call of `scale.run`."""
     import conf
     import scale
-    from scale.config import Config
+    from scale.settings.schema import Config
 
     with (root / f"{name}.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)

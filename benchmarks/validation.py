@@ -21,7 +21,7 @@ from bimangrasp.validation.judging import Judged, Subject, judge
 from bimangrasp.validation.pieces import convex_pieces
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.verdict import Reason
-from scale.config import Config
+from scale.settings.schema import Config
 from scale.worker import columns_from
 
 

@@ -12,9 +12,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from bimangrasp.errors import InputError
 from conf import keys
 from conf.overrides import FOLDER, groups, lines, parse
-from scale.config import Config
-from scale.inputs import parse_gpus, parse_object_codes, read_target
-from scale.ranges import RULES, check_ranges
+from scale.settings.parsing import parse_gpus, parse_object_codes, read_target
+from scale.settings.ranges import RULES, check_ranges
+from scale.settings.schema import Config
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

@@ -7,7 +7,7 @@ import difflib
 from functools import cache
 from typing import Any, get_origin, get_type_hints
 
-from scale.config import Config
+from scale.settings.schema import Config
 
 
 @cache

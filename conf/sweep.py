@@ -19,7 +19,7 @@ import conf
 from bimangrasp.errors import InputError
 from bimangrasp.synthesis import SynthesisConfig
 from conf.overrides import groups, parse
-from scale.config import Config
+from scale.settings.schema import Config
 
 SECTIONS = ("energy", "optimizer", "initialization", "object", "filter", "hand")
 """Sections whose values stand in the run key or in the acceptance key."""

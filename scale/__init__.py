@@ -175,7 +175,7 @@ def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
     from bimangrasp.errors import InputError
     from scale.door import as_config
-    from scale.ranges import check_ranges
+    from scale.settings.ranges import check_ranges
 
     config = as_config(cfg)
     check_ranges(config)

@@ -13,17 +13,18 @@ from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from scale import animating, curve_events, keys, platforms
-from scale.acceptance import Accept, acceptance
-from scale.config import PHYSICS, TENSORBOARD, Config
-from scale.inputs import parse_target
-from scale.keys import Key
+from scale import animating, curve_events, platforms
 from scale.making import JudgeMaker, JudgeOf, Maker, MakerOf
-from scale.mesh_reports import check_objects
-from scale.objects import ObjectEntry, resolve_objects
 from scale.platforms import Device
-from scale.ranges import check_ranges, check_seeds
 from scale.run_folder import RunFolder
+from scale.settings import fingerprints
+from scale.settings.filters import Accept, acceptance
+from scale.settings.fingerprints import Key
+from scale.settings.mesh_checks import check_objects
+from scale.settings.objects import ObjectEntry, resolve_objects
+from scale.settings.parsing import parse_target
+from scale.settings.ranges import check_ranges, check_seeds
+from scale.settings.schema import PHYSICS, TENSORBOARD, Config
 from scale.validator import Simulator
 from scale.worker import Synthesizer
 
@@ -78,7 +79,7 @@ class Order(NamedTuple):
     def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
         """Returns what an object's files say, but for the platforms; without a code the part that is common."""
         weights = {name: value for name, value in vars(self.config.energy).items() if name.startswith("w_")}
-        object_key = keys.object_key(mesh_sha256)
+        object_key = fingerprints.object_key(mesh_sha256)
         return Header(code, index, mesh_sha256, self.hand, weights, self.run_key, object_key)
 
 
@@ -116,8 +117,8 @@ def check(
     hand = maker.hand_table()
     meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)
     folder = RunFolder(f"{config.output_root}/{config.exp_name}")
-    run_key = keys.run_key(config, hand.sha256, maker.algorithm_version)
-    accept_key, accept = keys.acceptance_key(config), acceptance(config.filter)
+    run_key = fingerprints.run_key(config, hand.sha256, maker.algorithm_version)
+    accept_key, accept = fingerprints.acceptance_key(config), acceptance(config.filter)
     judge = (judge_of or Simulator.of)(config) if accept.needs_verdict else None
     parts = (config, folder, entries, quotas, meshes, devices, maker, hand)
     return Order(*parts, run_key, accept_key, accept, judge, config.dedup.thresholds)

@@ -23,8 +23,8 @@ from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results
 from bimangrasp.row_files import find_files, header_of
 from bimangrasp.validation.pose_rule import stages_of
 from scale import output
-from scale.config import Config
 from scale.run_folder import RunFolder, file_name
+from scale.settings.schema import Config
 
 SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "parquet": ".parquet", "dexgraspbench": ".dexgraspbench"}
 JOINED = {"csv": "grasps.csv", "parquet": "grasps.parquet", "dexgraspbench": ""}

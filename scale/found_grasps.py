@@ -12,7 +12,7 @@ from bimangrasp.grasp_fields import TERMS, VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.exhibits import NOT_TESTED, STAGES, Exhibit
-from scale.acceptance import Accept
+from scale.settings.filters import Accept
 
 ACCEPTED, UNTESTED = "accepted", "not tested yet"
 HOLDS = "holds"

@@ -13,10 +13,10 @@ from bimangrasp.object_files import mesh_of
 from bimangrasp.object_model import read_mesh
 from bimangrasp.row_files import find_files
 from bimangrasp.visualization.exhibits import Gallery, Shape
-from scale.config import Config
 from scale.found_grasps import Found, Showing
-from scale.inputs import listed
 from scale.run_folder import RunFolder, file_name, parse_shard_name
+from scale.settings.parsing import listed
+from scale.settings.schema import Config
 from scale.showing import of_files
 from scale.uncounted import add_others
 

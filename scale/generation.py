@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
-from scale import keys, shards
+from scale import shards
 from scale.ledger import Done, ObjectState
 from scale.resume import ELSEWHERE
+from scale.settings import fingerprints
 from scale.settling import Settler
 from scale.survey import done_of
 
@@ -81,7 +82,7 @@ class GenerationSettler(Settler):
         wanted = self._order.header(state.code, state.index, state.mesh_sha256)
         found = shard.header
         for old, new in ((found.run_key, wanted.run_key), (found.object_key, wanted.object_key)):
-            differing = keys.differences(old, new)
+            differing = fingerprints.differences(old, new)
             if differing:
-                raise keys.refuse(f"{target}", differing, ELSEWHERE)
+                raise fingerprints.refuse(f"{target}", differing, ELSEWHERE)
         return replace(done_of(shard, self._order.accept), shard=None)

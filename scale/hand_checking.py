@@ -24,8 +24,8 @@ from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.visualization.hand_picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
 from scale import output
-from scale.config import Config
 from scale.hand_report import Asked, HandReport
+from scale.settings.schema import Config
 
 GROUP = "hand"
 """Name of the folder in which Hydra looks for hands."""

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import curve_events, keys, rounds, shards, verdicts
-from scale.config import TENSORBOARD
+from scale import curve_events, rounds, shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
@@ -17,6 +16,8 @@ from scale.ledger import Done, ObjectState, Skipped
 from scale.merger import DedupOutcome, MergeOutcome
 from scale.platforms import Device
 from scale.progress import Meter, Progress
+from scale.settings import fingerprints
+from scale.settings.schema import TENSORBOARD
 from scale.settling import Settler
 from scale.space import Space
 from scale.survey import done_of
@@ -153,9 +154,9 @@ class Hearing:
             self._say(f"{one.device.label}: " + ", ".join(f"{k} {v}" for k, v in platform.items()))
         if len(self.platforms) > 1 and not self._config.allow_mixed_platform:
             other = next(known for known in self.platforms if known != first)
-            raise keys.refuse(
+            raise fingerprints.refuse(
                 f"{self._folder.root}, by rounds on another platform,",
-                keys.differences(first, other),
+                fingerprints.differences(first, other),
                 "Equal bytes hold for one platform only: use like devices, or allow_mixed_platform=true.",
             )
 

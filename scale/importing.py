@@ -26,10 +26,10 @@ from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_re
 from bimangrasp.rotation import matrix_to_rot6d
 from bimangrasp.validation.nearest_contacts import nearest_contacts
 from scale import output
-from scale.config import Config
-from scale.keys import object_key
 from scale.platforms import platform
 from scale.run_folder import RunFolder
+from scale.settings.fingerprints import object_key
+from scale.settings.schema import Config
 from scale.shards import round_columns
 from scale.worker import Synthesizer
 

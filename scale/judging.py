@@ -9,7 +9,7 @@ from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import keys, shards, verdicts
+from scale import shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
@@ -19,6 +19,7 @@ from scale.journal import Journal
 from scale.ledger import Done, ObjectState
 from scale.platforms import Device
 from scale.progress import Progress
+from scale.settings import fingerprints
 from scale.settling import Settler
 from scale.survey import done_of
 from scale.validator import VALIDATION
@@ -145,9 +146,9 @@ class Judging:
             return
         self.platforms.append(platform)
         if len(self.platforms) > 1 and not self._config.allow_mixed_platform:
-            raise keys.refuse(
+            raise fingerprints.refuse(
                 f"{self._folder.root}, by verdicts on another platform,",
-                keys.differences(self.platforms[0], platform),
+                fingerprints.differences(self.platforms[0], platform),
                 "Equal bytes hold for one platform only: use like machines, or allow_mixed_platform=true.",
             )
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from bimangrasp.grasp_file import Ending, Header, Proof
 from scale import rounds
-from scale.acceptance import Accept
 from scale.deduplication import DUPLICATE, DistinctPoses
 from scale.merge_job import MergeJob, MergeRound
 from scale.rounds import Goal, Prefix
 from scale.run_folder import RunFolder
+from scale.settings.filters import Accept
 from scale.verdicts import Verdict
 
 

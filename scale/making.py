@@ -13,7 +13,7 @@ from bimangrasp.grasp_header import HandTable
 if TYPE_CHECKING:  # only workers load the optimiser
     from bimangrasp.hand_config import HandConfig
     from bimangrasp.synthesis import SynthesisConfig
-    from scale.config import Config
+    from scale.settings.schema import Config
 
 
 class Task(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bimangrasp.grasp_fields import Field
 from bimangrasp.grasp_file import Ending, Header
-from scale.acceptance import Accept
+from scale.settings.filters import Accept
 
 DONE, SKIPPED = 0, 1
 """States of a round in the table."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.inputs import parse_gpus
+from scale.settings.parsing import parse_gpus
 
 MAX_CPU_WORKERS = 4
 _PACKAGES = ("torch", "numpy", "scipy", "trimesh", "mujoco", "coacd")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.object_model import ObjectConfig, object_scales
 from bimangrasp.preparation import Facts, Preparation
-from scale.ranges import is_safe
+from scale.settings.ranges import is_safe
 
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """What becomes of an object; kept is one that was prepared before, with the same content."""

@@ -14,10 +14,10 @@ from bimangrasp.grasp_file import Proof
 from bimangrasp.grasp_header import Header, RejectsEnding
 from bimangrasp.grasp_images import read_rejects, rejects_image
 from scale.deduplication import DUPLICATE
-from scale.keys import Key, differences
 from scale.merge_job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.run_folder import file_name
 from scale.sealed_columns import SealedColumns
+from scale.settings.fingerprints import Key, differences
 
 
 class Told(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from scale.door import Order
-from scale.inputs import listed
 from scale.ledger import ObjectState
 from scale.report import spans
 from scale.run_folder import file_name, parse_shard_name
+from scale.settings.parsing import listed
 from scale.survey import Survey
 
 

@@ -15,7 +15,6 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import CITATION
 from scale import journal, locks, output
 from scale.charts import number
-from scale.config import Config
 from scale.deduplication import DUPLICATE
 from scale.harvest import harvest
 from scale.history import Call, History, history
@@ -25,6 +24,7 @@ from scale.progress import duration, moment
 from scale.report_charts import curve_charts, energy_charts, speed_chart
 from scale.report_troubles import failures, incidents, logs, skips
 from scale.run_folder import RunFolder
+from scale.settings.schema import Config
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
 SHOWN_CALLS = 40

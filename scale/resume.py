@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale import keys, merge_job, rejects, repairs, report, rounds
+from scale import merge_job, rejects, repairs, report, rounds
 from scale.door import Order
-from scale.inputs import listed
 from scale.journal import Event
-from scale.keys import Key
 from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge import Merged
-from scale.objects import ObjectEntry
-from scale.ranges import check_seeds
 from scale.run_folder import RunFolder
+from scale.settings import fingerprints
+from scale.settings.fingerprints import Key
+from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import listed
+from scale.settings.ranges import check_seeds
 from scale.survey import FoundShard, Survey
 
 ELSEWHERE = "Choose another exp_name, or go back to the folder's settings."
@@ -89,9 +90,9 @@ def _check_run_keys(order: Order, found: Survey) -> None:
     call = json.loads(json.dumps(order.run_key))
     told = [event["run_key"] for event in found.events if event["event"] == "start"]
     for key in _distinct([*told, *(header.run_key for header in found.headers())]):
-        differing = keys.differences(key, call)
+        differing = fingerprints.differences(key, call)
         if differing:
-            raise keys.refuse(f"the run folder {order.folder.root}", differing, ELSEWHERE)
+            raise fingerprints.refuse(f"the run folder {order.folder.root}", differing, ELSEWHERE)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -167,12 +168,12 @@ def _check_object_key(
     """Refuses another mesh under the same code."""
     headers = [final.proof.header] if final else []
     headers += [one.header for some in shards.values() for one in some]
-    call = keys.object_key(state.mesh_sha256)
+    call = fingerprints.object_key(state.mesh_sha256)
     for key in _distinct(header.object_key for header in headers):
-        differing = keys.differences(key, call)
+        differing = fingerprints.differences(key, call)
         if differing:
             remedy = "Give the mesh another code, or bring the old one back."
-            raise keys.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
+            raise fingerprints.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
 
 
 def _misfit(order: Order, found: Survey, final: Merged) -> str:
@@ -193,7 +194,7 @@ def _must_rebuild(
     `misfit`: why the file of rejected grasps cannot be gone on with, empty where it can.
     """
     call: Key = order.acceptance_key_of(state.code)
-    differing = keys.differences(final.proof.ending.acceptance_key, call)
+    differing = fingerprints.differences(final.proof.ending.acceptance_key, call)
     if not differing and not misfit:
         return False
     table = final.proof.rounds
@@ -201,7 +202,7 @@ def _must_rebuild(
     has_all = all(_named(table["rounds/shard_sha256"][r], shards.get(r, [])) is not None for r in done)
     if differing and not has_all:
         remedy = f"Its shards are gone (keep_intermediate=false), so it cannot be filtered anew. {ELSEWHERE}"
-        raise keys.refuse(f"the final file of object {state.code!r}", differing, remedy)
+        raise fingerprints.refuse(f"the final file of object {state.code!r}", differing, remedy)
     if not has_all:
         path = order.folder.rejected(state.code)
         raise InputError(

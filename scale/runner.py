@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale import keys, report
+from scale import report
 from scale.dispatch import Slack, Wanted, dispatch
 from scale.door import Order
 from scale.engine import Engine, Worker, events
@@ -23,6 +23,7 @@ from scale.locks import RunLock
 from scale.progress import Progress, Snapshot
 from scale.resume import Resumed
 from scale.run_folder import VALIDATOR
+from scale.settings import fingerprints
 from scale.settling import Settler
 from scale.space import FILE_BYTES, row_bytes
 from scale.stopping import Stop
@@ -164,7 +165,7 @@ class Runner:
             "index": state.index,
             "mesh": state.mesh,
             "mesh_sha256": state.mesh_sha256,
-            "object_key": keys.object_key(state.mesh_sha256),
+            "object_key": fingerprints.object_key(state.mesh_sha256),
             "round": round_id,
             "seed": self._hearing.seed(state, round_id),
             "attempt": state.failures[round_id],
@@ -238,6 +239,6 @@ def refuse_mixed(platforms: list[dict[str, str]], allowed: bool) -> None:
     if len(platforms) > 1 and not allowed:
         raise InputError(
             "the run folder has rounds of several platforms: "
-            + "; ".join(keys.differences(platforms[0], platforms[1]))
+            + "; ".join(fingerprints.differences(platforms[0], platforms[1]))
             + ": go on with allow_mixed_platform=true"
         )

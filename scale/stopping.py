@@ -8,7 +8,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from scale.config import Config
+from scale.settings.schema import Config
 
 PREEMPTION = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -17,8 +17,8 @@ from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Subject
 from bimangrasp.validation.nearest_contacts import nearest_contacts
 from bimangrasp.validation.poses import ROTATION_TOLERANCE
-from scale.config import Config
-from scale.objects import resolve_objects
+from scale.settings.objects import resolve_objects
+from scale.settings.schema import Config
 from scale.worker import Synthesizer
 
 if TYPE_CHECKING:

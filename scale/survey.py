@@ -13,13 +13,13 @@ from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
 from bimangrasp.grasp_images import ShardReader
 from scale import journal, rejects, shards, verdicts
-from scale.acceptance import Accept
 from scale.journal import Event, Replay
-from scale.keys import Key
 from scale.ledger import Done, Sealed
 from scale.merge import Merged, check_dataset
 from scale.rejects import Told
 from scale.run_folder import RunFolder, file_name
+from scale.settings.filters import Accept
+from scale.settings.fingerprints import Key
 from scale.shards import Shard
 from scale.verdicts import Verdict
 

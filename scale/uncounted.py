@@ -14,11 +14,11 @@ import yaml
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import read_verdict
 from scale import rejects, shards, verdicts
-from scale.acceptance import Accept, acceptance
-from scale.config import Config, FilterConfig
 from scale.deduplication import DUPLICATE
 from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
 from scale.run_folder import RunFolder, parse_shard_name
+from scale.settings.filters import Accept, acceptance
+from scale.settings.schema import Config, FilterConfig
 
 UNMERGED, SURPLUS, UNCOMPARED = "not merged yet", "beyond the quota", "not compared yet"
 MOST_SHARDS = 8

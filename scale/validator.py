@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # only validators load the hands
     from bimangrasp.hand_model import HandModel
     from bimangrasp.validation.pose_rule import PoseConfig
     from bimangrasp.validation.protocol import ProtocolConfig
-    from scale.config import Config
+    from scale.settings.schema import Config
 
 
 UNUSED_POINTS = 1  # on the hands' surfaces; only the optimiser asks for them

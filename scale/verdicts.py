@@ -16,7 +16,7 @@ from bimangrasp.grasp_images import read_verdict, verdict_image
 from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 if TYPE_CHECKING:  # the settings load the optimiser, which validators do without
-    from scale.keys import Key
+    from scale.settings.fingerprints import Key
 
 
 class Verdict(NamedTuple):

@@ -12,10 +12,10 @@ from bimangrasp.visualization.page import page, read_page
 from bimangrasp.visualization.page_data import page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale import output
-from scale.config import Config
 from scale.drawing import thumbnails
 from scale.galleries import gallery_of, target_of
 from scale.serving import ServedReport, serve
+from scale.settings.schema import Config
 
 
 class ViewReport(NamedTuple):

@@ -22,7 +22,7 @@ import pytest  # noqa: E402
 import quick_conf  # noqa: E402
 import torch  # noqa: E402
 
-from scale.config import Config  # noqa: E402
+from scale.settings.schema import Config  # noqa: E402
 
 SMALL = {
     "object_code_list": "[storage_bin]",

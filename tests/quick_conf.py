@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import conf
-from scale.config import Config
+from scale.settings.schema import Config
 
 _composed = cache(lambda overrides: conf.load(list(overrides)))
 

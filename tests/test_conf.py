@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 import conf
 from bimangrasp.errors import InputError
 from conf import keys, overrides, sweep
-from scale import keys as run_keys
-from scale.config import Config
-from scale.ranges import RULES, check_ranges, check_seeds, is_folder_name
+from scale.settings import fingerprints as run_keys
+from scale.settings.ranges import RULES, check_ranges, check_seeds, is_folder_name
+from scale.settings.schema import Config
 
 DEFAULTS = conf.load()
 

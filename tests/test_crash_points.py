@@ -17,8 +17,8 @@ from threaded_workers import use_threads
 
 import scale
 from scale import disk, journal
-from scale.config import Config
 from scale.run_folder import RunFolder, parse_shard_name
+from scale.settings.schema import Config
 
 NAME = "storm ü"
 SETTINGS = ["object_code_list=[storage_bin]", "gpus=[cpu]", "round_batch_size=4", "target_count_per_object=9"]

@@ -19,7 +19,7 @@ import scale
 from bimangrasp.errors import InputError
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from scale.config import Config
+from scale.settings.schema import Config
 
 
 def settings(path: Path, *overrides: str) -> Config:

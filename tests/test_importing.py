@@ -25,7 +25,7 @@ from bimangrasp.poses import Poses
 from bimangrasp.released_joints import RELEASED, SHADOW, to_released
 from bimangrasp.released_results import ReleasedResults, write_results
 from bimangrasp.rotation import matrix_to_rot6d
-from scale.config import Config
+from scale.settings.schema import Config
 
 QUICK = ["hand.surface_points=32", "object.surface_points=64", "object.surface_samples_per_point=4"]
 

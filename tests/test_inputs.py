@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bimangrasp.errors import InputError
-from scale.inputs import parse_gpus, parse_object_codes, parse_target
+from scale.settings.parsing import parse_gpus, parse_object_codes, parse_target
 
 
 @pytest.mark.parametrize("value", ["all", "Cole*", "codes.json", ["mug", "a b", "Größe"]])

@@ -26,9 +26,10 @@ LADDER: dict[str, str] = {
     "bimangrasp.fused": "bimangrasp",
     "bimangrasp.validation": "bimangrasp",
     "bimangrasp.visualization": "bimangrasp",
-    "conf": "bimangrasp scale",
-    "main": "bimangrasp conf scale",
-    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization",
+    "conf": "bimangrasp scale.settings",
+    "main": "bimangrasp conf scale scale.settings",
+    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.settings",
+    "scale.settings": "bimangrasp bimangrasp.validation",
 }
 """Room -> the rooms that it may know. A room is a folder, or a module that stands directly in a package."""
 

@@ -14,8 +14,8 @@ import pytest
 import main
 import scale
 from bimangrasp.errors import InputError
-from scale.config import Config
 from scale.errors import RunError
+from scale.settings.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,13 +17,14 @@ from stub_rounds import JOINTS, Stub, made_columns
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Ending, Header
-from scale import acceptance, disk, merge, rounds, shards
-from scale.config import FilterConfig
+from scale import disk, merge, rounds, shards
 from scale.merge_job import MergeJob, MergeRound
 from scale.run_folder import RunFolder
+from scale.settings import filters
+from scale.settings.schema import FilterConfig
 
 HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(), {}, {"contacts_per_hand": 2}, {})
-ACCEPT = acceptance.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
+ACCEPT = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
 PLATFORM = {"torch": "2"}
 BATCH = 8
 
@@ -241,11 +242,11 @@ def test_the_data_set_opens_every_final_file_wherever_the_folder_lies(folder, tm
 
 def test_filter_by_energy_and_never_a_row_that_is_not_finite():
     columns = shards.round_columns(made_columns(1, 200), 1, 0, 200)
-    mask = acceptance.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns)
+    mask = filters.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns)
     inside = [
         columns[f"energy/{t}"] < limit for t, limit in (("force_closure", 2), ("distance", 3), ("penetration", 1))
     ]
     assert np.array_equal(mask, np.logical_and.reduce(inside) & np.isfinite(columns["energy/total"]))
     assert 0 < mask.sum() < 200
     columns["hand/joints"][np.flatnonzero(mask)[0], 1, 1] = np.inf
-    assert acceptance.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns).sum() == mask.sum() - 1
+    assert filters.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns).sum() == mask.sum() - 1

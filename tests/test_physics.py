@@ -22,9 +22,10 @@ import scale
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
-from scale import acceptance, verdicts
+from scale import verdicts
 from scale.errors import RunError
 from scale.run_folder import RunFolder, parse_shard_name
+from scale.settings import filters
 
 ROOT = Path(__file__).parents[1]
 QUOTA, BATCH, SEED = 20, 8, 5
@@ -123,12 +124,12 @@ def test_the_quota_is_exact_and_of_finite_grasps_that_hold(call, tmp_path, refer
 def test_reasons_of_all_rows_up_to_the_cut_are_counted(call, tmp_path):
     report, _ = call()
     for index, one in enumerate(report.objects):
-        counted = {acceptance.NOT_FINITE: 0}
+        counted = {filters.NOT_FINITE: 0}
         for round_id in range(1 + expected(index, QUOTA)[-1][0]):
             seed = SEED + 100_000 * index + round_id
             finite = np.isfinite(made_columns(seed, BATCH)["energy/total"])
             reason = verdict_columns(seed, BATCH, JOINTS, 0.6)["verdict/reason"]
-            counted[acceptance.NOT_FINITE] += int((~finite).sum())
+            counted[filters.NOT_FINITE] += int((~finite).sum())
             for why in Reason:
                 name = f"physics/{why.name.lower()}"
                 counted[name] = counted.get(name, 0) + int((finite & (reason == why)).sum())

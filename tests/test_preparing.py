@@ -24,8 +24,8 @@ from bimangrasp.preparation import draft
 from bimangrasp.validation import pieces as pieces_room
 from bimangrasp.validation.pieces import convex_pieces
 from scale import preparing
-from scale.objects import sorted_out
 from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
+from scale.settings.objects import sorted_out
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
 BOX = trimesh.creation.box((2, 1, 1))

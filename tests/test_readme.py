@@ -17,9 +17,10 @@ import conf
 import scale
 from bimangrasp.validation.summary import HEADINGS
 from conf import sweep
-from scale import keys, viewing
+from scale import viewing
 from scale.exporting import SUFFIXES
 from scale.report import RunReport
+from scale.settings import fingerprints
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -112,8 +113,8 @@ def test_limits_are_in_no_key():
     named = re.search(r"limits \((.*?)\) and timeouts may change", README)[1].replace("`", "").split(", ")
     changed = replace(config, **{name: getattr(config, name) + 1 for name in named})
     assert "max_barren_rounds" in named
-    assert keys.run_key(config, "", 1) == keys.run_key(changed, "", 1)
-    assert keys.acceptance_key(config) == keys.acceptance_key(changed)
+    assert fingerprints.run_key(config, "", 1) == fingerprints.run_key(changed, "", 1)
+    assert fingerprints.acceptance_key(config) == fingerprints.acceptance_key(changed)
 
 
 def test_the_script_example_is_valid_up_to_the_run():

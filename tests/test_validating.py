@@ -27,7 +27,7 @@ from bimangrasp.released_results import ReleasedResults, write_results
 from bimangrasp.validation import pieces
 from bimangrasp.validation.poses import HandPoses
 from scale import piece_store, platforms, shards, validating
-from scale.config import Config
+from scale.settings.schema import Config
 from scale.worker import Synthesizer
 
 HOLDS, MISSES, DEEP = palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.028)

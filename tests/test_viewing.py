@@ -27,8 +27,8 @@ from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale import drawing, galleries, serving, shards, verdicts, viewing
-from scale.config import Config
 from scale.run_folder import VALIDATOR, RunFolder
+from scale.settings.schema import Config
 
 
 def settings(path: Path, *overrides: str) -> Config:

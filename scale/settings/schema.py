@@ -89,7 +89,7 @@ class Config:
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: what to do, of `RULES` in `scale.ranges`.
+        mode: what to do, of `RULES` in `scale.settings.ranges`.
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.

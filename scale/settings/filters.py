@@ -10,7 +10,7 @@ import numpy as np
 
 from bimangrasp.grasp_fields import GRASP_FIELDS, Columns
 from bimangrasp.validation.verdict import Reason
-from scale.config import FILTERS, PHYSICS, FilterConfig
+from scale.settings.schema import FILTERS, PHYSICS, FilterConfig
 
 NOT_FINITE = "not_finite"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale.config import FILTERS, PHYSICS, Config
+from scale.settings.schema import FILTERS, PHYSICS, Config
 
 Key = dict[str, Any]
 

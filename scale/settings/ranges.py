@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from bimangrasp.errors import InputError
 from bimangrasp.normalisation import CONVENTIONS, UNITS
 from bimangrasp.preparation import PreparationConfig
-from scale.config import FILTERS, TENSORBOARD, Config
+from scale.settings.schema import FILTERS, TENSORBOARD, Config
 
 SEED_STRIDE = 100_000
 """Seeds between two objects, and so the most rounds of one object."""
