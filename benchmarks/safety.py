@@ -22,15 +22,15 @@ from stub_rounds import Stub
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_header import Ending, HandTable, Header
-from scale import journal, shards
 from scale.engine import Engine, events
-from scale.journal import Journal
 from scale.merge_job import MergeJob, MergeRound
 from scale.merger import Merger
 from scale.platforms import Device
-from scale.run_folder import RunFolder
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
+from scale.store import journal, shards
+from scale.store.journal import Journal
+from scale.store.run_folder import RunFolder
 
 ROUND_S, MANIFEST_EVERY_S = 30.0, 30.0
 SIZES = {"J": 22, "C": 4, "P": 11, "R": 1}

@@ -16,9 +16,9 @@ from typing import Any
 from bimangrasp.errors import InputError
 from bimangrasp.hand_config import HandConfig
 from scale.errors import RunError
-from scale.run_folder import RunFolder
 from scale.settings.objects import ObjectEntry
 from scale.settings.schema import Config
+from scale.store.run_folder import RunFolder
 
 MOST_FRAMES = 1000  # of one picture: more is minutes of drawing and tens of megabytes
 LIBRARIES = "wanted OpenGL without a display (Debian: apt install libegl1 libgl1-mesa-dri; MUJOCO_GL=egl or osmesa)"

@@ -18,21 +18,22 @@ import yaml
 
 from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
-from scale import animating, door, journal, merge, piece_store, report
+from scale import animating, door, merge, report
 from scale.door import Order
 from scale.errors import RunError
 from scale.generation import GenerationSettler
 from scale.hearing import TRACEBACK_BYTES
-from scale.journal import Journal
-from scale.locks import RunLock, wait_for_orphans
 from scale.making import JudgeOf, MakerOf
 from scale.progress import Progress
 from scale.report import RunReport
 from scale.resume import Resumed, resume
-from scale.run_folder import RunFolder
 from scale.runner import Runner, refuse_mixed
 from scale.settling import Settler
 from scale.stopping import Stop
+from scale.store import convex_pieces, journal
+from scale.store.journal import Journal
+from scale.store.locks import RunLock, wait_for_orphans
+from scale.store.run_folder import RunFolder
 from scale.survey import Survey, survey
 
 
@@ -135,7 +136,7 @@ def _with_pieces(order: Order, progress: Progress) -> Order:
     """Returns the order with the objects' convex pieces, sealed in the run folder, where rows count by a simulation."""
     if not order.accept.needs_verdict:
         return order
-    pieces = piece_store.sealed_pieces(order.folder, order.entries, order.config.pieces, progress.say)
+    pieces = convex_pieces.sealed_pieces(order.folder, order.entries, order.config.pieces, progress.say)
     return order._replace(pieces=pieces)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS, Columns
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 INSTALL = "pip install 'bimangrasp[tensorboard]'"
 QUARTILES = ("Energy lower quartile", "Energy", "Energy upper quartile")

@@ -16,7 +16,6 @@ from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale import animating, curve_events, platforms
 from scale.making import JudgeMaker, JudgeOf, Maker, MakerOf
 from scale.platforms import Device
-from scale.run_folder import RunFolder
 from scale.settings import fingerprints
 from scale.settings.filters import Accept, acceptance
 from scale.settings.fingerprints import Key
@@ -25,6 +24,7 @@ from scale.settings.objects import ObjectEntry, resolve_objects
 from scale.settings.parsing import parse_target
 from scale.settings.ranges import check_ranges, check_seeds
 from scale.settings.schema import PHYSICS, TENSORBOARD, Config
+from scale.store.run_folder import RunFolder
 from scale.validator import Simulator
 from scale.worker import Synthesizer
 

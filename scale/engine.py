@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bimangrasp.grasp_file import Header
 from scale import worker
 from scale.platforms import Device
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 from scale.worker import SYNTHESIS, Message, Trade, WorkerSpec
 
 TAIL_BYTES = 4000  # of a dead worker's log, for the message

@@ -22,9 +22,9 @@ from bimangrasp.released_joints import RELEASED, to_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image
 from bimangrasp.row_files import find_files, header_of
 from bimangrasp.validation.pose_rule import stages_of
-from scale import output
-from scale.run_folder import RunFolder, file_name
 from scale.settings.schema import Config
+from scale.store import output_paths
+from scale.store.run_folder import RunFolder, file_name
 
 SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "parquet": ".parquet", "dexgraspbench": ".dexgraspbench"}
 JOINED = {"csv": "grasps.csv", "parquet": "grasps.parquet", "dexgraspbench": ""}
@@ -69,7 +69,7 @@ def export(config: Config) -> ExportReport:
         pyarrow()  # is it there?
     for job in jobs:
         if job.target.exists():
-            raise output.taken(job.target)
+            raise output_paths.taken(job.target)
     writers = {
         "npy": _npy,
         "npz": _npz,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
-from scale import shards
 from scale.ledger import Done, ObjectState
 from scale.resume import ELSEWHERE
 from scale.settings import fingerprints
 from scale.settling import Settler
+from scale.store import shards
 from scale.survey import done_of
 
 

@@ -23,9 +23,9 @@ from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.visualization.hand_picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
-from scale import output
 from scale.hand_report import Asked, HandReport
 from scale.settings.schema import Config
+from scale.store import output_paths
 
 GROUP = "hand"
 """Name of the folder in which Hydra looks for hands."""
@@ -62,7 +62,7 @@ def check_hand(config: Config) -> HandReport:
     """
     hand, target = config.hand, _target(config)
     if target.picture.exists() and not is_ours(target.picture):
-        raise output.taken(target.picture, "picture of mode=hand")
+        raise output_paths.taken(target.picture, "picture of mode=hand")
     survey = survey_hand(hand.mjcf)
     asked = _asked(survey, hand)
     if asked:
@@ -75,7 +75,7 @@ def check_hand(config: Config) -> HandReport:
     left, right = load_hands(complete)
     warnings += _cramped((left, right), config.energy.keypoint_distance)
     if target.yaml:
-        output.write(target.yaml, hand_yaml(complete, _head(survey)).encode())
+        output_paths.write(target.yaml, hand_yaml(complete, _head(survey)).encode())
     shown = _draw(target.picture, panels_of(left, right), config.energy.keypoint_distance)
     return HandReport(survey, complete, [], target.yaml, shown, warnings, config.out, (left, right))
 
@@ -203,7 +203,7 @@ def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | s
         picture = draw(panels, keypoint_distance, *PICTURE)
     except InputError as error:
         return str(error)
-    output.write(path, png(picture))
+    output_paths.write(path, png(picture))
     return path
 
 

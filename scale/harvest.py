@@ -13,8 +13,8 @@ import numpy as np
 
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_header import text
-from scale import shards
-from scale.run_folder import RunFolder, parse_shard_name
+from scale.store import shards
+from scale.store.run_folder import RunFolder, parse_shard_name
 
 GRASPS = 200_000  # read for the distributions; more of them change no line that a person could see
 ROUNDS = 400  # read for the curves

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import curve_events, rounds, shards, verdicts
+from scale import curve_events, rounds
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
 from scale.faults import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
-from scale.journal import Journal
 from scale.ledger import Done, ObjectState, Skipped
 from scale.merger import DedupOutcome, MergeOutcome
 from scale.platforms import Device
@@ -19,7 +18,9 @@ from scale.progress import Meter, Progress
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
 from scale.settling import Settler
-from scale.space import Space
+from scale.store import shards, verdict_files
+from scale.store.disk_space import Space
+from scale.store.journal import Journal
 from scale.survey import done_of
 from scale.worker import Message
 
@@ -171,7 +172,7 @@ class Hearing:
             self._failed(state, round_id, one, f"{path} does not read back: {error}")
             return
         state.in_flight.discard(round_id)
-        verdict = verdicts.on(shard.sha256, state.verdicts, self._order.acceptance_key_of(state.code))
+        verdict = verdict_files.on(shard.sha256, state.verdicts, self._order.acceptance_key_of(state.code))
         done = done_of(shard, self._order.accept, verdict)
         is_done = isinstance(done, Done) and not self._order.dedup
         by = {"seconds": round(seconds, 3), "worker": one.slot, "device": one.device.label}

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scale.hearing import device_name
-from scale.journal import Event
 from scale.platforms import Device
+from scale.store.journal import Event
 
 INCIDENTS = ("died", "silent", "set_aside", "halved", "no_room", "paused", "continued")
 """Events about workers, validators and the disk that a person may want to know of."""

@@ -25,12 +25,12 @@ from bimangrasp.released_joints import from_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results
 from bimangrasp.rotation import matrix_to_rot6d
 from bimangrasp.validation.nearest_contacts import nearest_contacts
-from scale import output
 from scale.platforms import platform
-from scale.run_folder import RunFolder
 from scale.settings.fingerprints import object_key
 from scale.settings.schema import Config
-from scale.shards import round_columns
+from scale.store import output_paths
+from scale.store.run_folder import RunFolder
+from scale.store.shards import round_columns
 from scale.worker import Synthesizer
 
 RELEASED_NAMES = {ours: theirs for theirs, ours in RELEASED_TERMS.items()}
@@ -89,7 +89,7 @@ def import_results(config: Config) -> ImportReport:
     target = Path(config.out) if config.out else source.with_suffix(".h5")
     target = target / f"{source.stem}.h5" if target.is_dir() else target
     if target.exists():
-        raise output.taken(target)
+        raise output_paths.taken(target)
     results = read_results(str(source))
     given = _given(config, source, results)
     columns, computed = _columns(config, given, results)

@@ -9,18 +9,18 @@ from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import shards, verdicts
 from scale.door import Order
 from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
 from scale.faults import DISK_FULL, Key, death, last_line
 from scale.hearing import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, Hearing
-from scale.journal import Journal
 from scale.ledger import Done, ObjectState
 from scale.platforms import Device
 from scale.progress import Progress
 from scale.settings import fingerprints
 from scale.settling import Settler
+from scale.store import shards, verdict_files
+from scale.store.journal import Journal
 from scale.survey import done_of
 from scale.validator import VALIDATION
 from scale.worker import Message
@@ -157,7 +157,7 @@ class Judging:
         state, round_id = self._let_go(job)
         waiting = state.unjudged.get(round_id)
         try:
-            verdict = verdicts.verify(path)
+            verdict = verdict_files.verify(path)
             if waiting is None or verdict.shard_sha256 != waiting.sha256:
                 self._folder.remove(path)  # of a shard that was found damaged meanwhile
                 return
@@ -232,7 +232,7 @@ class Judging:
     def _is_on(self, path: Path, job: Message) -> bool:
         """Whether a whole verdict is on the round of a job."""
         try:
-            verdict = verdicts.verify(path)
+            verdict = verdict_files.verify(path)
         except (FormatError, OSError):
             self._folder.set_aside(path)
             return False

@@ -13,9 +13,9 @@ from scale import rounds
 from scale.deduplication import DUPLICATE, DistinctPoses
 from scale.merge_job import MergeJob, MergeRound
 from scale.rounds import Goal, Prefix
-from scale.run_folder import RunFolder
 from scale.settings.filters import Accept
-from scale.verdicts import Verdict
+from scale.store.run_folder import RunFolder
+from scale.store.verdict_files import Verdict
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ from bimangrasp.grasp_fields import (
     shape_of,
 )
 from bimangrasp.grasp_file import Proof
-from scale import disk, rejects
+from scale import rejects
 from scale.merge_job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
-from scale.run_folder import RunFolder
 from scale.sealed_columns import SealedColumns
+from scale.store import durable_io
+from scale.store.run_folder import RunFolder
 
 ROUNDS_AHEAD = 4  # read before they are written: two threads find work at any time, and memory stays small
 
@@ -83,8 +84,8 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
         content, checksums = _write_columns(aside.fd, job, sizes, layout.offsets)
         pages = grasp_file.lay_out(header, job.ending, sizes, content).pages
         for offset, page in pages:
-            disk.write(aside.fd, page, offset)
-        disk.sync(aside.fd)
+            durable_io.write(aside.fd, page, offset)
+        durable_io.sync(aside.fd)
         proof = grasp_file.read_back(str(aside.path), pages, checksums.by_name)
     state = path.stat()
     return Merged(path, state.st_size, state.st_mtime_ns, proof)
@@ -104,7 +105,7 @@ def _write_columns(fd: int, job: MergeJob, sizes: Sizes, offsets: dict[str, int 
             hashed = threads.submit(_hash, content, blocks)
             for name, block in blocks.items():
                 checksums.update(name, block)
-                disk.write(fd, bytes_of(block), at[name])
+                durable_io.write(fd, bytes_of(block), at[name])
                 at[name] += block.nbytes
         hashed.result()
     return content.hexdigest(sizes), checksums

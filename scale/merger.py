@@ -10,7 +10,7 @@ from typing import NamedTuple
 from scale.deduplication import DedupJob, duplicates
 from scale.merge import Merged, merge
 from scale.merge_job import MergeJob
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 
 class MergeOutcome(NamedTuple):

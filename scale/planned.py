@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from scale import door, piece_store, rounds
+from scale import door, rounds
 from scale.door import Order
 from scale.making import MakerOf
 from scale.report import SHOWN_OBJECTS, table
 from scale.resume import resume
 from scale.rounds import Goal
-from scale.space import row_bytes, shown
+from scale.store import convex_pieces
+from scale.store.disk_space import row_bytes, shown
 from scale.survey import survey
 
 
@@ -74,7 +75,7 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
     """
     order = door.check(settings, maker, remember=False)
     if order.accept.needs_verdict:
-        order = order._replace(pieces=piece_store.found_pieces(order.folder, order.entries, order.config.pieces))
+        order = order._replace(pieces=convex_pieces.found_pieces(order.folder, order.entries, order.config.pieces))
     found = survey(order.folder, order.accept, order.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
     resumed = resume(order, found)
     only_once = order.config.mode == "generate"

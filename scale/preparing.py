@@ -21,12 +21,12 @@ from bimangrasp.object_model import Mesh, check_size, load_triangles, report_of
 from bimangrasp.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from bimangrasp.validation.pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
 from scale.errors import RunError
-from scale.piece_store import pieces_of
 from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
-from scale.run_folder import RunFolder
 from scale.settings.mesh_checks import teller, unreadable
 from scale.settings.objects import ObjectEntry, sorted_out
 from scale.settings.schema import Config
+from scale.store.convex_pieces import pieces_of
+from scale.store.run_folder import RunFolder
 
 RECORD = "prepared.json"
 """What a prepared object was made from and how it was moved; written last, so an object with it is whole."""

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from scale import disk
 from scale.faults import DISK_FULL
-from scale.run_folder import RunFolder
+from scale.store import durable_io
+from scale.store.run_folder import RunFolder
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
@@ -77,7 +77,7 @@ class Progress:
 
     def __init__(self, folder: RunFolder, title: str) -> None:
         self._console, self._title = Console(highlight=False, soft_wrap=True), title
-        self._log = disk.create(folder.run_log, os.O_APPEND)
+        self._log = durable_io.create(folder.run_log, os.O_APPEND)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._is_live = self._console.is_terminal
         self._shown = time.monotonic()
@@ -93,7 +93,7 @@ class Progress:
         """Writes into the log alone."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
-            disk.write(self._log, "".join(f"{stamp} {line}\n" for line in text.splitlines()).encode())
+            durable_io.write(self._log, "".join(f"{stamp} {line}\n" for line in text.splitlines()).encode())
         except OSError as error:
             if error.errno not in DISK_FULL:  # a full disk costs lines of the log, never the run
                 raise

@@ -15,9 +15,9 @@ from bimangrasp.grasp_header import Header, RejectsEnding
 from bimangrasp.grasp_images import read_rejects, rejects_image
 from scale.deduplication import DUPLICATE
 from scale.merge_job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
-from scale.run_folder import file_name
 from scale.sealed_columns import SealedColumns
 from scale.settings.fingerprints import Key, differences
+from scale.store.run_folder import file_name
 
 
 class Told(NamedTuple):

@@ -7,8 +7,8 @@ from pathlib import Path
 from scale.door import Order
 from scale.ledger import ObjectState
 from scale.report import spans
-from scale.run_folder import file_name, parse_shard_name
 from scale.settings.parsing import listed
+from scale.store.run_folder import file_name, parse_shard_name
 from scale.survey import Survey
 
 

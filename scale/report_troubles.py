@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from scale import faults
 from scale.history import History
-from scale.journal import Event
 from scale.outcome import Outcome, in_short, kind_of, last_line
 from scale.progress import moment
-from scale.run_folder import VALIDATOR, WORKER, RunFolder
+from scale.store.journal import Event
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 SHOWN_FAILURES = 20
 SHOWN_SKIPS = 30

@@ -13,18 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import CITATION
-from scale import journal, locks, output
 from scale.charts import number
 from scale.deduplication import DUPLICATE
 from scale.harvest import harvest
 from scale.history import Call, History, history
-from scale.journal import Event
 from scale.outcome import Outcome, is_generated, outcome
 from scale.progress import duration, moment
 from scale.report_charts import curve_charts, energy_charts, speed_chart
 from scale.report_troubles import failures, incidents, logs, skips
-from scale.run_folder import RunFolder
 from scale.settings.schema import Config
+from scale.store import journal, locks, output_paths
+from scale.store.journal import Event
+from scale.store.run_folder import RunFolder
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
 SHOWN_CALLS = 40
@@ -59,7 +59,7 @@ def write_report(config: Config) -> ReportPage:
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
     path = _target(folder, config.out)
     told, page = render(folder, time.time())
-    output.write(path, page.encode())
+    output_paths.write(path, page.encode())
     return ReportPage(path, told)
 
 
@@ -68,7 +68,7 @@ def _target(folder: RunFolder, out: str) -> Path:
     place = Path(out) if out else folder.report
     path = place / folder.report.name if place.is_dir() else place
     if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
-        raise output.taken(path, "page of mode=report")
+        raise output_paths.taken(path, "page of mode=report")
     return path
 
 

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 from bimangrasp.errors import InputError
 from scale import merge_job, rejects, repairs, report, rounds
 from scale.door import Order
-from scale.journal import Event
 from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge import Merged
-from scale.run_folder import RunFolder
 from scale.settings import fingerprints
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
 from scale.settings.parsing import listed
 from scale.settings.ranges import check_seeds
+from scale.store.journal import Event
+from scale.store.run_folder import RunFolder
 from scale.survey import FoundShard, Survey
 
 ELSEWHERE = "Choose another exp_name, or go back to the folder's settings."

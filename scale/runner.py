@@ -16,17 +16,17 @@ from scale.door import Order
 from scale.engine import Engine, Worker, events
 from scale.faults import DISK_FULL
 from scale.hearing import Hearing, device_name
-from scale.journal import Journal, write_manifest
 from scale.judging import Judging
 from scale.ledger import Done, ObjectState
-from scale.locks import RunLock
 from scale.progress import Progress, Snapshot
 from scale.resume import Resumed
-from scale.run_folder import VALIDATOR
 from scale.settings import fingerprints
 from scale.settling import Settler
-from scale.space import FILE_BYTES, row_bytes
 from scale.stopping import Stop
+from scale.store.disk_space import FILE_BYTES, row_bytes
+from scale.store.journal import Journal, write_manifest
+from scale.store.locks import RunLock
+from scale.store.run_folder import VALIDATOR
 
 TICK_S = 0.2
 MANIFEST_EVERY_S = 30.0

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scale import shards
 from scale.deduplication import DedupJob
 from scale.door import Order
 from scale.errors import RunError
-from scale.journal import Journal
 from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merger import DedupOutcome, MergeOutcome, Merger
 from scale.progress import Progress
 from scale.resume import Resumed, broken_determinism
-from scale.run_folder import file_name, parse_shard_name
+from scale.store import shards
+from scale.store.journal import Journal
+from scale.store.run_folder import file_name, parse_shard_name
 
 
 class Settler:

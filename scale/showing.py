@@ -15,9 +15,9 @@ from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_header import text
 from bimangrasp.grasp_images import read_verdict
 from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
-from scale.run_folder import RunFolder
 from scale.settings.filters import acceptance
 from scale.settings.schema import Config, ViewConfig
+from scale.store.run_folder import RunFolder
 
 
 def of_files(files: Iterable[Path], root: Path, config: Config, count: int) -> Showing:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale import journal, locks
 from scale.report import SHOWN_OBJECTS, table
-from scale.run_folder import RunFolder
+from scale.store import journal, locks
+from scale.store.run_folder import RunFolder
 
 
 class ObjectStatus(NamedTuple):

@@ -12,16 +12,17 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
 from bimangrasp.grasp_images import ShardReader
-from scale import journal, rejects, shards, verdicts
-from scale.journal import Event, Replay
+from scale import rejects
 from scale.ledger import Done, Sealed
 from scale.merge import Merged, check_dataset
 from scale.rejects import Told
-from scale.run_folder import RunFolder, file_name
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
-from scale.shards import Shard
-from scale.verdicts import Verdict
+from scale.store import journal, shards, verdict_files
+from scale.store.journal import Event, Replay
+from scale.store.run_folder import RunFolder, file_name
+from scale.store.shards import Shard
+from scale.store.verdict_files import Verdict
 
 Say = Callable[[str], None]
 KeyOf = Callable[[str], Key]
@@ -136,7 +137,7 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
     for final, is_told in _finals(folder, found, verify, say):
         found.finals[final.proof.header.object_code] = final
         found.untold.extend([] if is_told else [final])
-    for verdict in _whole(folder.verdict_files(), verdicts.verify, damaged):
+    for verdict in _whole(folder.verdict_files(), verdict_files.verify, damaged):
         found.verdicts.setdefault(verdict.code, []).append(verdict)
     read = partial(_shard, reader=ShardReader(), accept=accept, known=found.verdicts, key_of=key_of)
     for shard in _whole(folder.shard_files(), read, damaged):
@@ -206,7 +207,7 @@ def _shard(
     """Returns what is kept of a shard."""
     shard = shards.verify(path, reader)
     code = shard.header.object_code
-    verdict = verdicts.on(shard.sha256, known.get(code, []), key_of(code))
+    verdict = verdict_files.on(shard.sha256, known.get(code, []), key_of(code))
     return FoundShard(shard.header, shard.round_id, done_of(shard, accept, verdict))
 
 

@@ -13,12 +13,13 @@ import yaml
 
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import read_verdict
-from scale import rejects, shards, verdicts
+from scale import rejects
 from scale.deduplication import DUPLICATE
 from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
-from scale.run_folder import RunFolder, parse_shard_name
 from scale.settings.filters import Accept, acceptance
 from scale.settings.schema import Config, FilterConfig
+from scale.store import shards, verdict_files
+from scale.store.run_folder import RunFolder, parse_shard_name
 
 UNMERGED, SURPLUS, UNCOMPARED = "not merged yet", "beyond the quota", "not compared yet"
 MOST_SHARDS = 8
@@ -174,7 +175,7 @@ def _round_verdicts(folder: RunFolder, notes: list[str]) -> dict[str, Path]:
     found = {}
     for path in folder.verdict_files():
         try:
-            found[verdicts.verify(path).shard_sha256] = path
+            found[verdict_files.verify(path).shard_sha256] = path
         except FileNotFoundError:
             continue
         except (FormatError, OSError) as error:

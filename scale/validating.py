@@ -20,11 +20,11 @@ from bimangrasp.validation.pieces import Pieces
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.validation.verdict_file import reading, verdict_columns
-from scale.piece_store import pieces_of
 from scale.platforms import platform
 from scale.report import table
-from scale.run_folder import RunFolder
 from scale.settings.schema import Config
+from scale.store.convex_pieces import pieces_of
+from scale.store.run_folder import RunFolder
 from scale.subjects import Given, mesh_path, read_grasps
 
 if TYPE_CHECKING:

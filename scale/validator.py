@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scale import shards, verdicts
 from scale.making import Case, JudgeBench
 from scale.platforms import platform
-from scale.run_folder import VALIDATOR, RunFolder
+from scale.store import shards, verdict_files
+from scale.store.run_folder import VALIDATOR, RunFolder
 from scale.worker import Message, Trade, WorkerSpec
 
 if TYPE_CHECKING:  # only validators load the hands
@@ -42,7 +42,7 @@ def _verdict(folder: RunFolder, spec: WorkerSpec, bench: JudgeBench, job: Messag
         "platform": bench.platform,
         "judging": bench.judging,
     }
-    return verdicts.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
+    return verdict_files.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
 
 
 def _tell(connection: Connection, row: int) -> None:

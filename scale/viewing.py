@@ -11,11 +11,11 @@ from bimangrasp.errors import InputError
 from bimangrasp.visualization.page import page, read_page
 from bimangrasp.visualization.page_data import page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
-from scale import output
 from scale.drawing import thumbnails
 from scale.galleries import gallery_of, target_of
 from scale.serving import ServedReport, serve
 from scale.settings.schema import Config
+from scale.store import output_paths
 
 
 class ViewReport(NamedTuple):
@@ -59,7 +59,7 @@ def view(config: Config) -> ViewReport | ServedReport:
         gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
     data = page_data(gallery)
     image = page(data).encode()
-    output.write(target.page, image)
+    output_paths.write(target.page, image)
     return ViewReport(target.page, len(gallery.exhibits), len(gallery.shapes), len(image), tuple(data["notes"]))
 
 
@@ -70,4 +70,4 @@ def _check_place(place: Path) -> None:
     try:
         read_page(place)
     except (InputError, OSError, ValueError) as error:
-        raise output.taken(place, "page of mode=view") from error
+        raise output_paths.taken(place, "page of mode=view") from error

@@ -24,10 +24,11 @@ import numpy as np
 from bimangrasp.frames import frames_image
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_header import HandTable, Header
-from scale import faults, locks, shards
+from scale import faults
 from scale.making import Bench, Made, Task
 from scale.platforms import platform
-from scale.run_folder import WORKER, RunFolder
+from scale.store import locks, shards
+from scale.store.run_folder import WORKER, RunFolder
 
 if TYPE_CHECKING:
     from bimangrasp.hand_config import HandConfig

@@ -1,4 +1,4 @@
-"""A disk as calls leave it: records what a run asks of `scale.disk`, and rebuilds what a crash at any point leaves."""
+"""A disk as calls leave it: records what a run asks of `scale.store.durable_io`, and rebuilds what a crash at any point leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scale import disk
+from scale.store import durable_io
 
 DATA = ("kept", "synced", "zeros")  # unsynced bytes: all there, none there, or only the file's length
 ENTRIES = ("kept", "synced")  # unsynced creations, renames and removals
@@ -181,7 +181,7 @@ def _name_of(path: str, base: Path) -> str:
 
 
 class Recorder:
-    """Does what `scale.disk` does below a folder, and writes it down in the order in which it is done."""
+    """Does what `scale.store.durable_io` does below a folder, and writes it down in the order in which it is done."""
 
     def __init__(self, base: Path) -> None:
         self.base, self.ops = base, []
@@ -193,7 +193,7 @@ class Recorder:
     def install(self, monkeypatch: Any) -> None:
         """Stands in for every call of the module, until the test is over."""
         for name in CALLS:
-            monkeypatch.setattr(disk, name, self._recorded(name, getattr(disk, name)))
+            monkeypatch.setattr(durable_io, name, self._recorded(name, getattr(durable_io, name)))
 
     def _recorded(self, name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         note = getattr(self, f"_note_{name}")

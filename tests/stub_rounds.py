@@ -17,8 +17,8 @@ import numpy as np
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_header import HandTable
-from scale import disk, shards
 from scale.making import Made, Task
+from scale.store import durable_io, shards
 
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
 JOINTS, CONTACTS, POINTS = 2, 2, 3
@@ -180,18 +180,18 @@ def out_of_memory(name: str) -> type[Exception]:
 
 def sabotage_seal(name: str) -> None:
     """This worker's next seal meets a full disk halfway, or is its last act."""
-    seal, write = shards.seal, disk.write
+    seal, write = shards.seal, durable_io.write
 
     def half(fd: int, data: bytes, offset: int | None = None) -> None:
         write(fd, data[: len(data) // 2], offset)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def seal_on_full_disk(*parts: Any) -> Path:
-        disk.write, shards.seal = half, seal
+        durable_io.write, shards.seal = half, seal
         try:
             return seal(*parts)
         finally:
-            disk.write = write
+            durable_io.write = write
 
     def seal_and_die(*parts: Any) -> Path:
         seal(*parts)

@@ -10,8 +10,8 @@ from stub_rounds import Stub
 from threaded_workers import use_threads
 
 import scale
-from scale import journal
-from scale.run_folder import RunFolder
+from scale.store import journal
+from scale.store.run_folder import RunFolder
 
 BATCH = 8
 

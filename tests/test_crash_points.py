@@ -16,9 +16,9 @@ from stub_rounds import Stub
 from threaded_workers import use_threads
 
 import scale
-from scale import disk, journal
-from scale.run_folder import RunFolder, parse_shard_name
 from scale.settings.schema import Config
+from scale.store import durable_io, journal
+from scale.store.run_folder import RunFolder, parse_shard_name
 
 NAME = "storm ü"
 SETTINGS = ["object_code_list=[storage_bin]", "gpus=[cpu]", "round_batch_size=4", "target_count_per_object=9"]
@@ -143,8 +143,8 @@ def in_this_process():
     """Threads for workers, and no waiting for the disk: power fails here on paper only."""
     with pytest.MonkeyPatch.context() as patch:
         use_threads(patch)
-        patch.setattr(disk, "sync", lambda fd: None)
-        patch.setattr(disk, "sync_folder", lambda folder: None)
+        patch.setattr(durable_io, "sync", lambda fd: None)
+        patch.setattr(durable_io, "sync_folder", lambda folder: None)
         patch.setattr(yaml, "SafeDumper", getattr(yaml, "CSafeDumper", yaml.SafeDumper))  # a fifth of a short run
         yield patch
 
@@ -164,7 +164,7 @@ def _one_cache(scene, monkeypatch):
 
 
 def test_the_recorder_sees_every_call_that_changes_a_disk(scene):
-    public = {name for name, one in inspect.getmembers(disk, inspect.isfunction) if not name.startswith("_")}
+    public = {name for name, one in inspect.getmembers(durable_io, inspect.isfunction) if not name.startswith("_")}
     assert public == set(CALLS)
     kept, found = scene.recorder.disk.tree(), read_tree(scene.recorder.base)
     empty = {f"{NAME}/logs/worker_0.log"}  # what workers print

@@ -13,8 +13,9 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from scale import curve_events, disk
-from scale.run_folder import RunFolder
+from scale import curve_events
+from scale.store import durable_io
+from scale.store.run_folder import RunFolder
 
 TAGS = {
     "energy": "total",
@@ -63,14 +64,14 @@ def test_tensorboard_reads_the_curves_of_the_final_file_and_a_full_disk_costs_a_
     small_config, folder, monkeypatch
 ):
     pytest.importorskip("tensorboard")
-    replace = disk.replace
+    replace = durable_io.replace
 
     def full(source, target):
         if target == folder.event_file("storage_bin", 1):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr(disk, "replace", full)
+    monkeypatch.setattr(durable_io, "replace", full)
     config = small_config("logger=tensorboard", exp_name="logged", target_count_per_object=9)
     report = scale.run(config, maker=Stub())
     assert report.exit_code == 0

@@ -21,7 +21,7 @@ from bimangrasp import dataset, row_files
 from bimangrasp.dataset import GraspDataset
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import row_fields
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = {"bowl": 11, "empty": 0, "storage_bin": 7}

@@ -17,7 +17,7 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp import grasp_file
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 OBJECTS = "[storage_bin,bowl]"
 QUOTA = 20

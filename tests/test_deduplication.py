@@ -16,7 +16,7 @@ import scale
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 QUOTA, BATCH, SEED = 14, 8, 5
 THRESHOLDS = ("dedup.translation=0.1", "dedup.rotation=0.1", "dedup.joints=0.1")

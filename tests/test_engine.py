@@ -13,10 +13,11 @@ from stub_rounds import Stub
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_file import Header
-from scale import locks, platforms, shards
+from scale import platforms
 from scale.engine import Engine, child_environment, events
 from scale.platforms import Device
-from scale.run_folder import RunFolder
+from scale.store import locks, shards
+from scale.store.run_folder import RunFolder
 
 HEADER = Header("", 0, "", Stub().hand_table(), {}, {}, {})
 CPU = Device("cpu", "")

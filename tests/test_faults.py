@@ -13,11 +13,12 @@ import pytest
 from stub_rounds import Stub, StubBench
 
 import scale
-from scale import hearing, journal, merger, space
+from scale import hearing, merger
 from scale.dispatch import Slack, Wanted, dispatch
 from scale.errors import RunError
 from scale.faults import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
-from scale.run_folder import RunFolder
+from scale.store import disk_space, journal
+from scale.store.run_folder import RunFolder
 from scale.worker import Synthesizer
 
 BIN = "storage_bin"
@@ -328,7 +329,7 @@ def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, fold
         return 1000 if len(asked) < 3 else real(self)
 
     monkeypatch.setattr(RunFolder, "free_bytes", free_bytes)
-    monkeypatch.setattr(space, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(disk_space, "LOOK_EVERY_S", 0.0)
     report = run()
     kinds = [event["event"] for event in journal.replay(folder).events]
     assert kinds.index("paused") < kinds.index("continued") < kinds.index("ready")

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from scale import disk, journal
-from scale.journal import Journal, replay
-from scale.run_folder import RunFolder
+from scale.store import durable_io, journal
+from scale.store.journal import Journal, replay
+from scale.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_replay_changes_nothing(folder):
 def test_a_line_is_written_then_synced(folder, monkeypatch):
     book, calls = Journal(folder), []
     for name in ("write", "sync"):
-        inner = getattr(disk, name)
-        monkeypatch.setattr(disk, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
+        inner = getattr(durable_io, name)
+        monkeypatch.setattr(durable_io, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
     book.append("one")
     assert calls == ["write", "sync"]
 
 
 def test_a_full_disk_costs_the_reserve_not_the_line(folder, monkeypatch):
-    book, write = Journal(folder), disk.write
+    book, write = Journal(folder), durable_io.write
     assert folder.reserve.stat().st_blocks * 512 >= 1 << 20
 
     def full(fd, data, offset=None):
@@ -78,7 +78,7 @@ def test_a_full_disk_costs_the_reserve_not_the_line(folder, monkeypatch):
             raise OSError(errno.ENOSPC, "no space left")
         write(fd, data, offset)
 
-    monkeypatch.setattr(disk, "write", full)
+    monkeypatch.setattr(durable_io, "write", full)
     book.append("one")
     assert names(folder) == ["one"] and not folder.reserve.exists()
 
@@ -92,7 +92,7 @@ def test_a_torn_manifest_is_no_error(folder):
 
 def full_disk(monkeypatch, folder, has_room):
     """Lets os.write fail half-way with ENOSPC while the reserve is held; says `has_room()` when a reserve fits."""
-    write, reserve = os.write, disk.reserve
+    write, reserve = os.write, durable_io.reserve
 
     def failing(fd, data):
         if not has_room() and folder.reserve.exists():
@@ -106,7 +106,7 @@ def full_disk(monkeypatch, folder, has_room):
         reserve(fd, length)
 
     monkeypatch.setattr(os, "write", failing)
-    monkeypatch.setattr(disk, "reserve", reserving)
+    monkeypatch.setattr(durable_io, "reserve", reserving)
 
 
 def test_the_reserve_comes_back_when_there_is_room(folder, monkeypatch):

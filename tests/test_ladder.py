@@ -28,8 +28,9 @@ LADDER: dict[str, str] = {
     "bimangrasp.visualization": "bimangrasp",
     "conf": "bimangrasp scale.settings",
     "main": "bimangrasp conf scale scale.settings",
-    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.settings",
+    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.settings scale.store",
     "scale.settings": "bimangrasp bimangrasp.validation",
+    "scale.store": "bimangrasp bimangrasp.validation scale scale.settings",
 }
 """Room -> the rooms that it may know. A room is a folder, or a module that stands directly in a package."""
 

@@ -17,11 +17,12 @@ from stub_rounds import JOINTS, Stub, made_columns
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Ending, Header
-from scale import disk, merge, rounds, shards
+from scale import merge, rounds
 from scale.merge_job import MergeJob, MergeRound
-from scale.run_folder import RunFolder
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
+from scale.store import durable_io, shards
+from scale.store.run_folder import RunFolder
 
 HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(), {}, {"contacts_per_hand": 2}, {})
 ACCEPT = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
@@ -119,14 +120,14 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(folder, monkeypatch):
     made = seal_rounds(folder, [1, 1, 1])
     old = run(folder, made, 1, 100)
     before = old.path.read_bytes()
-    counter, write = itertools.count(), disk.write
+    counter, write = itertools.count(), durable_io.write
 
     def full(fd, data, offset=None):
         if next(counter) == 7:
             raise OSError(errno.ENOSPC, "no space left")
         write(fd, data, offset)
 
-    monkeypatch.setattr(disk, "write", full)
+    monkeypatch.setattr(durable_io, "write", full)
     with pytest.raises(OSError, match="no space"):
         run(folder, made, 3, 100, old.proof)
     assert old.path.read_bytes() == before and folder.remove_leftovers() == []
@@ -142,14 +143,14 @@ def test_a_changed_shard_is_not_merged(folder):
 
 def flip_after_sync(monkeypatch, offset):
     """Flips a bit of the next file that is synced, as a bad disk would."""
-    sync = disk.sync
+    sync = durable_io.sync
 
     def bad(fd):
         sync(fd)
-        monkeypatch.setattr(disk, "sync", sync)
+        monkeypatch.setattr(durable_io, "sync", sync)
         os.pwrite(fd, bytes([os.pread(fd, 1, offset)[0] ^ 1]), offset)
 
-    monkeypatch.setattr(disk, "sync", bad)
+    monkeypatch.setattr(durable_io, "sync", bad)
 
 
 def test_a_bit_that_flips_between_writing_and_reading_back_keeps_the_old_file(folder, monkeypatch):

@@ -9,8 +9,8 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from scale import journal
-from scale.run_folder import RunFolder
+from scale.store import journal
+from scale.store.run_folder import RunFolder
 
 BIN, BOWL = "storage_bin", "bowl"
 

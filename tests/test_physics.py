@@ -22,10 +22,10 @@ import scale
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
-from scale import verdicts
 from scale.errors import RunError
-from scale.run_folder import RunFolder, parse_shard_name
 from scale.settings import filters
+from scale.store import verdict_files
+from scale.store.run_folder import RunFolder, parse_shard_name
 
 ROOT = Path(__file__).parents[1]
 QUOTA, BATCH, SEED = 20, 8, 5
@@ -190,7 +190,7 @@ def test_a_verdict_under_another_key_is_never_used(call, tmp_path, reference):
     assert found == reference[QUOTA]
     assert "filtered anew: poses.squeeze: 2.0 in the folder, 1.0 in this call" in str(report)
     call()
-    left = [verdicts.verify(path) for path in RunFolder(tmp_path / "x").verdict_files()]
+    left = [verdict_files.verify(path) for path in RunFolder(tmp_path / "x").verdict_files()]
     assert {one.acceptance_key["poses.squeeze"] for one in left} <= {1.0, 2.0}
 
 

@@ -23,9 +23,10 @@ from bimangrasp.frames import Record, frames_image, read_frames
 from bimangrasp.grasp_bodies import COLOURS
 from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
-from scale import animating, journal
+from scale import animating
 from scale.errors import RunError
-from scale.run_folder import RunFolder
+from scale.store import journal
+from scale.store.run_folder import RunFolder
 
 RECORD = ("mode=generate", "record=true", "frame_stride=2", "record_rows=[3,0]")
 LOGGER = "tensorboard" if find_spec("tensorboard") else "none"

@@ -15,8 +15,9 @@ import bimangrasp
 import scale
 from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
-from scale import disk, rejects
-from scale.run_folder import RunFolder
+from scale import rejects
+from scale.store import durable_io
+from scale.store.run_folder import RunFolder
 
 BATCH, SEED = 8, 5
 FILTERS = {
@@ -180,13 +181,13 @@ def test_a_flipped_bit_is_found_before_it_is_copied(call, tmp_path):
 
 
 def test_rejected_grasps_are_safe_before_the_final_file_is(call, tmp_path, monkeypatch):
-    placed, replace = [], disk.replace
+    placed, replace = [], durable_io.replace
 
     def watched(source, target):
         placed.append(target.parent.name)
         replace(source, target)
 
-    monkeypatch.setattr(disk, "replace", watched)
+    monkeypatch.setattr(durable_io, "replace", watched)
     call()
     assert placed.index("rejected") < placed.index("final")
 

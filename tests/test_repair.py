@@ -16,8 +16,8 @@ from threaded_workers import use_threads
 import scale
 from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
-from scale import disk, journal, shards
-from scale.run_folder import RunFolder, parse_shard_name
+from scale.store import durable_io, journal, shards
+from scale.store.run_folder import RunFolder, parse_shard_name
 
 QUOTA, BATCH = 20, 8
 ROOT = Path(__file__).parents[1]
@@ -466,6 +466,6 @@ def test_a_disk_that_is_full_at_the_start_is_refused_with_what_to_do(tmp_path, m
     def full(path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(disk, "make_folder", full)
+    monkeypatch.setattr(durable_io, "make_folder", full)
     with pytest.raises(InputError, match="No space left.*make room"):
         run(tmp_path)

@@ -22,13 +22,14 @@ import scale
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
-from scale import charts, journal, report_charts, reporting, shards
+from scale import charts, report_charts, reporting
 from scale.errors import RunError
 from scale.harvest import harvest
 from scale.history import history
-from scale.locks import RunLock
-from scale.run_folder import RunFolder
 from scale.runner import Runner
+from scale.store import journal, shards
+from scale.store.locks import RunLock
+from scale.store.run_folder import RunFolder
 
 EVIL = "<script>alert(1)<&"
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "rect", "polyline", "polygon"}

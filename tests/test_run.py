@@ -19,9 +19,10 @@ from stub_rounds import Stub, made_columns
 
 import scale
 from bimangrasp.errors import InputError
-from scale import guard, journal, locks, shards
+from scale import guard
 from scale.errors import RunError
-from scale.run_folder import RunFolder
+from scale.store import journal, locks, shards
+from scale.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from bimangrasp.errors import InputError
-from scale import disk, locks
-from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+from scale.store import durable_io, locks
+from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder, monkeypatch):
         os.pwrite(fd, bytes(data)[:2], 0)
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(disk, "write", full)
+    monkeypatch.setattr(durable_io, "write", full)
     with pytest.raises(OSError, match="no space"):
         folder.write(folder.manifest, b"new one")
     assert folder.manifest.read_bytes() == b"old"
@@ -56,8 +56,8 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder, monkeypatch):
 def test_a_file_is_synced_before_it_takes_its_place_and_its_folder_after(folder, monkeypatch):
     calls = []
     for name in ("write", "sync", "replace", "sync_folder"):
-        inner = getattr(disk, name)
-        monkeypatch.setattr(disk, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
+        inner = getattr(durable_io, name)
+        monkeypatch.setattr(durable_io, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
     folder.write(folder.manifest, b"text")
     assert calls == ["write", "sync", "replace", "sync_folder"]
 

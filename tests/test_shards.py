@@ -6,8 +6,8 @@ from stub_rounds import Stub, made_columns
 
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
-from scale import shards
-from scale.run_folder import RunFolder
+from scale.store import shards
+from scale.store.run_folder import RunFolder
 
 HEADER = Header("müg", 2, "cd" * 32, Stub().hand_table(), {}, {"seed_base": 1}, {}, ({"torch": "2"},))
 

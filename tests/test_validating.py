@@ -26,8 +26,9 @@ from bimangrasp.poses import Poses
 from bimangrasp.released_results import ReleasedResults, write_results
 from bimangrasp.validation import pieces
 from bimangrasp.validation.poses import HandPoses
-from scale import piece_store, platforms, shards, validating
+from scale import platforms, validating
 from scale.settings.schema import Config
+from scale.store import convex_pieces, shards
 from scale.worker import Synthesizer
 
 HOLDS, MISSES, DEEP = palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.028)
@@ -324,7 +325,7 @@ def made(monkeypatch) -> list[str]:
         seen.append(Path(mesh).name)
         return pieces.convex_pieces(mesh, config)
 
-    monkeypatch.setattr(piece_store, "convex_pieces", convex_pieces)
+    monkeypatch.setattr(convex_pieces, "convex_pieces", convex_pieces)
     return seen
 
 

@@ -26,9 +26,10 @@ from bimangrasp.visualization.exhibits import Thumbnail
 from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
-from scale import drawing, galleries, serving, shards, verdicts, viewing
-from scale.run_folder import VALIDATOR, RunFolder
+from scale import drawing, galleries, serving, viewing
 from scale.settings.schema import Config
+from scale.store import shards, verdict_files
+from scale.store.run_folder import VALIDATOR, RunFolder
 
 
 def settings(path: Path, *overrides: str) -> Config:
@@ -268,7 +269,7 @@ def test_verdicts_on_rounds_that_are_not_merged_give_reasons_and_poses(tmp_path)
     about |= {"acceptance_key": {}, "platform": {}, "judging": {}}
     place = RunFolder(run).place(0, 0, VALIDATOR)
     place.mkdir(parents=True)
-    verdicts.seal(RunFolder(run), place, about, columns)
+    verdict_files.seal(RunFolder(run), place, about, columns)
     data = read_page(scale.view(settings(run)).path)
     found = {row["number"]: (row["labels"], row["verdict"]) for row in data["grasps"]}
     assert found == {

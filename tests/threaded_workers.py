@@ -10,7 +10,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from scale import engine, locks, worker
+from scale import engine, worker
+from scale.store import locks
 
 
 class ThreadProcess:

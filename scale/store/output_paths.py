@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 
 def taken(path: Path, wanted: str = "") -> InputError:

@@ -13,7 +13,7 @@ from bimangrasp import grasp_images
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Header
 from bimangrasp.grasp_images import ShardReader
-from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
 class Shard(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from scale import disk
+from scale.store import durable_io
 
 _TEMPORARY = ".tmp-"
 _RESERVE_BYTES = 1 << 20  # room for some thousand lines of the journal when the disk is full
@@ -123,7 +123,7 @@ class RunFolder:
     def prepare(self) -> None:
         """Makes the folders that every run has."""
         for folder in (self.root, self.run_log.parent, self.shards, self.finals):
-            disk.make_folder(folder)
+            durable_io.make_folder(folder)
 
     def check_writable(self) -> None:
         """Raises OSError where this user cannot change what lies in the run's folders."""
@@ -170,49 +170,49 @@ class RunFolder:
         """Deletes what unfinished writes left and returns the names."""
         left = [path for path in self.root.rglob(f"{_TEMPORARY}*") if path.is_file()]
         for path in left:
-            disk.remove(path)
+            durable_io.remove(path)
         return [self.relative(path) for path in left]
 
     def remove_empty_places(self) -> None:
         """Deletes the places in which nothing is left."""
         for trade in self._places:
             for folder in self._places_of(trade):
-                disk.remove_folder(folder)
+                durable_io.remove_folder(folder)
 
     def write(self, path: Path, data: bytes) -> None:
         """Puts a whole file in place: aside, synced, renamed, folder synced. An OSError leaves nothing."""
         with self.replacement(path, len(data)) as aside:
-            disk.write(aside.fd, data, 0)
+            durable_io.write(aside.fd, data, 0)
 
     @contextmanager
     def replacement(self, path: Path, length: int) -> Iterator[Aside]:
         """Yields a file with `length` bytes of room, which takes its place when the block ends."""
-        disk.make_folder(path.parent)
+        durable_io.make_folder(path.parent)
         aside = path.with_name(f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}")
-        fd = disk.create(aside)
+        fd = durable_io.create(aside)
         try:
             if length:
-                disk.reserve(fd, length)
+                durable_io.reserve(fd, length)
             yield Aside(fd, aside)
-            disk.sync(fd)
-            disk.replace(aside, path)
+            durable_io.sync(fd)
+            durable_io.replace(aside, path)
         except BaseException:
-            disk.remove(aside)
+            durable_io.remove(aside)
             raise
         finally:
             os.close(fd)
-        disk.sync_folder(path.parent)
+        durable_io.sync_folder(path.parent)
 
     def remove(self, path: Path) -> None:
         """Deletes a file whose content is safe elsewhere."""
-        disk.remove(path)
+        durable_io.remove(path)
 
     def move(self, source: Path, target: Path) -> None:
         """Renames a file within the run; the target's entry is on the disk before the source's is gone."""
-        disk.make_folder(target.parent)
-        disk.replace(source, target)
-        disk.sync_folder(target.parent)
-        disk.sync_folder(source.parent)
+        durable_io.make_folder(target.parent)
+        durable_io.replace(source, target)
+        durable_io.sync_folder(target.parent)
+        durable_io.sync_folder(source.parent)
 
     def set_aside(self, path: Path) -> Path:
         """Moves a damaged file to `damaged/<name>.<n>` and returns where it is."""
@@ -228,7 +228,7 @@ class RunFolder:
 
     def _aside_of(self, path: Path) -> Path:
         """Returns a free name in `damaged/`."""
-        disk.make_folder(self.damaged)
+        durable_io.make_folder(self.damaged)
         n = 0
         while (target := self.damaged / f"{path.name}.{n}").exists():
             n += 1
@@ -241,15 +241,15 @@ class RunFolder:
 
     def release_reserve(self) -> None:
         """Gives the journal's reserve back to the disk."""
-        disk.remove(self.reserve)
+        durable_io.remove(self.reserve)
 
     def has_room(self, length: int) -> bool:
         """Returns whether a file of so many bytes could be written now, by the file system's own word."""
         probe = self.root / f"{_TEMPORARY}room-{os.getpid()}"
         try:
-            fd = disk.create(probe)
+            fd = durable_io.create(probe)
             try:
-                disk.reserve(fd, length)
+                durable_io.reserve(fd, length)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -257,7 +257,7 @@ class RunFolder:
                 raise
             return False
         finally:
-            disk.remove(probe)
+            durable_io.remove(probe)
         return True
 
     def free_bytes(self) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale import disk
-from scale.run_folder import RunFolder
+from scale.store import durable_io
+from scale.store.run_folder import RunFolder
 
 ORPHAN_WAIT_S = 30.0
 FOREIGN_FRESH_S = 120.0  # four times the interval of the heartbeat
@@ -28,7 +28,7 @@ class RunLock:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._fd = disk.create(folder.run_lock, 0)
+        self._fd = durable_io.create(folder.run_lock, 0)
         held = self._read()
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,11 +49,11 @@ class RunLock:
         now = time.time()
         line = {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id()}
         data = json.dumps(line | {"started": self._started, "heartbeat": now, "running": True}).encode()
-        disk.write(self._fd, data.ljust(512) + b"\n", 0)
+        durable_io.write(self._fd, data.ljust(512) + b"\n", 0)
 
     def release(self) -> None:
         """Lets the next run in."""
-        disk.truncate(self._fd, 0)
+        durable_io.truncate(self._fd, 0)
         os.close(self._fd)
 
 
@@ -88,14 +88,14 @@ def _in_use(folder: RunFolder, held: dict[str, Any]) -> InputError:
 
 def hold_as_worker(folder: RunFolder) -> int:
     """Takes the workers' shared lock until the process ends and returns its descriptor."""
-    fd = disk.create(folder.workers_lock, 0)
+    fd = durable_io.create(folder.workers_lock, 0)
     fcntl.flock(fd, fcntl.LOCK_SH)
     return fd
 
 
 def wait_for_orphans(folder: RunFolder, wait_s: float = ORPHAN_WAIT_S) -> None:
     """Returns when no worker of an earlier run is left; raises InputError that names those that stay."""
-    fd = disk.create(folder.workers_lock, 0)
+    fd = durable_io.create(folder.workers_lock, 0)
     deadline = time.monotonic() + wait_s
     try:
         while not _try_exclusive(fd):

@@ -8,8 +8,8 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from scale import disk
-from scale.run_folder import RunFolder
+from scale.store import durable_io
+from scale.store.run_folder import RunFolder
 
 VERSION = 1  # of journal and manifest
 Event = dict[str, Any]
@@ -79,12 +79,12 @@ class Journal:
         if found.bad_lines:
             found = _write_anew(folder)
         is_new = not folder.journal.exists()
-        self._fd = disk.create(folder.journal, os.O_APPEND)
+        self._fd = durable_io.create(folder.journal, os.O_APPEND)
         if is_new:
-            disk.sync_folder(folder.root)
+            durable_io.sync_folder(folder.root)
         if found.torn_bytes:
-            disk.truncate(self._fd, found.whole_bytes)
-            disk.sync(self._fd)
+            durable_io.truncate(self._fd, found.whole_bytes)
+            durable_io.sync(self._fd)
         self._hold_reserve()
 
     def append(self, event: str, **facts: Any) -> None:
@@ -105,10 +105,10 @@ class Journal:
         """Writes and syncs a line, or leaves the file as it was."""
         size = os.fstat(self._fd).st_size
         try:
-            disk.write(self._fd, line)
-            disk.sync(self._fd)
+            durable_io.write(self._fd, line)
+            durable_io.sync(self._fd)
         except OSError:
-            disk.truncate(self._fd, size)
+            durable_io.truncate(self._fd, size)
             raise
 
     def _hold_reserve(self) -> None:

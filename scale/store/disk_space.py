@@ -9,7 +9,7 @@ import numpy as np
 
 from bimangrasp.grasp_fields import GRASP_FIELDS, shape_of
 from scale.errors import RunError
-from scale.run_folder import RunFolder
+from scale.store.run_folder import RunFolder
 
 LOOK_EVERY_S = 1.0
 FILE_BYTES = 1 << 20  # what a file needs besides its rows: attributes, curves, the pages of HDF5

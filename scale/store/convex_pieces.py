@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bimangrasp.errors import InputError
 from bimangrasp.validation.pieces import Pieces, PiecesConfig, convex_pieces, pieces_image, read_pieces
-from scale.run_folder import RunFolder
 from scale.settings.mesh_checks import cache_folder
 from scale.settings.objects import ObjectEntry
+from scale.store.run_folder import RunFolder
 
 Sealed = dict[str, tuple[Path, str]]
 """Object code -> file of its pieces, and their hash."""

@@ -13,7 +13,7 @@ import numpy as np
 from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_header import text
 from bimangrasp.grasp_images import read_verdict, verdict_image
-from scale.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 if TYPE_CHECKING:  # the settings load the optimiser, which validators do without
     from scale.settings.fingerprints import Key
