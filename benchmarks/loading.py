@@ -31,7 +31,7 @@ from bimangrasp.dataset import GraspDataset
 from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
 from bimangrasp.grasp_file import lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
-from scale.merge import dataset_image
+from scale.merge.final_file import dataset_image
 
 JOINTS, CONTACTS, BATCH = 22, 4, 1024
 TRAINING = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")

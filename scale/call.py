@@ -18,12 +18,13 @@ import yaml
 
 from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
-from scale import animating, door, merge, report
+from scale import animating, door, report
 from scale.door import Order
 from scale.errors import RunError
 from scale.generation import GenerationSettler
 from scale.hearing import TRACEBACK_BYTES
 from scale.making import JudgeOf, MakerOf
+from scale.merge import final_file
 from scale.progress import Progress
 from scale.report import RunReport
 from scale.resume import Resumed, resume
@@ -202,7 +203,7 @@ def _tidy(order: Order) -> None:
     order.folder.remove_leftovers()
     order.folder.remove_empty_places()
     if order.folder.final_files():
-        merge.write_dataset(order.folder)
+        final_file.write_dataset(order.folder)
 
 
 def _version() -> str:

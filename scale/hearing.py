@@ -12,7 +12,7 @@ from scale.engine import Engine, Event, Worker
 from scale.errors import RunError
 from scale.faults import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
 from scale.ledger import Done, ObjectState, Skipped
-from scale.merger import DedupOutcome, MergeOutcome
+from scale.merge.merge_thread import DedupOutcome, MergeOutcome
 from scale.platforms import Device
 from scale.progress import Meter, Progress
 from scale.settings import fingerprints

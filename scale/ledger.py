@@ -10,8 +10,8 @@ from typing import Any
 
 from bimangrasp.grasp_file import Ending, Header, Proof
 from scale import rounds
-from scale.deduplication import DUPLICATE, DistinctPoses
-from scale.merge_job import MergeJob, MergeRound
+from scale.merge.deduplication import DUPLICATE, DistinctPoses
+from scale.merge.job import MergeJob, MergeRound
 from scale.rounds import Goal, Prefix
 from scale.settings.filters import Accept
 from scale.store.run_folder import RunFolder

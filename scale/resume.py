@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale import merge_job, rejects, repairs, report, rounds
+from scale import repairs, report, rounds
 from scale.door import Order
 from scale.ledger import Done, ObjectState, Sealed, Skipped
-from scale.merge import Merged
+from scale.merge import job, rejected_file
+from scale.merge.final_file import Merged
 from scale.settings import fingerprints
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
@@ -183,7 +184,7 @@ def _misfit(order: Order, found: Survey, final: Merged) -> str:
     code = final.proof.header.object_code
     damage = found.damaged.get(order.folder.rejected(code), "")
     key = order.acceptance_key_of(code)
-    return rejects.misfit(found.rejects.get(code), damage, final.proof, key, order.config.rejected_cap)
+    return rejected_file.misfit(found.rejects.get(code), damage, final.proof, key, order.config.rejected_cap)
 
 
 def _must_rebuild(
@@ -198,7 +199,7 @@ def _must_rebuild(
     if not differing and not misfit:
         return False
     table = final.proof.rounds
-    done = [r for r in range(final.proof.sizes["R"]) if table["rounds/state"][r] == merge_job.DONE]
+    done = [r for r in range(final.proof.sizes["R"]) if table["rounds/state"][r] == job.DONE]
     has_all = all(_named(table["rounds/shard_sha256"][r], shards.get(r, [])) is not None for r in done)
     if differing and not has_all:
         remedy = f"Its shards are gone (keep_intermediate=false), so it cannot be filtered anew. {ELSEWHERE}"
@@ -231,7 +232,7 @@ def _take_table(
     wants_more = state.quota > state.rows_in_file
     for r in range(final.proof.sizes["R"]):
         seed, rows, accepted, kept = (int(table[f"rounds/{name}"][r]) for name in ("seed", "rows", "accepted", "kept"))
-        if table["rounds/state"][r] == merge_job.SKIPPED:
+        if table["rounds/state"][r] == job.SKIPPED:
             state.finished[r] = Skipped(seed, skips.get(r, {}).get("traceback", "skipped in an earlier call"))
             continue
         named = _named(table["rounds/shard_sha256"][r], shards.get(r, []))

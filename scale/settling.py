@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scale.deduplication import DedupJob
 from scale.door import Order
 from scale.errors import RunError
 from scale.ledger import Done, ObjectState, Sealed, Skipped
-from scale.merger import DedupOutcome, MergeOutcome, Merger
+from scale.merge.deduplication import DedupJob
+from scale.merge.merge_thread import DedupOutcome, MergeOutcome, Merger
 from scale.progress import Progress
 from scale.resume import Resumed, broken_determinism
 from scale.store import shards

@@ -12,10 +12,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
 from bimangrasp.grasp_images import ShardReader
-from scale import rejects
 from scale.ledger import Done, Sealed
-from scale.merge import Merged, check_dataset
-from scale.rejects import Told
+from scale.merge import rejected_file
+from scale.merge.final_file import Merged, check_dataset
+from scale.merge.rejected_file import Told
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
 from scale.store import journal, shards, verdict_files
@@ -142,7 +142,7 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
     read = partial(_shard, reader=ShardReader(), accept=accept, known=found.verdicts, key_of=key_of)
     for shard in _whole(folder.shard_files(), read, damaged):
         found.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
-    for file in _whole(folder.reject_files(), rejects.read, damaged):
+    for file in _whole(folder.reject_files(), rejected_file.read, damaged):
         found.rejects[file.header.object_code] = file.told
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))

@@ -13,9 +13,9 @@ import yaml
 
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import read_verdict
-from scale import rejects
-from scale.deduplication import DUPLICATE
 from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
+from scale.merge import rejected_file
+from scale.merge.deduplication import DUPLICATE
 from scale.settings.filters import Accept, acceptance
 from scale.settings.schema import Config, FilterConfig
 from scale.store import shards, verdict_files
@@ -119,7 +119,7 @@ def _kept(folder: RunFolder, name: str, notes: list[str]) -> Kept:
 def _of_rejects(path: Path, folder: RunFolder, notes: list[str]) -> Found | None:
     """Returns the grasps of an object that do not count, None where there are none."""
     try:
-        found = rejects.read(path)
+        found = rejected_file.read(path)
     except (FormatError, OSError) as error:
         notes.append(f"{folder.relative(path)} cannot be read and is left out: {error}")
         return None

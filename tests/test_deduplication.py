@@ -125,9 +125,9 @@ def test_sealed_rounds_without_a_journal_are_decided_again(call, tmp_path):
 
 def test_a_damaged_shard_under_decision_is_computed_again(call, tmp_path, monkeypatch):
     _, wanted = call(name="whole")
-    from scale import merger
+    from scale.merge import merge_thread
 
-    real, seen = merger.duplicates, []
+    real, seen = merge_thread.duplicates, []
 
     def damage(job):
         if job.round_id == 1 and not seen:
@@ -135,7 +135,7 @@ def test_a_damaged_shard_under_decision_is_computed_again(call, tmp_path, monkey
             job.shard.write_bytes(job.shard.read_bytes()[:-1] + b"x")
         return real(job)
 
-    monkeypatch.setattr(merger, "duplicates", damage)
+    monkeypatch.setattr(merge_thread, "duplicates", damage)
     report, found = call()
     assert found == wanted and seen and "was damaged; round 1 of box is computed again" in str(report)
 

@@ -13,10 +13,11 @@ import pytest
 from stub_rounds import Stub, StubBench
 
 import scale
-from scale import hearing, merger
+from scale import hearing
 from scale.dispatch import Slack, Wanted, dispatch
 from scale.errors import RunError
 from scale.faults import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
+from scale.merge import merge_thread
 from scale.store import disk_space, journal
 from scale.store.run_folder import RunFolder
 from scale.worker import Synthesizer
@@ -117,7 +118,7 @@ def test_nothing_runs_beside_a_lonely_round_not_even_what_is_wanted_meanwhile(
     run, folder, undisturbed, tmp_path, monkeypatch
 ):
     """A merge finds a damaged shard while the lonely round runs: its round is computed again, afterwards."""
-    real, is_under_way = merger.merge, (tmp_path / f"{BIN}-0-1").exists  # the second attempt, alone
+    real, is_under_way = merge_thread.merge, (tmp_path / f"{BIN}-0-1").exists  # the second attempt, alone
 
     def merge(run_folder, job):
         if job.header.object_code == "bowl" and not is_under_way():
@@ -126,7 +127,7 @@ def test_nothing_runs_beside_a_lonely_round_not_even_what_is_wanted_meanwhile(
             shard.write_bytes(shard.read_bytes()[:-1])
         return real(run_folder, job)
 
-    monkeypatch.setattr(merger, "merge", merge)
+    monkeypatch.setattr(merge_thread, "merge", merge)
     settings = {"gpus": "[cpu,cpu]", "object_code_list": f"[bowl,{BIN}]"}
     report = run({(BIN, 0): ["kill", "slow:2"]}, "max_kills=1", **settings)
     told = [(e["event"], e["code"], e["round"]) for e in journal.replay(folder).events if e["event"] == "done"]
@@ -348,7 +349,7 @@ def test_a_disk_that_stays_full_ends_the_run_which_goes_on_later(run, folder, un
 
 
 def test_a_merge_that_finds_the_disk_full_is_done_again(run, folder, undisturbed, monkeypatch):
-    real, tried = merger.merge, []
+    real, tried = merge_thread.merge, []
 
     def merge(*parts):
         tried.append(1)
@@ -356,7 +357,7 @@ def test_a_merge_that_finds_the_disk_full_is_done_again(run, folder, undisturbed
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*parts)
 
-    monkeypatch.setattr(merger, "merge", merge)
+    monkeypatch.setattr(merge_thread, "merge", merge)
     report = run()
     assert report.exit_code == 0 and len(tried) == 2 and len(events(folder, "paused")) == 1
     undisturbed(report)

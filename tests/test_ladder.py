@@ -28,7 +28,8 @@ LADDER: dict[str, str] = {
     "bimangrasp.visualization": "bimangrasp",
     "conf": "bimangrasp scale.settings",
     "main": "bimangrasp conf scale scale.settings",
-    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.settings scale.store",
+    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.merge scale.settings scale.store",
+    "scale.merge": "bimangrasp bimangrasp.validation scale scale.settings scale.store",
     "scale.settings": "bimangrasp bimangrasp.validation",
     "scale.store": "bimangrasp bimangrasp.validation scale scale.settings",
 }

@@ -17,8 +17,9 @@ from stub_rounds import JOINTS, Stub, made_columns
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Ending, Header
-from scale import merge, rounds
-from scale.merge_job import MergeJob, MergeRound
+from scale import rounds
+from scale.merge import final_file
+from scale.merge.job import MergeJob, MergeRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import durable_io, shards
@@ -67,7 +68,7 @@ def job(made, count, quota, old=None):
 
 def run(folder, made, count, quota, old=None):
     wanted = job(made, count, quota, old)
-    return merge.merge(folder, wanted._replace(old=folder.final("mug") if old else None))
+    return final_file.merge(folder, wanted._replace(old=folder.final("mug") if old else None))
 
 
 @pytest.mark.parametrize("states", [[1, 1, 1, 1, 1], [0, 1, 0, 0, 1], [0, 0, 0, 1, 1], [1, 1, 0, 0, 0]])
@@ -188,7 +189,7 @@ def test_a_shard_whose_accepted_rows_are_not_those_counted_is_not_merged(folder)
     for more in (-1, 1):
         last = wanted.rounds[1]._replace(accepted=wanted.rounds[1].accepted + more, kept=wanted.rounds[1].kept + more)
         with pytest.raises(FormatError, match=rf"000001.*has {last.accepted - more} accepted rows, not the"):
-            merge.merge(folder, wanted._replace(rounds=(wanted.rounds[0], last)))
+            final_file.merge(folder, wanted._replace(rounds=(wanted.rounds[0], last)))
 
 
 def test_memory_does_not_grow_with_the_rejected_rows(folder):
@@ -201,7 +202,7 @@ def test_memory_does_not_grow_with_the_rejected_rows(folder):
         path = shards.seal(folder, folder.place(0, 0), header, shards.round_columns(columns, r, r, rows))
         table.append(MergeRound(r, r, rows, 1, 1, rows, shards.verify(path).sha256, PLATFORM, path, 0))
     tracemalloc.start()
-    merge.merge(folder, MergeJob(HEADER, Ending({}, rounds_, True, "quota"), tuple(table), None, 0, ACCEPT))
+    final_file.merge(folder, MergeJob(HEADER, Ending({}, rounds_, True, "quota"), tuple(table), None, 0, ACCEPT))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12 * path.stat().st_size
@@ -217,7 +218,7 @@ def test_small_blocks_give_the_same_bytes(folder, monkeypatch):
 
 
 def test_blocks_are_hashed_one_after_the_other(folder, monkeypatch):
-    made, together, hash_ = seal_rounds(folder, [1, 1, 1]), threading.Barrier(2), merge._hash
+    made, together, hash_ = seal_rounds(folder, [1, 1, 1]), threading.Barrier(2), final_file._hash
     met = []
 
     def watched(content, blocks):
@@ -226,7 +227,7 @@ def test_blocks_are_hashed_one_after_the_other(folder, monkeypatch):
         together.reset()
         hash_(content, blocks)
 
-    monkeypatch.setattr(merge, "_hash", watched)
+    monkeypatch.setattr(final_file, "_hash", watched)
     monkeypatch.setattr(grasp_file, "BLOCK_BYTES", 64)
     grasp_file.verify_final(str(run(folder, made, 3, 100).path))
     assert met == []
@@ -234,7 +235,7 @@ def test_blocks_are_hashed_one_after_the_other(folder, monkeypatch):
 
 def test_the_data_set_opens_every_final_file_wherever_the_folder_lies(folder, tmp_path):
     run(folder, seal_rounds(folder, [1, 1]), 2, 5)
-    merge.write_dataset(folder)
+    final_file.write_dataset(folder)
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     with h5py.File(moved / "dataset.h5") as file:
         assert len(file["mug/row"]) == 5 and file["mug"].attrs["quota"] == 5

@@ -15,7 +15,7 @@ import bimangrasp
 import scale
 from bimangrasp.errors import InputError
 from bimangrasp.validation.verdict import Reason
-from scale import rejects
+from scale.merge import rejected_file
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 
@@ -48,7 +48,7 @@ def call(tmp_path, monkeypatch):
 
 
 def told(tmp_path, name="x"):
-    return rejects.read(RunFolder(tmp_path / name).rejected("brick"))
+    return rejected_file.read(RunFolder(tmp_path / name).rejected("brick"))
 
 
 def reasons_of(kind, columns):

@@ -26,8 +26,8 @@ from bimangrasp.grasp_fields import (
     shape_of,
 )
 from bimangrasp.grasp_file import Proof
-from scale import rejects
-from scale.merge_job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
+from scale.merge import rejected_file
+from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.sealed_columns import SealedColumns
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
@@ -77,7 +77,7 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
     sizes = _sizes(job)
     if job.rejected_cap:
         path_of_rejects = folder.rejected(job.header.object_code)
-        folder.write(path_of_rejects, rejects.image(job, path_of_rejects, sizes))
+        folder.write(path_of_rejects, rejected_file.image(job, path_of_rejects, sizes))
     header = replace(job.header, platforms=platforms_of(job.rounds))
     layout = grasp_file.lay_out(header, job.ending, sizes)
     with folder.replacement(path, layout.length) as aside:

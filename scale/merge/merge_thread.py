@@ -7,9 +7,9 @@ import queue
 import threading
 from typing import NamedTuple
 
-from scale.deduplication import DedupJob, duplicates
-from scale.merge import Merged, merge
-from scale.merge_job import MergeJob
+from scale.merge.deduplication import DedupJob, duplicates
+from scale.merge.final_file import Merged, merge
+from scale.merge.job import MergeJob
 from scale.store.run_folder import RunFolder
 
 

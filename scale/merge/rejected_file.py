@@ -13,8 +13,8 @@ from bimangrasp.grasp_fields import Field, FormatError, reject_fields, shape_of
 from bimangrasp.grasp_file import Proof
 from bimangrasp.grasp_header import Header, RejectsEnding
 from bimangrasp.grasp_images import read_rejects, rejects_image
-from scale.deduplication import DUPLICATE
-from scale.merge_job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
+from scale.merge.deduplication import DUPLICATE
+from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.sealed_columns import SealedColumns
 from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name

@@ -1,0 +1,1 @@
+"""Makes final files of sealed rounds, in a thread of the parent."""
