@@ -22,10 +22,10 @@ from stub_rounds import Stub
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_header import Ending, HandTable, Header
-from scale.engine import Engine, events
+from scale.engine.devices import Device
+from scale.engine.process_pool import Engine, events
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import Merger
-from scale.platforms import Device
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import journal, shards

@@ -29,8 +29,8 @@ import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.grasp_header import HandTable
 from bimangrasp.object_model import read_mesh
-from scale.making import Bench, Made, Maker, Task
-from scale.worker import Synthesizer
+from scale.engine.interfaces import Bench, Made, Maker, Task
+from scale.engine.worker import Synthesizer
 
 BEAT_S = 0.05
 CODE = "storage_bin"

@@ -30,7 +30,7 @@ import trimesh
 from stub_judge import StubJudge
 from stub_rounds import Stub, StubBench
 
-from scale.making import Made, Task
+from scale.engine.interfaces import Made, Task
 
 CODES = ("ball", "brick", "slab")
 STUCK_S = 120.0  # without the end of a run that nobody strikes any more

@@ -21,8 +21,8 @@ from bimangrasp.validation.judging import Judged, Subject, judge
 from bimangrasp.validation.pieces import convex_pieces
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.verdict import Reason
+from scale.engine.worker import columns_from
 from scale.settings.schema import Config
-from scale.worker import columns_from
 
 
 def unlimited(name: str) -> ProtocolConfig:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from scale.guard import refuse_unguarded_script
 
 if TYPE_CHECKING:
+    from scale.engine.interfaces import JudgeOf, MakerOf
     from scale.exporting import ExportReport
     from scale.hand_report import HandReport
     from scale.importing import ImportReport
-    from scale.making import JudgeOf, MakerOf
     from scale.planned import Plan
     from scale.preparation_report import PreparationReport
     from scale.report import RunReport

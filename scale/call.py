@@ -20,17 +20,17 @@ from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
 from scale import animating, door, report
 from scale.door import Order
+from scale.engine.interfaces import JudgeOf, MakerOf
+from scale.engine.signals import Stop
 from scale.errors import RunError
 from scale.generation import GenerationSettler
 from scale.hearing import TRACEBACK_BYTES
-from scale.making import JudgeOf, MakerOf
 from scale.merge import final_file
 from scale.progress import Progress
 from scale.report import RunReport
 from scale.resume import Resumed, resume
 from scale.runner import Runner, refuse_mixed
 from scale.settling import Settler
-from scale.stopping import Stop
 from scale.store import convex_pieces, journal
 from scale.store.journal import Journal
 from scale.store.locks import RunLock, wait_for_orphans

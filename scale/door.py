@@ -13,9 +13,12 @@ from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from scale import animating, curve_events, platforms
-from scale.making import JudgeMaker, JudgeOf, Maker, MakerOf
-from scale.platforms import Device
+from scale import animating, curve_events
+from scale.engine import devices as platforms
+from scale.engine.devices import Device
+from scale.engine.interfaces import JudgeMaker, JudgeOf, Maker, MakerOf
+from scale.engine.validator import Simulator
+from scale.engine.worker import Synthesizer
 from scale.settings import fingerprints
 from scale.settings.filters import Accept, acceptance
 from scale.settings.fingerprints import Key
@@ -25,8 +28,6 @@ from scale.settings.parsing import parse_target
 from scale.settings.ranges import check_ranges, check_seeds
 from scale.settings.schema import PHYSICS, TENSORBOARD, Config
 from scale.store.run_folder import RunFolder
-from scale.validator import Simulator
-from scale.worker import Synthesizer
 
 
 class Order(NamedTuple):

@@ -8,12 +8,13 @@ from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_images import ShardReader
 from scale import curve_events, rounds
 from scale.door import Order
-from scale.engine import Engine, Event, Worker
+from scale.engine.devices import Device
+from scale.engine.failures import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
+from scale.engine.process_pool import Engine, Event, Worker
+from scale.engine.worker import Message
 from scale.errors import RunError
-from scale.faults import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
 from scale.ledger import Done, ObjectState, Skipped
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome
-from scale.platforms import Device
 from scale.progress import Meter, Progress
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
@@ -22,7 +23,6 @@ from scale.store import shards, verdict_files
 from scale.store.disk_space import Space
 from scale.store.journal import Journal
 from scale.survey import done_of
-from scale.worker import Message
 
 EARLY_EXITS = 2  # of workers in a row that were not ready, which end the use of a device, or the run
 EARLY_KILLS = 20  # the same for deaths by signals from outside, which end the run

@@ -25,13 +25,13 @@ from bimangrasp.released_joints import from_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results
 from bimangrasp.rotation import matrix_to_rot6d
 from bimangrasp.validation.nearest_contacts import nearest_contacts
-from scale.platforms import platform
+from scale.engine.devices import platform
+from scale.engine.worker import Synthesizer
 from scale.settings.fingerprints import object_key
 from scale.settings.schema import Config
 from scale.store import output_paths
 from scale.store.run_folder import RunFolder
 from scale.store.shards import round_columns
-from scale.worker import Synthesizer
 
 RELEASED_NAMES = {ours: theirs for theirs, ours in RELEASED_TERMS.items()}
 AT_ONCE = 64

@@ -10,20 +10,20 @@ from typing import Any
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import ShardReader
 from scale.door import Order
-from scale.engine import Engine, Event, Worker
+from scale.engine.devices import Device
+from scale.engine.failures import DISK_FULL, Key, death, last_line
+from scale.engine.process_pool import Engine, Event, Worker
+from scale.engine.validator import VALIDATION
+from scale.engine.worker import Message
 from scale.errors import RunError
-from scale.faults import DISK_FULL, Key, death, last_line
 from scale.hearing import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, Hearing
 from scale.ledger import Done, ObjectState
-from scale.platforms import Device
 from scale.progress import Progress
 from scale.settings import fingerprints
 from scale.settling import Settler
 from scale.store import shards, verdict_files
 from scale.store.journal import Journal
 from scale.survey import done_of
-from scale.validator import VALIDATION
-from scale.worker import Message
 
 DEADLY = 2  # validators that die or hang at one grasp before it is no longer simulated
 Row = tuple[str, int, int]

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scale import faults
 from scale.charts import number
+from scale.engine import failures as faults
 from scale.history import Call, History
 from scale.progress import duration
 from scale.report import spans

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from scale import door, rounds
 from scale.door import Order
-from scale.making import MakerOf
+from scale.engine.interfaces import MakerOf
 from scale.report import SHOWN_OBJECTS, table
 from scale.resume import resume
 from scale.rounds import Goal

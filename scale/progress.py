@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from scale.faults import DISK_FULL
+from scale.engine.failures import DISK_FULL
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 

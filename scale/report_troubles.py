@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from scale import faults
+from scale.engine import failures as faults
 from scale.history import History
 from scale.outcome import Outcome, in_short, kind_of, last_line
 from scale.progress import moment

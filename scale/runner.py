@@ -11,10 +11,11 @@ from typing import Any
 
 from bimangrasp.errors import InputError
 from scale import report
-from scale.dispatch import Slack, Wanted, dispatch
 from scale.door import Order
-from scale.engine import Engine, Worker, events
-from scale.faults import DISK_FULL
+from scale.engine.failures import DISK_FULL
+from scale.engine.process_pool import Engine, Worker, events
+from scale.engine.scheduler import Slack, Wanted, dispatch
+from scale.engine.signals import Stop
 from scale.hearing import Hearing, device_name
 from scale.judging import Judging
 from scale.ledger import Done, ObjectState
@@ -22,7 +23,6 @@ from scale.progress import Progress, Snapshot
 from scale.resume import Resumed
 from scale.settings import fingerprints
 from scale.settling import Settler
-from scale.stopping import Stop
 from scale.store.disk_space import FILE_BYTES, row_bytes
 from scale.store.journal import Journal, write_manifest
 from scale.store.locks import RunLock

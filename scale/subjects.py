@@ -17,9 +17,9 @@ from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Subject
 from bimangrasp.validation.nearest_contacts import nearest_contacts
 from bimangrasp.validation.poses import ROTATION_TOLERANCE
+from scale.engine.worker import Synthesizer
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config
-from scale.worker import Synthesizer
 
 if TYPE_CHECKING:
     from bimangrasp.hand_model import HandModel

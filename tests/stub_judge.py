@@ -15,7 +15,7 @@ from stub_rounds import next_mark
 
 from bimangrasp.grasp_fields import VERDICT_FIELDS, shape_of
 from bimangrasp.validation.verdict import Reason
-from scale.making import Case
+from scale.engine.interfaces import Case
 
 LINKS = 2
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV}

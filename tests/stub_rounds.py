@@ -17,7 +17,7 @@ import numpy as np
 
 from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from bimangrasp.grasp_header import HandTable
-from scale.making import Made, Task
+from scale.engine.interfaces import Made, Task
 from scale.store import durable_io, shards
 
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}

@@ -13,9 +13,9 @@ from stub_rounds import Stub
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_file import Header
-from scale import platforms
-from scale.engine import Engine, child_environment, events
-from scale.platforms import Device
+from scale.engine import devices as platforms
+from scale.engine.devices import Device
+from scale.engine.process_pool import Engine, child_environment, events
 from scale.store import locks, shards
 from scale.store.run_folder import RunFolder
 

@@ -14,13 +14,13 @@ from stub_rounds import Stub, StubBench
 
 import scale
 from scale import hearing
-from scale.dispatch import Slack, Wanted, dispatch
+from scale.engine.failures import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
+from scale.engine.scheduler import Slack, Wanted, dispatch
+from scale.engine.worker import Synthesizer
 from scale.errors import RunError
-from scale.faults import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
 from scale.merge import merge_thread
 from scale.store import disk_space, journal
 from scale.store.run_folder import RunFolder
-from scale.worker import Synthesizer
 
 BIN = "storage_bin"
 THREE = "[bowl,mug,storage_bin]"

@@ -26,10 +26,11 @@ from bimangrasp.poses import Poses
 from bimangrasp.released_results import ReleasedResults, write_results
 from bimangrasp.validation import pieces
 from bimangrasp.validation.poses import HandPoses
-from scale import platforms, validating
+from scale import validating
+from scale.engine import devices
+from scale.engine.worker import Synthesizer
 from scale.settings.schema import Config
 from scale.store import convex_pieces, shards
-from scale.worker import Synthesizer
 
 HOLDS, MISSES, DEEP = palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.028)
 NORMAL = np.array([[[-1.0, 0, 0]] * 4, [[1.0, 0, 0]] * 4])
@@ -167,7 +168,7 @@ def test_no_gpu_is_asked_for(bench, monkeypatch):
     def asked(*_: object) -> None:
         raise AssertionError("a GPU was looked for")
 
-    monkeypatch.setattr(platforms, "visible_gpus", asked)
+    monkeypatch.setattr(devices, "visible_gpus", asked)
     monkeypatch.setattr("torch.cuda.init", asked)
     path = bench.file(bench.folder / "box.h5", [HOLDS])
     report = bench.validate(path, gpus=[7], kernels="warp", filter=quick_conf.load("filter=energy").filter)

@@ -10,7 +10,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from scale import engine, worker
+from scale.engine import process_pool, worker
 from scale.store import locks
 
 
@@ -59,7 +59,7 @@ class ThreadContext:
 
 def use_threads(monkeypatch: Any) -> None:
     """Lets every engine start threads; what belongs to a process of its own is left out."""
-    monkeypatch.setattr(engine.multiprocessing, "get_context", lambda _: ThreadContext)
+    monkeypatch.setattr(process_pool.multiprocessing, "get_context", lambda _: ThreadContext)
     monkeypatch.setattr(locks, "hold_as_worker", lambda _: -1)
     for name in ("_end_with_parent", "_leave_signals_to_parent"):
         monkeypatch.setattr(worker, name, lambda *_: None)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scale.making import Case, JudgeBench
-from scale.platforms import platform
+from scale.engine.devices import platform
+from scale.engine.interfaces import Case, JudgeBench
+from scale.engine.worker import Message, Trade, WorkerSpec
 from scale.store import shards, verdict_files
 from scale.store.run_folder import VALIDATOR, RunFolder
-from scale.worker import Message, Trade, WorkerSpec
 
 if TYPE_CHECKING:  # only validators load the hands
     from bimangrasp.hand_config import HandConfig

@@ -24,9 +24,9 @@ import numpy as np
 from bimangrasp.frames import frames_image
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_header import HandTable, Header
-from scale import faults
-from scale.making import Bench, Made, Task
-from scale.platforms import platform
+from scale.engine import failures
+from scale.engine.devices import platform
+from scale.engine.interfaces import Bench, Made, Task
 from scale.store import locks, shards
 from scale.store.run_folder import WORKER, RunFolder
 
@@ -96,7 +96,7 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
         told = _work(folder, spec, bench, job, connection)
         connection.send(told)
         if told.get("ends"):
-            os._exit(faults.BROKEN_DEVICE)  # no destructor may touch the broken context either
+            os._exit(failures.BROKEN_DEVICE)  # no destructor may touch the broken context either
 
 
 def _end_with_parent(parent: int) -> None:
@@ -146,7 +146,7 @@ def _work(folder: RunFolder, spec: WorkerSpec, bench: Any, job: Message, connect
         text = traceback.format_exc()
         _log(text)
         told = {"kind": "failed", "traceback": text, "errno": getattr(error, "errno", None)}
-        return told | names | {"ends": faults.is_broken_device(error)}
+        return told | names | {"ends": failures.is_broken_device(error)}
     return {"kind": "sealed", "path": folder.relative(path), "seconds": time.monotonic() - start} | names
 
 
@@ -156,7 +156,7 @@ def _log(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError as error:
-        if error.errno not in faults.DISK_FULL:
+        if error.errno not in failures.DISK_FULL:
             raise
 
 
@@ -208,7 +208,7 @@ def _attempt(bench: Bench, task: Task, on_step: Callable[[int], None]) -> tuple[
     try:
         return bench.make(task, on_step), ""
     except Exception as error:
-        if not faults.is_out_of_memory(error):
+        if not failures.is_out_of_memory(error):
             raise
         return None, f"{type(error).__name__}: {error}"
 

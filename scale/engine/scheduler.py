@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from scale.faults import Key
+from scale.engine.failures import Key
 
 
 class Wanted(NamedTuple):

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.grasp_file import Header
-from scale import worker
-from scale.platforms import Device
+from scale.engine import worker
+from scale.engine.devices import Device
+from scale.engine.worker import SYNTHESIS, Message, Trade, WorkerSpec
 from scale.store.run_folder import RunFolder
-from scale.worker import SYNTHESIS, Message, Trade, WorkerSpec
 
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
 ABORT_S = 2.0  # from SIGABRT to SIGKILL
