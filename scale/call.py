@@ -28,14 +28,14 @@ from scale.hearing import TRACEBACK_BYTES
 from scale.merge import final_file
 from scale.progress import Progress
 from scale.report import RunReport
-from scale.resume import Resumed, resume
 from scale.runner import Runner, refuse_mixed
 from scale.settling import Settler
+from scale.state.resume import Resumed, resume
+from scale.state.scan import Survey, survey
 from scale.store import convex_pieces, journal
 from scale.store.journal import Journal
 from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
-from scale.survey import Survey, survey
 
 
 def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) -> RunReport:

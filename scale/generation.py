@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
-from scale.ledger import Done, ObjectState
-from scale.resume import ELSEWHERE
 from scale.settings import fingerprints
 from scale.settling import Settler
+from scale.state.object_state import Done, ObjectState
+from scale.state.resume import ELSEWHERE
+from scale.state.scan import done_of
 from scale.store import shards
-from scale.survey import done_of
 
 
 def _keep_round_0(state: ObjectState, is_recorded: bool) -> None:

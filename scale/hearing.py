@@ -6,23 +6,24 @@ from pathlib import Path
 
 from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import curve_events, rounds
+from scale import curve_events
 from scale.door import Order
 from scale.engine.devices import Device
 from scale.engine.failures import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
 from scale.engine.process_pool import Engine, Event, Worker
 from scale.engine.worker import Message
 from scale.errors import RunError
-from scale.ledger import Done, ObjectState, Skipped
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome
 from scale.progress import Meter, Progress
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
 from scale.settling import Settler
+from scale.state import rounds
+from scale.state.object_state import Done, ObjectState, Skipped
+from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.disk_space import Space
 from scale.store.journal import Journal
-from scale.survey import done_of
 
 EARLY_EXITS = 2  # of workers in a row that were not ready, which end the use of a device, or the run
 EARLY_KILLS = 20  # the same for deaths by signals from outside, which end the run

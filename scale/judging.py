@@ -17,13 +17,13 @@ from scale.engine.validator import VALIDATION
 from scale.engine.worker import Message
 from scale.errors import RunError
 from scale.hearing import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, Hearing
-from scale.ledger import Done, ObjectState
 from scale.progress import Progress
 from scale.settings import fingerprints
 from scale.settling import Settler
+from scale.state.object_state import Done, ObjectState
+from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.journal import Journal
-from scale.survey import done_of
 
 DEADLY = 2  # validators that die or hang at one grasp before it is no longer simulated
 Row = tuple[str, int, int]

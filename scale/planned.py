@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from scale import door, rounds
+from scale import door
 from scale.door import Order
 from scale.engine.interfaces import MakerOf
 from scale.report import SHOWN_OBJECTS, table
-from scale.resume import resume
-from scale.rounds import Goal
+from scale.state import rounds
+from scale.state.resume import resume
+from scale.state.rounds import Goal
+from scale.state.scan import survey
 from scale.store import convex_pieces
 from scale.store.disk_space import row_bytes, shown
-from scale.survey import survey
 
 
 class PlannedObject(NamedTuple):

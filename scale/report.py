@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_file import Proof
-from scale.ledger import Done, ObjectState
+from scale.state.object_state import Done, ObjectState
 
 EXIT_OK, EXIT_ERROR, EXIT_SHORT = 0, 1, 3
 SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest has them all

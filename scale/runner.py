@@ -18,11 +18,11 @@ from scale.engine.scheduler import Slack, Wanted, dispatch
 from scale.engine.signals import Stop
 from scale.hearing import Hearing, device_name
 from scale.judging import Judging
-from scale.ledger import Done, ObjectState
 from scale.progress import Progress, Snapshot
-from scale.resume import Resumed
 from scale.settings import fingerprints
 from scale.settling import Settler
+from scale.state.object_state import Done, ObjectState
+from scale.state.resume import Resumed
 from scale.store.disk_space import FILE_BYTES, row_bytes
 from scale.store.journal import Journal, write_manifest
 from scale.store.locks import RunLock

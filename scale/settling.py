@@ -6,11 +6,11 @@ from pathlib import Path
 
 from scale.door import Order
 from scale.errors import RunError
-from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge.deduplication import DedupJob
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome, Merger
 from scale.progress import Progress
-from scale.resume import Resumed, broken_determinism
+from scale.state.object_state import Done, ObjectState, Sealed, Skipped
+from scale.state.resume import Resumed, broken_determinism
 from scale.store import shards
 from scale.store.journal import Journal
 from scale.store.run_folder import file_name, parse_shard_name

@@ -17,11 +17,11 @@ from stub_rounds import JOINTS, Stub, made_columns
 from bimangrasp import grasp_file
 from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from bimangrasp.grasp_file import Ending, Header
-from scale import rounds
 from scale.merge import final_file
 from scale.merge.job import MergeJob, MergeRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
+from scale.state import rounds
 from scale.store import durable_io, shards
 from scale.store.run_folder import RunFolder
 

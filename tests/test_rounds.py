@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scale import rounds
-from scale.rounds import Goal
+from scale.state import rounds
+from scale.state.rounds import Goal
 
 history = st.dictionaries(st.integers(0, 12), st.integers(0, 4), max_size=10)
 flight = st.sets(st.integers(0, 12), max_size=4)

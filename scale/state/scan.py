@@ -12,12 +12,12 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_file import Header
 from bimangrasp.grasp_images import ShardReader
-from scale.ledger import Done, Sealed
 from scale.merge import rejected_file
 from scale.merge.final_file import Merged, check_dataset
 from scale.merge.rejected_file import Told
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
+from scale.state.object_state import Done, Sealed
 from scale.store import journal, shards, verdict_files
 from scale.store.journal import Event, Replay
 from scale.store.run_folder import RunFolder, file_name

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from scale.door import Order
-from scale.ledger import ObjectState
 from scale.report import spans
 from scale.settings.parsing import listed
+from scale.state.object_state import ObjectState
+from scale.state.scan import Survey
 from scale.store.run_folder import file_name, parse_shard_name
-from scale.survey import Survey
 
 
 def notes(order: Order, found: Survey, objects: list[ObjectState]) -> list[str]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale import repairs, report, rounds
+from scale import report
 from scale.door import Order
-from scale.ledger import Done, ObjectState, Sealed, Skipped
 from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
 from scale.settings import fingerprints
@@ -17,9 +16,11 @@ from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
 from scale.settings.parsing import listed
 from scale.settings.ranges import check_seeds
+from scale.state import recovery_notes, rounds
+from scale.state.object_state import Done, ObjectState, Sealed, Skipped
+from scale.state.scan import FoundShard, Survey
 from scale.store.journal import Event
 from scale.store.run_folder import RunFolder
-from scale.survey import FoundShard, Survey
 
 ELSEWHERE = "Choose another exp_name, or go back to the folder's settings."
 
@@ -66,7 +67,7 @@ def resume(order: Order, found: Survey) -> Resumed:
     indices = {code: index for code, index in (known | added).items() if code not in told}
     adopted = [(state, r) for state in objects for r in sorted(state.finished) if _is_adopted(state, r)]
     others = _others(found, {entry.code for entry in order.entries}, order.folder)
-    notes = repairs.notes(order, found, objects) + _notes(adopted, others)
+    notes = recovery_notes.notes(order, found, objects) + _notes(adopted, others)
     return Resumed(objects, indices, adopted, others, _platforms(found), _verdict_platforms(found), notes)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_file import Ending, Header, Proof
-from scale import rounds
 from scale.merge.deduplication import DUPLICATE, DistinctPoses
 from scale.merge.job import MergeJob, MergeRound
-from scale.rounds import Goal, Prefix
 from scale.settings.filters import Accept
+from scale.state import rounds
+from scale.state.rounds import Goal, Prefix
 from scale.store.run_folder import RunFolder
 from scale.store.verdict_files import Verdict
 

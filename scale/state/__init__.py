@@ -1,0 +1,1 @@
+"""What is known of each object of a run, and how it is found again after a crash."""
