@@ -98,7 +98,7 @@ class Damage:
 
 def blow(storm: Storm, trials: int, root: Path, seed: int) -> Damage:
     """Returns the damage of some trials; their run folders are below `root`."""
-    import scale.call  # noqa: F401  once, for all parents
+    import scale.controller.lifecycle  # noqa: F401  once, for all parents
 
     make_objects(root / "objects")
     draw, damage = random.Random(seed), Damage()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from scale.guard import refuse_unguarded_script
 
 if TYPE_CHECKING:
+    from scale.controller.dry_run import Plan
+    from scale.controller.run_report import RunReport
     from scale.engine.interfaces import JudgeOf, MakerOf
     from scale.exporting import ExportReport
     from scale.hand_report import HandReport
     from scale.importing import ImportReport
-    from scale.planned import Plan
     from scale.preparation_report import PreparationReport
-    from scale.report import RunReport
     from scale.reporting import ReportPage
     from scale.serving import ServedReport
     from scale.standing import Status
@@ -51,7 +51,7 @@ def run(cfg: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) ->
         RunError: the run cannot go on.
     """
     refuse_unguarded_script()
-    from scale.call import run as body
+    from scale.controller.lifecycle import run as body
 
     return body(cfg, maker, judge)
 
@@ -62,14 +62,14 @@ def generate(cfg: Any, maker: MakerOf | None = None) -> RunReport:
     Arguments and errors are those of `run`.
     """
     refuse_unguarded_script()
-    from scale.call import generate as body
+    from scale.controller.lifecycle import generate as body
 
     return body(cfg, maker)
 
 
 def plan(cfg: Any, maker: MakerOf | None = None) -> Plan:
     """Returns what `run` would do; writes nothing at all. `str()` of it is for people."""
-    from scale.planned import plan as body
+    from scale.controller.dry_run import plan as body
 
     return body(cfg, maker)
 
@@ -174,7 +174,7 @@ def view(cfg: Any) -> ViewReport | ServedReport:
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
     from bimangrasp.errors import InputError
-    from scale.door import as_config
+    from scale.controller.preflight import as_config
     from scale.settings.ranges import check_ranges
 
     config = as_config(cfg)

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import CITATION
 from scale.charts import number
+from scale.controller.progress import duration, moment
 from scale.harvest import harvest
 from scale.history import Call, History, history
 from scale.merge.deduplication import DUPLICATE
 from scale.outcome import Outcome, is_generated, outcome
-from scale.progress import duration, moment
 from scale.report_charts import curve_charts, energy_charts, speed_chart
 from scale.report_troubles import failures, incidents, logs, skips
 from scale.settings.schema import Config

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.report import SHOWN_OBJECTS, table
+from scale.controller.run_report import SHOWN_OBJECTS, table
 from scale.store import journal, locks
 from scale.store.run_folder import RunFolder
 

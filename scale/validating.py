@@ -20,8 +20,8 @@ from bimangrasp.validation.pieces import Pieces
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.validation.verdict_file import reading, verdict_columns
+from scale.controller.run_report import table
 from scale.engine.devices import platform
-from scale.report import table
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder

@@ -13,7 +13,7 @@ import pytest
 from stub_rounds import Stub, StubBench
 
 import scale
-from scale import hearing
+from scale.controller import worker_events
 from scale.engine.failures import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
 from scale.engine.scheduler import Slack, Wanted, dispatch
 from scale.engine.worker import Synthesizer
@@ -251,7 +251,7 @@ def test_kills_before_the_first_is_ready_are_not_counted_as_exits(run, folder, u
 
 
 def test_too_many_kills_in_a_row_end_the_run(run, monkeypatch):
-    monkeypatch.setattr(hearing, "EARLY_KILLS", 2)
+    monkeypatch.setattr(worker_events, "EARLY_KILLS", 2)
     with pytest.raises(RunError, match="2 workers in a row died before any was ready, the last one with SIGKILL"):
         run({("load", 0): ["kill"] * 3})
 

@@ -18,8 +18,8 @@ import scale
 from bimangrasp.validation.summary import HEADINGS
 from conf import sweep
 from scale import viewing
+from scale.controller.run_report import RunReport
 from scale.exporting import SUFFIXES
-from scale.report import RunReport
 from scale.settings import fingerprints
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ from bimangrasp.frames import Record, frames_image, read_frames
 from bimangrasp.grasp_bodies import COLOURS
 from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
-from scale import animating
+from scale.controller import recording
 from scale.errors import RunError
 from scale.store import journal
 from scale.store.run_folder import RunFolder
@@ -134,7 +134,7 @@ def test_watching_moves_no_bit_and_frames_are_no_views_and_come_back_from_a_file
     ],
 )
 def test_what_cannot_be_recorded_is_refused_before_anything_starts(small_config, changes, says, monkeypatch):
-    monkeypatch.setattr(animating, "_in_a_process_of_its_own", lambda *call: None)
+    monkeypatch.setattr(recording, "_in_a_process_of_its_own", lambda *call: None)
     config = replace(small_config(*RECORD), **changes)
     with pytest.raises(InputError, match=says):
         (scale.run if config.mode == "scale" else scale.generate)(config, maker=Stub())
@@ -145,7 +145,7 @@ def test_a_machine_that_cannot_draw_is_refused_before_anything_starts(small_conf
     def fail(*call):
         raise RuntimeError("no EGL")
 
-    monkeypatch.setattr(animating, "_in_a_process_of_its_own", fail)
+    monkeypatch.setattr(recording, "_in_a_process_of_its_own", fail)
     config = small_config(*RECORD)
     with pytest.raises(InputError, match=r"cannot draw here \(RuntimeError: no EGL\).*libegl1"):
         scale.generate(config, maker=Stub())
@@ -158,8 +158,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_grasps(recorded, monkeypatch):
     def fail(*call):
         raise RuntimeError("lost the context")
 
-    monkeypatch.setattr(animating, "_in_a_process_of_its_own", fail)
-    entry = animating.ObjectEntry("storage_bin", Path("x.obj"))
+    monkeypatch.setattr(recording, "_in_a_process_of_its_own", fail)
+    entry = recording.ObjectEntry("storage_bin", Path("x.obj"))
     with pytest.raises(RunError, match="cannot be drawn .*lost the context.*its grasps are in"):
-        animating.animate(folder, quick_conf.load().hand, [entry], print)
+        recording.animate(folder, quick_conf.load().hand, [entry], print)
     assert folder.generate("storage_bin").read_bytes() == before

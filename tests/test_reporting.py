@@ -23,10 +23,10 @@ from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
 from scale import charts, report_charts, reporting
+from scale.controller.event_loop import Runner
 from scale.errors import RunError
 from scale.harvest import harvest
 from scale.history import history
-from scale.runner import Runner
 from scale.store import journal, shards
 from scale.store.locks import RunLock
 from scale.store.run_folder import RunFolder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scale.door import Order
-from scale.report import spans
+from scale.controller.preflight import Order
+from scale.controller.run_report import spans
 from scale.settings.parsing import listed
 from scale.state.object_state import ObjectState
 from scale.state.scan import Survey

@@ -10,17 +10,17 @@ from itertools import islice
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale import report
-from scale.door import Order
+from scale.controller import run_report
+from scale.controller.completion import Settler
+from scale.controller.preflight import Order
+from scale.controller.progress import Progress, Snapshot
+from scale.controller.validator_events import Judging
+from scale.controller.worker_events import Hearing, device_name
 from scale.engine.failures import DISK_FULL
 from scale.engine.process_pool import Engine, Worker, events
 from scale.engine.scheduler import Slack, Wanted, dispatch
 from scale.engine.signals import Stop
-from scale.hearing import Hearing, device_name
-from scale.judging import Judging
-from scale.progress import Progress, Snapshot
 from scale.settings import fingerprints
-from scale.settling import Settler
 from scale.state.object_state import Done, ObjectState
 from scale.state.resume import Resumed
 from scale.store.disk_space import FILE_BYTES, row_bytes
@@ -189,7 +189,7 @@ class Runner:
         facts = {"run_key": self._order.run_key, "acceptance_key": self._order.acceptance_key}
         platforms = self._hearing.platforms
         facts |= {"platforms": platforms, "mixed_platform": len(platforms) > 1}
-        entries = {one.code: report.as_manifest(one, self._folder.root) for one in self.reports()}
+        entries = {one.code: run_report.as_manifest(one, self._folder.root) for one in self.reports()}
         facts |= {"exit_code": exit_code, "notes": self._settler.notes, "objects": self._settler.others | entries}
         try:
             write_manifest(self._folder, facts)
@@ -199,13 +199,13 @@ class Runner:
             self._hearing.space.met(str(error))
             self._progress.say(f"{self._folder.manifest} stays as it was: {error}")
 
-    def reports(self) -> list[report.ObjectReport]:
+    def reports(self) -> list[run_report.ObjectReport]:
         """Returns every object as it stands."""
         return [self._report(state) for state in self._settler.objects]
 
-    def _report(self, state: ObjectState) -> report.ObjectReport:
+    def _report(self, state: ObjectState) -> run_report.ObjectReport:
         """Returns an object as it stands, with the rounds that are outside of the promise of equal bytes."""
-        told, full = report.object_report(state, self._settler.file(state)), self._hearing.full_tile
+        told, full = run_report.object_report(state, self._settler.file(state)), self._hearing.full_tile
         done = [(r, one.tile_used) for r, one in sorted(state.finished.items()) if isinstance(one, Done)]
         halved = ", ".join(f"{round_id} ({tile})" for round_id, tile in done if tile < full)
         note = f"out of memory: rounds computed fewer than {full} grasps at once, so bytes may differ: {halved}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from scale import door
-from scale.door import Order
+from scale.controller import preflight
+from scale.controller.preflight import Order
+from scale.controller.run_report import SHOWN_OBJECTS, table
 from scale.engine.interfaces import MakerOf
-from scale.report import SHOWN_OBJECTS, table
 from scale.state import rounds
 from scale.state.resume import resume
 from scale.state.rounds import Goal
@@ -74,7 +74,7 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
     Raises:
         InputError: what the call itself would refuse, but for a folder in use.
     """
-    order = door.check(settings, maker, remember=False)
+    order = preflight.check(settings, maker, remember=False)
     if order.accept.needs_verdict:
         order = order._replace(pieces=convex_pieces.found_pieces(order.folder, order.entries, order.config.pieces))
     found = survey(order.folder, order.accept, order.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005

@@ -18,18 +18,18 @@ import yaml
 
 from bimangrasp.errors import InputError
 from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
-from scale import animating, door, report
-from scale.door import Order
+from scale.controller import preflight, recording, run_report
+from scale.controller.completion import Settler
+from scale.controller.event_loop import Runner, refuse_mixed
+from scale.controller.preflight import Order
+from scale.controller.progress import Progress
+from scale.controller.run_report import RunReport
+from scale.controller.single_round import GenerationSettler
+from scale.controller.worker_events import TRACEBACK_BYTES
 from scale.engine.interfaces import JudgeOf, MakerOf
 from scale.engine.signals import Stop
 from scale.errors import RunError
-from scale.generation import GenerationSettler
-from scale.hearing import TRACEBACK_BYTES
 from scale.merge import final_file
-from scale.progress import Progress
-from scale.report import RunReport
-from scale.runner import Runner, refuse_mixed
-from scale.settling import Settler
 from scale.state.resume import Resumed, resume
 from scale.state.scan import Survey, survey
 from scale.store import convex_pieces, journal
@@ -46,11 +46,11 @@ def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = Non
         RunError: the run cannot go on.
     """
     start = time.monotonic()
-    checked = door.check(settings, maker, judge)
+    checked = preflight.check(settings, maker, judge)
     with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = Settler(order, resumed, book, progress)
         runner = Runner(order, settler, resumed, book, progress, lock)
-        exit_code = report.EXIT_ERROR
+        exit_code = run_report.EXIT_ERROR
         try:
             runner.loop(stop)
             settler.remove_surplus()
@@ -70,16 +70,16 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
         RunError: see `run`.
     """
     start = time.monotonic()
-    checked = door.check(settings, maker)
+    checked = preflight.check(settings, maker)
     with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
         settler = GenerationSettler(order, resumed, book, progress)
         runner = Runner(order, settler, resumed, book, progress, lock)
-        exit_code = report.EXIT_ERROR
+        exit_code = run_report.EXIT_ERROR
         try:
             runner.loop(stop)
             _tidy(order)
             if order.config.record and not stop.exit_code:
-                animating.animate(order.folder, order.config.hand, order.entries, progress.say)
+                recording.animate(order.folder, order.config.hand, order.entries, progress.say)
             exit_code = stop.exit_code or _exit_code(runner)
         finally:
             book.append("end", exit_code=exit_code, **_cause())
@@ -105,7 +105,7 @@ def _cause() -> dict[str, str]:
 
 
 def _exit_code(runner: Runner) -> int:
-    return report.EXIT_SHORT if any(one.is_short for one in runner.reports()) else report.EXIT_OK
+    return run_report.EXIT_SHORT if any(one.is_short for one in runner.reports()) else run_report.EXIT_OK
 
 
 @contextmanager

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from bimangrasp.grasp_fields import Columns, FormatError
 from bimangrasp.grasp_images import ShardReader
-from scale import curve_events
-from scale.door import Order
+from scale.controller import tensorboard
+from scale.controller.completion import Settler
+from scale.controller.preflight import Order
+from scale.controller.progress import Meter, Progress
 from scale.engine.devices import Device
 from scale.engine.failures import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
 from scale.engine.process_pool import Engine, Event, Worker
 from scale.engine.worker import Message
 from scale.errors import RunError
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome
-from scale.progress import Meter, Progress
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
-from scale.settling import Settler
 from scale.state import rounds
 from scale.state.object_state import Done, ObjectState, Skipped
 from scale.state.scan import done_of
@@ -199,7 +199,7 @@ class Hearing:
         if self._config.logger != TENSORBOARD:
             return
         try:
-            curve_events.write_curve(self._folder, state.code, round_id, columns)
+            tensorboard.write_curve(self._folder, state.code, round_id, columns)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise

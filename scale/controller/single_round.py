@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.grasp_fields import FormatError
+from scale.controller.completion import Settler
 from scale.settings import fingerprints
-from scale.settling import Settler
 from scale.state.object_state import Done, ObjectState
 from scale.state.resume import ELSEWHERE
 from scale.state.scan import done_of

@@ -13,7 +13,7 @@ from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.object_model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from scale import animating, curve_events
+from scale.controller import recording, tensorboard
 from scale.engine import devices as platforms
 from scale.engine.devices import Device
 from scale.engine.interfaces import JudgeMaker, JudgeOf, Maker, MakerOf
@@ -107,9 +107,9 @@ def check(
     check_ranges(config)
     resolve_kernels(config.kernels)
     _check_filter(config)
-    animating.check(config)
+    recording.check(config)
     if config.logger == TENSORBOARD:
-        curve_events.check_installed()
+        tensorboard.check_installed()
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)

@@ -1,0 +1,1 @@
+"""Runs a call in the parent, from its first check to its report."""
