@@ -39,7 +39,7 @@ setup(
     package_data={
         "bimangrasp": ["assets/**/*", "visualization/assets/*"],
         "conf": ["*.yaml", "*/*.yaml"],
-        "scale": ["pages/*"],
+        "scale": ["report/pages/*"],
     },
     install_requires=DEPENDENCIES,
     extras_require={

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from scale.hand_report import HandReport
     from scale.importing import ImportReport
     from scale.preparation_report import PreparationReport
-    from scale.reporting import ReportPage
+    from scale.report.page import ReportPage
+    from scale.report.status import Status
     from scale.serving import ServedReport
-    from scale.standing import Status
     from scale.validating import ValidationReport
     from scale.viewing import ViewReport
 
@@ -76,7 +76,7 @@ def plan(cfg: Any, maker: MakerOf | None = None) -> Plan:
 
 def status(run_dir: Path | str) -> Status:
     """Returns how a run stands, running or not, without its lock. `str()` of it is a table."""
-    from scale.standing import status as body
+    from scale.report.status import status as body
 
     return body(run_dir)
 
@@ -128,7 +128,7 @@ def write_report(cfg: Any) -> ReportPage:
     Raises:
         InputError: there is no run in that folder, or the page cannot be written.
     """
-    from scale.reporting import write_report as body
+    from scale.report.page import write_report as body
 
     return body(_checked(cfg))
 

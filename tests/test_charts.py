@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from scale.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Axes, Line, Mark, histogram, legend, lines, number
+from scale.report.svg_charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Axes, Line, Mark, histogram, legend, lines, number
 
 
 def parsed(chart):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scale.history import history, speed
+from scale.report.history import history, speed
 
 
 def start(time, **facts):

@@ -22,11 +22,12 @@ import scale
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
-from scale import charts, report_charts, reporting
 from scale.controller.event_loop import Runner
 from scale.errors import RunError
-from scale.harvest import harvest
-from scale.history import history
+from scale.report import figures, svg_charts
+from scale.report import page as reporting
+from scale.report.file_statistics import harvest
+from scale.report.history import history
 from scale.store import journal, shards
 from scale.store.locks import RunLock
 from scale.store.run_folder import RunFolder
@@ -144,9 +145,9 @@ def test_the_objects_are_those_of_the_manifest(run):
         assert (rounds, skipped, reason) == (str(one["rounds_done"]), str(len(one["skipped"])), one["end_reason"])
         with h5py.File(root / "demo" / one["path"]) as file:
             accepted, made = file["rounds/accepted"][:].sum(), file["rounds/rows"][:].sum()
-            assert median == charts.number(np.median(file["energy/total"][:]))
+            assert median == svg_charts.number(np.median(file["energy/total"][:]))
         if one["end_reason"] != "quota":  # else there is surplus
-            assert share == charts.number(100 * accepted / made)
+            assert share == svg_charts.number(100 * accepted / made)
     assert [rows[code][4] for code in ("bowl", "mug", EVIL)] == ["3", "1", "3"]
     short = [code for code, one in manifest.items() if one["collected"] < one["quota"]]
     assert [line[0] for line in page.rows["objects"][1:]][: len(short)] == sorted(
@@ -178,10 +179,10 @@ def test_energies_and_curves_are_those_of_the_final_files(run):
         np.testing.assert_array_equal(np.sort(sums.energies[term]), np.sort(values))
         curves = np.concatenate([file[f"curve/{term}"][:][one] for file, one in zip(files, done, strict=True)])
         np.testing.assert_array_equal(sums.curves[term], curves)
-    wanted = report_charts.curve_charts(sums)
-    assert [name for name, _ in wanted] == [term.replace("_", " ") for term in report_charts.ORDER] + ["acceptance"]
+    wanted = figures.curve_charts(sums)
+    assert [name for name, _ in wanted] == [term.replace("_", " ") for term in figures.ORDER] + ["acceptance"]
     page, _ = report(root)
-    for name, chart in wanted + report_charts.energy_charts(history([]), sums):
+    for name, chart in wanted + figures.energy_charts(history([]), sums):
         assert re.search(r'(polyline points|rect x)="[^"]+"', chart)[0] in page.source, name
 
 
@@ -192,7 +193,7 @@ def test_workers_are_those_of_the_journal(run):
     assert {(e["worker"], e["device"]) for e in lines} == {(0, "cpu")}
     rounds, accepted, seconds, *_ = page.table("speed")["cpu #0"]
     assert (rounds, accepted) == (str(len(lines)), str(sum(e["accepted"] for e in lines)))
-    assert seconds == charts.number(np.median([e["seconds"] for e in lines]))
+    assert seconds == svg_charts.number(np.median([e["seconds"] for e in lines]))
 
 
 def test_failures_have_their_tracebacks_and_skips_their_seeds(run):

@@ -13,14 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import CITATION
-from scale.charts import number
 from scale.controller.progress import duration, moment
-from scale.harvest import harvest
-from scale.history import Call, History, history
 from scale.merge.deduplication import DUPLICATE
-from scale.outcome import Outcome, is_generated, outcome
-from scale.report_charts import curve_charts, energy_charts, speed_chart
-from scale.report_troubles import failures, incidents, logs, skips
+from scale.report.failures import failures, incidents, logs, skips
+from scale.report.figures import curve_charts, energy_charts, speed_chart
+from scale.report.file_statistics import harvest
+from scale.report.history import Call, History, history
+from scale.report.summary import Outcome, is_generated, outcome
+from scale.report.svg_charts import number
 from scale.settings.schema import Config
 from scale.store import journal, locks, output_paths
 from scale.store.journal import Event
@@ -85,7 +85,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     gone = (folder.final(code) for code in told.merged if not folder.final(code).is_file())
     sums.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
     came_out = outcome(told, journal.read_manifest(folder), sums, is_running)
-    room = Environment(loader=PackageLoader("scale", "pages"), autoescape=True, undefined=StrictUndefined)
+    room = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
     room.globals |= {"number": number, "duration": duration, "moment": moment}
     page = room.get_template("report.html").render(
         name=folder.root.name or str(folder.root),

@@ -6,10 +6,10 @@ import numpy as np
 from markupsafe import Markup
 
 from bimangrasp.grasp_fields import TERMS
-from scale import charts
-from scale.charts import Axes, Line, Mark, number
-from scale.harvest import Harvest
-from scale.history import History, speed
+from scale.report import svg_charts
+from scale.report.file_statistics import Harvest
+from scale.report.history import History, speed
+from scale.report.svg_charts import Axes, Line, Mark, number
 
 SPANS = 60  # of time in the chart of speed
 BINS = 40
@@ -30,7 +30,7 @@ def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
         if f"filter.{term}" in limits:
             marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
         name = term.replace("_", " ")
-        found.append((name, charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
+        found.append((name, svg_charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
     return found
 
 
@@ -50,9 +50,9 @@ def curve_charts(sums: Harvest) -> list[tuple[str, Markup]]:
         if not np.isfinite(middle).any() or (np.nanmin(middle) == np.nanmax(middle) == 0):
             continue
         name, line = term.replace("_", " "), Line(sums.step, middle, "", low, high)
-        found.append((name, charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
+        found.append((name, svg_charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
     share = Line(sums.step, 100 * _median(sums.acceptance))
-    return [*found, ("acceptance", charts.lines([share], Axes("step", "proposals accepted (%)")))]
+    return [*found, ("acceptance", svg_charts.lines([share], Axes("step", "proposals accepted (%)")))]
 
 
 def _median(rounds: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def speed_chart(told: History) -> tuple[Markup, Markup] | None:
     steps = [Line(edges, rate, name, is_stepped=True) for name, rate in drawn.items()]
     marks = [Mark(start / length, "resumed") for start in pace.starts[-5:]]
     axes = Axes(f"time at work ({unit})", "accepted grasps (1/s)", WIDE)
-    return charts.lines(steps, axes, marks), charts.legend(list(drawn))
+    return svg_charts.lines(steps, axes, marks), svg_charts.legend(list(drawn))
 
 
 def _time_unit(seconds: float) -> tuple[str, float]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from scale.controller.progress import moment
 from scale.engine import failures as faults
-from scale.history import History
-from scale.outcome import Outcome, in_short, kind_of, last_line
+from scale.report.history import History
+from scale.report.summary import Outcome, in_short, kind_of, last_line
 from scale.store.journal import Event
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scale.charts import number
 from scale.controller.progress import duration
 from scale.controller.run_report import spans
 from scale.engine import failures as faults
-from scale.history import Call, History
+from scale.report.history import Call, History
+from scale.report.svg_charts import number
 
 NAMED = 8  # objects or rounds in a sentence; the tables have more
 LINE = 200  # letters of an error in a sentence

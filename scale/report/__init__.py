@@ -1,0 +1,1 @@
+"""Tells how a run came out: its status and the page of mode=report."""
