@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from scale.preparation_report import PreparationReport
     from scale.report.page import ReportPage
     from scale.report.status import Status
-    from scale.serving import ServedReport
     from scale.validating import ValidationReport
-    from scale.viewing import ViewReport
+    from scale.viewer.page import ViewReport
+    from scale.viewer.server import ServedReport
 
 __all__ = [
     "check_hand",
@@ -166,7 +166,7 @@ def view(cfg: Any) -> ViewReport | ServedReport:
         RunError: a process that draws died.
     """
     refuse_unguarded_script()
-    from scale.viewing import view as body
+    from scale.viewer.page import view as body
 
     return body(_checked(cfg))
 

@@ -28,14 +28,15 @@ LADDER: dict[str, str] = {
     "bimangrasp.visualization": "bimangrasp",
     "conf": "bimangrasp scale.settings",
     "main": "bimangrasp conf scale scale.settings",
-    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.controller scale.engine scale.merge scale.report scale.settings scale.store",
-    "scale.controller": "bimangrasp bimangrasp.validation bimangrasp.visualization scale scale.engine scale.merge scale.settings scale.state scale.store",
+    "scale": "bimangrasp bimangrasp.validation bimangrasp.visualization scale.controller scale.engine scale.report scale.settings scale.store scale.viewer",
+    "scale.controller": "bimangrasp bimangrasp.validation bimangrasp.visualization scale scale.engine scale.merge scale.settings scale.state scale.store scale.viewer",
     "scale.engine": "bimangrasp bimangrasp.validation scale.settings scale.store",
     "scale.merge": "bimangrasp bimangrasp.validation scale scale.settings scale.store",
     "scale.report": "bimangrasp scale.controller scale.engine scale.merge scale.settings scale.store",
     "scale.settings": "bimangrasp bimangrasp.validation",
     "scale.state": "bimangrasp scale.controller scale.merge scale.settings scale.store",
     "scale.store": "bimangrasp bimangrasp.validation scale scale.settings",
+    "scale.viewer": "bimangrasp bimangrasp.validation bimangrasp.visualization scale scale.merge scale.settings scale.store",
 }
 """Room -> the rooms that it may know. A room is a folder, or a module that stands directly in a package."""
 

@@ -17,10 +17,10 @@ import conf
 import scale
 from bimangrasp.validation.summary import HEADINGS
 from conf import sweep
-from scale import viewing
 from scale.controller.run_report import RunReport
 from scale.exporting import SUFFIXES
 from scale.settings import fingerprints
+from scale.viewer import page as viewing
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

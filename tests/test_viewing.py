@@ -26,10 +26,12 @@ from bimangrasp.visualization.exhibits import Thumbnail
 from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
-from scale import drawing, galleries, serving, viewing
 from scale.settings.schema import Config
 from scale.store import shards, verdict_files
 from scale.store.run_folder import VALIDATOR, RunFolder
+from scale.viewer import gallery as galleries
+from scale.viewer import page, thumbnails
+from scale.viewer import server as serving
 
 
 def settings(path: Path, *overrides: str) -> Config:
@@ -46,9 +48,9 @@ def run(tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch):
     """No thumbnails: `test_thumbnails_are_drawn` draws some."""
-    monkeypatch.setattr(viewing, "why_nothing_is_drawn", lambda: "")
+    monkeypatch.setattr(page, "why_nothing_is_drawn", lambda: "")
     blank = Thumbnail(b"image", 30.0, -20.0)
-    monkeypatch.setattr(viewing, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.exhibits))
+    monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.exhibits))
 
 
 def test_every_row_of_a_run_is_on_its_page_with_its_numbers(run):
@@ -317,7 +319,7 @@ def test_a_generated_file_shows_its_failed_rows(tmp_path):
 
 
 def test_without_opengl_the_page_says_who_draws(run, monkeypatch):
-    monkeypatch.setattr(viewing, "why_nothing_is_drawn", lambda: "RuntimeError: no EGL")
+    monkeypatch.setattr(page, "why_nothing_is_drawn", lambda: "RuntimeError: no EGL")
     report = scale.view(settings(run))
     assert "note: the browser draws the thumbnails, for MuJoCo finds no OpenGL here: RuntimeError: no EGL" in str(
         report
@@ -331,7 +333,7 @@ def test_thumbnails_are_drawn(run):
         pytest.skip(f"needs OpenGL without a window, and there is none: {fault}")
     config = settings(run / "final" / "storage_bin.h5", "view.rows=[0,2]")
     gallery = galleries.gallery_of(config, galleries.target_of(config))
-    images = [one.image for one in drawing.thumbnails(gallery, 1)]
+    images = [one.image for one in thumbnails.thumbnails(gallery, 1)]
     assert len(set(images)) == 2 and all(image[8:12] == b"WEBP" for image in images)
 
 

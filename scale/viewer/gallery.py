@@ -13,12 +13,12 @@ from bimangrasp.object_files import mesh_of
 from bimangrasp.object_model import read_mesh
 from bimangrasp.row_files import find_files
 from bimangrasp.visualization.exhibits import Gallery, Shape
-from scale.found_grasps import Found, Showing
 from scale.settings.parsing import listed
 from scale.settings.schema import Config
-from scale.showing import of_files
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name
-from scale.uncounted import add_others
+from scale.viewer.cards import Found, Showing
+from scale.viewer.selection import of_files
+from scale.viewer.unmerged import add_others
 
 Hands = tuple[HandDescription, HandDescription]
 

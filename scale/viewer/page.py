@@ -11,11 +11,11 @@ from bimangrasp.errors import InputError
 from bimangrasp.visualization.page import page, read_page
 from bimangrasp.visualization.page_data import page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
-from scale.drawing import thumbnails
-from scale.galleries import gallery_of, target_of
-from scale.serving import ServedReport, serve
 from scale.settings.schema import Config
 from scale.store import output_paths
+from scale.viewer.gallery import gallery_of, target_of
+from scale.viewer.server import ServedReport, serve
+from scale.viewer.thumbnails import thumbnails
 
 
 class ViewReport(NamedTuple):

@@ -13,13 +13,13 @@ import yaml
 
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_images import read_verdict
-from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
 from scale.merge import rejected_file
 from scale.merge.deduplication import DUPLICATE
 from scale.settings.filters import Accept, acceptance
 from scale.settings.schema import Config, FilterConfig
 from scale.store import shards, verdict_files
 from scale.store.run_folder import RunFolder, parse_shard_name
+from scale.viewer.cards import ACCEPTED, Columns, Found, Showing, labels_of
 
 UNMERGED, SURPLUS, UNCOMPARED = "not merged yet", "beyond the quota", "not compared yet"
 MOST_SHARDS = 8

@@ -18,9 +18,9 @@ from bimangrasp.hands import load_hands
 from bimangrasp.visualization.exhibits import Gallery
 from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data
-from scale.galleries import NoGrasps, Target, gallery_of
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder
+from scale.viewer.gallery import NoGrasps, Target, gallery_of
 
 HOST = "127.0.0.1"
 """This machine alone: `ssh -L` takes the port to another one."""

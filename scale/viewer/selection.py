@@ -14,10 +14,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
 from bimangrasp.grasp_header import text
 from bimangrasp.grasp_images import read_verdict
-from scale.found_grasps import ACCEPTED, Columns, Found, Showing, labels_of
 from scale.settings.filters import acceptance
 from scale.settings.schema import Config, ViewConfig
 from scale.store.run_folder import RunFolder
+from scale.viewer.cards import ACCEPTED, Columns, Found, Showing, labels_of
 
 
 def of_files(files: Iterable[Path], root: Path, config: Config, count: int) -> Showing:

@@ -1,0 +1,1 @@
+"""Makes the page of mode=view."""
