@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from scale.controller.dry_run import Plan
     from scale.controller.run_report import RunReport
     from scale.engine.interfaces import JudgeOf, MakerOf
-    from scale.exporting import ExportReport
-    from scale.hand_report import HandReport
-    from scale.importing import ImportReport
-    from scale.preparation_report import PreparationReport
+    from scale.modes.export import ExportReport
+    from scale.modes.hand_report import HandReport
+    from scale.modes.import_results import ImportReport
+    from scale.modes.preparation_report import PreparationReport
+    from scale.modes.validate import ValidationReport
     from scale.report.page import ReportPage
     from scale.report.status import Status
-    from scale.validating import ValidationReport
     from scale.viewer.page import ViewReport
     from scale.viewer.server import ServedReport
 
@@ -90,7 +90,7 @@ def validate(cfg: Any) -> ValidationReport:
     Raises:
         InputError: the call cannot be served; it says why and what to do.
     """
-    from scale.validating import validate as body
+    from scale.modes.validate import validate as body
 
     return body(_checked(cfg))
 
@@ -104,7 +104,7 @@ def export(cfg: Any) -> ExportReport:
     Raises:
         InputError: the call cannot be served; it says why and what to do.
     """
-    from scale.exporting import export as body
+    from scale.modes.export import export as body
 
     return body(_checked(cfg))
 
@@ -114,7 +114,7 @@ def import_results(cfg: Any) -> ImportReport:
 
     Arguments and errors are those of `export`.
     """
-    from scale.importing import import_results as body
+    from scale.modes.import_results import import_results as body
 
     return body(_checked(cfg))
 
@@ -138,7 +138,7 @@ def check_hand(cfg: Any) -> HandReport:
 
     Arguments and errors are those of `export`; `hand.mjcf` names the file.
     """
-    from scale.hand_checking import check_hand as body
+    from scale.modes.check_hand import check_hand as body
 
     return body(_checked(cfg))
 
@@ -148,7 +148,7 @@ def prepare_objects(cfg: Any) -> PreparationReport:
 
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
-    from scale.preparing import prepare_objects as body
+    from scale.modes.prepare_objects import prepare_objects as body
 
     return body(_checked(cfg, has_plan=True))
 

@@ -15,7 +15,7 @@ from test_readme import README, keys_of
 import conf
 import main
 from conf.overrides import groups
-from scale import hand_checking
+from scale.modes import check_hand
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "hands.md").read_text()
@@ -28,7 +28,7 @@ COMMANDS = [
 
 def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hand_checking, "draw", lambda *_: np.zeros((2, 3, 3), np.uint8))
+    monkeypatch.setattr(check_hand, "draw", lambda *_: np.zeros((2, 3, 3), np.uint8))
     Path("robot").mkdir()
     Path("robot/right.xml").write_text(TEXTS["allegro"])
     codes = []
@@ -62,8 +62,8 @@ def test_every_named_key_exists():
 
 
 def test_the_names_that_are_taken_are_those_of_the_package():
-    assert tuple(groups()["hand"]) == hand_checking.SHIPPED
-    assert all(f"`{name}`" in TEXT for name in hand_checking.SHIPPED)
+    assert tuple(groups()["hand"]) == check_hand.SHIPPED
+    assert all(f"`{name}`" in TEXT for name in check_hand.SHIPPED)
 
 
 def test_the_numbers_are_those_of_the_code():

@@ -14,7 +14,7 @@ import trimesh
 import conf
 import scale
 from bimangrasp import normalisation, preparation, sign_test
-from scale.preparation_report import HEADINGS, READY
+from scale.modes.preparation_report import HEADINGS, READY
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "objects.md").read_text()

@@ -18,8 +18,8 @@ import scale
 from bimangrasp.errors import InputError
 from bimangrasp.hands import load_hands
 from bimangrasp.mirror import mirror
-from scale import hand_checking
-from scale.hand_report import HandReport
+from scale.modes import check_hand
+from scale.modes.hand_report import HandReport
 
 TOLD = {"palm_normal": [1.0, 0.0, 0.0], "finger_direction": [0.0, 0.0, 1.0], "side": "right"}
 TYPED = ["hand.palm_normal=[1,0,0]", "hand.finger_direction=[0,0,1]", "hand.side=right"]
@@ -27,7 +27,7 @@ TYPED = ["hand.palm_normal=[1,0,0]", "hand.finger_direction=[0,0,1]", "hand.side
 
 @pytest.fixture(autouse=True)
 def _in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hand_checking, "draw", lambda *_: np.zeros((2, 3, 3), np.uint8))  # tests/test_hand_picture.py
+    monkeypatch.setattr(check_hand, "draw", lambda *_: np.zeros((2, 3, 3), np.uint8))  # tests/test_hand_picture.py
     monkeypatch.chdir(tmp_path)
     Path("right.xml").write_text(TEXTS["allegro"])
 
@@ -173,7 +173,7 @@ def test_without_opengl_the_yaml_is_written_and_the_report_says_why_there_is_no_
     def broken(*_: object) -> None:
         raise InputError("no picture can be drawn, there is no OpenGL")
 
-    monkeypatch.setattr(hand_checking, "draw", broken)
+    monkeypatch.setattr(check_hand, "draw", broken)
     report = check(**TOLD)
     assert report.yaml.is_file() and "no picture can be drawn" in str(report)
     assert not list(Path().rglob("*.png"))

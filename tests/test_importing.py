@@ -99,10 +99,10 @@ def test_failed_grasps_stay_failed(tmp_path):
 
 
 def test_more_grasps_than_are_computed_at_a_time_keep_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("scale.importing.AT_ONCE", 2)
+    monkeypatch.setattr("scale.modes.import_results.AT_ONCE", 2)
     path = write(tmp_path / "bowl.npy", near(5))
     few = bimangrasp.load(scale.import_results(settings(path)).path).arrays()
-    monkeypatch.setattr("scale.importing.AT_ONCE", 64)
+    monkeypatch.setattr("scale.modes.import_results.AT_ONCE", 64)
     config = settings(path)
     config.out = str(tmp_path / "other.h5")
     many = bimangrasp.load(scale.import_results(config).path).arrays()

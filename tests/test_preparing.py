@@ -23,8 +23,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.preparation import draft
 from bimangrasp.validation import pieces as pieces_room
 from bimangrasp.validation.pieces import convex_pieces
-from scale import preparing
-from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
+from scale.modes import prepare_objects
+from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
 from scale.settings.objects import sorted_out
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
@@ -276,10 +276,10 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
     for words, (overrides, finder) in cases.items():
         with monkeypatch.context() as patch, pytest.raises(InputError, match=words):
             if finder:
-                patch.setattr(preparing, "find_spec", finder)
+                patch.setattr(prepare_objects, "find_spec", finder)
             called("", *overrides) if "=" not in overrides[0] else scale.prepare_objects(conf.load(overrides))
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "find_spec", lambda module: None)
+        patch.setattr(prepare_objects, "find_spec", lambda module: None)
         assert called(meshes).exit_code == 3
         off = ["prepare.decompose=false", "prepare.interior_faces=keep"]
         assert states(called(meshes, f"out={tmp_path}/plain", *off))["box"] == PREPARED

@@ -18,7 +18,7 @@ import scale
 from bimangrasp.validation.summary import HEADINGS
 from conf import sweep
 from scale.controller.run_report import RunReport
-from scale.exporting import SUFFIXES
+from scale.modes.export import SUFFIXES
 from scale.settings import fingerprints
 from scale.viewer import page as viewing
 

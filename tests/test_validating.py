@@ -26,9 +26,9 @@ from bimangrasp.poses import Poses
 from bimangrasp.released_results import ReleasedResults, write_results
 from bimangrasp.validation import pieces
 from bimangrasp.validation.poses import HandPoses
-from scale import validating
 from scale.engine import devices
 from scale.engine.worker import Synthesizer
+from scale.modes import validate
 from scale.settings.schema import Config
 from scale.store import convex_pieces, shards
 
@@ -89,7 +89,7 @@ class Bench:
     def settings(self, path: Path | str = "", **changes: object) -> Config:
         return replace(self.config, path=str(path), **changes)
 
-    def validate(self, path: Path | str = "", **changes: object) -> validating.ValidationReport:
+    def validate(self, path: Path | str = "", **changes: object) -> validate.ValidationReport:
         return scale.validate(self.settings(path, **changes))
 
     def refused(self, message: str, path: Path | str = "", **changes: object) -> None:
@@ -283,7 +283,7 @@ def test_nothing_is_simulated_before_every_door_is_passed(bench, monkeypatch):
     for code in ("a", "b"):
         bench.file(run / "final" / f"{code}.h5", [HOLDS], code)
     (run / "final" / "b.h5").write_bytes(b"damaged")
-    monkeypatch.setattr(validating, "judge", lambda *_: pytest.fail("it simulates"))
+    monkeypatch.setattr(validate, "judge", lambda *_: pytest.fail("it simulates"))
     bench.refused("b.h5 is not a readable grasp file", exp_name="kitchen")
     assert not (run / "verdicts").exists()
 

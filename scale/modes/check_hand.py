@@ -23,7 +23,7 @@ from bimangrasp.hand_yaml import hand_yaml
 from bimangrasp.hands import load_hands
 from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.visualization.hand_picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
-from scale.hand_report import Asked, HandReport
+from scale.modes.hand_report import Asked, HandReport
 from scale.settings.schema import Config
 from scale.store import output_paths
 

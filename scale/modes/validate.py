@@ -22,10 +22,10 @@ from bimangrasp.validation.verdict import Reason
 from bimangrasp.validation.verdict_file import reading, verdict_columns
 from scale.controller.run_report import table
 from scale.engine.devices import platform
+from scale.modes.validation_input import Given, mesh_path, read_grasps
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
-from scale.subjects import Given, mesh_path, read_grasps
 
 if TYPE_CHECKING:
     from bimangrasp.hand_model import HandModel

@@ -21,7 +21,7 @@ from bimangrasp.object_model import Mesh, check_size, load_triangles, report_of
 from bimangrasp.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from bimangrasp.validation.pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
 from scale.errors import RunError
-from scale.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
+from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
 from scale.settings.mesh_checks import teller, unreadable
 from scale.settings.objects import ObjectEntry, sorted_out
 from scale.settings.schema import Config

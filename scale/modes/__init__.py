@@ -1,0 +1,1 @@
+"""The modes that make no grasps by themselves: validate, export, import, objects, hand."""
