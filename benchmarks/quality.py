@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 import conf
+from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
 from bimangrasp.object_model import ObjectModel
 from bimangrasp.poses import Poses
-from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 from bimangrasp.validation.judging import Subject, judge
 from bimangrasp.validation.pieces import convex_pieces

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from bimangrasp.frames import Frames, Record
+from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.mala import Point
-from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import Synthesis
 
 

@@ -12,15 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bimangrasp.errors import InputError
-from bimangrasp.farthest_points import farthest_points, key_generator
+from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator
+from bimangrasp.geometry.rotation import cross_matrix, rot6d_to_matrix
+from bimangrasp.geometry.spatial_order import spatial_order
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_description import HandDescription
 from bimangrasp.inscribed_spheres import inscribed_spheres
 from bimangrasp.mirror import mirror, mirror_direction
-from bimangrasp.rotation import cross_matrix, rot6d_to_matrix
 from bimangrasp.shape_surface import shape_surface
 from bimangrasp.signed_distance import HandShapes, LinkFrames
-from bimangrasp.spatial_order import spatial_order
 
 SURFACE_SAMPLES_PER_POINT = 100
 """Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
-from bimangrasp.farthest_points import farthest_of, uniform_points
+from bimangrasp.geometry.farthest_point_sampling import farthest_of, uniform_points
+from bimangrasp.geometry.rotation import matrix_to_rot6d, turn_x, turn_z
+from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
-from bimangrasp.rotation import matrix_to_rot6d, turn_x, turn_z
-from bimangrasp.triangle_mesh import TriangleMesh
 
 TOUCHING = 1e-9
 """A point of the inflated hull nearer to the hull than this, m, has no direction to it."""

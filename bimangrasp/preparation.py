@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.mesh_repair import Repairs, apart, bodies_of, repaired
 from bimangrasp.normalisation import Normalisation, fitting_units, normalisation
 from bimangrasp.object_model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
-from bimangrasp.outer_surface import outer_surface
 from bimangrasp.sign_test import SignTest, sign_test
 
 MOST_WRONG = 0.05

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bimangrasp.errors import InputError
-from bimangrasp.euler import euler_to_matrix, matrix_to_euler
+from bimangrasp.geometry.euler import euler_to_matrix, matrix_to_euler
 from bimangrasp.poses import Poses
 from bimangrasp.released_pickle import as_number, load_object_array, object_image
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bimangrasp.farthest_points import key_generator
+from bimangrasp.geometry.farthest_point_sampling import key_generator
+from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.object_model import Mesh, ObjectConfig, ObjectModel
-from bimangrasp.triangle_mesh import winding_number
 
 AT_FACES, IN_BOX, FAR = 300, 300, 60
 """Points of each kind; at faces there are as many on either side."""

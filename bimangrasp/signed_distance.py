@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bimangrasp.geometry.spatial_order import RUN
+from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_description import HandDescription, Primitive
-from bimangrasp.spatial_order import RUN
-from bimangrasp.triangle_mesh import TriangleMesh
 
 SQUARED_DISTANCE_FLOOR = 1e-8
 """Added under the root of a mesh distance, m^2, so that its gradient exists on the surface (released code)."""

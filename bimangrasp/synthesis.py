@@ -15,12 +15,12 @@ from bimangrasp import mala
 from bimangrasp.descent import Descent
 from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of
 from bimangrasp.evaluation import Evaluator, evaluator
+from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.initialization import InitializationConfig, first_grasps
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.object_model import ObjectConfig, ObjectModel, object_scales
-from bimangrasp.rotation import matrix_to_rot6d, rot6d_to_matrix
 
 ALGORITHM_VERSION = 2
 """Raised by hand with every change that moves results; a recorded tiny round guards it."""

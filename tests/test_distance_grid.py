@@ -4,8 +4,8 @@ import torch
 import trimesh
 from scene import built_in, slope
 
-from bimangrasp.distance_grid import RIM, DistanceGrid
-from bimangrasp.triangle_mesh import TriangleMesh
+from bimangrasp.geometry.distance_grid import RIM, DistanceGrid
+from bimangrasp.geometry.triangle_mesh import TriangleMesh
 
 F64 = torch.float64
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bimangrasp.farthest_points import farthest_of, key_generator, uniform_points
+from bimangrasp.geometry.farthest_point_sampling import farthest_of, key_generator, uniform_points
 
 
 def test_points_are_uniform_by_area():

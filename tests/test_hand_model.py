@@ -8,10 +8,10 @@ from scene import built_in_hands, grasps_near, shadow_hands
 from tree_product import link_frames, points_in_hand, toy_config
 
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hand_model import HandModel, surface_of
 from bimangrasp.hands import load_hands
 from bimangrasp.mirror import mirror
-from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.signed_distance import signed_distance
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))

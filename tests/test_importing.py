@@ -14,6 +14,7 @@ import bimangrasp
 import scale
 from bimangrasp.energies import energies
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_images import read_shard
@@ -24,7 +25,6 @@ from bimangrasp.object_model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import RELEASED, SHADOW, to_released
 from bimangrasp.released_results import ReleasedResults, write_results
-from bimangrasp.rotation import matrix_to_rot6d
 from scale.settings.schema import Config
 
 QUICK = ["hand.surface_points=32", "object.surface_points=64", "object.surface_samples_per_point=4"]

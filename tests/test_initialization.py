@@ -7,8 +7,8 @@ import torch
 import trimesh
 from scene import built_in, built_in_hands, shadow_hands, solid
 
+from bimangrasp.geometry.rotation import rot6d_to_matrix, turn_x, turn_z
 from bimangrasp.initialization import anchors, feet_of, first_grasps, first_joints, palm_frame, place_hands
-from bimangrasp.rotation import rot6d_to_matrix, turn_x, turn_z
 
 
 def config():

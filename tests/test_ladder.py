@@ -21,18 +21,19 @@ RECORDS = {"SynthesisConfig", "ALGORITHM_VERSION"}
 FLAT = ("bimangrasp", "scale", "conf")
 """Packages whose own modules share one row; two of them until they have moved into rooms."""
 LADDER: dict[str, str] = {
-    "bimangrasp": "bimangrasp.fused",
+    "bimangrasp": "bimangrasp.fused bimangrasp.geometry",
     "bimangrasp.assets": "",
-    "bimangrasp.fused": "bimangrasp",
+    "bimangrasp.fused": "bimangrasp bimangrasp.geometry",
+    "bimangrasp.geometry": "bimangrasp",
     "bimangrasp.validation": "bimangrasp",
     "bimangrasp.visualization": "bimangrasp",
     "conf": "bimangrasp scale.settings",
     "main": "bimangrasp conf scale scale.settings",
     "scale": "bimangrasp scale.controller scale.engine scale.modes scale.report scale.settings scale.viewer",
     "scale.controller": "bimangrasp bimangrasp.validation bimangrasp.visualization scale scale.engine scale.merge scale.settings scale.state scale.store scale.viewer",
-    "scale.engine": "bimangrasp bimangrasp.validation scale.settings scale.store",
+    "scale.engine": "bimangrasp bimangrasp.geometry bimangrasp.validation scale.settings scale.store",
     "scale.merge": "bimangrasp bimangrasp.validation scale scale.settings scale.store",
-    "scale.modes": "bimangrasp bimangrasp.validation bimangrasp.visualization scale scale.controller scale.engine scale.settings scale.store",
+    "scale.modes": "bimangrasp bimangrasp.geometry bimangrasp.validation bimangrasp.visualization scale scale.controller scale.engine scale.settings scale.store",
     "scale.report": "bimangrasp scale.controller scale.engine scale.merge scale.settings scale.store",
     "scale.settings": "bimangrasp bimangrasp.validation",
     "scale.state": "bimangrasp scale.controller scale.merge scale.settings scale.store",

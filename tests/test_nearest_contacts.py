@@ -8,8 +8,8 @@ import torch
 import trimesh
 from scene import grasps_near, shadow_hands, solid
 
+from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.poses import Poses
-from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.validation import nearest_contacts as module
 from bimangrasp.validation.nearest_contacts import nearest_contacts
 

@@ -16,8 +16,8 @@ from scipy.spatial import ConvexHull
 
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.object_model import read_mesh
-from bimangrasp.triangle_mesh import winding_number
 from bimangrasp.validation import pieces as module
 from bimangrasp.validation.pieces import (
     Piece,

@@ -20,8 +20,8 @@ import scale
 from bimangrasp.errors import InputError
 from bimangrasp.frame_keeper import FrameKeeper
 from bimangrasp.frames import Record, frames_image, read_frames
+from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp_bodies import COLOURS
-from bimangrasp.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
 from scale.controller import recording
 from scale.errors import RunError

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bimangrasp.rotation import cross_matrix, matrix_to_rot6d, rot6d_to_matrix, turn_x, turn_z
+from bimangrasp.geometry.rotation import cross_matrix, matrix_to_rot6d, rot6d_to_matrix, turn_x, turn_z
 
 
 def vectors(seed, *shape):

@@ -7,6 +7,7 @@ import trimesh
 from scene import grasps_near, shadow_hands, slope
 from tree_product import toy_config
 
+from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
 from bimangrasp.signed_distance import (
@@ -16,7 +17,6 @@ from bimangrasp.signed_distance import (
     rounded_box_distance,
     signed_distance,
 )
-from bimangrasp.triangle_mesh import TriangleMesh
 
 
 def cloud(seed, *shape, spread=0.05):

@@ -10,10 +10,10 @@ from scene import POINTS, built_in, built_in_hands, shadow_hands
 
 from bimangrasp import builtin, evaluation, mala, synthesis
 from bimangrasp.energies import OURS, Energies, energies
+from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel, read_mesh
-from bimangrasp.rotation import rot6d_to_matrix
 
 F32 = torch.float32
 

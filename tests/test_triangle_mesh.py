@@ -5,7 +5,7 @@ import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bimangrasp.triangle_mesh import TriangleMesh, closest_on_triangle, winding_number
+from bimangrasp.geometry.triangle_mesh import TriangleMesh, closest_on_triangle, winding_number
 
 
 def torus():

@@ -18,8 +18,8 @@ from bimangrasp.fused.geometry import (
     rounded_box,
     winding_number,
 )
+from bimangrasp.geometry.spatial_order import RUN
 from bimangrasp.signed_distance import SQUARED_NORMAL_FLOOR
-from bimangrasp.spatial_order import RUN
 
 wp.set_module_options({"enable_backward": False})
 

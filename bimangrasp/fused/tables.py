@@ -11,10 +11,10 @@ from torch import Tensor
 from bimangrasp.fused import kernels
 from bimangrasp.fused.depth_kernel import Spheres
 from bimangrasp.fused.geometry import Grid
+from bimangrasp.geometry.spatial_order import RUN
+from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_model import HandModel
 from bimangrasp.object_model import ObjectModel
-from bimangrasp.spatial_order import RUN
-from bimangrasp.triangle_mesh import TriangleMesh
 
 RUN_SLACK = 1e-5
 """Balls around runs of points grow by this share, so that float32 rounding culls no point that is inside a shape."""

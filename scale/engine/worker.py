@@ -300,7 +300,7 @@ class Optimiser:
 
 def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
     """Returns what the optimiser made as columns of the grasp file."""
-    from bimangrasp.rotation import rot6d_to_matrix
+    from bimangrasp.geometry.rotation import rot6d_to_matrix
 
     columns: dict[str, Any] = {}
     for group, grasps in (("hand", result.grasps), ("initial", result.initial)):

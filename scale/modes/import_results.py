@@ -13,6 +13,7 @@ import torch
 from bimangrasp import grasp_images
 from bimangrasp.energies import energies
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.grasp_fields import CURVE_FIELDS, TERMS, shape_of
 from bimangrasp.grasp_header import Header
@@ -23,7 +24,6 @@ from bimangrasp.object_model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import from_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results
-from bimangrasp.rotation import matrix_to_rot6d
 from bimangrasp.validation.nearest_contacts import nearest_contacts
 from scale.engine.devices import platform
 from scale.engine.worker import Synthesizer

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bimangrasp.triangle_mesh import TriangleMesh
+from bimangrasp.geometry.triangle_mesh import TriangleMesh
 
 RIM = 0.1
 """How far the grid reaches beyond the object, share of its longest side: farther than a finger is thick."""

@@ -1,0 +1,1 @@
+"""Rotations, triangle meshes, distances and sampling, without hands or objects."""
