@@ -20,7 +20,7 @@ import conf
 from bimangrasp.energies import Energies
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 
 

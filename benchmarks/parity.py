@@ -21,7 +21,7 @@ from bimangrasp.energies import OURS, Energies, EnergyConfig, contacts_of, energ
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import Mesh, ObjectConfig, ObjectModel, read_mesh
+from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
 from bimangrasp.signed_distance import SQUARED_DISTANCE_FLOOR
 
 LENGTH = 1e-6

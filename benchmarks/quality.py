@@ -20,11 +20,11 @@ from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.convex_pieces import convex_pieces
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 from bimangrasp.validation.judging import Subject, judge
-from bimangrasp.validation.pieces import convex_pieces
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config

@@ -28,7 +28,7 @@ import conf
 import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.grasp_header import HandTable
-from bimangrasp.object_model import read_mesh
+from bimangrasp.objects.model import read_mesh
 from scale.engine.interfaces import Bench, Made, Maker, Task
 from scale.engine.worker import Synthesizer
 

@@ -25,7 +25,7 @@ from torch import Tensor
 import conf
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import set_determinism, synthesize
 
 RELEASED = 0

@@ -21,7 +21,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
 from bimangrasp.kernel_paths import resolve_kernels
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 
 RELEASED_STEPS = 10_000
 RELEASED_CPU_MS = {8: 114, 16: 162, 32: 285}  # the released code on one thread of such a machine

@@ -15,10 +15,10 @@ import conf
 from bimangrasp import builtin, synthesis
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.convex_pieces import convex_pieces
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Judged, Subject, judge
-from bimangrasp.validation.pieces import convex_pieces
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.verdict import Reason
 from scale.engine.worker import columns_from

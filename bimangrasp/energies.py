@@ -12,7 +12,7 @@ from torch import Tensor
 from bimangrasp.equilibrium import residual_wrench
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.signed_distance import LinkFrames, penetration_depth
 from bimangrasp.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
 

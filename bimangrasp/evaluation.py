@@ -13,7 +13,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.kernel_paths import WARP, chosen_path
 from bimangrasp.mala import Evaluation
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 
 
 @runtime_checkable

@@ -15,8 +15,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_description import HandDescription, pair_sha256
 from bimangrasp.hand_model import HandModel
-from bimangrasp.object_files import mesh_of
-from bimangrasp.object_model import Mesh, read_mesh
+from bimangrasp.objects.files import mesh_of
+from bimangrasp.objects.model import Mesh, read_mesh
 from bimangrasp.row_files import RowFile
 from bimangrasp.shape_surface import shape_surface
 from bimangrasp.spec_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless

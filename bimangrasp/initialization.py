@@ -16,7 +16,7 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d, turn_x, turn_z
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 
 TOUCHING = 1e-9
 """A point of the inflated hull nearer to the hull than this, m, has no direction to it."""

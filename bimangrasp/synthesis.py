@@ -20,7 +20,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.initialization import InitializationConfig, first_grasps
 from bimangrasp.mala import OptimizerConfig
-from bimangrasp.object_model import ObjectConfig, ObjectModel, object_scales
+from bimangrasp.objects.model import ObjectConfig, ObjectModel, object_scales
 
 ALGORITHM_VERSION = 2
 """Raised by hand with every change that moves results; a recorded tiny round guards it."""

@@ -18,7 +18,7 @@ import conf
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.grasp_bodies import Placed, grasp_scene
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import read_mesh
+from bimangrasp.objects.model import read_mesh
 
 AXES = (("x", (0.85, 0.15, 0.15)), ("y", (0.15, 0.6, 0.2)), ("z", (0.15, 0.3, 0.85)))
 REACH = {"left/palm": (0.1, 0.12, 0.25), "right/palm": (0.1, 0.12, 0.25), "object": (0.21, 0.2, 0.2)}

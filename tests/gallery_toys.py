@@ -7,7 +7,7 @@ import torch
 from scene import shadow_hands
 
 from bimangrasp import builtin
-from bimangrasp.object_model import read_mesh
+from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.visualization.exhibits import NOT_TESTED, Exhibit, Gallery, Shape
 

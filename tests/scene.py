@@ -14,7 +14,7 @@ from bimangrasp.energies import EnergyConfig
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import Mesh, ObjectConfig, ObjectModel, read_mesh
+from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
 
 POINTS = ObjectConfig(
     scales=[0.15], sizes=None, surface_points=400, surface_samples_per_point=10, interior_faces="keep", grid_cells=24

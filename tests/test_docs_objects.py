@@ -13,7 +13,7 @@ import trimesh
 
 import conf
 import scale
-from bimangrasp import normalisation, preparation, sign_test
+from bimangrasp.objects import normalization, preparation, sign_check
 from scale.modes.preparation_report import HEADINGS, READY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,23 +46,23 @@ def test_the_commands_do_what_they_say(tmp_path):
 
 
 def test_the_numbers_are_those_of_the_code():
-    points = 2 * sign_test.AT_FACES + sign_test.IN_BOX + sign_test.FAR
+    points = 2 * sign_check.AT_FACES + sign_check.IN_BOX + sign_check.FAR
     for words in (
         f"at {points} points",
-        f"({sign_test.STEP:g} of the diagonal)",
+        f"({sign_check.STEP:g} of the diagonal)",
         f"refused when {preparation.MOST_WRONG:.0%} are".replace("%", " %"),
         f"more\nthan {preparation.UNIT_MESH:g} gets a note",
-        f"within {normalisation.ALREADY:.0%} of a convention".replace("%", " %"),
+        f"within {normalization.ALREADY:.0%} of a convention".replace("%", " %"),
         "1/1.03 from it",
     ):
         assert words in TEXT, words
-    assert pytest.approx(1.03) == 1 / normalisation.DEXGRASPNET_RADIUS
+    assert pytest.approx(1.03) == 1 / normalization.DEXGRASPNET_RADIUS
 
 
 def test_all_settings_choices_and_headings_are_described():
     named = set(re.findall(r"`?prepare\.([a-z_]+)", TEXT))
     assert named == {field.name for field in fields(preparation.PreparationConfig)}
     table = TEXT.split("| `prepare.normalise` |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE)) == set(normalisation.CONVENTIONS)
+    assert set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE)) == set(normalization.CONVENTIONS)
     shown = TEXT.split("## What is printed")[1].split("```")[1]
     assert re.split(r" {2,}", shown.strip().splitlines()[0]) == list(HEADINGS) and READY in shown

@@ -30,7 +30,7 @@ from bimangrasp.energies import (
 from bimangrasp.equilibrium import _balancing_forces, _net_wrench
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
-from bimangrasp.object_model import Mesh, ObjectModel
+from bimangrasp.objects.model import Mesh, ObjectModel
 from bimangrasp.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))

@@ -21,7 +21,7 @@ from bimangrasp.evaluation import PlainEvaluator, evaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel, read_mesh
+from bimangrasp.objects.model import ObjectModel, read_mesh
 
 F32, F64 = torch.float32, torch.float64
 BATCH = 24

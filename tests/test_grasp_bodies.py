@@ -17,7 +17,7 @@ import bimangrasp
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import read_mesh
+from bimangrasp.objects.model import read_mesh
 
 ROW = 4
 

@@ -20,8 +20,8 @@ from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_images import read_shard
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_files import mesh_of
-from bimangrasp.object_model import ObjectModel, read_mesh
+from bimangrasp.objects.files import mesh_of
+from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import RELEASED, SHADOW, to_released
 from bimangrasp.released_results import ReleasedResults, write_results

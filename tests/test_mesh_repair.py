@@ -8,8 +8,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimangrasp.mesh_repair import Repairs, apart, bodies_of, repaired
-from bimangrasp.object_model import is_closed, volume_of
+from bimangrasp.objects.mesh_repair import Repairs, apart, bodies_of, repaired
+from bimangrasp.objects.model import is_closed, volume_of
 
 CUBE = trimesh.creation.box((1, 1, 1))
 BALL = trimesh.creation.icosphere(subdivisions=2)

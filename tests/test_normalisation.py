@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.normalisation import CONVENTIONS, DEXGRASPNET_RADIUS, fitting_units, normalisation
+from bimangrasp.objects.normalization import CONVENTIONS, DEXGRASPNET_RADIUS, fitting_units, normalisation
 
 SHAPE = np.array(trimesh.creation.capsule(height=3.0, radius=0.7).vertices) * [1, 2, 1] + [5, -3, 0.2]
 

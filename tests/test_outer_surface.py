@@ -8,7 +8,7 @@ from scene import POINTS
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.outer_surface import outer_surface
-from bimangrasp.object_model import Mesh, ObjectModel
+from bimangrasp.objects.model import Mesh, ObjectModel
 
 pytest.importorskip("manifold3d", reason="needs manifold3d, the extra objects")
 HALVES = trimesh.util.concatenate(

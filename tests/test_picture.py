@@ -18,7 +18,7 @@ from bimangrasp import builtin
 from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
 from bimangrasp.grasp_file import lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
-from bimangrasp.object_model import check_mesh
+from bimangrasp.objects.model import check_mesh
 from bimangrasp.visualization.thumbnails import PROBE
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,9 +17,8 @@ from scipy.spatial import ConvexHull
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.triangle_mesh import winding_number
-from bimangrasp.object_model import read_mesh
-from bimangrasp.validation import pieces as module
-from bimangrasp.validation.pieces import (
+from bimangrasp.objects import convex_pieces as module
+from bimangrasp.objects.convex_pieces import (
     Piece,
     Pieces,
     convex_pieces,
@@ -27,6 +26,7 @@ from bimangrasp.validation.pieces import (
     read_pieces,
     write_pieces,
 )
+from bimangrasp.objects.model import read_mesh
 
 CONFIG = quick_conf.load().pieces
 QUICK = replace(CONFIG, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
@@ -262,7 +262,7 @@ BOXES = Pieces(
 
 
 def sealed() -> Pieces:
-    from bimangrasp.validation.pieces import _sha256
+    from bimangrasp.objects.convex_pieces import _sha256
 
     return BOXES._replace(sha256=_sha256(BOXES.pieces))
 

@@ -10,8 +10,8 @@ import quick_conf
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import read_mesh
-from bimangrasp.preparation import as_written, draft, finished, obj_image
+from bimangrasp.objects.model import read_mesh
+from bimangrasp.objects.preparation import as_written, draft, finished, obj_image
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
 TURN = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])

@@ -20,9 +20,9 @@ import main
 import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.preparation import draft
-from bimangrasp.validation import pieces as pieces_room
-from bimangrasp.validation.pieces import convex_pieces
+from bimangrasp.objects import convex_pieces as pieces_room
+from bimangrasp.objects.convex_pieces import convex_pieces
+from bimangrasp.objects.preparation import draft
 from scale.modes import prepare_objects
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
 from scale.settings.objects import sorted_out

@@ -7,9 +7,9 @@ import pytest
 import torch
 import trimesh
 
-from bimangrasp import sign_test as room
-from bimangrasp.object_model import Mesh
-from bimangrasp.sign_test import SignTest, sign_test
+from bimangrasp.objects import sign_check as room
+from bimangrasp.objects.model import Mesh
+from bimangrasp.objects.sign_check import SignTest, sign_test
 
 BALL = trimesh.creation.icosphere(subdivisions=2)
 HOLLOW = trimesh.util.concatenate([BALL, BALL.copy().apply_scale(0.5)])

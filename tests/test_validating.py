@@ -21,10 +21,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.grasp_images import shard_image
 from bimangrasp.hands import load_hands
-from bimangrasp.object_model import read_mesh
+from bimangrasp.objects import convex_pieces as pieces
+from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.released_results import ReleasedResults, write_results
-from bimangrasp.validation import pieces
 from bimangrasp.validation.poses import HandPoses
 from scale.engine import devices
 from scale.engine.worker import Synthesizer

@@ -20,7 +20,7 @@ from bimangrasp.fused.wrench_kernel import wrench_kernel
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hand_model import HandModel
 from bimangrasp.mala import Evaluation
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.wrench import FEWEST_CONTACTS
 
 wp.init()

@@ -14,7 +14,7 @@ from bimangrasp.fused.geometry import Grid
 from bimangrasp.geometry.spatial_order import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_model import HandModel
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 
 RUN_SLACK = 1e-5
 """Balls around runs of points grow by this share, so that float32 rounding culls no point that is inside a shape."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 
 from bimangrasp.hand_model import HandModel
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 
 _ROWS = 1024

@@ -15,7 +15,7 @@ from bimangrasp.frames import Frames
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.grasp_bodies import SIDES, Placed, grasp_scene
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.object_model import Mesh
+from bimangrasp.objects.model import Mesh
 
 SIZE = 480  # pixels, of width and height
 FRAME_MS, LAST_MS = 120, 2500  # how long a frame is seen, and the last one

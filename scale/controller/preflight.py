@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.kernel_paths import resolve_kernels
-from bimangrasp.object_model import MeshReport
+from bimangrasp.objects.model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale.controller import recording, tensorboard
 from scale.engine import devices as platforms

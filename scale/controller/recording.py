@@ -101,7 +101,7 @@ def _draw(path: Path, hand: HandConfig, mesh: Path) -> dict[int, bytes]:
     """Returns row -> GIF for the frames of a file."""
     from bimangrasp.frames import read_frames
     from bimangrasp.hands import load_hands
-    from bimangrasp.object_model import read_mesh
+    from bimangrasp.objects.model import read_mesh
     from bimangrasp.visualization.animation import animation
 
     frames, hands, shape = read_frames(path), load_hands(hand), read_mesh(str(mesh))

@@ -94,9 +94,9 @@ class SimulatorBench:
 
     def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         """Returns what the protocol says of a round's grasps."""
+        from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
         from bimangrasp.validation.judging import Subject, judge
-        from bimangrasp.validation.pieces import read_pieces
         from bimangrasp.validation.verdict_file import verdict_columns
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))

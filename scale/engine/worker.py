@@ -33,7 +33,7 @@ from scale.store.run_folder import WORKER, RunFolder
 if TYPE_CHECKING:
     from bimangrasp.hand_config import HandConfig
     from bimangrasp.hand_description import HandDescription
-    from bimangrasp.object_model import ObjectModel
+    from bimangrasp.objects.model import ObjectModel
     from bimangrasp.synthesis import Synthesis, SynthesisConfig
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
@@ -269,7 +269,7 @@ class Optimiser:
         self._object = lru_cache(CACHED_OBJECTS)(self._load)
 
     def _load(self, mesh: str, sha256: str) -> ObjectModel:
-        from bimangrasp.object_model import ObjectModel
+        from bimangrasp.objects.model import ObjectModel
 
         loaded = ObjectModel.load(mesh, self._synthesis.object, self._device)
         if loaded.sha256 != sha256:

@@ -19,8 +19,8 @@ from bimangrasp.grasp_fields import CURVE_FIELDS, TERMS, shape_of
 from bimangrasp.grasp_header import Header
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hands import load_hands
-from bimangrasp.object_files import mesh_of
-from bimangrasp.object_model import ObjectModel, read_mesh
+from bimangrasp.objects.files import mesh_of
+from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import from_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.object_model import ObjectConfig, object_scales
-from bimangrasp.preparation import Facts, Preparation
+from bimangrasp.objects.model import ObjectConfig, object_scales
+from bimangrasp.objects.preparation import Facts, Preparation
 from scale.settings.ranges import is_safe
 
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_files import DECOMPOSED, root_of
-from bimangrasp.object_model import Mesh, check_size, load_triangles, report_of
-from bimangrasp.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
-from bimangrasp.validation.pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
+from bimangrasp.objects.convex_pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
+from bimangrasp.objects.files import DECOMPOSED, root_of
+from bimangrasp.objects.model import Mesh, check_size, load_triangles, report_of
+from bimangrasp.objects.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
 from scale.settings.mesh_checks import teller, unreadable

@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_images import verdict_image
+from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.validation.judging import Judged, judge
 from bimangrasp.validation.metrics import object_success_rate
-from bimangrasp.validation.pieces import Pieces
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.validation.verdict_file import reading, verdict_columns

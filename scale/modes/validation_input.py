@@ -12,7 +12,7 @@ from bimangrasp import released_results
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import GRASP_FIELDS, FormatError, sizes_of
 from bimangrasp.grasp_header import HandTable, Header, read_header
-from bimangrasp.object_model import ObjectModel, read_mesh
+from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Subject
 from bimangrasp.validation.nearest_contacts import nearest_contacts

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import MeshReport, ObjectConfig, check_mesh, check_size
+from bimangrasp.objects.model import MeshReport, ObjectConfig, check_mesh, check_size
 from scale.settings.objects import ObjectEntry
 from scale.settings.parsing import listed
 

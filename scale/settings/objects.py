@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.object_files import DECOMPOSED, SUFFIXES, meshes_below, root_of
+from bimangrasp.objects.files import DECOMPOSED, SUFFIXES, meshes_below, root_of
 from scale.settings.parsing import listed, nearest, parse_object_codes
 from scale.settings.ranges import is_safe
 

@@ -8,8 +8,8 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from bimangrasp.normalisation import CONVENTIONS, UNITS
-from bimangrasp.preparation import PreparationConfig
+from bimangrasp.objects.normalization import CONVENTIONS, UNITS
+from bimangrasp.objects.preparation import PreparationConfig
 from scale.settings.schema import FILTERS, TENSORBOARD, Config
 
 SEED_STRIDE = 100_000

@@ -10,11 +10,11 @@ from bimangrasp.frames import Record
 from bimangrasp.hand_config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
-from bimangrasp.object_model import ObjectConfig
-from bimangrasp.preparation import PreparationConfig
+from bimangrasp.objects.convex_pieces import PiecesConfig
+from bimangrasp.objects.model import ObjectConfig
+from bimangrasp.objects.preparation import PreparationConfig
 from bimangrasp.synthesis import SynthesisConfig
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from bimangrasp.validation.pieces import PiecesConfig
 from bimangrasp.validation.pose_rule import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig
 

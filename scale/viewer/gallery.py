@@ -9,8 +9,8 @@ from typing import NamedTuple
 from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription, pair_sha256
 from bimangrasp.hands import load_hands
-from bimangrasp.object_files import mesh_of
-from bimangrasp.object_model import read_mesh
+from bimangrasp.objects.files import mesh_of
+from bimangrasp.objects.model import read_mesh
 from bimangrasp.row_files import find_files
 from bimangrasp.visualization.exhibits import Gallery, Shape
 from scale.settings.parsing import listed

@@ -1,4 +1,4 @@
-"""Runs CoACD on one mesh in a process of its own: `python decompose.py FOLDER`.
+"""Runs CoACD on one mesh in a process of its own: `python coacd_process.py FOLDER`.
 
 FOLDER has `mesh.npz` (vertices, faces) and `settings.json` (arguments of `coacd.run_coacd`) and receives
 `pieces.npz` (vertices_0, vertices_1, ...). A process of its own because CoACD ends the whole process where its native

@@ -11,10 +11,10 @@ import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.outer_surface import outer_surface
-from bimangrasp.mesh_repair import Repairs, apart, bodies_of, repaired
-from bimangrasp.normalisation import Normalisation, fitting_units, normalisation
-from bimangrasp.object_model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
-from bimangrasp.sign_test import SignTest, sign_test
+from bimangrasp.objects.mesh_repair import Repairs, apart, bodies_of, repaired
+from bimangrasp.objects.model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
+from bimangrasp.objects.normalization import Normalisation, fitting_units, normalisation
+from bimangrasp.objects.sign_check import SignTest, sign_test
 
 MOST_WRONG = 0.05
 """Share of points with the wrong sign from which a mesh cannot be used. Meshes of DexGraspNet have up to 0.03, beside

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bimangrasp.geometry.triangle_mesh import winding_number
-from bimangrasp.object_model import is_closed, volume_of
+from bimangrasp.objects.model import is_closed, volume_of
 
 MERGE = 1e-6
 """Vertices of an open mesh that agree up to this share of its diagonal are one vertex."""

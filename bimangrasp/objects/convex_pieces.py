@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import Mesh, read_mesh
+from bimangrasp.objects.model import Mesh, read_mesh
 
 GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
 """Where pieces come from."""
@@ -263,7 +263,7 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
         folder = Path(name)
         np.savez(folder / "mesh.npz", vertices=body.vertices, faces=body.faces.astype(np.int32))
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        command = [sys.executable, "-P", str(Path(__file__).with_name("decompose.py")), name]
+        command = [sys.executable, "-P", str(Path(__file__).with_name("coacd_process.py")), name]
         done = _run(mesh, command)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bimangrasp.errors import InputError
-from bimangrasp.object_model import LARGEST_SIZE, SMALLEST_SIZE
+from bimangrasp.objects.model import LARGEST_SIZE, SMALLEST_SIZE
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 """Length of each unit, m."""
