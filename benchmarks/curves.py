@@ -18,8 +18,8 @@ import torch
 
 import conf
 from bimangrasp.energies import Energies
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 

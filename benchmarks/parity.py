@@ -19,8 +19,8 @@ import torch
 import conf
 from bimangrasp.energies import OURS, Energies, EnergyConfig, contacts_of, energies
 from bimangrasp.grasp import Grasps
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
 from bimangrasp.signed_distance import SQUARED_DISTANCE_FLOOR
 

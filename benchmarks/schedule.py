@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import conf
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import set_determinism, synthesize
 

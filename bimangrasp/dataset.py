@@ -183,7 +183,7 @@ class GraspDataset(torch.utils.data.Dataset):
 
         Args:
             row: the grasp.
-            hands: the pair of the files, from `bimangrasp.hands.load_hands`.
+            hands: the pair of the files, from `bimangrasp.hand_files.loading.load_hands`.
             object_root: folder of the meshes, as in a run; empty for the built-in objects.
 
         Raises:

@@ -12,9 +12,9 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.hand_file import compile_hand
+from bimangrasp.hand_files.compile import compile_hand
+from bimangrasp.hand_files.read_hand import find_mjcf, quiet_mujoco, read_bare_hand
 from bimangrasp.hand_tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts
-from bimangrasp.mjcf_hand import find_mjcf, quiet_mujoco, read_bare_hand
 from bimangrasp.shape_surface import shape_surface
 
 SNAP_RAD = 0.35

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_files.config import HandConfig
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 import conf
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.grasp_bodies import Placed, grasp_scene
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
 
 AXES = (("x", (0.85, 0.15, 0.15)), ("y", (0.15, 0.6, 0.2)), ("z", (0.15, 0.3, 0.85)))

@@ -1,4 +1,4 @@
-"""A disk as calls leave it: records what a run asks of `scale.store.durable_io`, and rebuilds what a crash at any point leaves."""
+"""A disk as calls leave it: records what a run asks of `durable_io`, and rebuilds what a crash at any point leaves."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import trimesh
 from bimangrasp import builtin
 from bimangrasp.energies import EnergyConfig
 from bimangrasp.grasp import Grasps
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
 
 POINTS = ObjectConfig(

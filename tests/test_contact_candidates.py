@@ -9,11 +9,11 @@ import quick_conf
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.contact_candidates import place_candidates
 from bimangrasp.errors import InputError
-from bimangrasp.hand_config import CandidateRule
 from bimangrasp.hand_description import HandDescription, Primitive
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.config import CandidateRule
+from bimangrasp.hand_files.contact_candidates import place_candidates
+from bimangrasp.hand_files.loading import load_hands
 
 NONE = (np.zeros((0, 3)), np.zeros((0, 3), np.int64))
 SPREAD = 0.6

@@ -9,7 +9,7 @@ import quick_conf
 from toy_files import write_final
 
 from bimangrasp.grasp_fields import final_fields, reject_fields
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "format.md").read_text()

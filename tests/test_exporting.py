@@ -17,8 +17,8 @@ from toy_files import add_column, shadow_table, write_final, write_run, write_sh
 import bimangrasp
 import scale
 from bimangrasp.errors import InputError
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from scale.settings.schema import Config
 
 

@@ -19,8 +19,8 @@ from bimangrasp import mala, synthesis
 from bimangrasp.energies import Energies
 from bimangrasp.evaluation import PlainEvaluator, evaluator
 from bimangrasp.grasp import Grasps
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.objects.model import ObjectModel, read_mesh
 
 F32, F64 = torch.float32, torch.float64

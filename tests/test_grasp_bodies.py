@@ -16,7 +16,7 @@ from tree_product import link_frames
 import bimangrasp
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
 
 ROW = 4

@@ -16,7 +16,7 @@ import conf
 import main
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.mirror import mirror
 from scale.modes import check_hand
 from scale.modes.hand_report import HandReport

@@ -9,8 +9,8 @@ from tree_product import link_frames, points_in_hand, toy_config
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.rotation import rot6d_to_matrix
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel, surface_of
-from bimangrasp.hands import load_hands
 from bimangrasp.mirror import mirror
 from bimangrasp.signed_distance import signed_distance
 

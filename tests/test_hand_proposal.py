@@ -16,11 +16,11 @@ from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp.energies import keypoint_penetration
 from bimangrasp.errors import InputError
-from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
 from bimangrasp.hand_proposal import propose
 from bimangrasp.hand_survey import survey_hand, tip_at
-from bimangrasp.hands import load_hands
 
 LEAST = energy_config().keypoint_distance
 

@@ -9,7 +9,7 @@ import pytest
 import quick_conf
 
 import conf
-from bimangrasp.hand_config import CandidateRule, HandConfig
+from bimangrasp.hand_files.config import CandidateRule, HandConfig
 from bimangrasp.hand_yaml import hand_yaml
 
 

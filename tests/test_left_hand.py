@@ -15,13 +15,13 @@ from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp import hand_model
 from bimangrasp.errors import InputError
-from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
+from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.hand_files.read_hand import find_mjcf
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.inscribed_spheres import InscribedSpheres
 from bimangrasp.mirror import mirror
-from bimangrasp.mjcf_hand import find_mjcf
 from bimangrasp.signed_distance import signed_distance
 
 TURNED = ("index_0", "thumb_1", "thumb_3")

@@ -10,7 +10,7 @@ from tree_product import link_frames, points_in_hand, random_joints, toy_config
 
 import conf
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.mirror import mirror
 
 M = np.diag([1.0, -1.0, 1.0, 1.0])

@@ -12,7 +12,7 @@ from tree_product import link_frames
 import conf
 from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 
 SIDES = ("left", "right")
 

@@ -11,8 +11,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import ABOUT_Y, RELEASED, SHADOW, from_released, left_signs, to_released
 

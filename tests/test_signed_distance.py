@@ -8,8 +8,8 @@ from scene import grasps_near, shadow_hands, slope
 from tree_product import toy_config
 
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.signed_distance import (
     mesh_distance,
     penetration_depth,

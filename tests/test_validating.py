@@ -20,7 +20,7 @@ import scale
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import HandTable, Header
 from bimangrasp.grasp_images import shard_image
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects import convex_pieces as pieces
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses

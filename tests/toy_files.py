@@ -17,7 +17,7 @@ from bimangrasp.grasp_fields import GRASP_FIELDS, VERDICT_FIELDS, final_fields, 
 from bimangrasp.grasp_file import lay_out
 from bimangrasp.grasp_header import Ending, HandTable, Header
 from bimangrasp.grasp_images import shard_image
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
 from scale.engine.worker import Synthesizer
 from scale.merge.final_file import dataset_image

@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hand_model import HandModel
-from bimangrasp.mjcf_hand import quiet_mujoco
 from bimangrasp.poses import Poses
 from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.placing import place

@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull, QhullError
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.spec_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
 from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import mujoco
 import numpy as np
 
-from bimangrasp.mjcf_hand import quiet_mujoco
+from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.placing import aim, object_motion, place
 from bimangrasp.validation.poses import GraspPoses, HandPoses, check_poses, interpolate

@@ -15,8 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hand_tree import frames_at
-from bimangrasp.mjcf_hand import quiet_mujoco
 from bimangrasp.spec_bodies import UNTOUCHING, add_shape
 
 BACKGROUND = (0.955, 0.96, 0.97)

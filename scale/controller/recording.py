@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_files.config import HandConfig
 from scale.errors import RunError
 from scale.settings.objects import ObjectEntry
 from scale.settings.schema import Config
@@ -100,7 +100,7 @@ def _check_drawing() -> None:
 def _draw(path: Path, hand: HandConfig, mesh: Path) -> dict[int, bytes]:
     """Returns row -> GIF for the frames of a file."""
     from bimangrasp.frames import read_frames
-    from bimangrasp.hands import load_hands
+    from bimangrasp.hand_files.loading import load_hands
     from bimangrasp.objects.model import read_mesh
     from bimangrasp.visualization.animation import animation
 

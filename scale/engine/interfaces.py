@@ -11,7 +11,7 @@ from bimangrasp.frames import Frames, Record
 from bimangrasp.grasp_header import HandTable
 
 if TYPE_CHECKING:  # only workers load the optimiser
-    from bimangrasp.hand_config import HandConfig
+    from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.synthesis import SynthesisConfig
     from scale.settings.schema import Config
 

@@ -18,7 +18,7 @@ from scale.store import shards, verdict_files
 from scale.store.run_folder import VALIDATOR, RunFolder
 
 if TYPE_CHECKING:  # only validators load the hands
-    from bimangrasp.hand_config import HandConfig
+    from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.hand_model import HandModel
     from bimangrasp.validation.pose_rule import PoseConfig
     from bimangrasp.validation.protocol import ProtocolConfig
@@ -71,8 +71,8 @@ class Simulator:
         """Returns the bench with both hands."""
         import torch
 
+        from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hand_model import HandModel
-        from bimangrasp.hands import load_hands
 
         torch.set_num_threads(threads)
         return SimulatorBench(self, HandModel(*load_hands(self.hand), UNUSED_POINTS, device))

@@ -15,8 +15,8 @@ from bimangrasp.dataset import GraspDataset, load
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_tables import pyarrow, write_csv, write_npz, write_parquet
 from bimangrasp.hand_description import pair_sha256
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import RELEASED, to_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from bimangrasp.hand_config import HandConfig
 from bimangrasp.hand_description import HandDescription
-from bimangrasp.hand_file import is_urdf
+from bimangrasp.hand_files.compile import is_urdf
+from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_survey import Guess, Survey
 
 

@@ -92,8 +92,8 @@ def validate(config: Config) -> ValidationReport:
 
 
 def _hands(config: Config) -> HandModel:
+    from bimangrasp.hand_files.loading import load_hands
     from bimangrasp.hand_model import HandModel  # torch, which the other modes' parent does without
-    from bimangrasp.hands import load_hands
 
     return HandModel(*load_hands(config.hand), config.hand.surface_points)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bimangrasp.energies import EnergyConfig
 from bimangrasp.frames import Record
-from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.objects.convex_pieces import PiecesConfig

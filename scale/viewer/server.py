@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import FormatError
-from bimangrasp.hands import load_hands
+from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.visualization.exhibits import Gallery
 from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data

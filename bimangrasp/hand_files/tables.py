@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_config import HandConfig
+from bimangrasp.hand_files.config import HandConfig
 
 
 def check_names(given: Iterable[str], known: Sequence[str], key: str) -> None:

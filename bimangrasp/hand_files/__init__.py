@@ -1,0 +1,1 @@
+"""Reads hands from MJCF, URDF and YAML files."""
