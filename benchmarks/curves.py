@@ -19,7 +19,7 @@ import torch
 import conf
 from bimangrasp.energies import Energies
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 

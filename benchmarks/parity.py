@@ -20,9 +20,9 @@ import conf
 from bimangrasp.energies import OURS, Energies, EnergyConfig, contacts_of, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.collision_shapes import SQUARED_DISTANCE_FLOOR
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
-from bimangrasp.signed_distance import SQUARED_DISTANCE_FLOOR
 
 LENGTH = 1e-6
 """Tolerance of link frames, contact points and distances, m."""

@@ -29,7 +29,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_file import Header, read_header
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.visualization.portrait import THOROUGH, Search, Studio, encoded
 from bimangrasp.visualization.stage import Cast, Posed

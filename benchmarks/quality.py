@@ -19,7 +19,7 @@ import conf
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import conf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import set_determinism, synthesize
 

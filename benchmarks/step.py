@@ -19,7 +19,7 @@ from bimangrasp import builtin, synthesis
 from bimangrasp.fused.energy import FusedEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.objects.model import ObjectModel
 

@@ -14,7 +14,7 @@ from math import inf
 import conf
 from bimangrasp import builtin, synthesis
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses

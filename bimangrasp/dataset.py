@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import mujoco
 
     from bimangrasp.grasp_bodies import GraspMeshes
-    from bimangrasp.hand_description import HandDescription
+    from bimangrasp.hands.description import HandDescription
 
 OBJECT = "object"
 """The column that no file has: which of `codes` a grasp is of."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bimangrasp.equilibrium import residual_wrench
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
-from bimangrasp.signed_distance import LinkFrames, penetration_depth
 from bimangrasp.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
 
 COINCIDENT_KEYPOINTS = 1e-6

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bimangrasp.energies import Energies, EnergyConfig, energies
 from bimangrasp.grasp import Grasps
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.kernel_paths import WARP, chosen_path
 from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel

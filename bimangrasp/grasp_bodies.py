@@ -13,13 +13,13 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.hand_description import HandDescription, pair_sha256
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.description import HandDescription, pair_sha256
+from bimangrasp.hands.model import HandModel
+from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless
+from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import Mesh, read_mesh
 from bimangrasp.row_files import RowFile
-from bimangrasp.shape_surface import shape_surface
-from bimangrasp.spec_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")

@@ -9,11 +9,11 @@ import numpy as np
 from scipy.optimize import minimize
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names
 from bimangrasp.hand_survey import Survey, base_at, farther_limit, fingers_of, tip_at
-from bimangrasp.hand_tree import at_rest, frames_at
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.tree import at_rest, frames_at
 
 LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
 """So many links with shapes, from the tip on, get contact candidates."""

@@ -15,7 +15,7 @@ from bimangrasp.geometry.farthest_point_sampling import farthest_of, uniform_poi
 from bimangrasp.geometry.rotation import matrix_to_rot6d, turn_x, turn_z
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 
 TOUCHING = 1e-9

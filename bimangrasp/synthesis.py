@@ -17,7 +17,7 @@ from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of
 from bimangrasp.evaluation import Evaluator, evaluator
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.initialization import InitializationConfig, first_grasps
 from bimangrasp.mala import OptimizerConfig
 from bimangrasp.objects.model import ObjectConfig, ObjectModel, object_scales

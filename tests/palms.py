@@ -10,8 +10,8 @@ import numpy as np
 import trimesh
 from omegaconf import OmegaConf
 
-from bimangrasp.hand_description import HandDescription, Primitive
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
+from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.validation.poses import GraspPoses, HandPoses
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.scene import Scene, build_scene

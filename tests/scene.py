@@ -13,7 +13,7 @@ from bimangrasp import builtin
 from bimangrasp.energies import EnergyConfig
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
 
 POINTS = ObjectConfig(

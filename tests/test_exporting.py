@@ -18,7 +18,7 @@ import bimangrasp
 import scale
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from scale.settings.schema import Config
 
 

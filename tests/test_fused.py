@@ -20,7 +20,7 @@ from bimangrasp.energies import Energies
 from bimangrasp.evaluation import PlainEvaluator, evaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel, read_mesh
 
 F32, F64 = torch.float32, torch.float64

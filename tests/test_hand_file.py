@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import read_bare_hand
 from bimangrasp.hand_survey import survey_hand
+from bimangrasp.hands.description import HandDescription
 
 
 def origin(T: np.ndarray) -> str:

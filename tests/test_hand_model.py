@@ -10,9 +10,9 @@ from tree_product import link_frames, points_in_hand, toy_config
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel, surface_of
-from bimangrasp.mirror import mirror
-from bimangrasp.signed_distance import signed_distance
+from bimangrasp.hands.collision_shapes import signed_distance
+from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.model import HandModel, surface_of
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
 

@@ -19,7 +19,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.grasp_fields import TERMS
 from bimangrasp.grasp_images import read_shard
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses

@@ -10,7 +10,7 @@ import pytest
 from palms import CLOSED, HALF, box, palm, palms, protocol, shipped_scene, squeeze
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import simulate
 from bimangrasp.validation.judging import FARTHEST_LINK, Judged, Subject, judge

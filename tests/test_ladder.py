@@ -21,26 +21,27 @@ RECORDS = {"SynthesisConfig", "ALGORITHM_VERSION"}
 FLAT = ("bimangrasp", "scale", "conf")
 """Packages whose own modules share one row; two of them until they have moved into rooms."""
 LADDER: dict[str, str] = {
-    "bimangrasp": "bimangrasp.fused bimangrasp.geometry bimangrasp.hand_files bimangrasp.objects",
+    "bimangrasp": "bimangrasp.fused bimangrasp.geometry bimangrasp.hand_files bimangrasp.hands bimangrasp.objects",
     "bimangrasp.assets": "",
-    "bimangrasp.fused": "bimangrasp bimangrasp.geometry bimangrasp.objects",
+    "bimangrasp.fused": "bimangrasp bimangrasp.geometry bimangrasp.hands bimangrasp.objects",
     "bimangrasp.geometry": "bimangrasp",
-    "bimangrasp.hand_files": "bimangrasp",
-    "bimangrasp.objects": "bimangrasp bimangrasp.geometry",
-    "bimangrasp.validation": "bimangrasp bimangrasp.hand_files bimangrasp.objects",
-    "bimangrasp.visualization": "bimangrasp bimangrasp.hand_files bimangrasp.objects",
+    "bimangrasp.hand_files": "bimangrasp bimangrasp.hands",
+    "bimangrasp.hands": "bimangrasp bimangrasp.geometry",
+    "bimangrasp.objects": "bimangrasp bimangrasp.geometry bimangrasp.hands",
+    "bimangrasp.validation": "bimangrasp bimangrasp.hand_files bimangrasp.hands bimangrasp.objects",
+    "bimangrasp.visualization": "bimangrasp bimangrasp.hand_files bimangrasp.hands bimangrasp.objects",
     "conf": "bimangrasp scale.settings",
     "main": "bimangrasp conf scale scale.settings",
     "scale": "bimangrasp scale.controller scale.engine scale.modes scale.report scale.settings scale.viewer",
     "scale.controller": "bimangrasp bimangrasp.hand_files bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.engine scale.merge scale.settings scale.state scale.store scale.viewer",
-    "scale.engine": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.objects bimangrasp.validation scale.settings scale.store",
+    "scale.engine": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.hands bimangrasp.objects bimangrasp.validation scale.settings scale.store",
     "scale.merge": "bimangrasp bimangrasp.validation scale scale.settings scale.store",
-    "scale.modes": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.controller scale.engine scale.settings scale.store",
+    "scale.modes": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.hands bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.controller scale.engine scale.settings scale.store",
     "scale.report": "bimangrasp scale.controller scale.engine scale.merge scale.settings scale.store",
     "scale.settings": "bimangrasp bimangrasp.hand_files bimangrasp.objects bimangrasp.validation",
     "scale.state": "bimangrasp scale.controller scale.merge scale.settings scale.store",
     "scale.store": "bimangrasp bimangrasp.objects scale scale.settings",
-    "scale.viewer": "bimangrasp bimangrasp.hand_files bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.merge scale.settings scale.store",
+    "scale.viewer": "bimangrasp bimangrasp.hand_files bimangrasp.hands bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.merge scale.settings scale.store",
 }
 """Room -> the rooms that it may know. A room is a folder, or a module that stands directly in a package."""
 

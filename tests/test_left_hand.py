@@ -13,16 +13,16 @@ import torch
 from scipy.spatial.transform import Rotation
 from tree_product import link_frames, points_in_hand, random_joints
 
-from bimangrasp import hand_model
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import find_mjcf
-from bimangrasp.hand_model import HandModel
-from bimangrasp.inscribed_spheres import InscribedSpheres
-from bimangrasp.mirror import mirror
-from bimangrasp.signed_distance import signed_distance
+from bimangrasp.hands import model
+from bimangrasp.hands.collision_shapes import signed_distance
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.inscribed_spheres import InscribedSpheres
+from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.model import HandModel
 
 TURNED = ("index_0", "thumb_1", "thumb_3")
 ROOT = Rotation.from_rotvec([0.4, -0.9, 0.3])
@@ -131,7 +131,7 @@ def test_depth_wants_shapes_that_are_mirror_images(pair, monkeypatch: pytest.Mon
         count = {"left": 2, "right": 3}[hand.side]
         return InscribedSpheres(np.zeros(count, np.int64), np.zeros((count, 3)), np.ones(count))
 
-    monkeypatch.setattr(hand_model, "inscribed_spheres", spheres)
+    monkeypatch.setattr(model, "inscribed_spheres", spheres)
     with pytest.raises(InputError, match="energy.w_depth wants hands whose shapes are mirror images"):
         _ = HandModel(*pair, surface_points=20).spheres
 

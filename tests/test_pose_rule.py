@@ -10,7 +10,7 @@ from palms import palm
 from scene import built_in_hands, grasps_near
 
 from bimangrasp.geometry.rotation import rot6d_to_matrix
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import pose_rule
 from bimangrasp.validation.pose_rule import PoseConfig, stages_of

@@ -11,8 +11,8 @@ from tree_product import link_frames
 
 import conf
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.hands.description import HandDescription
 
 SIDES = ("left", "right")
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import ABOUT_Y, RELEASED, SHADOW, from_released, left_signs, to_released
 

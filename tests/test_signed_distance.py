@@ -9,14 +9,14 @@ from tree_product import toy_config
 
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
-from bimangrasp.signed_distance import (
+from bimangrasp.hands.collision_shapes import (
     mesh_distance,
     penetration_depth,
     penetration_depth_reference,
     rounded_box_distance,
     signed_distance,
 )
+from bimangrasp.hands.model import HandModel
 
 
 def cloud(seed, *shape, spread=0.05):

@@ -12,7 +12,7 @@ from bimangrasp import builtin, evaluation, mala, synthesis
 from bimangrasp.energies import OURS, Energies, energies
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel, read_mesh
 
 F32 = torch.float32

@@ -16,7 +16,7 @@ from scene import shadow_hands
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
-from bimangrasp.shape_surface import shape_surface
+from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization import meshes
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, FILL, frame_tightly, project
 from bimangrasp.visualization.exhibits import GRASP, STAGES

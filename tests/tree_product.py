@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
+from bimangrasp.hands.description import HandDescription
 
 TOY = """
 <mujoco>

@@ -18,7 +18,7 @@ from bimangrasp.fused.equilibrium_kernel import equilibrium_kernel
 from bimangrasp.fused.tables import DepthTables, HandTables, ObjectTables
 from bimangrasp.fused.wrench_kernel import wrench_kernel
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.wrench import FEWEST_CONTACTS

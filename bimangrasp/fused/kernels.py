@@ -19,7 +19,7 @@ from bimangrasp.fused.geometry import (
     winding_number,
 )
 from bimangrasp.geometry.spatial_order import RUN
-from bimangrasp.signed_distance import SQUARED_NORMAL_FLOOR
+from bimangrasp.hands.collision_shapes import SQUARED_NORMAL_FLOOR
 
 wp.set_module_options({"enable_backward": False})
 

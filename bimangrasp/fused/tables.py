@@ -13,7 +13,7 @@ from bimangrasp.fused.depth_kernel import Spheres
 from bimangrasp.fused.geometry import Grid
 from bimangrasp.geometry.spatial_order import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 
 RUN_SLACK = 1e-5

@@ -7,8 +7,8 @@ import numpy as np
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import Primitive
 from bimangrasp.hand_files.kinematic_tree import pose
+from bimangrasp.hands.description import Primitive
 
 NO_VERTICES, NO_FACES = np.zeros((0, 3)), np.zeros((0, 3), np.int64)
 _GEOM = mujoco.mjtGeom

@@ -8,9 +8,9 @@ import numpy as np
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import Primitive
 from bimangrasp.hand_files.config import CandidateRule
 from bimangrasp.hand_files.tables import check_names, unit_vector
+from bimangrasp.hands.description import Primitive
 
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0  # fractional parts of its multiples spread evenly, whatever their number
 _PLASTIC = np.array([0.7548776662466927, 0.5698402909980532])  # the same in two dimensions

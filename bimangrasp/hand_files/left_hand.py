@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.contact_candidates import place_candidates
 from bimangrasp.hand_files.read_hand import read_bare_hand
-from bimangrasp.hand_tree import frames_at
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.tree import frames_at
 
 SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])[_:./-]*", re.IGNORECASE)
 """What names of links and joints say of the side, which does not tell two hands' links apart."""

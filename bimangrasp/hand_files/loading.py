@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.bimangrasp_release import read_release_hands
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.left_hand import read_left_hand
 from bimangrasp.hand_files.read_hand import read_mjcf_hand
 from bimangrasp.hand_files.tables import unit_vector
-from bimangrasp.mirror import mirror
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.mirror import mirror
 
 
 def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:

@@ -12,13 +12,13 @@ import numpy as np
 
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.collision_geometry import read_primitives
 from bimangrasp.hand_files.compile import compile_hand
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.contact_candidates import place_candidates
 from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_tree
 from bimangrasp.hand_files.tables import joint_mean, keypoints, unit_vector
+from bimangrasp.hands.description import HandDescription
 
 
 def read_mjcf_hand(config: HandConfig) -> HandDescription:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.placing import place

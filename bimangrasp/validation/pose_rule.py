@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.collision_shapes import LinkFrames
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.signed_distance import LinkFrames
 
 STAGES = ("pre_grasp", "grasp", "squeeze")
 

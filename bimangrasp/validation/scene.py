@@ -12,9 +12,9 @@ from scipy.spatial import ConvexHull, QhullError
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.spec_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
 from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
 
 SIDES = ("left", "right")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.hand_description import HandDescription
+from bimangrasp.hands.description import HandDescription
 from bimangrasp.validation.duplicates import unique_count
 from bimangrasp.validation.judging import Judged
 from bimangrasp.validation.metrics import (

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bimangrasp.frames import Frames
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.grasp_bodies import SIDES, Placed, grasp_scene
-from bimangrasp.hand_description import HandDescription
+from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
 
 SIZE = 480  # pixels, of width and height

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bimangrasp.hand_description import HandDescription
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.visualization.stage import Posed
 

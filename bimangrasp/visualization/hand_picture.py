@@ -14,10 +14,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription, Primitive
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hand_tree import frames_at
-from bimangrasp.spec_bodies import UNTOUCHING, add_shape
+from bimangrasp.hands.description import HandDescription, Primitive
+from bimangrasp.hands.mujoco_bodies import UNTOUCHING, add_shape
+from bimangrasp.hands.tree import frames_at
 
 BACKGROUND = (0.955, 0.96, 0.97)
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)

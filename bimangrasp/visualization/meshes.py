@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 
-from bimangrasp.hand_description import Primitive
-from bimangrasp.shape_surface import shape_surface
+from bimangrasp.hands.description import Primitive
+from bimangrasp.hands.shape_surface import shape_surface
 
 MOST_FACES = 20_000
 """Of an object on a page: 250 kB."""

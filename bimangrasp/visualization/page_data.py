@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.grasp_bodies import COLOURS, SIDES
 from bimangrasp.grasp_fields import TERMS
-from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.poses import Poses
 from bimangrasp.visualization.exhibits import STAGES, Exhibit, Gallery, Shape
 from bimangrasp.visualization.meshes import hand_mesh, object_mesh

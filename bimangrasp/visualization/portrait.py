@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.spatial import ConvexHull
 
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.hand_description import HandDescription
-from bimangrasp.shape_surface import shape_surface
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View, frame_tightly, project
 from bimangrasp.visualization.stage import COARSE, FINE, OBJECT, QUICK, Cast, Posed, Quality, Stage
 

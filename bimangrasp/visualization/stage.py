@@ -9,9 +9,9 @@ import numpy as np
 
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.grasp_bodies import COLOURS
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.spec_bodies import UNTOUCHING, add_mesh, add_shape
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.mujoco_bodies import UNTOUCHING, add_mesh, add_shape
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
 
 OBJECT = 2

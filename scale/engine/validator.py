@@ -19,7 +19,7 @@ from scale.store.run_folder import VALIDATOR, RunFolder
 
 if TYPE_CHECKING:  # only validators load the hands
     from bimangrasp.hand_files.config import HandConfig
-    from bimangrasp.hand_model import HandModel
+    from bimangrasp.hands.model import HandModel
     from bimangrasp.validation.pose_rule import PoseConfig
     from bimangrasp.validation.protocol import ProtocolConfig
     from scale.settings.schema import Config
@@ -72,7 +72,7 @@ class Simulator:
         import torch
 
         from bimangrasp.hand_files.loading import load_hands
-        from bimangrasp.hand_model import HandModel
+        from bimangrasp.hands.model import HandModel
 
         torch.set_num_threads(threads)
         return SimulatorBench(self, HandModel(*load_hands(self.hand), UNUSED_POINTS, device))

@@ -31,8 +31,8 @@ from scale.store import locks, shards
 from scale.store.run_folder import WORKER, RunFolder
 
 if TYPE_CHECKING:
-    from bimangrasp.hand_description import HandDescription
     from bimangrasp.hand_files.config import HandConfig
+    from bimangrasp.hands.description import HandDescription
     from bimangrasp.objects.model import ObjectModel
     from bimangrasp.synthesis import Synthesis, SynthesisConfig
 
@@ -229,8 +229,8 @@ class Synthesizer:
 
     def hand_table(self) -> HandTable:
         """Returns what files say of the hands, read by MuJoCo alone."""
-        from bimangrasp.hand_description import pair_sha256
         from bimangrasp.hand_files.loading import load_hands
+        from bimangrasp.hands.description import pair_sha256
 
         left, right = load_hands(self.hand)
         most = max(len(left.candidate_link), len(right.candidate_link))
@@ -242,7 +242,7 @@ class Synthesizer:
     def load(self, device: str, threads: int) -> Optimiser:
         """Returns the bench with both hands on the device."""
         from bimangrasp.hand_files.loading import load_hands
-        from bimangrasp.hand_model import HandModel
+        from bimangrasp.hands.model import HandModel
         from bimangrasp.kernel_paths import resolve_kernels
         from bimangrasp.synthesis import set_determinism
 

@@ -14,9 +14,9 @@ from bimangrasp.bench_files import bench_files
 from bimangrasp.dataset import GraspDataset, load
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_tables import pyarrow, write_csv, write_npz, write_parquet
-from bimangrasp.hand_description import pair_sha256
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.description import pair_sha256
+from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import RELEASED, to_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image

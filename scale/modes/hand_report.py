@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from bimangrasp.hand_description import HandDescription
 from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_survey import Guess, Survey
+from bimangrasp.hands.description import HandDescription
 
 
 class Asked(NamedTuple):

@@ -18,7 +18,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.grasp_fields import CURVE_FIELDS, TERMS, shape_of
 from bimangrasp.grasp_header import Header
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_model import HandModel
+from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses

@@ -28,7 +28,7 @@ from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from bimangrasp.hand_model import HandModel
+    from bimangrasp.hands.model import HandModel
 
 
 class Target(NamedTuple):
@@ -93,7 +93,7 @@ def validate(config: Config) -> ValidationReport:
 
 def _hands(config: Config) -> HandModel:
     from bimangrasp.hand_files.loading import load_hands
-    from bimangrasp.hand_model import HandModel  # torch, which the other modes' parent does without
+    from bimangrasp.hands.model import HandModel  # torch, which the other modes' parent does without
 
     return HandModel(*load_hands(config.hand), config.hand.surface_points)
 

@@ -22,7 +22,7 @@ from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config
 
 if TYPE_CHECKING:
-    from bimangrasp.hand_model import HandModel
+    from bimangrasp.hands.model import HandModel
 
 RELEASED_SUFFIX = ".npy"
 

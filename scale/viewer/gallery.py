@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_description import HandDescription, pair_sha256
 from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.hands.description import HandDescription, pair_sha256
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.row_files import find_files

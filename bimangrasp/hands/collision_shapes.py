@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bimangrasp.geometry.spatial_order import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
-from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hands.description import HandDescription, Primitive
 
 SQUARED_DISTANCE_FLOOR = 1e-8
 """Added under the root of a mesh distance, m^2, so that its gradient exists on the surface (released code)."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hands.description import HandDescription, Primitive
 
 _POSITION = np.array([1.0, -1.0, 1.0])
 _AXIS = np.array([-1.0, 1.0, -1.0])  # a rotation vector is an axial vector: it mirrors with the other sign

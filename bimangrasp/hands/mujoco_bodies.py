@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.hand_description import HandDescription, Primitive
+from bimangrasp.hands.description import HandDescription, Primitive
 
 UNTOUCHING = {"contype": 0, "conaffinity": 0}
 """Of a geom that is only looked at."""

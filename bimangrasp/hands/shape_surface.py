@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trimesh
 
-from bimangrasp.hand_description import Primitive
+from bimangrasp.hands.description import Primitive
 
 ROUND_SECTIONS = 64
 """Corners of the circles by which surfaces of capsules and cylinders are sampled: off by 0.1 % of the radius."""

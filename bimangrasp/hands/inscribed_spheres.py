@@ -9,9 +9,9 @@ import torch
 
 from bimangrasp.geometry.farthest_point_sampling import key_generator, uniform_points
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
-from bimangrasp.hand_description import HandDescription, Primitive
-from bimangrasp.mirror import mirror, mirror_direction
-from bimangrasp.shape_surface import shape_surface
+from bimangrasp.hands.description import HandDescription, Primitive
+from bimangrasp.hands.mirror import mirror, mirror_direction
+from bimangrasp.hands.shape_surface import shape_surface
 
 UNCOVERED = 0.0005
 """Mean distance from a shape's surface to the nearest of its spheres at which these are enough, m."""

@@ -16,11 +16,11 @@ from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_gen
 from bimangrasp.geometry.rotation import cross_matrix, rot6d_to_matrix
 from bimangrasp.geometry.spatial_order import spatial_order
 from bimangrasp.grasp import Grasps
-from bimangrasp.hand_description import HandDescription
-from bimangrasp.inscribed_spheres import inscribed_spheres
-from bimangrasp.mirror import mirror, mirror_direction
-from bimangrasp.shape_surface import shape_surface
-from bimangrasp.signed_distance import HandShapes, LinkFrames
+from bimangrasp.hands.collision_shapes import HandShapes, LinkFrames
+from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.inscribed_spheres import inscribed_spheres
+from bimangrasp.hands.mirror import mirror, mirror_direction
+from bimangrasp.hands.shape_surface import shape_surface
 
 SURFACE_SAMPLES_PER_POINT = 100
 """Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.hand_description import HandDescription
+from bimangrasp.hands.description import HandDescription
 
 
 class Chain(NamedTuple):
