@@ -15,7 +15,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import read_bare_hand
-from bimangrasp.hand_survey import survey_hand
+from bimangrasp.hand_setup.inspection import survey_hand
 from bimangrasp.hands.description import HandDescription
 
 

@@ -10,8 +10,8 @@ import pytest
 from scene import built_in_hands
 
 from bimangrasp.errors import InputError
-from bimangrasp.visualization import hand_picture
-from bimangrasp.visualization.hand_picture import BACKGROUND, Panel, draw, panels_of, panels_of_frame, png
+from bimangrasp.hand_setup import picture as hand_picture
+from bimangrasp.hand_setup.picture import BACKGROUND, Panel, draw, panels_of, panels_of_frame, png
 
 LEAST, WIDTH, HEIGHT = 0.02, 120, 150
 

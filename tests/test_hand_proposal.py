@@ -18,8 +18,8 @@ from bimangrasp.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_proposal import propose
-from bimangrasp.hand_survey import survey_hand, tip_at
+from bimangrasp.hand_setup.inspection import survey_hand, tip_at
+from bimangrasp.hand_setup.proposal import propose
 from bimangrasp.hands.model import HandModel
 
 LEAST = energy_config().keypoint_distance

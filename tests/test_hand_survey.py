@@ -13,7 +13,14 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.hand_survey import Survey, guess_finger_direction, guess_palm_normal, guess_side, survey_hand, tip_at
+from bimangrasp.hand_setup.inspection import (
+    Survey,
+    guess_finger_direction,
+    guess_palm_normal,
+    guess_side,
+    survey_hand,
+    tip_at,
+)
 from bimangrasp.hands.tree import at_rest
 
 FILES = {name: f"{name}_hand/right_hand.xml" for name in quick_conf.BUILT_IN}

@@ -21,11 +21,12 @@ RECORDS = {"SynthesisConfig", "ALGORITHM_VERSION"}
 FLAT = ("bimangrasp", "scale", "conf")
 """Packages whose own modules share one row; two of them until they have moved into rooms."""
 LADDER: dict[str, str] = {
-    "bimangrasp": "bimangrasp.fused bimangrasp.geometry bimangrasp.hand_files bimangrasp.hands bimangrasp.objects",
+    "bimangrasp": "bimangrasp.fused bimangrasp.geometry bimangrasp.hands bimangrasp.objects",
     "bimangrasp.assets": "",
     "bimangrasp.fused": "bimangrasp bimangrasp.geometry bimangrasp.hands bimangrasp.objects",
     "bimangrasp.geometry": "bimangrasp",
     "bimangrasp.hand_files": "bimangrasp bimangrasp.hands",
+    "bimangrasp.hand_setup": "bimangrasp bimangrasp.hand_files bimangrasp.hands",
     "bimangrasp.hands": "bimangrasp bimangrasp.geometry",
     "bimangrasp.objects": "bimangrasp bimangrasp.geometry bimangrasp.hands",
     "bimangrasp.validation": "bimangrasp bimangrasp.hand_files bimangrasp.hands bimangrasp.objects",
@@ -36,7 +37,7 @@ LADDER: dict[str, str] = {
     "scale.controller": "bimangrasp bimangrasp.hand_files bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.engine scale.merge scale.settings scale.state scale.store scale.viewer",
     "scale.engine": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.hands bimangrasp.objects bimangrasp.validation scale.settings scale.store",
     "scale.merge": "bimangrasp bimangrasp.validation scale scale.settings scale.store",
-    "scale.modes": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.hands bimangrasp.objects bimangrasp.validation bimangrasp.visualization scale scale.controller scale.engine scale.settings scale.store",
+    "scale.modes": "bimangrasp bimangrasp.geometry bimangrasp.hand_files bimangrasp.hand_setup bimangrasp.hands bimangrasp.objects bimangrasp.validation scale scale.controller scale.engine scale.settings scale.store",
     "scale.report": "bimangrasp scale.controller scale.engine scale.merge scale.settings scale.store",
     "scale.settings": "bimangrasp bimangrasp.hand_files bimangrasp.objects bimangrasp.validation",
     "scale.state": "bimangrasp scale.controller scale.merge scale.settings scale.store",

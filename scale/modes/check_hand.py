@@ -17,12 +17,19 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import find_mjcf
-from bimangrasp.hand_proposal import propose
-from bimangrasp.hand_survey import Guess, Survey, guess_finger_direction, guess_palm_normal, guess_side, survey_hand
-from bimangrasp.hand_yaml import hand_yaml
+from bimangrasp.hand_setup.inspection import (
+    Guess,
+    Survey,
+    guess_finger_direction,
+    guess_palm_normal,
+    guess_side,
+    survey_hand,
+)
+from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
+from bimangrasp.hand_setup.proposal import propose
+from bimangrasp.hand_setup.yaml_writer import hand_yaml
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.tree import frames_at
-from bimangrasp.visualization.hand_picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
 from scale.modes.hand_report import Asked, HandReport
 from scale.settings.schema import Config
 from scale.store import output_paths

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_survey import Guess, Survey
+from bimangrasp.hand_setup.inspection import Guess, Survey
 from bimangrasp.hands.description import HandDescription
 
 

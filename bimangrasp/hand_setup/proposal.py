@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names
-from bimangrasp.hand_survey import Survey, base_at, farther_limit, fingers_of, tip_at
+from bimangrasp.hand_setup.inspection import Survey, base_at, farther_limit, fingers_of, tip_at
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.tree import at_rest, frames_at
 

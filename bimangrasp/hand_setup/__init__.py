@@ -1,0 +1,1 @@
+"""Inspects a hand file of one's own and proposes what it does not say."""
