@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import conf
-from bimangrasp.energies import Energies
+from bimangrasp.energy.energies import Energies
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import conf
-from bimangrasp.energies import OURS, Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.energy.energies import OURS, Energies, EnergyConfig, contacts_of, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.collision_shapes import SQUARED_DISTANCE_FLOOR

@@ -16,11 +16,11 @@ import torch
 
 import conf
 from bimangrasp import builtin, synthesis
+from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.fused.energy import FusedEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.objects.model import ObjectModel
 
 RELEASED_STEPS = 10_000

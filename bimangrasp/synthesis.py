@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bimangrasp import mala
 from bimangrasp.descent import Descent
-from bimangrasp.energies import Contacts, Energies, EnergyConfig, contacts_of
-from bimangrasp.evaluation import Evaluator, evaluator
+from bimangrasp.energy.energies import Contacts, Energies, EnergyConfig, contacts_of
+from bimangrasp.energy.evaluator import Evaluator, evaluator
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel

@@ -18,7 +18,7 @@ from scene import (
     solid,
 )
 
-from bimangrasp.energies import (
+from bimangrasp.energy.energies import (
     Energies,
     contacts_of,
     energies,
@@ -27,11 +27,11 @@ from bimangrasp.energies import (
     keypoint_penetration,
     object_depth,
 )
-from bimangrasp.equilibrium import _balancing_forces, _net_wrench
+from bimangrasp.energy.equilibrium import _balancing_forces, _net_wrench
+from bimangrasp.energy.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.objects.model import Mesh, ObjectModel
-from bimangrasp.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
 SCALE = torch.tensor([0.15, 0.16, 0.17, 0.15, 0.16, 0.17], dtype=torch.float64)

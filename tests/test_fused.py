@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import conf
 from bimangrasp import mala, synthesis
-from bimangrasp.energies import Energies
-from bimangrasp.evaluation import PlainEvaluator, evaluator
+from bimangrasp.energy.energies import Energies
+from bimangrasp.energy.evaluator import PlainEvaluator, evaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel

@@ -14,7 +14,7 @@ from scene import energy_config
 from test_hand_survey import FILES, TEXTS, TURN, turned, written
 from tree_product import link_frames, points_in_hand, random_joints
 
-from bimangrasp.energies import keypoint_penetration
+from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands

@@ -12,7 +12,7 @@ from test_released_joints import drawn
 
 import bimangrasp
 import scale
-from bimangrasp.energies import energies
+from bimangrasp.energy.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps

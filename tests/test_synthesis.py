@@ -8,8 +8,9 @@ import quick_conf
 import torch
 from scene import POINTS, built_in, built_in_hands, shadow_hands
 
-from bimangrasp import builtin, evaluation, mala, synthesis
-from bimangrasp.energies import OURS, Energies, energies
+from bimangrasp import builtin, mala, synthesis
+from bimangrasp.energy import evaluator
+from bimangrasp.energy.energies import OURS, Energies, energies
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
@@ -120,7 +121,7 @@ def test_a_grasp_that_fails_is_marked_and_harms_no_other(monkeypatch):
         bad = torch.arange(len(scale)) == 2
         return type(terms)(*(torch.where(bad, torch.nan, term) for term in terms))
 
-    monkeypatch.setattr(evaluation, "energies", spoiled)
+    monkeypatch.setattr(evaluator, "energies", spoiled)
     result = make(kernels="plain")
     failed = result.energies.total.isnan()
     assert failed.tolist() == [False, False, True, False, False, False]
@@ -137,14 +138,14 @@ def test_a_gpu_gives_the_energies_of_the_cpu():
 
 
 def test_a_grasp_whose_gradient_fails_has_no_energies(monkeypatch):
-    whole = evaluation.PlainEvaluator.evaluation
+    whole = evaluator.PlainEvaluator.evaluation
 
     def spoiled(*arguments):
         energy, gradient = whole(*arguments)
         gradient[2, 0, 0] = torch.inf
         return mala.Evaluation(energy, gradient)
 
-    monkeypatch.setattr(evaluation.PlainEvaluator, "evaluation", spoiled)
+    monkeypatch.setattr(evaluator.PlainEvaluator, "evaluation", spoiled)
     for term in make(num_iterations=2, kernels="plain").energies:
         assert term.isnan().tolist() == [False, False, True, False, False, False]
 

@@ -5,7 +5,7 @@ import torch
 from scene import built_in, shadow_hands
 
 import conf
-from bimangrasp.energies import Energies, energies
+from bimangrasp.energy.energies import Energies, energies
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.grasp_fields import GRASP_FIELDS

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from bimangrasp.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
+from bimangrasp.energy.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
 
 
 def random_contacts(seed, batch=6, contacts=8):

@@ -11,7 +11,8 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
+from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
+from bimangrasp.energy.wrench import FEWEST_CONTACTS
 from bimangrasp.fused import kernels
 from bimangrasp.fused.depth_kernel import depths
 from bimangrasp.fused.equilibrium_kernel import equilibrium_kernel
@@ -21,7 +22,6 @@ from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel
-from bimangrasp.wrench import FEWEST_CONTACTS
 
 wp.init()
 

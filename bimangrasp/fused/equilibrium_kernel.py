@@ -4,7 +4,7 @@ from functools import cache
 
 import warp as wp
 
-from bimangrasp.equilibrium import LEVER, ROUNDS, SMALLEST_RESIDUAL
+from bimangrasp.energy.equilibrium import LEVER, ROUNDS, SMALLEST_RESIDUAL
 from bimangrasp.fused.kernels import ContactTable, Weights, Wrenches
 
 REACH = wp.constant(wp.float64(LEVER))

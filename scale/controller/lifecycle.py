@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from bimangrasp.energy.backends import INSTALL, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
-from bimangrasp.kernel_paths import INSTALL, PLAIN, chosen_path, resolve_kernels
 from scale.controller import preflight, recording, run_report
 from scale.controller.completion import Settler
 from scale.controller.event_loop import Runner, refuse_mixed

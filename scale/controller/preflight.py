@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.errors import InputError
 from bimangrasp.grasp_header import HandTable, Header
-from bimangrasp.kernel_paths import resolve_kernels
 from bimangrasp.objects.model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale.controller import recording, tensorboard

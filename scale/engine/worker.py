@@ -241,9 +241,9 @@ class Synthesizer:
 
     def load(self, device: str, threads: int) -> Optimiser:
         """Returns the bench with both hands on the device."""
+        from bimangrasp.energy.backends import resolve_kernels
         from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hands.model import HandModel
-        from bimangrasp.kernel_paths import resolve_kernels
         from bimangrasp.synthesis import set_determinism
 
         set_determinism(threads)

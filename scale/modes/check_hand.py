@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bimangrasp.builtin import ASSET_ROOT
-from bimangrasp.energies import keypoint_penetration
+from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bimangrasp import grasp_images
-from bimangrasp.energies import energies
+from bimangrasp.energy.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps

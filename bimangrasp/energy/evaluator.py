@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energies import Energies, EnergyConfig, energies
+from bimangrasp.energy.backends import WARP, chosen_path
+from bimangrasp.energy.energies import Energies, EnergyConfig, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
-from bimangrasp.kernel_paths import WARP, chosen_path
 from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel
 

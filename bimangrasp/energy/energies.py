@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bimangrasp.equilibrium import residual_wrench
+from bimangrasp.energy.equilibrium import residual_wrench
+from bimangrasp.energy.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
-from bimangrasp.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
 
 COINCIDENT_KEYPOINTS = 1e-6
 """Keypoints closer than this, m, are one point of the hand and repel nothing (released code)."""

@@ -1,0 +1,1 @@
+"""The energy of grasps: its terms, their weights, and the two ways to evaluate them."""
