@@ -23,8 +23,8 @@ FLAT = ("bimangrasp", "scale", "conf")
 LADDER: dict[str, str] = {
     "bimangrasp": "bimangrasp.energy bimangrasp.geometry bimangrasp.hands bimangrasp.objects",
     "bimangrasp.assets": "",
-    "bimangrasp.energy": "bimangrasp bimangrasp.fused bimangrasp.hands bimangrasp.objects",
-    "bimangrasp.fused": "bimangrasp bimangrasp.energy bimangrasp.geometry bimangrasp.hands bimangrasp.objects",
+    "bimangrasp.energy": "bimangrasp bimangrasp.energy.fused bimangrasp.hands bimangrasp.objects",
+    "bimangrasp.energy.fused": "bimangrasp bimangrasp.energy bimangrasp.geometry bimangrasp.hands bimangrasp.objects",
     "bimangrasp.geometry": "bimangrasp",
     "bimangrasp.hand_files": "bimangrasp bimangrasp.hands",
     "bimangrasp.hand_setup": "bimangrasp bimangrasp.hand_files bimangrasp.hands",

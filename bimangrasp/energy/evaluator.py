@@ -58,7 +58,7 @@ def evaluator(
         contacts: of a hand.
     """
     if chosen_path(kernels) == WARP:
-        from bimangrasp.fused.energy import FusedEvaluator  # an extra of the installation, and slow to load
+        from bimangrasp.energy.fused.evaluator import FusedEvaluator  # an extra of the installation, and slow to load
 
         return FusedEvaluator(hands, obj, object_scale, config, tile, contacts)
     return PlainEvaluator(hands, obj, object_scale, config)

@@ -8,9 +8,9 @@ import numpy as np
 import warp as wp
 from torch import Tensor
 
-from bimangrasp.fused import kernels
-from bimangrasp.fused.depth_kernel import Spheres
-from bimangrasp.fused.geometry import Grid
+from bimangrasp.energy.fused import kernels
+from bimangrasp.energy.fused.depth_kernel import Spheres
+from bimangrasp.energy.fused.geometry import Grid
 from bimangrasp.geometry.spatial_order import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hands.model import HandModel

@@ -4,8 +4,8 @@ from functools import cache
 
 import warp as wp
 
+from bimangrasp.energy.fused.kernels import ContactTable, Weights, Wrenches
 from bimangrasp.energy.wrench import SMALLEST_NORMAL, SMALLEST_SINGULAR_VALUE
-from bimangrasp.fused.kernels import ContactTable, Weights, Wrenches
 
 MOST_SWEEPS = wp.constant(12)  # six to eight do
 ORTHOGONAL = wp.constant(wp.float64(1e-14))  # cosine of two rows that counts as a right angle

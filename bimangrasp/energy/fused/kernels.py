@@ -7,7 +7,7 @@ moments about its origin, give the gradient by every joint above it in one walk 
 
 import warp as wp
 
-from bimangrasp.fused.geometry import (
+from bimangrasp.energy.fused.geometry import (
     SQUARED_DISTANCE_FLOOR,
     Side,
     cylinder,

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
+from bimangrasp.energy.fused import kernels
+from bimangrasp.energy.fused.depth_kernel import depths
+from bimangrasp.energy.fused.equilibrium_kernel import equilibrium_kernel
+from bimangrasp.energy.fused.tables import DepthTables, HandTables, ObjectTables
+from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
-from bimangrasp.fused import kernels
-from bimangrasp.fused.depth_kernel import depths
-from bimangrasp.fused.equilibrium_kernel import equilibrium_kernel
-from bimangrasp.fused.tables import DepthTables, HandTables, ObjectTables
-from bimangrasp.fused.wrench_kernel import wrench_kernel
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.mala import Evaluation

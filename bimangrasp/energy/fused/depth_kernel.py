@@ -2,8 +2,8 @@
 
 import warp as wp
 
-from bimangrasp.fused.geometry import Grid, grid_distance
-from bimangrasp.fused.kernels import Frames, Shapes
+from bimangrasp.energy.fused.geometry import Grid, grid_distance
+from bimangrasp.energy.fused.kernels import Frames, Shapes
 
 wp.set_module_options({"enable_backward": False})
 
