@@ -26,11 +26,11 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 import bimangrasp
-from bimangrasp.content_hash import Content
-from bimangrasp.dataset import GraspDataset
-from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
-from bimangrasp.grasp_file import lay_out
-from bimangrasp.grasp_header import Ending, HandTable, Header
+from bimangrasp.files.checksums import Content
+from bimangrasp.files.dataset import GraspDataset
+from bimangrasp.files.final_format import lay_out
+from bimangrasp.files.header import Ending, HandTable, Header
+from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from scale.merge.final_file import dataset_image
 
 JOINTS, CONTACTS, BATCH = 22, 4, 1024

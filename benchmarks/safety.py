@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from stub_rounds import Stub
 
-from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
-from bimangrasp.grasp_header import Ending, HandTable, Header
+from bimangrasp.files.header import Ending, HandTable, Header
+from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
 from scale.engine.process_pool import Engine, events
 from scale.merge.job import MergeJob, MergeRound

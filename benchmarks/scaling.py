@@ -27,7 +27,7 @@ from stub_rounds import Stub, made_columns
 import conf
 import scale
 from bimangrasp.builtin import OBJECT_ROOT
-from bimangrasp.grasp_header import HandTable
+from bimangrasp.files.header import HandTable
 from bimangrasp.objects.model import read_mesh
 from scale.engine.interfaces import Bench, Made, Maker, Task
 from scale.engine.worker import Synthesizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bimangrasp.dataset import load
+    from bimangrasp.files.dataset import load
 
 __all__ = ["load"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     """Imports `load` when it is asked for, since it needs PyTorch, and most who import this package do not."""
     if name != "load":
         raise AttributeError(f"module 'bimangrasp' has no attribute {name!r}")
-    from bimangrasp.dataset import load
+    from bimangrasp.files.dataset import load
 
     return load

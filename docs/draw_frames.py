@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import conf
 from bimangrasp.builtin import OBJECT_ROOT
-from bimangrasp.grasp_bodies import Placed, grasp_scene
+from bimangrasp.files.scene_export import Placed, grasp_scene
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from bimangrasp.grasp_fields import VERDICT_FIELDS, FormatError
-from bimangrasp.grasp_images import ShardColumns
+from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
+from bimangrasp.files.shard_format import ShardColumns
 
 
 class SealedRound(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from stub_rounds import next_mark
 
-from bimangrasp.grasp_fields import VERDICT_FIELDS, shape_of
+from bimangrasp.files.schema import VERDICT_FIELDS, shape_of
 from bimangrasp.validation.verdict import Reason
 from scale.engine.interfaces import Case
 

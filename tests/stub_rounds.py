@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, shape_of
-from bimangrasp.grasp_header import HandTable
+from bimangrasp.files.header import HandTable
+from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.interfaces import Made, Task
 from scale.store import durable_io, shards
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from toy_files import GRASP_NAMES, add_column, shadow_table, write_final, write_links, write_shard
 
 import bimangrasp
-from bimangrasp import dataset, row_files
-from bimangrasp.dataset import GraspDataset
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import row_fields
+from bimangrasp.files import dataset, reader
+from bimangrasp.files.dataset import GraspDataset
+from bimangrasp.files.schema import row_fields
 from scale.store.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,8 +65,8 @@ def test_a_run_its_links_and_its_files_are_the_same_grasps(run, truth):
 
 def test_the_names_of_a_runs_folder_are_those_that_runs_write(run):
     folder = RunFolder(run)
-    assert folder.dataset.name == row_files.LINKS
-    assert [folder.finals.name, folder.generated.name, ""] == list(row_files.FOLDERS)
+    assert folder.dataset.name == reader.LINKS
+    assert [folder.finals.name, folder.generated.name, ""] == list(reader.FOLDERS)
 
 
 @given(st.data())

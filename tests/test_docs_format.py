@@ -8,7 +8,7 @@ import h5py
 import quick_conf
 from toy_files import write_final
 
-from bimangrasp.grasp_fields import final_fields, reject_fields
+from bimangrasp.files.schema import final_fields, reject_fields
 from bimangrasp.hand_files.loading import load_hands
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ import pytest
 from stub_rounds import Stub
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_file import Header
+from bimangrasp.files.final_format import Header
 from scale.engine import devices as platforms
 from scale.engine.devices import Device
 from scale.engine.process_pool import Engine, child_environment, events

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bimangrasp.grasp_fields import GRASP_FIELDS, FormatError
-from bimangrasp.grasp_pieces import Piece, with_gaps
+from bimangrasp.files.byte_ranges import Piece, with_gaps
+from bimangrasp.files.schema import GRASP_FIELDS, FormatError
 
 FIELD = GRASP_FIELDS[0]
 

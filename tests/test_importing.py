@@ -14,10 +14,10 @@ import bimangrasp
 import scale
 from bimangrasp.energy.energies import energies
 from bimangrasp.errors import InputError
+from bimangrasp.files.schema import TERMS
+from bimangrasp.files.shard_format import read_shard
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
-from bimangrasp.grasp_fields import TERMS
-from bimangrasp.grasp_images import read_shard
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.files import mesh_of

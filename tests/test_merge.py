@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from stub_rounds import JOINTS, Stub, made_columns
 
-from bimangrasp import grasp_file
-from bimangrasp.grasp_fields import FINAL_FIELDS, GRASP_FIELDS, FormatError
-from bimangrasp.grasp_file import Ending, Header
+from bimangrasp.files import final_format
+from bimangrasp.files.final_format import Ending, Header
+from bimangrasp.files.schema import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from scale.merge import final_file
 from scale.merge.job import MergeJob, MergeRound
 from scale.settings import filters
@@ -108,7 +108,7 @@ def test_rows_are_the_accepted_ones_in_round_and_row_order(folder):
 
 def test_the_file_proves_itself(folder):
     merged = run(folder, seal_rounds(folder, [1, 1]), 2, 10)
-    assert grasp_file.verify_final(str(merged.path)).content_sha256 == merged.proof.content_sha256
+    assert final_format.verify_final(str(merged.path)).content_sha256 == merged.proof.content_sha256
     assert hashlib.sha256(merged.path.read_bytes()).hexdigest() == merged.sha256
 
 
@@ -181,7 +181,7 @@ def test_a_round_of_other_size_than_those_before_is_named(folder, axis, name, co
         run(folder, made, count + 1, 100, old)
     with pytest.raises(FormatError, match=rf"{name} in .*\.{count:06}\."):
         run(folder, made, count + 1, 100)
-    assert grasp_file.verify_final(str(folder.final("mug"))).content_sha256 == old.content_sha256
+    assert final_format.verify_final(str(folder.final("mug"))).content_sha256 == old.content_sha256
 
 
 def test_a_shard_whose_accepted_rows_are_not_those_counted_is_not_merged(folder):
@@ -213,7 +213,7 @@ def test_small_blocks_give_the_same_bytes(folder, monkeypatch):
     old = run(folder, made, 2, 100).proof
     wanted = run(folder, made, 3, 100).path.read_bytes()
     run(folder, made, 2, 100)
-    monkeypatch.setattr(grasp_file, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(final_format, "BLOCK_BYTES", 64)
     assert run(folder, made, 3, 100, old).path.read_bytes() == wanted
 
 
@@ -228,8 +228,8 @@ def test_blocks_are_hashed_one_after_the_other(folder, monkeypatch):
         hash_(content, blocks)
 
     monkeypatch.setattr(final_file, "_hash", watched)
-    monkeypatch.setattr(grasp_file, "BLOCK_BYTES", 64)
-    grasp_file.verify_final(str(run(folder, made, 3, 100).path))
+    monkeypatch.setattr(final_format, "BLOCK_BYTES", 64)
+    final_format.verify_final(str(run(folder, made, 3, 100).path))
     assert met == []
 
 

@@ -14,7 +14,7 @@ from gallery_toys import toy_gallery
 from PIL import Image
 from scene import shadow_hands
 
-from bimangrasp.grasp_bodies import COLOURS
+from bimangrasp.files.scene_export import COLOURS
 from bimangrasp.visualization.exhibits import GRASP, STAGES
 from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data

@@ -19,8 +19,8 @@ from stub_rounds import JOINTS, Stub, made_columns
 from threaded_workers import use_threads
 
 import scale
-from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
+from bimangrasp.files import final_format
 from bimangrasp.validation.verdict import Reason
 from scale.errors import RunError
 from scale.settings import filters
@@ -109,7 +109,7 @@ def test_the_quota_is_exact_and_of_finite_grasps_that_hold(call, tmp_path, refer
     assert found == reference[QUOTA] and report.exit_code == 0
     for index, name in enumerate(("slab", "brick")):
         path = RunFolder(tmp_path / "x").final(name)
-        proof = grasp_file.verify_final(str(path))
+        proof = final_format.verify_final(str(path))
         assert proof.ending.complete and proof.is_judged and proof.sizes["N"] == QUOTA
         with h5py.File(path) as file:
             rows = list(zip(file["round"][:].tolist(), file["row"][:].tolist(), strict=True))

@@ -15,9 +15,9 @@ from PIL import Image
 from scene import shadow_hands
 
 from bimangrasp import builtin
-from bimangrasp.grasp_fields import FINAL_FIELDS, shape_of
-from bimangrasp.grasp_file import lay_out
-from bimangrasp.grasp_header import Ending, HandTable, Header
+from bimangrasp.files.final_format import lay_out
+from bimangrasp.files.header import Ending, HandTable, Header
+from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from bimangrasp.objects.model import check_mesh
 from bimangrasp.visualization.thumbnails import PROBE
 

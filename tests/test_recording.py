@@ -18,10 +18,10 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
+from bimangrasp.files.scene_export import COLOURS
 from bimangrasp.frame_keeper import FrameKeeper
 from bimangrasp.frames import Record, frames_image, read_frames
 from bimangrasp.geometry.rotation import rot6d_to_matrix
-from bimangrasp.grasp_bodies import COLOURS
 from bimangrasp.synthesis import synthesize
 from scale.controller import recording
 from scale.errors import RunError

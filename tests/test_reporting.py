@@ -21,7 +21,7 @@ from toy_files import grasp_columns, header, shadow_table, write_final, write_sh
 import scale
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import TERMS
+from bimangrasp.files.schema import TERMS
 from scale.controller.event_loop import Runner
 from scale.errors import RunError
 from scale.report import figures, svg_charts

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from stub_rounds import Stub, made_columns
 
-from bimangrasp.grasp_fields import FormatError
-from bimangrasp.grasp_file import Header
+from bimangrasp.files.final_format import Header
+from bimangrasp.files.schema import FormatError
 from scale.store import shards
 from scale.store.run_folder import RunFolder
 

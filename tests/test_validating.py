@@ -18,8 +18,8 @@ from stub_rounds import made_columns
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_header import HandTable, Header
-from bimangrasp.grasp_images import shard_image
+from bimangrasp.files.header import HandTable, Header
+from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects import convex_pieces as pieces
 from bimangrasp.objects.model import read_mesh

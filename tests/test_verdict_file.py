@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from verdicts import judged, spread
 
-from bimangrasp.grasp_fields import VERDICT_FIELDS, FormatError
-from bimangrasp.grasp_header import VERDICT_FORMAT, VERSION
-from bimangrasp.grasp_images import read_verdict, verdict_image
+from bimangrasp.files.header import VERDICT_FORMAT, VERSION
+from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
+from bimangrasp.files.shard_format import read_verdict, verdict_image
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Judged
 from bimangrasp.validation.pose_rule import STAGES

@@ -19,9 +19,9 @@ from toy_files import grasp_columns, header, shadow_table, write_final, write_ru
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import TERMS, VERDICT_FIELDS, reject_fields
-from bimangrasp.grasp_header import RejectsEnding
-from bimangrasp.grasp_images import rejects_image, verdict_image
+from bimangrasp.files.header import RejectsEnding
+from bimangrasp.files.schema import TERMS, VERDICT_FIELDS, reject_fields
+from bimangrasp.files.shard_format import rejects_image, verdict_image
 from bimangrasp.visualization.exhibits import Thumbnail
 from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked

@@ -6,9 +6,9 @@ from scene import built_in, shadow_hands
 
 import conf
 from bimangrasp.energy.energies import Energies, energies
+from bimangrasp.files.schema import GRASP_FIELDS
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
-from bimangrasp.grasp_fields import GRASP_FIELDS
 from bimangrasp.synthesis import synthesize
 from scale.engine.worker import columns_from
 

@@ -11,12 +11,12 @@ from scipy.spatial.transform import Rotation
 from stub_rounds import made_columns
 
 from bimangrasp import builtin
-from bimangrasp.content_hash import Content
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
-from bimangrasp.grasp_file import lay_out
-from bimangrasp.grasp_header import Ending, HandTable, Header
-from bimangrasp.grasp_images import shard_image
+from bimangrasp.files.checksums import Content
+from bimangrasp.files.final_format import lay_out
+from bimangrasp.files.header import Ending, HandTable, Header
+from bimangrasp.files.schema import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
+from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
 from scale.engine.worker import Synthesizer

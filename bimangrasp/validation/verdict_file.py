@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bimangrasp.grasp_fields import VERDICT_FIELDS
+from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Judged
 from bimangrasp.validation.pose_rule import STAGES

@@ -11,9 +11,9 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bimangrasp.files.scene_export import SIDES, Placed, grasp_scene
 from bimangrasp.frames import Frames
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.grasp_bodies import SIDES, Placed, grasp_scene
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.grasp_bodies import COLOURS, SIDES
-from bimangrasp.grasp_fields import TERMS
+from bimangrasp.files.scene_export import COLOURS, SIDES
+from bimangrasp.files.schema import TERMS
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.poses import Poses
 from bimangrasp.visualization.exhibits import STAGES, Exhibit, Gallery, Shape

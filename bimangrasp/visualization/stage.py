@@ -7,8 +7,8 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
+from bimangrasp.files.scene_export import COLOURS
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.grasp_bodies import COLOURS
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.mujoco_bodies import UNTOUCHING, add_mesh, add_shape

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_header import HandTable, Header
+from bimangrasp.files.header import HandTable, Header
 from bimangrasp.objects.model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale.controller import recording, tensorboard

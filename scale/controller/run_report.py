@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bimangrasp.grasp_file import Proof
+from bimangrasp.files.final_format import Proof
 from scale.state.object_state import Done, ObjectState
 
 EXIT_OK, EXIT_ERROR, EXIT_SHORT = 0, 1, 3

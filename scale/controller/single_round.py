@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bimangrasp.grasp_fields import FormatError
+from bimangrasp.files.schema import FormatError
 from scale.controller.completion import Settler
 from scale.settings import fingerprints
 from scale.state.object_state import Done, ObjectState

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import TERMS, Columns
+from bimangrasp.files.schema import TERMS, Columns
 from scale.store.run_folder import RunFolder
 
 INSTALL = "pip install 'bimangrasp[tensorboard]'"

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bimangrasp.grasp_fields import FormatError
-from bimangrasp.grasp_images import ShardReader
+from bimangrasp.files.schema import FormatError
+from bimangrasp.files.shard_format import ShardReader
 from scale.controller.completion import Settler
 from scale.controller.preflight import Order
 from scale.controller.progress import Progress

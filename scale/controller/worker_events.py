@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bimangrasp.grasp_fields import Columns, FormatError
-from bimangrasp.grasp_images import ShardReader
+from bimangrasp.files.schema import Columns, FormatError
+from bimangrasp.files.shard_format import ShardReader
 from scale.controller import tensorboard
 from scale.controller.completion import Settler
 from scale.controller.preflight import Order

@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.grasp_file import Header
+from bimangrasp.files.final_format import Header
 from scale.engine import worker
 from scale.engine.devices import Device
 from scale.engine.worker import SYNTHESIS, Message, Trade, WorkerSpec

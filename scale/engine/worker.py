@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bimangrasp.files.header import HandTable, Header
+from bimangrasp.files.schema import TERMS
 from bimangrasp.frames import frames_image
-from bimangrasp.grasp_fields import TERMS
-from bimangrasp.grasp_header import HandTable, Header
 from scale.engine import failures
 from scale.engine.devices import platform
 from scale.engine.interfaces import Bench, Made, Task

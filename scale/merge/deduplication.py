@@ -9,7 +9,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.grasp_fields import Columns
+from bimangrasp.files.schema import Columns
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates
 from scale.sealed_columns import SealedColumns

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp import grasp_file
-from bimangrasp.content_hash import Checksums, Content, bytes_of
-from bimangrasp.grasp_fields import (
+from bimangrasp.files import final_format
+from bimangrasp.files.checksums import Checksums, Content, bytes_of
+from bimangrasp.files.final_format import Proof
+from bimangrasp.files.schema import (
     CURVE_FIELDS,
     Field,
     FormatError,
@@ -25,7 +26,6 @@ from bimangrasp.grasp_fields import (
     row_fields,
     shape_of,
 )
-from bimangrasp.grasp_file import Proof
 from scale.merge import rejected_file
 from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.sealed_columns import SealedColumns
@@ -79,14 +79,14 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
         path_of_rejects = folder.rejected(job.header.object_code)
         folder.write(path_of_rejects, rejected_file.image(job, path_of_rejects, sizes))
     header = replace(job.header, platforms=platforms_of(job.rounds))
-    layout = grasp_file.lay_out(header, job.ending, sizes)
+    layout = final_format.lay_out(header, job.ending, sizes)
     with folder.replacement(path, layout.length) as aside:
         content, checksums = _write_columns(aside.fd, job, sizes, layout.offsets)
-        pages = grasp_file.lay_out(header, job.ending, sizes, content).pages
+        pages = final_format.lay_out(header, job.ending, sizes, content).pages
         for offset, page in pages:
             durable_io.write(aside.fd, page, offset)
         durable_io.sync(aside.fd)
-        proof = grasp_file.read_back(str(aside.path), pages, checksums.by_name)
+        proof = final_format.read_back(str(aside.path), pages, checksums.by_name)
     state = path.stat()
     return Merged(path, state.st_size, state.st_mtime_ns, proof)
 
@@ -125,7 +125,7 @@ def _joined(blocks: Iterator[Blocks]) -> Iterator[Blocks]:
             if block.size:
                 waiting.setdefault(name, []).append(block)
                 size += block.nbytes
-        if size >= grasp_file.BLOCK_BYTES:
+        if size >= final_format.BLOCK_BYTES:
             yield {name: np.concatenate(parts) for name, parts in waiting.items()}
             waiting, size = {}, 0
     yield {name: np.concatenate(parts) for name, parts in waiting.items()}
@@ -158,10 +158,10 @@ def _old_blocks(job: MergeJob, sizes: Sizes) -> Iterator[Blocks]:
         if len(file["row"]) != sum(one.already for one in job.rounds):
             raise FormatError(f"{job.old} has {len(file['row'])} rows, not those that its table explained")
         for f in row_fields(job.is_judged):
-            yield from ({f.name: block} for block in grasp_file.blocks(file[f.name]))
+            yield from ({f.name: block} for block in final_format.blocks(file[f.name]))
         for f in CURVE_FIELDS:
             if file["curve/step"].shape[1] == sizes["P"]:
-                yield from ({f.name: block} for block in grasp_file.blocks(file[f.name]))
+                yield from ({f.name: block} for block in final_format.blocks(file[f.name]))
             else:
                 yield {f.name: _no_curve(f, sizes | {"R": job.old_rounds})}
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.grasp_fields import Field
-from bimangrasp.grasp_file import Ending, Header
+from bimangrasp.files.final_format import Ending, Header
+from bimangrasp.files.schema import Field
 from scale.settings.filters import Accept
 
 DONE, SKIPPED = 0, 1

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.grasp_fields import Field, FormatError, reject_fields, shape_of
-from bimangrasp.grasp_file import Proof
-from bimangrasp.grasp_header import Header, RejectsEnding
-from bimangrasp.grasp_images import read_rejects, rejects_image
+from bimangrasp.files.final_format import Proof
+from bimangrasp.files.header import Header, RejectsEnding
+from bimangrasp.files.schema import Field, FormatError, reject_fields, shape_of
+from bimangrasp.files.shard_format import read_rejects, rejects_image
 from scale.merge.deduplication import DUPLICATE
 from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.sealed_columns import SealedColumns

@@ -11,16 +11,16 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from bimangrasp.bench_files import bench_files
-from bimangrasp.dataset import GraspDataset, load
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_tables import pyarrow, write_csv, write_npz, write_parquet
+from bimangrasp.files.dataset import GraspDataset, load
+from bimangrasp.files.reader import find_files, header_of
+from bimangrasp.files.tables import pyarrow, write_csv, write_npz, write_parquet
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import pair_sha256
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.released_joints import RELEASED, to_released
 from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image
-from bimangrasp.row_files import find_files, header_of
 from bimangrasp.validation.pose_rule import stages_of
 from scale.settings.schema import Config
 from scale.store import output_paths

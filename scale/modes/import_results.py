@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bimangrasp import grasp_images
 from bimangrasp.energy.energies import energies
 from bimangrasp.errors import InputError
+from bimangrasp.files import shard_format
+from bimangrasp.files.header import Header
+from bimangrasp.files.schema import CURVE_FIELDS, TERMS, shape_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
-from bimangrasp.grasp_fields import CURVE_FIELDS, TERMS, shape_of
-from bimangrasp.grasp_header import Header
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.files import mesh_of
@@ -102,7 +102,7 @@ def import_results(config: Config) -> ImportReport:
     }
     key = object_key(given.obj.sha256)
     header = Header(source.stem, 0, given.obj.sha256, table, weights, said, key, (platform("cpu", "plain"),))
-    RunFolder(target.parent).write(target, grasp_images.shard_image(header, columns))
+    RunFolder(target.parent).write(target, shard_format.shard_image(header, columns))
     failed = int((~given.poses.finite).sum())
     return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)
 

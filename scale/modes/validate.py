@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_images import verdict_image
+from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.validation.judging import Judged, judge
 from bimangrasp.validation.metrics import object_success_rate

@@ -10,8 +10,8 @@ import numpy as np
 
 from bimangrasp import released_results
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import GRASP_FIELDS, FormatError, sizes_of
-from bimangrasp.grasp_header import HandTable, Header, read_header
+from bimangrasp.files.header import HandTable, Header, read_header
+from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Subject

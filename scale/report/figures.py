@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from bimangrasp.grasp_fields import TERMS
+from bimangrasp.files.schema import TERMS
 from scale.report import svg_charts
 from scale.report.file_statistics import Harvest
 from scale.report.history import History, speed

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.grasp_fields import TERMS
-from bimangrasp.grasp_header import text
+from bimangrasp.files.header import text
+from bimangrasp.files.schema import TERMS
 from scale.store import shards
 from scale.store.run_folder import RunFolder, parse_shard_name
 

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_header import CITATION
+from bimangrasp.files.header import CITATION
 from scale.controller.progress import duration, moment
 from scale.merge.deduplication import DUPLICATE
 from scale.report.failures import failures, incidents, logs, skips

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from bimangrasp.grasp_fields import GRASP_FIELDS, Columns
+from bimangrasp.files.schema import GRASP_FIELDS, Columns
 from bimangrasp.validation.verdict import Reason
 from scale.settings.schema import FILTERS, PHYSICS, FilterConfig
 

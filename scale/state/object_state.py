@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bimangrasp.grasp_file import Ending, Header, Proof
+from bimangrasp.files.final_format import Ending, Header, Proof
 from scale.merge.deduplication import DUPLICATE, DistinctPoses
 from scale.merge.job import MergeJob, MergeRound
 from scale.settings.filters import Accept

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from bimangrasp import grasp_file
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import FormatError
-from bimangrasp.grasp_file import Header
-from bimangrasp.grasp_images import ShardReader
+from bimangrasp.files import final_format
+from bimangrasp.files.final_format import Header
+from bimangrasp.files.schema import FormatError
+from bimangrasp.files.shard_format import ShardReader
 from scale.merge import rejected_file
 from scale.merge.final_file import Merged, check_dataset
 from scale.merge.rejected_file import Told
@@ -188,7 +188,7 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
     line = next((event for code, event in merged.items() if file_name(code) == path.stem), {})
     is_told = (line.get("size"), line.get("mtime_ns")) == (state.st_size, state.st_mtime_ns)
     is_trusted = is_told and verify != "full"
-    proof = grasp_file.verify_final(str(path), content=not is_trusted)
+    proof = final_format.verify_final(str(path), content=not is_trusted)
     if path.stem != file_name(proof.header.object_code):
         raise FormatError(f"it holds grasps of {proof.header.object_code!r}")
     if is_trusted:

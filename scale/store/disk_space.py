@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bimangrasp.grasp_fields import GRASP_FIELDS, shape_of
+from bimangrasp.files.schema import GRASP_FIELDS, shape_of
 from scale.errors import RunError
 from scale.store.run_folder import RunFolder
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp import grasp_images
-from bimangrasp.grasp_fields import CURVE_FIELDS, GRASP_FIELDS, FormatError
-from bimangrasp.grasp_file import Header
-from bimangrasp.grasp_images import ShardReader
+from bimangrasp.files import shard_format
+from bimangrasp.files.final_format import Header
+from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, FormatError
+from bimangrasp.files.shard_format import ShardReader
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
@@ -72,7 +72,7 @@ def round_columns(made: Mapping[str, np.ndarray], seed: int, round_id: int, tile
 
 def seal(folder: RunFolder, place: Path, header: Header, columns: Mapping[str, np.ndarray]) -> Path:
     """Writes a shard into a worker's folder and returns its path, when it is on the disk."""
-    image = grasp_images.shard_image(header, columns)
+    image = shard_format.shard_image(header, columns)
     round_id = int(columns["rounds/round"][0])
     path = place / shard_name(header.object_code, round_id, hashlib.sha256(image).hexdigest())
     folder.write(path, image)

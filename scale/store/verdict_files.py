@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bimangrasp.grasp_fields import Columns, FormatError
-from bimangrasp.grasp_header import text
-from bimangrasp.grasp_images import read_verdict, verdict_image
+from bimangrasp.files.header import text
+from bimangrasp.files.schema import Columns, FormatError
+from bimangrasp.files.shard_format import read_verdict, verdict_image
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 if TYPE_CHECKING:  # the settings load the optimiser, which validators do without

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.grasp_fields import TERMS, VERDICT_FIELDS
+from bimangrasp.files.schema import TERMS, VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.exhibits import NOT_TESTED, STAGES, Exhibit

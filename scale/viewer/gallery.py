@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bimangrasp.errors import InputError
+from bimangrasp.files.reader import find_files
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import HandDescription, pair_sha256
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import read_mesh
-from bimangrasp.row_files import find_files
 from bimangrasp.visualization.exhibits import Gallery, Shape
 from scale.settings.parsing import listed
 from scale.settings.schema import Config

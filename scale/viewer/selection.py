@@ -9,11 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from bimangrasp.dataset import GraspDataset, load
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import FormatError
-from bimangrasp.grasp_header import text
-from bimangrasp.grasp_images import read_verdict
+from bimangrasp.files.dataset import GraspDataset, load
+from bimangrasp.files.header import text
+from bimangrasp.files.schema import FormatError
+from bimangrasp.files.shard_format import read_verdict
 from scale.settings.filters import acceptance
 from scale.settings.schema import Config, ViewConfig
 from scale.store.run_folder import RunFolder

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import FormatError
+from bimangrasp.files.schema import FormatError
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.visualization.exhibits import Gallery
 from bimangrasp.visualization.page import page

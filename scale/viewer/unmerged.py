@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import yaml
 
-from bimangrasp.grasp_fields import FormatError
-from bimangrasp.grasp_images import read_verdict
+from bimangrasp.files.schema import FormatError
+from bimangrasp.files.shard_format import read_verdict
 from scale.merge import rejected_file
 from scale.merge.deduplication import DUPLICATE
 from scale.settings.filters import Accept, acceptance

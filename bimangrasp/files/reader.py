@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import Field, FormatError
-from bimangrasp.grasp_header import FORMAT, VERSION, Header, read_header, text
+from bimangrasp.files.header import FORMAT, VERSION, Header, read_header, text
+from bimangrasp.files.schema import Field, FormatError
 
 LINKS = "dataset.h5"
 FOLDERS = ("final", "generate", "")

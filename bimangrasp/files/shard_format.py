@@ -12,19 +12,10 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.content_hash import bytes_of, content_sha256
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import (
-    SHARD_FIELDS,
-    VERDICT_FIELDS,
-    Columns,
-    Field,
-    FormatError,
-    reject_fields,
-    shape_of,
-    sizes_of,
-)
-from bimangrasp.grasp_header import (
+from bimangrasp.files.byte_ranges import Piece, column_pieces, with_gaps
+from bimangrasp.files.checksums import bytes_of, content_sha256
+from bimangrasp.files.header import (
     VERDICT_FORMAT,
     VERSION,
     Header,
@@ -36,7 +27,16 @@ from bimangrasp.grasp_header import (
     rejects_attributes,
     text,
 )
-from bimangrasp.grasp_pieces import Piece, column_pieces, with_gaps
+from bimangrasp.files.schema import (
+    SHARD_FIELDS,
+    VERDICT_FIELDS,
+    Columns,
+    Field,
+    FormatError,
+    reject_fields,
+    shape_of,
+    sizes_of,
+)
 
 
 def shard_image(header: Header, columns: Columns) -> bytes:

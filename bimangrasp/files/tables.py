@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bimangrasp.dataset import GraspDataset
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_header import Header
+from bimangrasp.files.dataset import GraspDataset
+from bimangrasp.files.header import Header
 
 ROWS_AT_ONCE = 100_000
 

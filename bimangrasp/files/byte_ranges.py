@@ -9,7 +9,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.grasp_fields import Field, FormatError
+from bimangrasp.files.schema import Field, FormatError
 
 
 class Piece(NamedTuple):

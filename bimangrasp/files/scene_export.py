@@ -12,6 +12,7 @@ import torch
 import trimesh
 
 from bimangrasp.errors import InputError
+from bimangrasp.files.reader import RowFile
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.description import HandDescription, pair_sha256
 from bimangrasp.hands.model import HandModel
@@ -19,7 +20,6 @@ from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import Mesh, read_mesh
-from bimangrasp.row_files import RowFile
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")

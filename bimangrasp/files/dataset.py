@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import Field
-from bimangrasp.grasp_header import Header
-from bimangrasp.row_files import Looker, RowFile, common_fields, find_files, header_of
+from bimangrasp.files.header import Header
+from bimangrasp.files.reader import Looker, RowFile, common_fields, find_files, header_of
+from bimangrasp.files.schema import Field
 
 if TYPE_CHECKING:
     import mujoco
 
-    from bimangrasp.grasp_bodies import GraspMeshes
+    from bimangrasp.files.scene_export import GraspMeshes
     from bimangrasp.hands.description import HandDescription
 
 OBJECT = "object"
@@ -189,24 +189,24 @@ class GraspDataset(torch.utils.data.Dataset):
         Raises:
             InputError: other hands or another mesh than those of the file.
         """
-        from bimangrasp import grasp_bodies
+        from bimangrasp.files import scene_export
 
-        return grasp_bodies.grasp_meshes(self._placed(row, hands, object_root))
+        return scene_export.grasp_meshes(self._placed(row, hands, object_root))
 
     def scene(self, row: SupportsIndex, hands: Hands, object_root: Path | str = "") -> mujoco.MjSpec:
         """Returns a grasp as an MJCF scene; compiled, its keyframe `grasp` has the joint values.
 
         Arguments and errors are those of `meshes`.
         """
-        from bimangrasp import grasp_bodies
+        from bimangrasp.files import scene_export
 
-        return grasp_bodies.grasp_scene(self._placed(row, hands, object_root))
+        return scene_export.grasp_scene(self._placed(row, hands, object_root))
 
     def _placed(self, row: SupportsIndex, hands: Hands, object_root: Path | str) -> Any:
-        from bimangrasp import grasp_bodies  # MuJoCo and trimesh, which workers of a DataLoader do without
+        from bimangrasp.files import scene_export  # MuJoCo and trimesh, which workers of a DataLoader do without
 
-        grasp = self._store.row(self._number(row), grasp_bodies.COLUMNS)
-        return grasp_bodies.placed(self._file(row), grasp, hands, object_root)
+        grasp = self._store.row(self._number(row), scene_export.COLUMNS)
+        return scene_export.placed(self._file(row), grasp, hands, object_root)
 
     def _file(self, row: SupportsIndex) -> RowFile:
         return self._store.files[self._store.place(self._number(row))[0]]

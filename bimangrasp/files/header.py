@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.grasp_fields import FormatError
+from bimangrasp.files.schema import FormatError
 
 FORMAT, VERDICT_FORMAT = "bimangrasp-grasps", "bimangrasp-verdicts"
 VERSION = 1

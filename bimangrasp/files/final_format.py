@@ -13,17 +13,9 @@ from typing import Any, BinaryIO, NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.content_hash import Checksums, Content
-from bimangrasp.grasp_fields import (
-    Columns,
-    Field,
-    FormatError,
-    final_fields,
-    round_fields,
-    shape_of,
-    sizes_of,
-)
-from bimangrasp.grasp_header import (
+from bimangrasp.files.byte_ranges import Piece, column_pieces, with_gaps
+from bimangrasp.files.checksums import Checksums, Content
+from bimangrasp.files.header import (
     Ending,
     Header,
     ending_attributes,
@@ -32,8 +24,16 @@ from bimangrasp.grasp_header import (
     read_header,
     text,
 )
-from bimangrasp.grasp_images import create_dataset, reading, write_attributes
-from bimangrasp.grasp_pieces import Piece, column_pieces, with_gaps
+from bimangrasp.files.schema import (
+    Columns,
+    Field,
+    FormatError,
+    final_fields,
+    round_fields,
+    shape_of,
+    sizes_of,
+)
+from bimangrasp.files.shard_format import create_dataset, reading, write_attributes
 
 BLOCK_BYTES = 8 * 2**20  # the most that is held of one column while a final file is read or written
 

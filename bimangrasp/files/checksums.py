@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bimangrasp.grasp_fields import FINAL_FIELDS, Columns, Field, shape_of, sizes_of
+from bimangrasp.files.schema import FINAL_FIELDS, Columns, Field, shape_of, sizes_of
 
 
 class Content:

@@ -1,0 +1,1 @@
+"""The grasp file: its schema, shards, final files, and how they are read."""
