@@ -20,11 +20,11 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
+from bimangrasp.interop.bimangrasp_joints import RELEASED, SHADOW, to_released
+from bimangrasp.interop.bimangrasp_results import ReleasedResults, write_results
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.released_joints import RELEASED, SHADOW, to_released
-from bimangrasp.released_results import ReleasedResults, write_results
 from scale.settings.schema import Config
 
 QUICK = ["hand.surface_points=32", "object.surface_points=64", "object.surface_samples_per_point=4"]

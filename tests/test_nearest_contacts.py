@@ -9,9 +9,9 @@ import trimesh
 from scene import grasps_near, shadow_hands, solid
 
 from bimangrasp.geometry.rotation import rot6d_to_matrix
+from bimangrasp.interop import nearest_contacts as module
+from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.poses import Poses
-from bimangrasp.validation import nearest_contacts as module
-from bimangrasp.validation.nearest_contacts import nearest_contacts
 
 HALF = np.array([0.5, 0.3, 0.4])
 BOX = solid(trimesh.creation.box(2 * HALF))

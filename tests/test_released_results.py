@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
+from bimangrasp.interop.bimangrasp_results import ReleasedResults, read_results, write_results
 from bimangrasp.poses import Poses
-from bimangrasp.released_results import ReleasedResults, read_results, write_results
 
 JOINTS = ("robot0:FFJ3", "robot0:FFJ2", "robot0:THJ0")
 ROOT = ("WRJTx", "WRJTy", "WRJTz", "WRJRx", "WRJRy", "WRJRz")

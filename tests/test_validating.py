@@ -21,10 +21,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.header import HandTable, Header
 from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.interop.bimangrasp_results import ReleasedResults, write_results
 from bimangrasp.objects import convex_pieces as pieces
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.released_results import ReleasedResults, write_results
 from bimangrasp.validation.poses import HandPoses
 from scale.engine import devices
 from scale.engine.worker import Synthesizer

@@ -10,7 +10,6 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from bimangrasp.bench_files import bench_files
 from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset, load
 from bimangrasp.files.reader import find_files, header_of
@@ -18,9 +17,10 @@ from bimangrasp.files.tables import pyarrow, write_csv, write_npz, write_parquet
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import pair_sha256
 from bimangrasp.hands.model import HandModel
+from bimangrasp.interop.bimangrasp_joints import RELEASED, to_released
+from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, results_image
+from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
-from bimangrasp.released_joints import RELEASED, to_released
-from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, results_image
 from bimangrasp.validation.pose_rule import stages_of
 from scale.settings.schema import Config
 from scale.store import output_paths

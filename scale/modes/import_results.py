@@ -19,12 +19,12 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
+from bimangrasp.interop.bimangrasp_joints import from_released
+from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, read_results
+from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.released_joints import from_released
-from bimangrasp.released_results import RELEASED_TERMS, ReleasedResults, read_results
-from bimangrasp.validation.nearest_contacts import nearest_contacts
 from scale.engine.devices import platform
 from scale.engine.worker import Synthesizer
 from scale.settings.fingerprints import object_key

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp import released_results
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import HandTable, Header, read_header
 from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
+from bimangrasp.interop import bimangrasp_results
+from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.judging import Subject
-from bimangrasp.validation.nearest_contacts import nearest_contacts
 from bimangrasp.validation.poses import ROTATION_TOLERANCE
 from scale.engine.worker import Synthesizer
 from scale.settings.objects import resolve_objects
@@ -106,7 +106,7 @@ def _released(path: Path, hands: HandModel, config: Config) -> Given:
 
     The file does not tell which contacts were chosen: those nearest to the object are taken.
     """
-    results = released_results.read_results(str(path))
+    results = bimangrasp_results.read_results(str(path))
     if not results.poses.count:
         raise InputError(f"{path} has no grasps; wanted a list with a dict for each")
     if set(results.joint_names) != set(hands.joint_names):

@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.euler import euler_to_matrix, matrix_to_euler
+from bimangrasp.interop.restricted_pickle import as_number, load_object_array, object_image
 from bimangrasp.poses import Poses
-from bimangrasp.released_pickle import as_number, load_object_array, object_image
 
 _TRANSLATION = ("WRJTx", "WRJTy", "WRJTz")
 _ROTATION = ("WRJRx", "WRJRy", "WRJRz")

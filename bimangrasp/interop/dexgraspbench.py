@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from bimangrasp.interop.restricted_pickle import object_image
 from bimangrasp.poses import Poses
-from bimangrasp.released_pickle import object_image
 
 SIDES = ("left", "right")
 STAGES = ("pregrasp_qpos", "grasp_qpos", "squeeze_qpos")
