@@ -24,7 +24,7 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
-from bimangrasp.validation.judging import Subject, judge
+from bimangrasp.validation.evaluate import Subject, judge
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config

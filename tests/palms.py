@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
 from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.validation.poses import GraspPoses, HandPoses
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.scene import Scene, build_scene
+from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
 from conf.overrides import FOLDER
 
 HALF = 0.03

@@ -12,8 +12,8 @@ from scene import built_in_hands, grasps_near
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.validation import pose_rule
-from bimangrasp.validation.pose_rule import PoseConfig, stages_of
+from bimangrasp.validation import pregrasp
+from bimangrasp.validation.pregrasp import PoseConfig, stages_of
 
 F64 = torch.float64
 CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)
@@ -47,7 +47,7 @@ def test_the_jacobian_is_the_derivative_of_the_contacts(hand):
     hands, (translation, rotation, joints, candidate, _) = grasp(2, hand=hand)
     frames = hands.frames_from_root(rotation, translation, joints)
     link = hands.candidate_link[torch.arange(2)[:, None], candidate]
-    ours = pose_rule._jacobian(hands, frames, contacts(hands, translation, rotation, joints, candidate), link)
+    ours = pregrasp._jacobian(hands, frames, contacts(hands, translation, rotation, joints, candidate), link)
     exact = torch.autograd.functional.jacobian(lambda q: contacts(hands, translation, rotation, q, candidate), joints)
     for b in range(2):
         for side in range(2):
@@ -107,4 +107,4 @@ def test_joints_stay_within_their_limits():
 
 def test_a_hand_of_one_joint_opens():
     hands = HandModel(palm("left"), palm("right"), surface_points=8)
-    assert pose_rule.closing_joints(hands).tolist() == [[1], [1]]
+    assert pregrasp.closing_joints(hands).tolist() == [[1], [1]]

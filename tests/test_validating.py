@@ -25,7 +25,7 @@ from bimangrasp.interop.bimangrasp_results import ReleasedResults, write_results
 from bimangrasp.objects import convex_pieces as pieces
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.validation.poses import HandPoses
+from bimangrasp.validation.sim_poses import HandPoses
 from scale.engine import devices
 from scale.engine.worker import Synthesizer
 from scale.modes import validate

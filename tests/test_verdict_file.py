@@ -14,8 +14,8 @@ from bimangrasp.files.header import VERDICT_FORMAT, VERSION
 from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
 from bimangrasp.files.shard_format import read_verdict, verdict_image
 from bimangrasp.poses import Poses
-from bimangrasp.validation.judging import Judged
-from bimangrasp.validation.pose_rule import STAGES
+from bimangrasp.validation.evaluate import Judged
+from bimangrasp.validation.pregrasp import STAGES
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 from bimangrasp.validation.verdict_file import reading, verdict_columns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bimangrasp.poses import Poses
-from bimangrasp.validation.judging import Judged
+from bimangrasp.validation.evaluate import Judged
 from bimangrasp.validation.verdict import Reason
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.validation.placing import place
-from bimangrasp.validation.poses import HandPoses
 from bimangrasp.validation.scene import Scene
+from bimangrasp.validation.sim_poses import HandPoses
 from bimangrasp.validation.verdict import Penetration
 
 

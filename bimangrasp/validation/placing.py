@@ -6,8 +6,8 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.validation.poses import HandPoses
 from bimangrasp.validation.scene import Scene
+from bimangrasp.validation.sim_poses import HandPoses
 
 
 def place(scene: Scene, data: mujoco.MjData, pose: HandPoses) -> None:

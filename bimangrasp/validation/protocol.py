@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bimangrasp.errors import InputError
-from bimangrasp.validation.poses import GraspPoses
+from bimangrasp.validation.sim_poses import GraspPoses
 
 
 @dataclass

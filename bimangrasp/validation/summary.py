@@ -10,7 +10,7 @@ import numpy as np
 
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.validation.duplicates import unique_count
-from bimangrasp.validation.judging import Judged
+from bimangrasp.validation.evaluate import Judged
 from bimangrasp.validation.metrics import (
     UNIQUE_THRESHOLDS,
     both_hands_share,

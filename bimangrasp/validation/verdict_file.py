@@ -9,8 +9,8 @@ import numpy as np
 
 from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.poses import Poses
-from bimangrasp.validation.judging import Judged
-from bimangrasp.validation.pose_rule import STAGES
+from bimangrasp.validation.evaluate import Judged
+from bimangrasp.validation.pregrasp import STAGES
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 
 

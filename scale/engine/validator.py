@@ -20,7 +20,7 @@ from scale.store.run_folder import VALIDATOR, RunFolder
 if TYPE_CHECKING:  # only validators load the hands
     from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.hands.model import HandModel
-    from bimangrasp.validation.pose_rule import PoseConfig
+    from bimangrasp.validation.pregrasp import PoseConfig
     from bimangrasp.validation.protocol import ProtocolConfig
     from scale.settings.schema import Config
 
@@ -96,7 +96,7 @@ class SimulatorBench:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
-        from bimangrasp.validation.judging import Subject, judge
+        from bimangrasp.validation.evaluate import Subject, judge
         from bimangrasp.validation.verdict_file import verdict_columns
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
-from bimangrasp.validation.judging import Judged, judge
+from bimangrasp.validation.evaluate import Judged, judge
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason

@@ -15,8 +15,8 @@ from bimangrasp.interop import bimangrasp_results
 from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.validation.judging import Subject
-from bimangrasp.validation.poses import ROTATION_TOLERANCE
+from bimangrasp.validation.evaluate import Subject
+from bimangrasp.validation.sim_poses import ROTATION_TOLERANCE
 from scale.engine.worker import Synthesizer
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config

@@ -15,7 +15,7 @@ from bimangrasp.objects.model import ObjectConfig
 from bimangrasp.objects.preparation import PreparationConfig
 from bimangrasp.synthesis import SynthesisConfig
 from bimangrasp.validation.duplicates import DuplicateThresholds
-from bimangrasp.validation.pose_rule import PoseConfig
+from bimangrasp.validation.pregrasp import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig
 
 PHYSICS = "physics"

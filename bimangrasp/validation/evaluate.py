@@ -15,10 +15,10 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.placing import place
-from bimangrasp.validation.pose_rule import PoseConfig, stages_of
-from bimangrasp.validation.poses import GraspPoses, HandPoses
+from bimangrasp.validation.pregrasp import PoseConfig, stages_of
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.scene import Scene, build_scene
+from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
 from bimangrasp.validation.simulate import validate_muted
 from bimangrasp.validation.verdict import Penetration, Reason, Verdict, not_simulated
 
