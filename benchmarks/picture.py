@@ -31,8 +31,8 @@ from bimangrasp.files.schema import TERMS
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import read_mesh
-from bimangrasp.visualization.portrait import THOROUGH, Search, Studio, encoded
-from bimangrasp.visualization.stage import Cast, Posed
+from bimangrasp.visualization.best_view import THOROUGH, Search, Studio, encoded
+from bimangrasp.visualization.renderer import Cast, Posed
 
 COLUMNS = ("hand/rotation", "hand/translation", "hand/joints", "object_scale", "contact/candidate", "contact/point")
 SAME_POINT = 1e-4  # m: single precision over a hand's length leaves far less between two ways to one contact

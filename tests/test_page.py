@@ -15,7 +15,7 @@ from PIL import Image
 from scene import shadow_hands
 
 from bimangrasp.files.scene_export import COLOURS
-from bimangrasp.visualization.exhibits import GRASP, STAGES
+from bimangrasp.visualization.gallery import GRASP, STAGES
 from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data
 

@@ -19,7 +19,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization import meshes
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, FILL, frame_tightly, project
-from bimangrasp.visualization.exhibits import GRASP, STAGES
+from bimangrasp.visualization.gallery import GRASP, STAGES
 from bimangrasp.visualization.page import page, read_page, three_library
 from bimangrasp.visualization.page_data import packed, page_data, unpacked
 

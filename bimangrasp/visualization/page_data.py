@@ -17,9 +17,9 @@ from bimangrasp.files.scene_export import COLOURS, SIDES
 from bimangrasp.files.schema import TERMS
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.exhibits import STAGES, Exhibit, Gallery, Shape
+from bimangrasp.visualization.gallery import STAGES, Exhibit, Gallery, Shape
 from bimangrasp.visualization.meshes import hand_mesh, object_mesh
-from bimangrasp.visualization.stage import BACKGROUND
+from bimangrasp.visualization.renderer import BACKGROUND
 
 Json = dict[str, Any]
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bimangrasp.visualization.exhibits import Exhibit, Gallery, Thumbnail
-from bimangrasp.visualization.portrait import BRIEF, Studio, encoded
-from bimangrasp.visualization.stage import Cast, Posed
+from bimangrasp.visualization.best_view import BRIEF, Studio, encoded
+from bimangrasp.visualization.gallery import Exhibit, Gallery, Thumbnail
+from bimangrasp.visualization.renderer import Cast, Posed
 
 WIDTH, HEIGHT = 240, 180  # pixels
 LONGEST_JOB = 16  # grasps; starting to draw an object takes as long as drawing one grasp of it

@@ -11,7 +11,7 @@ import numpy as np
 from bimangrasp.files.schema import TERMS, VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
-from bimangrasp.visualization.exhibits import NOT_TESTED, STAGES, Exhibit
+from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, Exhibit
 from scale.settings.filters import Accept
 
 ACCEPTED, UNTESTED = "accepted", "not tested yet"

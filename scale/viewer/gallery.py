@@ -12,7 +12,7 @@ from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import HandDescription, pair_sha256
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import read_mesh
-from bimangrasp.visualization.exhibits import Gallery, Shape
+from bimangrasp.visualization.gallery import Gallery, Shape
 from scale.settings.parsing import listed
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name

@@ -15,7 +15,7 @@ from rich.console import Console
 from bimangrasp.errors import InputError
 from bimangrasp.files.schema import FormatError
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.visualization.exhibits import Gallery
+from bimangrasp.visualization.gallery import Gallery
 from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data
 from scale.settings.schema import Config

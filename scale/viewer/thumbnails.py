@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-from bimangrasp.visualization.exhibits import Gallery, Thumbnail
+from bimangrasp.visualization.gallery import Gallery, Thumbnail
 from bimangrasp.visualization.thumbnails import LIBRARY, Job, draw, drawing_environment, jobs_of
 from scale.errors import RunError
 

@@ -11,7 +11,7 @@ import torch
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.stage import Posed
+from bimangrasp.visualization.renderer import Posed
 
 STAGES = ("start", "pre-grasp", "grasp", "squeeze")
 """Poses of a grasp, in the order in which the hands come by."""

@@ -14,7 +14,7 @@ from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View, frame_tightly, project
-from bimangrasp.visualization.stage import COARSE, FINE, OBJECT, QUICK, Cast, Posed, Quality, Stage
+from bimangrasp.visualization.renderer import COARSE, FINE, OBJECT, QUICK, Cast, Posed, Quality, Stage
 
 OVERSAMPLING = 2
 CONTACT_SEEN = 0.008  # m: what lies before a contact that is seen is at most the half of a finger that touches there
