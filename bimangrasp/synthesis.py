@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp import mala
-from bimangrasp.descent import Descent
+from bimangrasp.cuda_graph import Descent
 from bimangrasp.energy.energies import Contacts, Energies, EnergyConfig, contacts_of
 from bimangrasp.energy.evaluator import Evaluator, evaluator
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix

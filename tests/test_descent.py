@@ -10,7 +10,7 @@ import torch
 from test_mala import GROUPS, D, gaussian, released
 
 from bimangrasp import mala
-from bimangrasp.descent import Descent
+from bimangrasp.cuda_graph import Descent
 
 
 class FakeGraph:

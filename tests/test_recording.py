@@ -19,10 +19,10 @@ from stub_rounds import Stub
 import scale
 from bimangrasp.errors import InputError
 from bimangrasp.files.scene_export import COLOURS
-from bimangrasp.frame_keeper import FrameKeeper
-from bimangrasp.frames import Record, frames_image, read_frames
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
+from bimangrasp.trajectory import Record, frames_image, read_frames
+from bimangrasp.trajectory_recorder import FrameKeeper
 from scale.controller import recording
 from scale.errors import RunError
 from scale.store import journal

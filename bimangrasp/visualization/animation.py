@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bimangrasp.files.scene_export import SIDES, Placed, grasp_scene
-from bimangrasp.frames import Frames
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
+from bimangrasp.trajectory import Frames
 
 SIZE = 480  # pixels, of width and height
 FRAME_MS, LAST_MS = 120, 2500  # how long a frame is seen, and the last one

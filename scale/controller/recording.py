@@ -99,9 +99,9 @@ def _check_drawing() -> None:
 
 def _draw(path: Path, hand: HandConfig, mesh: Path) -> dict[int, bytes]:
     """Returns row -> GIF for the frames of a file."""
-    from bimangrasp.frames import read_frames
     from bimangrasp.hand_files.loading import load_hands
     from bimangrasp.objects.model import read_mesh
+    from bimangrasp.trajectory import read_frames
     from bimangrasp.visualization.animation import animation
 
     frames, hands, shape = read_frames(path), load_hands(hand), read_mesh(str(mesh))

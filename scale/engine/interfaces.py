@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from bimangrasp.files.header import HandTable
-from bimangrasp.frames import Frames, Record
+from bimangrasp.trajectory import Frames, Record
 
 if TYPE_CHECKING:  # only workers load the optimiser
     from bimangrasp.hand_files.config import HandConfig

@@ -23,7 +23,7 @@ import numpy as np
 
 from bimangrasp.files.header import HandTable, Header
 from bimangrasp.files.schema import TERMS
-from bimangrasp.frames import frames_image
+from bimangrasp.trajectory import frames_image
 from scale.engine import failures
 from scale.engine.devices import platform
 from scale.engine.interfaces import Bench, Made, Task
@@ -278,8 +278,8 @@ class Optimiser:
 
     def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
         """Returns the grasps of a round."""
-        from bimangrasp.frame_keeper import FrameKeeper
         from bimangrasp.synthesis import synthesize
+        from bimangrasp.trajectory_recorder import FrameKeeper
 
         loaded = self._object(task.mesh, task.mesh_sha256)
         settings = replace(self._synthesis, tile=task.tile)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bimangrasp.energy.energies import EnergyConfig
-from bimangrasp.frames import Record
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
@@ -14,6 +13,7 @@ from bimangrasp.objects.convex_pieces import PiecesConfig
 from bimangrasp.objects.model import ObjectConfig
 from bimangrasp.objects.preparation import PreparationConfig
 from bimangrasp.synthesis import SynthesisConfig
+from bimangrasp.trajectory import Record
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from bimangrasp.validation.pregrasp import PoseConfig
 from bimangrasp.validation.protocol import ProtocolConfig

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bimangrasp.frames import Frames, Record
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.mala import Point
 from bimangrasp.synthesis import Synthesis
+from bimangrasp.trajectory import Frames, Record
 
 
 class FrameKeeper:
