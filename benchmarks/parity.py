@@ -18,9 +18,9 @@ import torch
 
 import conf
 from bimangrasp.energy.energies import OURS, Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.geometry.distances import SQUARED_DISTANCE_FLOOR
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hands.collision_shapes import SQUARED_DISTANCE_FLOOR
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
 

@@ -28,8 +28,9 @@ from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import Merger
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
-from scale.store import journal, shards
+from scale.store import shards
 from scale.store.journal import Journal
+from scale.store.manifest import write_manifest
 from scale.store.run_folder import RunFolder
 
 ROUND_S, MANIFEST_EVERY_S = 30.0, 30.0
@@ -77,9 +78,7 @@ def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
         "seal: image, write, fsync, rename, fsync of the folder": seal,
         "verify in the parent": seconds(lambda n: shards.verify(sealed[n]), times),
         "two lines of the journal, synced": 2 * seconds(lambda n: book.append("done", round=n, **facts), times),
-        f"its share of the manifest of {OBJECTS} objects": seconds(
-            lambda _: journal.write_manifest(folder, manifest), times
-        )
+        f"its share of the manifest of {OBJECTS} objects": seconds(lambda _: write_manifest(folder, manifest), times)
         * ROUND_S
         / MANIFEST_EVERY_S,
     }

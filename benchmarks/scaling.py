@@ -30,7 +30,7 @@ from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.files.header import HandTable
 from bimangrasp.objects.model import read_mesh
 from scale.engine.interfaces import Bench, Made, Maker, Task
-from scale.engine.worker import Synthesizer
+from scale.engine.synthesizer import Synthesizer
 
 BEAT_S = 0.05
 CODE = "storage_bin"

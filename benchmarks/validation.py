@@ -21,7 +21,7 @@ from bimangrasp.poses import Poses
 from bimangrasp.validation.evaluate import Judged, Subject, judge
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.verdict import Reason
-from scale.engine.worker import columns_from
+from scale.engine.synthesizer import columns_from
 from scale.settings.schema import Config
 
 

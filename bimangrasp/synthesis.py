@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bimangrasp import mala
 from bimangrasp.cuda_graph import Descent
+from bimangrasp.energy.backends import WARP, chosen_path
 from bimangrasp.energy.energies import Contacts, Energies, EnergyConfig, contacts_of
-from bimangrasp.energy.evaluator import Evaluator, evaluator
+from bimangrasp.energy.evaluator import Evaluator, PlainEvaluator
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
@@ -270,3 +271,30 @@ def _orthonormal(grasps: Grasps) -> Grasps:
     """Returns the same grasps with rotation vectors of unit length."""
     rotation = matrix_to_rot6d(rot6d_to_matrix(grasps.rotation))
     return Grasps(grasps.translation, rotation, grasps.joints, grasps.candidate)
+
+
+def evaluator(
+    kernels: str,
+    hands: HandModel,
+    obj: ObjectModel,
+    object_scale: Float[Tensor, " batch"],
+    config: EnergyConfig,
+    tile: int,
+    contacts: int,
+) -> Evaluator:
+    """Returns the evaluator of a batch on the kernel path of that name.
+
+    Args:
+        kernels: "auto" or a path of `kernel_paths`.
+        hands: both hands.
+        obj: the object, on the same device.
+        object_scale: its size for each grasp of the batch.
+        config: weights and constants.
+        tile: the most grasps that will be asked for at once.
+        contacts: of a hand.
+    """
+    if chosen_path(kernels) == WARP:
+        from bimangrasp.energy.fused.evaluator import FusedEvaluator  # an extra of the installation, and slow to load
+
+        return FusedEvaluator(hands, obj, object_scale, config, tile, contacts)
+    return PlainEvaluator(hands, obj, object_scale, config)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scale.guard import refuse_unguarded_script
+from bimangrasp.errors import InputError
 
 if TYPE_CHECKING:
     from scale.controller.dry_run import Plan
@@ -50,7 +51,7 @@ def run(cfg: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) ->
         InputError: the call cannot be served; it says why and what to do.
         RunError: the run cannot go on.
     """
-    refuse_unguarded_script()
+    _refuse_unguarded_script()
     from scale.controller.lifecycle import run as body
 
     return body(cfg, maker, judge)
@@ -61,7 +62,7 @@ def generate(cfg: Any, maker: MakerOf | None = None) -> RunReport:
 
     Arguments and errors are those of `run`.
     """
-    refuse_unguarded_script()
+    _refuse_unguarded_script()
     from scale.controller.lifecycle import generate as body
 
     return body(cfg, maker)
@@ -165,7 +166,7 @@ def view(cfg: Any) -> ViewReport | ServedReport:
         InputError: the call cannot be served; it says why and what to do.
         RunError: a process that draws died.
     """
-    refuse_unguarded_script()
+    _refuse_unguarded_script()
     from scale.viewer.page import view as body
 
     return body(_checked(cfg))
@@ -173,7 +174,6 @@ def view(cfg: Any) -> ViewReport | ServedReport:
 
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
-    from bimangrasp.errors import InputError
     from scale.controller.preflight import as_config
     from scale.settings.ranges import check_ranges
 
@@ -182,3 +182,12 @@ def _checked(cfg: Any, has_plan: bool = False) -> Any:
     if config.dry_run and not has_plan:
         raise InputError(f"dry_run=true with mode={config.mode}; it has no plan to print: leave dry_run out")
     return config
+
+
+def _refuse_unguarded_script() -> None:
+    """Refuses a call from a script that a starting worker imports: it would start workers without end."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "scale was called while a worker process was starting, which imports your script anew: put the call "
+            'under `if __name__ == "__main__":`'
+        )

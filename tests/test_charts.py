@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from scale.report.svg_charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Axes, Line, Mark, histogram, legend, lines, number
+from scale.formatting import number
+from scale.report.svg_charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Axes, Line, Mark, histogram, legend, lines
 
 
 def parsed(chart):

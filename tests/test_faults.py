@@ -16,10 +16,11 @@ import scale
 from scale.controller import worker_events
 from scale.engine.failures import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
 from scale.engine.scheduler import Slack, Wanted, dispatch
-from scale.engine.worker import Synthesizer
+from scale.engine.synthesizer import Synthesizer
 from scale.errors import RunError
 from scale.merge import merge_thread
 from scale.store import disk_space, journal
+from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
 BIN = "storage_bin"
@@ -167,7 +168,7 @@ def test_a_round_short_of_memory_goes_on_with_half_and_the_device_remembers(run,
     assert [event["tile"] for event in events(folder, "halved")] == [2] and events(folder, "fail") == []
     assert {event["tile_used"] for event in events(folder, "done")} == {2}  # the later ones start there
     assert "fewer than 4 grasps at once" in str(report) and "0 (2)" in str(report)
-    assert any("0 (2)" in note for note in journal.read_manifest(folder)["objects"][BIN]["notes"])
+    assert any("0 (2)" in note for note in read_manifest(folder)["objects"][BIN]["notes"])
     with h5py.File(report.paths[0]) as file:
         assert set(file["rounds/tile_used"][...]) == {2}
     assert [event["tile"] for event in events(folder, "halved")] == [2]

@@ -18,6 +18,7 @@ from bimangrasp.files import final_format
 from bimangrasp.files.final_format import Ending, Header
 from bimangrasp.files.schema import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from scale.merge import final_file
+from scale.merge.dataset_index import write_dataset
 from scale.merge.job import MergeJob, MergeRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
@@ -235,7 +236,7 @@ def test_blocks_are_hashed_one_after_the_other(folder, monkeypatch):
 
 def test_the_data_set_opens_every_final_file_wherever_the_folder_lies(folder, tmp_path):
     run(folder, seal_rounds(folder, [1, 1]), 2, 5)
-    final_file.write_dataset(folder)
+    write_dataset(folder)
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     with h5py.File(moved / "dataset.h5") as file:
         assert len(file["mug/row"]) == 5 and file["mug"].attrs["quota"] == 5

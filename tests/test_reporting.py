@@ -24,7 +24,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.schema import TERMS
 from scale.controller.event_loop import Runner
 from scale.errors import RunError
-from scale.report import figures, svg_charts
+from scale.formatting import number
+from scale.report import figures
 from scale.report import page as reporting
 from scale.report.file_statistics import harvest
 from scale.report.history import history
@@ -145,9 +146,9 @@ def test_the_objects_are_those_of_the_manifest(run):
         assert (rounds, skipped, reason) == (str(one["rounds_done"]), str(len(one["skipped"])), one["end_reason"])
         with h5py.File(root / "demo" / one["path"]) as file:
             accepted, made = file["rounds/accepted"][:].sum(), file["rounds/rows"][:].sum()
-            assert median == svg_charts.number(np.median(file["energy/total"][:]))
+            assert median == number(np.median(file["energy/total"][:]))
         if one["end_reason"] != "quota":  # else there is surplus
-            assert share == svg_charts.number(100 * accepted / made)
+            assert share == number(100 * accepted / made)
     assert [rows[code][4] for code in ("bowl", "mug", EVIL)] == ["3", "1", "3"]
     short = [code for code, one in manifest.items() if one["collected"] < one["quota"]]
     assert [line[0] for line in page.rows["objects"][1:]][: len(short)] == sorted(
@@ -193,7 +194,7 @@ def test_workers_are_those_of_the_journal(run):
     assert {(e["worker"], e["device"]) for e in lines} == {(0, "cpu")}
     rounds, accepted, seconds, *_ = page.table("speed")["cpu #0"]
     assert (rounds, accepted) == (str(len(lines)), str(sum(e["accepted"] for e in lines)))
-    assert seconds == svg_charts.number(np.median([e["seconds"] for e in lines]))
+    assert seconds == number(np.median([e["seconds"] for e in lines]))
 
 
 def test_failures_have_their_tracebacks_and_skips_their_seeds(run):

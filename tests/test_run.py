@@ -19,7 +19,6 @@ from stub_rounds import Stub, made_columns
 
 import scale
 from bimangrasp.errors import InputError
-from scale import guard
 from scale.errors import RunError
 from scale.store import journal, locks, shards
 from scale.store.run_folder import RunFolder
@@ -280,10 +279,10 @@ def test_a_script_without_a_guard_fails_with_that_hint(tmp_path):
 
 
 def test_the_guards_flag_is_the_interpreters(monkeypatch):
-    guard.refuse_unguarded_script()
+    scale._refuse_unguarded_script()
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(InputError, match="__main__"):
-        guard.refuse_unguarded_script()
+        scale._refuse_unguarded_script()
 
 
 def test_a_dict_config_does_as_well(small_config):

@@ -7,10 +7,10 @@ import trimesh
 from scene import grasps_near, shadow_hands, slope
 from tree_product import toy_config
 
+from bimangrasp.geometry.distances import mesh_distance
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.collision_shapes import (
-    mesh_distance,
     penetration_depth,
     penetration_depth_reference,
     rounded_box_distance,

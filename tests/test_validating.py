@@ -27,10 +27,10 @@ from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.sim_poses import HandPoses
 from scale.engine import devices
-from scale.engine.worker import Synthesizer
+from scale.engine.synthesizer import Synthesizer
 from scale.modes import validate
 from scale.settings.schema import Config
-from scale.store import convex_pieces, shards
+from scale.store import shards
 
 HOLDS, MISSES, DEEP = palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.028)
 NORMAL = np.array([[[-1.0, 0, 0]] * 4, [[1.0, 0, 0]] * 4])

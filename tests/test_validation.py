@@ -15,8 +15,7 @@ from scene import random_rotation, shadow_hands
 
 from bimangrasp.errors import InputError
 from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.placing import place
-from bimangrasp.validation.scene import build_scene
+from bimangrasp.validation.scene import build_scene, place
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses, interpolate
 from bimangrasp.validation.simulate import validate, validate_all
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep, verdict_of

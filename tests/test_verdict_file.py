@@ -14,10 +14,9 @@ from bimangrasp.files.header import VERDICT_FORMAT, VERSION
 from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
 from bimangrasp.files.shard_format import read_verdict, verdict_image
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import Judged
+from bimangrasp.validation.evaluate import Judged, reading, verdict_columns
 from bimangrasp.validation.pregrasp import STAGES
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
-from bimangrasp.validation.verdict_file import reading, verdict_columns
 
 ABOUT = {"object_code": "Tasse ü", "protocol": {"name": "bench", "limits": {"touch": False}}, "hand_sha256": ["a", "b"]}
 ABOUT["judging"] = reading(["palm", "tip"])

@@ -10,7 +10,7 @@ from bimangrasp.files.schema import GRASP_FIELDS
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.synthesis import synthesize
-from scale.engine.worker import columns_from
+from scale.engine.synthesizer import columns_from
 
 F32 = torch.float32
 SETTINGS = ["round_batch_size=6", "num_iterations=8", "curve_stride=4", "initialization.hull_samples_per_grasp=10"]

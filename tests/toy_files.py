@@ -19,8 +19,8 @@ from bimangrasp.files.schema import GRASP_FIELDS, VERDICT_FIELDS, final_fields, 
 from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
-from scale.engine.worker import Synthesizer
-from scale.merge.final_file import dataset_image
+from scale.engine.synthesizer import Synthesizer
+from scale.merge.dataset_index import dataset_image
 from scale.store import shards
 
 PLATFORM = {"device": "cpu"}

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energy.backends import WARP, chosen_path
 from bimangrasp.energy.energies import Energies, EnergyConfig, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
@@ -35,33 +34,6 @@ class Evaluator(Protocol):
     ) -> Evaluation:
         """Returns the total of each grasp and its gradient by the pose."""
         ...
-
-
-def evaluator(
-    kernels: str,
-    hands: HandModel,
-    obj: ObjectModel,
-    object_scale: Float[Tensor, " batch"],
-    config: EnergyConfig,
-    tile: int,
-    contacts: int,
-) -> Evaluator:
-    """Returns the evaluator of a batch on the kernel path of that name.
-
-    Args:
-        kernels: "auto" or a path of `kernel_paths`.
-        hands: both hands.
-        obj: the object, on the same device.
-        object_scale: its size for each grasp of the batch.
-        config: weights and constants.
-        tile: the most grasps that will be asked for at once.
-        contacts: of a hand.
-    """
-    if chosen_path(kernels) == WARP:
-        from bimangrasp.energy.fused.evaluator import FusedEvaluator  # an extra of the installation, and slow to load
-
-        return FusedEvaluator(hands, obj, object_scale, config, tile, contacts)
-    return PlainEvaluator(hands, obj, object_scale, config)
 
 
 class PlainEvaluator:

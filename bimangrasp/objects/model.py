@@ -17,11 +17,11 @@ from torch import Tensor
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.distance_grid import DistanceGrid
+from bimangrasp.geometry.distances import mesh_distance
 from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator
 from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.geometry.spatial_order import spatial_order
 from bimangrasp.geometry.triangle_mesh import TriangleMesh, winding_number
-from bimangrasp.hands.collision_shapes import mesh_distance
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
 """In which two Shadow hands (0.2 m long) can make sense of an object, m: its diagonal is at least the one, its largest

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.placing import place
-from bimangrasp.validation.pregrasp import PoseConfig, stages_of
+from bimangrasp.validation.pregrasp import STAGES, PoseConfig, stages_of
 from bimangrasp.validation.protocol import ProtocolConfig
-from bimangrasp.validation.scene import Scene, build_scene
+from bimangrasp.validation.scene import Scene, build_scene, place
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
 from bimangrasp.validation.simulate import validate_muted
-from bimangrasp.validation.verdict import Penetration, Reason, Verdict, not_simulated
+from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Reason, Verdict, not_simulated
 
 FARTHEST_LINK = 0.02
 """Distances of links to the object are looked for up to here, m; the metrics ask for less."""
@@ -167,3 +167,25 @@ def _columns(stages: tuple[Poses, Poses, Poses], found: list[_Look], links: int)
         column([one.held for one in verdicts], 6).astype(bool),
         column([one.bears_load for one in verdicts], 2).astype(bool),
     )
+
+
+def verdict_columns(judged: Judged) -> dict[str, np.ndarray]:
+    """Returns verdicts as columns of the file, a row for each grasp."""
+    parts = zip(Poses._fields, zip(*judged.stages, strict=True), strict=True)
+    columns = {f"pose/{name}": np.stack(stages, axis=1) for name, stages in parts}
+    columns |= {f"verdict/{name}": getattr(judged, name) for name in Judged._fields[1:]}
+    return {f.name: columns[f.name].astype(f.dtype) for f in VERDICT_FIELDS}
+
+
+def reading(link_names: Sequence[str]) -> dict[str, Any]:
+    """Returns what a reader must know of the columns' axes and numbers.
+
+    Args:
+        link_names: of a hand, in the order of `verdict/link_distance`.
+    """
+    return {
+        "stages": list(STAGES),
+        "reasons": [reason.name.lower() for reason in Reason],
+        "directions": DIRECTIONS.tolist(),
+        "link_names": list(link_names),
+    }

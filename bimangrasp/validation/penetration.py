@@ -6,8 +6,7 @@ import mujoco
 import numpy as np
 
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.validation.placing import place
-from bimangrasp.validation.scene import Scene
+from bimangrasp.validation.scene import Scene, place
 from bimangrasp.validation.sim_poses import HandPoses
 from bimangrasp.validation.verdict import Penetration
 

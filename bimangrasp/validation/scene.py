@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
@@ -16,6 +17,7 @@ from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
 from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
+from bimangrasp.validation.sim_poses import HandPoses
 
 SIDES = ("left", "right")
 
@@ -286,3 +288,25 @@ def _self_pairs(model: mujoco.MjModel, geoms: np.ndarray, excluded: set[int]) ->
     low, high = np.sort(np.stack((model.geom_bodyid[first], model.geom_bodyid[second])), axis=0)
     allowed = [a != b and (a << 16) + b not in excluded for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     return np.stack((first, second), axis=1)[allowed]
+
+
+def place(scene: Scene, data: mujoco.MjData, pose: HandPoses) -> None:
+    """Puts both hands into a pose, at rest and with the pose as their target; the object stays where it is."""
+    aim(data, pose)
+    data.qpos[scene.joint_qpos] = pose.joints
+    for hand, first in enumerate(scene.root_qpos):
+        data.qpos[first : first + 3] = data.mocap_pos[hand]
+        data.qpos[first + 3 : first + 7] = data.mocap_quat[hand]
+
+
+def aim(data: mujoco.MjData, target: HandPoses) -> None:
+    """Sets the targets of both roots and of all joints."""
+    data.mocap_pos[:] = target.translation
+    data.mocap_quat[:] = Rotation.from_matrix(target.rotation).as_quat(scalar_first=True)
+    data.ctrl[:] = target.joints.ravel()
+
+
+def object_motion(scene: Scene, data: mujoco.MjData) -> tuple[float, float]:
+    """Returns how far the object is from its start, m, and by how much it has turned, rad."""
+    state = data.qpos[scene.object_qpos : scene.object_qpos + 7]
+    return float(np.linalg.norm(state[:3])), float(2 * np.arctan2(np.linalg.norm(state[4:]), abs(state[3])))

@@ -12,8 +12,7 @@ import numpy as np
 
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.placing import aim, object_motion, place
-from bimangrasp.validation.scene import Scene
+from bimangrasp.validation.scene import Scene, aim, object_motion, place
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses, check_poses, interpolate
 from bimangrasp.validation.verdict import (
     DIRECTIONS,

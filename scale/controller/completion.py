@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scale.controller.preflight import Order
 from scale.controller.progress import Progress
 from scale.errors import RunError
 from scale.merge.deduplication import DedupJob
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome, Merger
 from scale.state.object_state import Done, ObjectState, Sealed, Skipped
+from scale.state.request import Order
 from scale.state.resume import Resumed, broken_determinism
 from scale.store import shards
 from scale.store.journal import Journal

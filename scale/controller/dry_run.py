@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from scale.controller import preflight
-from scale.controller.preflight import Order
-from scale.controller.run_report import SHOWN_OBJECTS, table
 from scale.engine.interfaces import MakerOf
+from scale.formatting import SHOWN_OBJECTS, byte_size, table
 from scale.state import rounds
+from scale.state.request import Order
 from scale.state.resume import resume
 from scale.state.rounds import Goal
 from scale.state.scan import survey
 from scale.store import convex_pieces
-from scale.store.disk_space import row_bytes, shown
+from scale.store.disk_space import row_bytes
 
 
 class PlannedObject(NamedTuple):
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
         lines += [f"... and {more} more objects"] if more else []
         total = sum(len(o.rounds) for o in self.objects)
         lines.append(f"{total} rounds at least, on {len(self.devices)} workers: {', '.join(self.devices)}")
-        lines.append(f"disk: at most {shown(self.disk_bytes)} wanted, {shown(self.free_bytes)} free")
+        lines.append(f"disk: at most {byte_size(self.disk_bytes)} wanted, {byte_size(self.free_bytes)} free")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 

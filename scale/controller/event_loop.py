@@ -12,20 +12,22 @@ from typing import Any
 from bimangrasp.errors import InputError
 from scale.controller import run_report
 from scale.controller.completion import Settler
-from scale.controller.preflight import Order
 from scale.controller.progress import Progress, Snapshot
 from scale.controller.validator_events import Judging
-from scale.controller.worker_events import Hearing, device_name
+from scale.controller.worker_events import Hearing
+from scale.engine.devices import device_name
 from scale.engine.failures import DISK_FULL
 from scale.engine.process_pool import Engine, Worker, events
 from scale.engine.scheduler import Slack, Wanted, dispatch
 from scale.engine.signals import Stop
 from scale.settings import fingerprints
 from scale.state.object_state import Done, ObjectState
+from scale.state.request import Order
 from scale.state.resume import Resumed
 from scale.store.disk_space import FILE_BYTES, row_bytes
-from scale.store.journal import Journal, write_manifest
+from scale.store.journal import Journal
 from scale.store.locks import RunLock
+from scale.store.manifest import write_manifest
 from scale.store.run_folder import VALIDATOR
 
 TICK_S = 0.2

@@ -21,7 +21,6 @@ from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
 from scale.controller.completion import Settler
 from scale.controller.event_loop import Runner, refuse_mixed
-from scale.controller.preflight import Order
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
 from scale.controller.single_round import GenerationSettler
@@ -29,7 +28,8 @@ from scale.controller.worker_events import TRACEBACK_BYTES
 from scale.engine.interfaces import JudgeOf, MakerOf
 from scale.engine.signals import Stop
 from scale.errors import RunError
-from scale.merge import final_file
+from scale.merge.dataset_index import write_dataset
+from scale.state.request import Order
 from scale.state.resume import Resumed, resume
 from scale.state.scan import Survey, survey
 from scale.store import convex_pieces, journal
@@ -203,7 +203,7 @@ def _tidy(order: Order) -> None:
     order.folder.remove_leftovers()
     order.folder.remove_empty_places()
     if order.folder.final_files():
-        final_file.write_dataset(order.folder)
+        write_dataset(order.folder)
 
 
 def _version() -> str:

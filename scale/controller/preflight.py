@@ -2,86 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.errors import InputError
-from bimangrasp.files.header import HandTable, Header
-from bimangrasp.objects.model import MeshReport
-from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale.controller import recording, tensorboard
 from scale.engine import devices as platforms
-from scale.engine.devices import Device
-from scale.engine.interfaces import JudgeMaker, JudgeOf, Maker, MakerOf
+from scale.engine.interfaces import JudgeOf, MakerOf
+from scale.engine.synthesizer import Synthesizer
 from scale.engine.validator import Simulator
-from scale.engine.worker import Synthesizer
 from scale.settings import fingerprints
-from scale.settings.filters import Accept, acceptance
-from scale.settings.fingerprints import Key
+from scale.settings.filters import acceptance
 from scale.settings.mesh_checks import check_objects
-from scale.settings.objects import ObjectEntry, resolve_objects
+from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
 from scale.settings.ranges import check_ranges, check_seeds
 from scale.settings.schema import PHYSICS, TENSORBOARD, Config
+from scale.state.request import Order
 from scale.store.run_folder import RunFolder
-
-
-class Order(NamedTuple):
-    """A checked call.
-
-    Attributes:
-        config: the settings.
-        folder: of the run.
-        entries: the objects, in order.
-        quotas: object code -> rows wanted.
-        meshes: object code -> what its mesh holds.
-        devices: one per worker.
-        maker: of the rounds.
-        hand: what files say of the hands.
-        run_key, acceptance_key: what an earlier call must have had; the latter but for an object's pieces.
-        accept: columns -> mask of rows that count.
-        judge: of the validators; None where no row counts by what a simulator says.
-        dedup: which grasps are near-duplicates; None where all count.
-        pieces: object code -> sealed file of its convex pieces, and their hash; empty until they are found.
-    """
-
-    config: Config
-    folder: RunFolder
-    entries: list[ObjectEntry]
-    quotas: dict[str, int]
-    meshes: dict[str, MeshReport]
-    devices: list[Device]
-    maker: Maker
-    hand: HandTable
-    run_key: Key
-    acceptance_key: Key
-    accept: Accept
-    judge: JudgeMaker | None = None
-    dedup: DuplicateThresholds | None = None
-    pieces: Mapping[str, tuple[Path, str]] = MappingProxyType({})
-
-    @property
-    def validators(self) -> int:
-        """How many processes simulate: those asked for, or one for each core that no CPU worker needs."""
-        if not self.accept.needs_verdict:
-            return 0
-        busy = sum(device.label == "cpu" for device in self.devices)
-        return self.config.validators or max(1, len(os.sched_getaffinity(0)) - busy)
-
-    def acceptance_key_of(self, code: str) -> Key:
-        """Returns what decides which rows of an object count."""
-        found = self.pieces.get(code)
-        return self.acceptance_key | ({"pieces_sha256": found[1]} if found else {})
-
-    def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
-        """Returns what an object's files say, but for the platforms; without a code the part that is common."""
-        weights = {name: value for name, value in vars(self.config.energy).items() if name.startswith("w_")}
-        object_key = fingerprints.object_key(mesh_sha256)
-        return Header(code, index, mesh_sha256, self.hand, weights, self.run_key, object_key)
 
 
 def check(

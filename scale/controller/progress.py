@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from scale.engine.failures import DISK_FULL
+from scale.formatting import duration
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 
@@ -144,16 +145,3 @@ def _panel(title: str, now: Snapshot) -> Panel:
     grid.add_row("failed", f"{now.failures} attempts, {now.skipped} rounds skipped")
     grid.add_row("to go", duration(now.eta_s))
     return Panel(grid, title=title, expand=False)
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a time span for people."""
-    if seconds is None:
-        return "unknown time"
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60:02d} min" if hours else f"{rest // 60} min {rest % 60:02d} s"
-
-
-def moment(seconds: float) -> str:
-    """Returns a Unix time for people."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -84,7 +84,7 @@ def animate(
 
 def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
     """Returns what a call gives in a fresh process."""
-    from scale.viewer.thumbnails import drawing_processes  # here: every run imports this file
+    from scale.engine.offscreen import drawing_processes
 
     with drawing_processes(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()

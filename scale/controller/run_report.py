@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bimangrasp.files.final_format import Proof
+from scale.formatting import SHOWN_OBJECTS, spans, table
 from scale.state.object_state import Done, ObjectState
 
 EXIT_OK, EXIT_ERROR, EXIT_SHORT = 0, 1, 3
-SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest has them all
 
 
 @dataclass(frozen=True)
@@ -114,28 +113,10 @@ def _rejects(one: ObjectReport) -> str:
     return f" (rows rejected by reason: {', '.join(counts)})" if counts else ""
 
 
-def spans(numbers: Sequence[int]) -> str:
-    """Returns rising numbers in short: 0 to 3, 7."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number])
-    return ", ".join(" to ".join(map(str, part)) for part in parts)
-
-
 def _skip_warning(one: ObjectReport) -> str:
     named = spans([skip["round"] for skip in one.skipped])
     last = one.skipped[-1]["traceback"].strip().splitlines() or ["no traceback"]
     return f"warning: {one.code}: skipped rounds {named}; the last one with: {last[-1]}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns lines with aligned columns."""
-    cells = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def object_report(state: ObjectState, path: Path | None) -> ObjectReport:

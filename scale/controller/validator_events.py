@@ -10,17 +10,18 @@ from typing import Any
 from bimangrasp.files.schema import FormatError
 from bimangrasp.files.shard_format import ShardReader
 from scale.controller.completion import Settler
-from scale.controller.preflight import Order
 from scale.controller.progress import Progress
 from scale.controller.worker_events import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, Hearing
 from scale.engine.devices import Device
-from scale.engine.failures import DISK_FULL, Key, death, last_line
+from scale.engine.failures import DISK_FULL, Key, death
 from scale.engine.process_pool import Engine, Event, Worker
 from scale.engine.validator import VALIDATION
 from scale.engine.worker import Message
 from scale.errors import RunError
+from scale.formatting import last_line
 from scale.settings import fingerprints
 from scale.state.object_state import Done, ObjectState
+from scale.state.request import Order
 from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.journal import Journal

@@ -8,18 +8,19 @@ from bimangrasp.files.schema import Columns, FormatError
 from bimangrasp.files.shard_format import ShardReader
 from scale.controller import tensorboard
 from scale.controller.completion import Settler
-from scale.controller.preflight import Order
 from scale.controller.progress import Meter, Progress
-from scale.engine.devices import Device
-from scale.engine.failures import DISK_FULL, Key, Slots, Suspicion, Trials, death, last_line
+from scale.engine.devices import device_name
+from scale.engine.failures import DISK_FULL, Key, Slots, Suspicion, Trials, death
 from scale.engine.process_pool import Engine, Event, Worker
 from scale.engine.worker import Message
 from scale.errors import RunError
+from scale.formatting import last_line
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
 from scale.state import rounds
 from scale.state.object_state import Done, ObjectState, Skipped
+from scale.state.request import Order
 from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.disk_space import Space
@@ -339,8 +340,3 @@ class Hearing:
 
 def _has_success(state: ObjectState) -> bool:
     return any(isinstance(one, Done) for one in state.finished.values())
-
-
-def device_name(device: Device, slot: int) -> str:
-    """Returns a device's name; several CPU workers are told apart."""
-    return f"{device.label} #{slot}" if device.label == "cpu" else device.label

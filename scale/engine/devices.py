@@ -99,3 +99,8 @@ def _package_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "none"
+
+
+def device_name(device: Device, slot: int) -> str:
+    """Returns a device's name; several CPU workers are told apart."""
+    return f"{device.label} #{slot}" if device.label == "cpu" else device.label

@@ -41,11 +41,6 @@ def death(exitcode: int, parents_reason: str) -> Death:
     return Death(how, exitcode in OUTSIDE)
 
 
-def last_line(text: str) -> str:
-    """Returns the line of a traceback that says what went wrong."""
-    return (text.strip().splitlines() or [""])[-1]
-
-
 _OUT_OF_MEMORY = ("cuda out of memory", "cuda error: out of memory", "defaultcpuallocator")
 _BROKEN = ("cuda error", "cublas", "cusolver", "cusparse", "cudnn", "device-side assert")
 

@@ -88,7 +88,7 @@ class SimulatorBench:
     @property
     def judging(self) -> dict[str, Any]:
         """How its columns are to be read."""
-        from bimangrasp.validation.verdict_file import reading
+        from bimangrasp.validation.evaluate import reading
 
         return reading(self._hands.names)
 
@@ -96,8 +96,7 @@ class SimulatorBench:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
-        from bimangrasp.validation.evaluate import Subject, judge
-        from bimangrasp.validation.verdict_file import verdict_columns
+        from bimangrasp.validation.evaluate import Subject, judge, verdict_columns
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
         subject = Subject(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import gc
 import os
 import pickle
 import resource
@@ -13,32 +12,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from bimangrasp.files.header import HandTable, Header
-from bimangrasp.files.schema import TERMS
+from bimangrasp.files.header import Header
 from bimangrasp.trajectory import frames_image
 from scale.engine import failures
-from scale.engine.devices import platform
 from scale.engine.interfaces import Bench, Made, Task
 from scale.store import locks, shards
 from scale.store.run_folder import WORKER, RunFolder
 
 if TYPE_CHECKING:
-    from bimangrasp.hand_files.config import HandConfig
-    from bimangrasp.hands.description import HandDescription
-    from bimangrasp.objects.model import ObjectModel
-    from bimangrasp.synthesis import Synthesis, SynthesisConfig
+    pass
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
 SMALLEST_TILE = 1  # grasps at once; with less there is no round
-CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only to retry
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -211,106 +201,3 @@ def _attempt(bench: Bench, task: Task, on_step: Callable[[int], None]) -> tuple[
         if not failures.is_out_of_memory(error):
             raise
         return None, f"{type(error).__name__}: {error}"
-
-
-@dataclass(frozen=True)
-class Synthesizer:
-    """The maker in earnest. The optimiser is imported where it is used, so that the parent never loads it."""
-
-    hand: HandConfig
-    synthesis: SynthesisConfig
-
-    @property
-    def algorithm_version(self) -> int:
-        """That of the optimiser."""
-        from bimangrasp.synthesis import ALGORITHM_VERSION
-
-        return ALGORITHM_VERSION
-
-    def hand_table(self) -> HandTable:
-        """Returns what files say of the hands, read by MuJoCo alone."""
-        from bimangrasp.hand_files.loading import load_hands
-        from bimangrasp.hands.description import pair_sha256
-
-        left, right = load_hands(self.hand)
-        most = max(len(left.candidate_link), len(right.candidate_link))
-        links, positions = zip(*(_candidates(one, most) for one in (left, right)), strict=True)
-        return HandTable(
-            self.hand.name, pair_sha256(left, right), right.joint_names, np.stack(links), np.stack(positions)
-        )
-
-    def load(self, device: str, threads: int) -> Optimiser:
-        """Returns the bench with both hands on the device."""
-        from bimangrasp.energy.backends import resolve_kernels
-        from bimangrasp.hand_files.loading import load_hands
-        from bimangrasp.hands.model import HandModel
-        from bimangrasp.synthesis import set_determinism
-
-        set_determinism(threads)
-        kernels = resolve_kernels(self.synthesis.kernels)
-        hands = HandModel(*load_hands(self.hand), self.hand.surface_points, device)
-        return Optimiser(hands, self.synthesis, device, platform(device, kernels))
-
-
-def _candidates(hand: HandDescription, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the link names and positions of a hand's contact candidates, filled up to `most`."""
-    missing = most - len(hand.candidate_link)
-    links = [hand.link_names[link] for link in hand.candidate_link] + [""] * missing
-    positions = np.pad(hand.candidate_position, ((0, missing), (0, 0)), constant_values=np.nan)
-    return np.array(links), positions.astype(np.float32)
-
-
-class Optimiser:
-    """The bench in earnest: both hands on one device, and the objects used last."""
-
-    def __init__(self, hands: Any, synthesis: SynthesisConfig, device: str, platform: dict[str, str]) -> None:
-        self.platform = platform
-        self._hands, self._synthesis, self._device = hands, synthesis, device
-        self._object = lru_cache(CACHED_OBJECTS)(self._load)
-
-    def _load(self, mesh: str, sha256: str) -> ObjectModel:
-        from bimangrasp.objects.model import ObjectModel
-
-        loaded = ObjectModel.load(mesh, self._synthesis.object, self._device)
-        if loaded.sha256 != sha256:
-            raise RuntimeError(f"{mesh} was changed while the run was going: sha256 {loaded.sha256}, not {sha256}")
-        return loaded
-
-    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
-        """Returns the grasps of a round."""
-        from bimangrasp.synthesis import synthesize
-        from bimangrasp.trajectory_recorder import FrameKeeper
-
-        loaded = self._object(task.mesh, task.mesh_sha256)
-        settings = replace(self._synthesis, tile=task.tile)
-        keeper = FrameKeeper(task.record) if task.record else None
-        result = synthesize(self._hands, loaded, settings, task.seed, on_step, keeper)
-        frames = keeper.frames(result, settings.num_iterations) if keeper else None
-        return Made(columns_from(result), result.tile_used, frames)
-
-    def free(self) -> None:
-        """Lets the objects go, and what torch keeps for later."""
-        import torch
-
-        self._object.cache_clear()
-        gc.collect()
-        if self._device != "cpu":
-            torch.cuda.empty_cache()
-
-
-def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
-    """Returns what the optimiser made as columns of the grasp file."""
-    from bimangrasp.geometry.rotation import rot6d_to_matrix
-
-    columns: dict[str, Any] = {}
-    for group, grasps in (("hand", result.grasps), ("initial", result.initial)):
-        columns[f"{group}/translation"] = grasps.translation
-        columns[f"{group}/rotation"] = rot6d_to_matrix(grasps.rotation.double()).float()  # proper to float32
-        columns[f"{group}/joints"] = grasps.joints
-    columns["contact/candidate"] = result.grasps.candidate.int()
-    columns |= {"contact/point": result.contact_point, "contact/normal": result.contact_normal}
-    columns |= {f"energy/{term}": getattr(result.energies, term) for term in TERMS}
-    columns |= {f"curve/{term}": result.curve.quartiles[:, i] for i, term in enumerate(TERMS)}
-    columns |= {"curve/step": result.curve.step, "curve/acceptance": result.curve.acceptance}
-    columns["object_scale"] = result.object_scale
-    return {name: value.detach().cpu().numpy() for name, value in columns.items()}

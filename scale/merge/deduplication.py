@@ -12,8 +12,8 @@ import numpy as np
 from bimangrasp.files.schema import Columns
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates
-from scale.sealed_columns import SealedColumns
 from scale.settings.filters import Accept
+from scale.store.sealed_columns import SealedColumns
 
 DUPLICATE = "duplicate"
 """Why a row does not count that is like an earlier one that does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -28,9 +27,9 @@ from bimangrasp.files.schema import (
 )
 from scale.merge import rejected_file
 from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
-from scale.sealed_columns import SealedColumns
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
+from scale.store.sealed_columns import SealedColumns
 
 ROUNDS_AHEAD = 4  # read before they are written: two threads find work at any time, and memory stays small
 
@@ -217,34 +216,3 @@ def _lengths(columns: Mapping[str, Any], is_judged: bool) -> Sizes:
     points, contacts = columns["curve/step"].shape[1], columns["contact/candidate"].shape[2]
     links = {"L": columns["verdict/link_distance"].shape[2]} if is_judged else {}
     return {"P": points, "C": contacts} | links
-
-
-def dataset_image(links: dict[str, str]) -> bytes:
-    """Returns the bytes of a file with a link for each object.
-
-    Args:
-        links: name of the group -> final file, relative to the folder of the file that holds the links.
-    """
-    with h5py.File("dataset", "w", driver="core", backing_store=False, libver="earliest") as file:
-        for name, target in sorted(links.items()):
-            file[name] = h5py.ExternalLink(target, "/")
-        file.flush()
-        return file.id.get_file_image()
-
-
-def check_dataset(path: Path) -> None:
-    """Raises FormatError unless a file holds links to final files and nothing else."""
-    try:
-        with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
-            links = [file.get(name, getlink=True) for name in file]
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise FormatError(f"not a readable file of links: {error}") from error
-    if any(not isinstance(link, h5py.ExternalLink) or link.path != "/" for link in links):
-        raise FormatError("it holds more than links to final files")
-
-
-def write_dataset(folder: RunFolder) -> None:
-    """Writes `dataset.h5`, which opens every final file that is there; nothing where it already does."""
-    image = dataset_image({path.stem: folder.relative(path) for path in folder.final_files()})
-    if not folder.dataset.exists() or folder.dataset.read_bytes() != image:
-        folder.write(folder.dataset, image)

@@ -15,9 +15,9 @@ from bimangrasp.files.schema import Field, FormatError, reject_fields, shape_of
 from bimangrasp.files.shard_format import read_rejects, rejects_image
 from scale.merge.deduplication import DUPLICATE
 from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
-from scale.sealed_columns import SealedColumns
 from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name
+from scale.store.sealed_columns import SealedColumns
 
 
 class Told(NamedTuple):

@@ -26,7 +26,7 @@ from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from scale.engine.devices import platform
-from scale.engine.worker import Synthesizer
+from scale.engine.synthesizer import Synthesizer
 from scale.settings.fingerprints import object_key
 from scale.settings.schema import Config
 from scale.store import output_paths

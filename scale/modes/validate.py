@@ -15,13 +15,12 @@ from rich.progress import Progress
 from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
-from bimangrasp.validation.evaluate import Judged, judge
+from bimangrasp.validation.evaluate import Judged, judge, reading, verdict_columns
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
-from bimangrasp.validation.verdict_file import reading, verdict_columns
-from scale.controller.run_report import table
 from scale.engine.devices import platform
+from scale.formatting import table
 from scale.modes.validation_input import Given, mesh_path, read_grasps
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of

@@ -17,7 +17,7 @@ from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.evaluate import Subject
 from bimangrasp.validation.sim_poses import ROTATION_TOLERANCE
-from scale.engine.worker import Synthesizer
+from scale.engine.synthesizer import Synthesizer
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config
 

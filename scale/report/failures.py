@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from scale.controller.progress import moment
 from scale.engine import failures as faults
+from scale.formatting import moment
 from scale.report.history import History
 from scale.report.summary import Outcome, in_short, kind_of, last_line
 from scale.store.journal import Event

@@ -6,10 +6,11 @@ import numpy as np
 from markupsafe import Markup
 
 from bimangrasp.files.schema import TERMS
+from scale.formatting import number
 from scale.report import svg_charts
 from scale.report.file_statistics import Harvest
 from scale.report.history import History, speed
-from scale.report.svg_charts import Axes, Line, Mark, number
+from scale.report.svg_charts import Axes, Line, Mark
 
 SPANS = 60  # of time in the chart of speed
 BINS = 40

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scale.controller.worker_events import device_name
-from scale.engine.devices import Device
+from scale.engine.devices import Device, device_name
 from scale.store.journal import Event
 
 INCIDENTS = ("died", "silent", "set_aside", "halved", "no_room", "paused", "continued")

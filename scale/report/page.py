@@ -13,17 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
-from scale.controller.progress import duration, moment
+from scale.formatting import duration, moment, number
 from scale.merge.deduplication import DUPLICATE
 from scale.report.failures import failures, incidents, logs, skips
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import harvest
 from scale.report.history import Call, History, history
 from scale.report.summary import Outcome, is_generated, outcome
-from scale.report.svg_charts import number
 from scale.settings.schema import Config
 from scale.store import journal, locks, output_paths
 from scale.store.journal import Event
+from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
@@ -84,7 +84,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     sums = harvest(folder, bool(told.calls) and is_generated(told.calls[-1]))
     gone = (folder.final(code) for code in told.merged if not folder.final(code).is_file())
     sums.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
-    came_out = outcome(told, journal.read_manifest(folder), sums, is_running)
+    came_out = outcome(told, read_manifest(folder), sums, is_running)
     room = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
     room.globals |= {"number": number, "duration": duration, "moment": moment}
     page = room.get_template("report.html").render(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.controller.run_report import SHOWN_OBJECTS, table
+from scale.formatting import SHOWN_OBJECTS, table
 from scale.store import journal, locks
+from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
 
@@ -77,7 +78,7 @@ def status(run_dir: Path | str) -> Status:
 
 def _objects(folder: RunFolder, events: list[journal.Event]) -> list[ObjectStatus]:
     """Returns the objects as the journal tells of them."""
-    manifest = journal.read_manifest(folder).get("objects", {})
+    manifest = read_manifest(folder).get("objects", {})
     indices: dict[str, int] = {}
     quotas: dict[str, int] = {}
     done: dict[str, dict[int, int]] = {}

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scale.controller.progress import duration
-from scale.controller.run_report import spans
 from scale.engine import failures as faults
+from scale.formatting import count, duration, number, spans
 from scale.report.history import Call, History
-from scale.report.svg_charts import number
 
 NAMED = 8  # objects or rounds in a sentence; the tables have more
 LINE = 200  # letters of an error in a sentence
@@ -250,8 +248,3 @@ def in_short(rounds: Sequence[int]) -> str:
     """Returns rising round ids: 0 to 3, 7; how many there are where that gets long."""
     text = spans(rounds)
     return text if text.count(",") < NAMED else f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
-
-
-def count(amount: int, thing: str) -> str:
-    """Returns a number of things."""
-    return f"{amount} {thing}{'' if amount == 1 else 's'}"

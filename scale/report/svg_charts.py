@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
+from scale.formatting import number
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 """Okabe and Ito, "Color Universal Design" (2008): told apart by people with any kind of colour vision."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 2", "12 4")  # and in print without colours
@@ -196,10 +198,3 @@ def legend(names: Sequence[str]) -> Markup:
         for i, name in enumerate(names)
     ]
     return Markup("").join(keys)
-
-
-def number(value: float) -> str:
-    """Returns a number with three digits, or all those before the point."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "–"
-    return f"{value:,.0f}".replace(",", "\u2009") if abs(value) >= 1000 else f"{value:.3g}"

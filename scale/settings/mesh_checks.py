@@ -18,8 +18,8 @@ from pathlib import Path
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.model import MeshReport, ObjectConfig, check_mesh, check_size
+from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
-from scale.settings.parsing import listed
 
 CHECKS = 1
 """Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.objects.files import DECOMPOSED, SUFFIXES, meshes_below, root_of
-from scale.settings.parsing import listed, nearest, parse_object_codes
+from scale.formatting import listed
+from scale.settings.parsing import nearest, parse_object_codes
 from scale.settings.ranges import is_safe
 
 OTHER_SUFFIXES = (".stp", ".step", ".dae", ".fbx", ".3ds", ".gltf", ".blend", ".usd", ".usdz", ".3mf", ".x3d", ".wrl")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.errors import InputError
+from scale.formatting import listed
 
 DEFAULT = "default"
 """The entry of a quota mapping that stands for every object it does not name."""
@@ -88,12 +89,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns " (nearest: a, b, c)" with the names most like `name`, or nothing where none is."""
     near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
     return f" (nearest: {', '.join(near)})" if near else ""
-
-
-def listed(names: list[str], most: int = 5) -> str:
-    """Returns names for a message: the first ones, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + rest
 
 
 def _code(item: Any) -> str:

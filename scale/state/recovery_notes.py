@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scale.controller.preflight import Order
-from scale.controller.run_report import spans
-from scale.settings.parsing import listed
+from scale.formatting import listed, spans
 from scale.state.object_state import ObjectState
+from scale.state.request import Order
 from scale.state.scan import Survey
 from scale.store.run_folder import file_name, parse_shard_name
 

@@ -7,17 +7,16 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.controller import run_report
-from scale.controller.preflight import Order
+from scale.formatting import listed, spans
 from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
 from scale.settings import fingerprints
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
-from scale.settings.parsing import listed
 from scale.settings.ranges import check_seeds
 from scale.state import recovery_notes, rounds
 from scale.state.object_state import Done, ObjectState, Sealed, Skipped
+from scale.state.request import Order
 from scale.state.scan import FoundShard, Survey
 from scale.store.journal import Event
 from scale.store.run_folder import RunFolder
@@ -155,10 +154,10 @@ def _retries(state: ObjectState, skips: list[int]) -> list[str]:
     """Returns what becomes of skipped rounds under retry_skipped=true."""
     passed = [round_id for round_id in state.skipped if round_id < state.rounds_in_file]
     again = [round_id for round_id in skips if round_id not in state.finished and round_id not in state.promised]
-    notes = [f"skipped rounds are tried again: {run_report.spans(again)}"] if again else []
+    notes = [f"skipped rounds are tried again: {spans(again)}"] if again else []
     if passed:
         notes.append(
-            f"skipped rounds that its final file has passed stay skipped: {run_report.spans(passed)}; move that file "
+            f"skipped rounds that its final file has passed stay skipped: {spans(passed)}; move that file "
             f"away, or choose another exp_name, to have them tried again"
         )
     return notes

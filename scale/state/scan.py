@@ -13,13 +13,15 @@ from bimangrasp.files.final_format import Header
 from bimangrasp.files.schema import FormatError
 from bimangrasp.files.shard_format import ShardReader
 from scale.merge import rejected_file
-from scale.merge.final_file import Merged, check_dataset
+from scale.merge.dataset_index import check_dataset
+from scale.merge.final_file import Merged
 from scale.merge.rejected_file import Told
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
 from scale.state.object_state import Done, Sealed
 from scale.store import journal, shards, verdict_files
 from scale.store.journal import Event, Replay
+from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder, file_name
 from scale.store.shards import Shard
 from scale.store.verdict_files import Verdict
@@ -171,7 +173,7 @@ def _finals(folder: RunFolder, found: Survey, verify: str, say: Say) -> Iterator
 
 def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
     """Returns the manifest's entries of objects that can be read."""
-    objects = journal.read_manifest(folder).get("objects")
+    objects = read_manifest(folder).get("objects")
     if not isinstance(objects, dict):
         if folder.manifest.exists():
             damaged[folder.manifest] = "not a manifest in JSON"

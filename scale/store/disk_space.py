@@ -9,6 +9,7 @@ import numpy as np
 
 from bimangrasp.files.schema import GRASP_FIELDS, shape_of
 from scale.errors import RunError
+from scale.formatting import byte_size
 from scale.store.run_folder import RunFolder
 
 LOOK_EVERY_S = 1.0
@@ -19,11 +20,6 @@ def row_bytes(joints: int, contacts: int) -> int:
     """Returns the size of a grasp in a file."""
     sizes = {"N": 1, "J": joints, "C": contacts}
     return sum(int(np.prod(shape_of(f, sizes))) * np.dtype(f.dtype).itemsize for f in GRASP_FIELDS)
-
-
-def shown(count: int) -> str:
-    """Returns a number of bytes for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 class Space:
@@ -60,7 +56,7 @@ class Space:
         self._looked = now
         wanted, free = need(), self._folder.free_bytes()
         if free < wanted:
-            self.shortage = f"{shown(free)} free, {shown(wanted)} needed for running rounds and the next merge"
+            self.shortage = f"{byte_size(free)} free, {byte_size(wanted)} needed for running rounds and the next merge"
         elif self.shortage and self._folder.has_room(wanted):  # asks the file system: free bytes know no quotas
             self.shortage = ""
         if self.shortage:

@@ -135,18 +135,3 @@ def _write_anew(folder: RunFolder) -> Replay:
     lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
     folder.write(folder.journal, b"".join(line for line in lines if _parse(line) is not None))
     return replay(folder)
-
-
-def write_manifest(folder: RunFolder, manifest: dict[str, Any]) -> None:
-    """Replaces the readable snapshot."""
-    text = json.dumps({"format": "bimangrasp-run", "format_version": VERSION} | manifest, indent=1, ensure_ascii=False)
-    folder.write(folder.manifest, text.encode() + b"\n")
-
-
-def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """Returns the snapshot; empty where it is missing or torn, for the files tell the truth without it."""
-    try:
-        manifest = json.loads(folder.manifest.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}

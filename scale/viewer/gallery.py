@@ -13,7 +13,7 @@ from bimangrasp.hands.description import HandDescription, pair_sha256
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.visualization.gallery import Gallery, Shape
-from scale.settings.parsing import listed
+from scale.formatting import listed
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name
 from scale.viewer.cards import Found, Showing

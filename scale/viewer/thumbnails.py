@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress
 
 from bimangrasp.visualization.gallery import Gallery, Thumbnail
-from bimangrasp.visualization.thumbnails import LIBRARY, Job, draw, drawing_environment, jobs_of
+from bimangrasp.visualization.thumbnails import LIBRARY, Job, draw, jobs_of
+from scale.engine.offscreen import drawing_processes
 from scale.errors import RunError
 
 
@@ -54,17 +53,3 @@ def _drawn(jobs: list[Job], processes: int) -> Iterator[tuple[Job, list[Thumbnai
                 f"a process that draws thumbnails died: the OpenGL driver, or memory. {LIBRARY}=osmesa (Debian: "
                 "libosmesa6) draws without a driver"
             ) from error
-
-
-@contextmanager
-def drawing_processes() -> Iterator[None]:
-    """Lets processes that are started here draw without a window."""
-    before = os.environ.get(LIBRARY)
-    os.environ[LIBRARY] = drawing_environment()[LIBRARY]
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[LIBRARY]
-        else:
-            os.environ[LIBRARY] = before

@@ -18,8 +18,8 @@ from bimangrasp.energy.fused.geometry import (
     rounded_box,
     winding_number,
 )
+from bimangrasp.geometry.distances import SQUARED_NORMAL_FLOOR
 from bimangrasp.geometry.spatial_order import RUN
-from bimangrasp.hands.collision_shapes import SQUARED_NORMAL_FLOOR
 
 wp.set_module_options({"enable_backward": False})
 
