@@ -68,9 +68,9 @@ def test_a_recording_begins_after_some_steps_and_loses_none(monkeypatch):
 CUDA = """
 import torch, conf
 from bimangrasp import builtin, descent, synthesis
-from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.hands.model import HandModel
+from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.objects.model import ObjectModel
 
 synthesis.set_determinism(1)
 config = conf.load(["round_batch_size=8", "num_iterations=40", "curve_stride=10", "kernels=warp"])

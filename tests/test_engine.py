@@ -13,7 +13,7 @@ from stub_rounds import Stub
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.final_format import Header
-from scale.engine import devices as platforms
+from scale.engine import devices as device_room
 from scale.engine.devices import Device
 from scale.engine.process_pool import Engine, child_environment, events
 from scale.store import locks, shards
@@ -112,7 +112,7 @@ def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
 
 
 def test_the_optimiser_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
-    code = "import sys, scale.worker, scale.validator; print([name in sys.modules for name in ('torch', 'mujoco')])"
+    code = "import sys, scale.engine.worker, scale.engine.validator as v; print([n in sys.modules for n in ('torch', 'mujoco')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[False,", "False]"]
 
@@ -151,10 +151,10 @@ PARENT = """
 import os, pickle, sys
 sys.path.insert(0, sys.argv[2])
 from stub_rounds import Stub
-from bimangrasp.grasp_file import Header
-from scale.engine import Engine, events
-from scale.platforms import Device
-from scale.run_folder import RunFolder
+from bimangrasp.files.final_format import Header
+from scale.engine.process_pool import Engine, events
+from scale.engine.devices import Device
+from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])
     folder.prepare()
@@ -197,11 +197,11 @@ def test_gpus_are_counted_and_mapped_through_the_list_that_is_set(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aa, 5")
-    assert platforms.devices([1, "cpu", 0]) == [Device("gpu 1", "5"), CPU, Device("gpu 0", "GPU-aa")]
-    assert platforms.devices("auto") == [Device("gpu 0", "GPU-aa"), Device("gpu 1", "5")]
+    assert device_room.resolve_devices([1, "cpu", 0]) == [Device("gpu 1", "5"), CPU, Device("gpu 0", "GPU-aa")]
+    assert device_room.resolve_devices("auto") == [Device("gpu 0", "GPU-aa"), Device("gpu 1", "5")]
     with pytest.raises(InputError, match="device 2.*devices 0 to 1.*GPU-aa, 5"):
-        platforms.devices([0, 2])
+        device_room.resolve_devices([0, 2])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert set(platforms.devices("auto")) == {CPU} and len(platforms.devices("auto")) <= 4
+    assert set(device_room.resolve_devices("auto")) == {CPU} and len(device_room.resolve_devices("auto")) <= 4
     with pytest.raises(InputError, match="no GPU"):
-        platforms.devices(0)
+        device_room.resolve_devices(0)

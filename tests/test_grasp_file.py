@@ -10,7 +10,7 @@ import pytest
 
 from bimangrasp.errors import InputError
 from bimangrasp.files import final_format, shard_format
-from bimangrasp.files import header as grasp_header
+from bimangrasp.files import header as header_room
 from bimangrasp.files.checksums import Content
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
@@ -237,7 +237,7 @@ def test_a_shard_with_rows_of_another_round_is_refused():
 
 
 def test_a_newer_format_is_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(grasp_header, "VERSION", 99)
+    monkeypatch.setattr(header_room, "VERSION", 99)
     image = shard_format.shard_image(HEADER, shard_columns())
     monkeypatch.undo()
     with pytest.raises(InputError, match="newer program"):

@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from benchmarks import picture
-from bimangrasp.grasp_bodies import COLOURS
+from bimangrasp.files.scene_export import COLOURS
 # fewer views than a picture has: without a GPU they take long
 search = picture.THOROUGH._replace(azimuths=range(0, 360, 60), elevations=(-8, -32))
 source, folder, width, height = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])

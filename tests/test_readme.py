@@ -20,7 +20,7 @@ from conf import sweep
 from scale.controller.run_report import RunReport
 from scale.modes.export import SUFFIXES
 from scale.settings import fingerprints
-from scale.viewer import page as viewing
+from scale.viewer import page as view_page
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,7 +79,7 @@ def test_a_run_is_viewed_as_described(demo, monkeypatch):
     commands = [shlex.split(line)[2:] for line in lines]
     configs = [conf.load([*command, f"output_root={demo}/data/experiments"]) for command in commands]
     assert [config.port for config in configs] == [0, 0, 8080]
-    monkeypatch.setattr(viewing, "why_nothing_is_drawn", lambda: "not in this test")
+    monkeypatch.setattr(view_page, "why_nothing_is_drawn", lambda: "not in this test")
     monkeypatch.chdir(demo)
     for config in configs[:2]:
         assert scale.view(config).path.is_file()
@@ -101,7 +101,7 @@ def test_a_run_leaves_what_is_listed(demo):
 
 
 def test_the_journals_events_are_listed():
-    source = "".join(path.read_text() for path in (ROOT / "scale").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "scale").rglob("*.py"))
     calls = re.findall(r"(?:_journal|book)\.append\(\s*([^,)]+)", source)
     written = {name for call in calls for name in re.findall(r'"([a-z_]+)"', call)}
     listed = set(re.findall(r"`([a-z_]+)`", README.split("The journal's events:")[1].split("\n\n")[0]))

@@ -26,7 +26,7 @@ from scale.controller.event_loop import Runner
 from scale.errors import RunError
 from scale.formatting import number
 from scale.report import figures
-from scale.report import page as reporting
+from scale.report import page as report_page
 from scale.report.file_statistics import harvest
 from scale.report.history import history
 from scale.store import journal, shards
@@ -91,7 +91,7 @@ def settings(root: Path, name: str = "demo", **changes):
     return config
 
 
-def report(root: Path, name: str = "demo", **changes) -> tuple[Page, reporting.ReportPage]:
+def report(root: Path, name: str = "demo", **changes) -> tuple[Page, report_page.ReportPage]:
     written = scale.write_report(settings(root, name, **changes))
     return Page(written.path), written
 
@@ -260,7 +260,7 @@ def test_an_empty_run_has_a_page(tmp_path):
 
 def test_a_run_at_work_says_how_long_it_will_take(tmp_path, monkeypatch):
     folder = journalled(tmp_path, START, OBJECTS, READY, done(0, 1010.0), done(1, 1020.0))
-    monkeypatch.setattr(reporting.time, "time", lambda: 1032.0)
+    monkeypatch.setattr(report_page.time, "time", lambda: 1032.0)
     lock = RunLock(folder)
     page, written = report(tmp_path)
     assert written.outcome.state == "running" and page.table("objects")["mug"][-1] == "in progress"

@@ -101,8 +101,8 @@ def test_a_torn_lock_file_does_not_keep_the_folder(folder, left):
 
 HOLD = """
 import sys
-from scale.locks import hold_as_worker
-from scale.run_folder import RunFolder
+from scale.store.locks import hold_as_worker
+from scale.store.run_folder import RunFolder
 hold_as_worker(RunFolder(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -170,9 +170,9 @@ def test_determinism_is_switched_on():
 REPEAT = """
 import torch, conf
 from bimangrasp import builtin
-from bimangrasp.hand_model import HandModel
-from bimangrasp.hands import load_hands
-from bimangrasp.object_model import ObjectModel
+from bimangrasp.hands.model import HandModel
+from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import set_determinism, synthesize
 
 set_determinism(1)

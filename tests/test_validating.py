@@ -22,7 +22,7 @@ from bimangrasp.files.header import HandTable, Header
 from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.interop.bimangrasp_results import ReleasedResults, write_results
-from bimangrasp.objects import convex_pieces as pieces
+from bimangrasp.objects import convex_pieces
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.sim_poses import HandPoses
@@ -30,6 +30,7 @@ from scale.engine import devices
 from scale.engine.synthesizer import Synthesizer
 from scale.modes import validate
 from scale.settings.schema import Config
+from scale.store import convex_pieces as store_pieces
 from scale.store import shards
 
 HOLDS, MISSES, DEEP = palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.028)
@@ -304,7 +305,7 @@ def corner() -> trimesh.Trimesh:
 def test_without_coacd_a_mesh_that_is_not_convex_is_refused(bench, monkeypatch):
     bench.mesh("corner", corner())
     path = bench.file(bench.folder / "corner.h5", [HOLDS], "corner")
-    monkeypatch.setattr(pieces, "find_spec", lambda _: None)
+    monkeypatch.setattr(convex_pieces, "find_spec", lambda _: None)
     bench.refused(r"corner.obj is not convex.*pip install 'bimangrasp\[objects\]'", path)
     assert not (bench.folder / "corner.bench.h5").exists()
 
@@ -322,11 +323,11 @@ def made(monkeypatch) -> list[str]:
     """The meshes whose pieces are made anew."""
     seen: list[str] = []
 
-    def convex_pieces(mesh: str, config: object) -> pieces.Pieces:
+    def watched(mesh: str, config: object) -> convex_pieces.Pieces:
         seen.append(Path(mesh).name)
-        return pieces.convex_pieces(mesh, config)
+        return convex_pieces.convex_pieces(mesh, config)
 
-    monkeypatch.setattr(convex_pieces, "convex_pieces", convex_pieces)
+    monkeypatch.setattr(store_pieces, "convex_pieces", watched)
     return seen
 
 

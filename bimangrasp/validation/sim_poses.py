@@ -70,7 +70,8 @@ def check_poses(poses: GraspPoses, joint_count: int) -> None:
         if error > ROTATION_TOLERANCE or (np.linalg.det(pose.rotation) < 0).any():
             raise InputError(
                 f"{name}.rotation is no proper rotation (R R^T is {error:.2g} off 1); wanted (2, 3, 3) matrices from "
-                "the hand's frame to the object's: a 6D rotation goes through bimangrasp.rotation.rot6d_to_matrix"
+                "the hand's frame to the object's: a 6D rotation goes through "
+                "bimangrasp.geometry.rotation.rot6d_to_matrix"
             )
 
 

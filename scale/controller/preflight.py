@@ -8,7 +8,7 @@ from typing import Any
 from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import recording, tensorboard
-from scale.engine import devices as platforms
+from scale.engine.devices import resolve_devices
 from scale.engine.interfaces import JudgeOf, MakerOf
 from scale.engine.synthesizer import Synthesizer
 from scale.engine.validator import Simulator
@@ -52,7 +52,7 @@ def check(
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
-    devices = platforms.devices(config.gpus)
+    devices = resolve_devices(config.gpus)
     maker = (maker_of or Synthesizer)(config.hand, config.synthesis)
     hand = maker.hand_table()
     meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)

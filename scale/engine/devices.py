@@ -32,7 +32,7 @@ class Device(NamedTuple):
         return "cuda:0" if self.visible else "cpu"
 
 
-def devices(gpus: Any) -> list[Device]:
+def resolve_devices(gpus: Any) -> list[Device]:
     """Returns a device per worker, without making a CUDA context.
 
     Raises:

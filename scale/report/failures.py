@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from scale.engine import failures as faults
+from scale.engine.failures import death
 from scale.formatting import moment
 from scale.report.history import History
 from scale.report.summary import Outcome, in_short, kind_of, last_line
@@ -106,7 +106,7 @@ def _incident(event: Event) -> Incident:
     who = next((f"{trade} {event[trade]}" for trade in (WORKER, VALIDATOR) if trade in event), "")
     device = f" ({event['device']})" if event.get("device") else ""
     at = f"{event['code']} {event['round']}" if event.get("code") else ""
-    texts = [faults.death(event["exitcode"], "").how if "exitcode" in event else "", str(event.get("reason", ""))]
+    texts = [death(event["exitcode"], "").how if "exitcode" in event else "", str(event.get("reason", ""))]
     texts.append(f"{event['tile']} grasps at once" if "tile" in event else "")
     what = event["event"].replace("_", " ")
     return Incident(moment(event.get("time", 0.0)), what, who + device, at, "; ".join(filter(None, texts)))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scale.engine import failures as faults
+from scale import formatting
 from scale.formatting import count, duration, number, spans
 from scale.report.history import Call, History
 
@@ -235,7 +235,7 @@ def _failures(told: History) -> str:
 
 def last_line(event: Mapping[str, Any]) -> str:
     """Returns the last line of a failure's traceback, cut where it is long."""
-    line = faults.last_line(event.get("traceback", "")) or "no traceback"
+    line = formatting.last_line(event.get("traceback", "")) or "no traceback"
     return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 
