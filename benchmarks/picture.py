@@ -1,4 +1,4 @@
-"""A picture of grasps from final files: what the optimiser computed with, rendered by MuJoCo without a window.
+"""A picture of grasps from final files: what the optimizer computed with, rendered by MuJoCo without a window.
 
     python benchmarks/picture.py final/mug.h5 [final/bowl.h5 ...] [--rows 3 7 ...] --out picture.png
 

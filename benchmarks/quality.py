@@ -35,7 +35,7 @@ HEADINGS = (
 )
 
 
-class Made(NamedTuple):
+class RoundResult(NamedTuple):
     """A batch of grasps and what it took.
 
     Attributes:
@@ -51,7 +51,7 @@ class Made(NamedTuple):
     hands: HandModel
 
 
-def make(config: Config, mesh: Path, seed: int) -> Made:
+def make(config: Config, mesh: Path, seed: int) -> RoundResult:
     """Returns the grasps of one round."""
     hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
     obj = ObjectModel.load(str(mesh), config.object)
@@ -59,7 +59,7 @@ def make(config: Config, mesh: Path, seed: int) -> Made:
         _ = obj.grid, hands.spheres  # once an object and hand, so no cost of a round
     begun = time.process_time()
     synthesis = synthesize(hands, obj, config.synthesis, seed)
-    return Made(synthesis, time.process_time() - begun, obj, hands)
+    return RoundResult(synthesis, time.process_time() - begun, obj, hands)
 
 
 def poses_of(grasps: Grasps) -> Poses:
@@ -68,7 +68,7 @@ def poses_of(grasps: Grasps) -> Poses:
     return Poses(grasps.translation.numpy(), rotation, grasps.joints.numpy())
 
 
-def judged(made: Made, mesh: Path, settings: list[str], threads: int) -> Summary:
+def judged(made: RoundResult, mesh: Path, settings: list[str], threads: int) -> Summary:
     """Returns the figures under the protocol and the pose rule of the settings."""
     grasps, config = made.synthesis.grasps, conf.load(settings)
     subject = Subject(
@@ -82,7 +82,7 @@ def judged(made: Made, mesh: Path, settings: list[str], threads: int) -> Summary
     return summary_of(mesh.stem, verdicts, made.hands.descriptions[0])
 
 
-def row(names: tuple[str, ...], made: Made, one: Summary) -> str:
+def row(names: tuple[str, ...], made: RoundResult, one: Summary) -> str:
     """Returns a row of the table, under `HEADINGS`."""
     count = len(made.synthesis.object_scale)
     contacts = float(made.synthesis.energies.distance.mean()) / made.synthesis.contact_point[0, ..., 0].numel()

@@ -23,9 +23,9 @@ from stub_rounds import Stub
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
-from scale.engine.process_pool import Engine, events
+from scale.engine.process_pool import WorkerPool, events
 from scale.merge.job import MergeJob, MergeRound
-from scale.merge.merge_thread import Merger
+from scale.merge.merge_thread import MergeThread
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import shards
@@ -41,7 +41,7 @@ KILLS, KILL_EVERY_S = 4, 1.0  # during a merge
 
 
 def made(rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Returns the columns of a round, as large as the optimiser's."""
+    """Returns the columns of a round, as large as the optimizer's."""
     draw, columns = np.random.default_rng(seed), {}
     for f in (*GRASP_FIELDS, *CURVE_FIELDS):
         if f.name not in ("seed", "round", "row"):
@@ -115,11 +115,11 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
 
     The workers that are killed are ready before, for a start would take a core of what is measured.
     """
-    engine = Engine(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
+    engine = WorkerPool(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
     living = [engine.start(slot) for slot in range(KILLS)]
     while not all(one.ready for one in living):
         list(events([engine], 0.1))
-    merger, before, peak, longest, noticed = Merger(folder), resident(), 0, 0.0, []
+    merger, before, peak, longest, noticed = MergeThread(folder), resident(), 0, 0.0, []
     merger.submit(job)
     start = last = killed_at = time.perf_counter()
     cpu = time.process_time()

@@ -1,10 +1,10 @@
 """How much N workers do of what N devices could, from the last worker's "ready" to the last round's "done".
 
     PYTHONPATH=tests python benchmarks/scaling.py                     a stand-in that sleeps, 1 to 16 workers
-    PYTHONPATH=tests python benchmarks/scaling.py --real --workers 1 2  the optimiser, one CPU thread a worker
+    PYTHONPATH=tests python benchmarks/scaling.py --real --workers 1 2  the optimizer, one CPU thread a worker
 
 The stand-in's rounds last `--round-s`: what is measured is the parent, the pipes and the files. All workers wait for
-each other with their models loaded, so that the clock starts for all at once. For the optimiser the same rounds are
+each other with their models loaded, so that the clock starts for all at once. For the optimizer the same rounds are
 also made by as many processes that know nothing of each other: what the machine itself loses when all its cores work
 is no fault of the engine's.
 """
@@ -29,7 +29,7 @@ import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.files.header import HandTable
 from bimangrasp.objects.model import read_mesh
-from scale.engine.interfaces import Bench, Made, Maker, Task
+from scale.engine.interfaces import RoundFactory, RoundResult, RoundRunner, RoundTask
 from scale.engine.synthesizer import Synthesizer
 
 BEAT_S = 0.05
@@ -42,7 +42,7 @@ class Sleeper(Stub):
 
     round_s: float = 10.0
 
-    def load(self, device: str, threads: int) -> Bench:  # noqa: ARG002 - the protocol's
+    def load(self, device: str, threads: int) -> RoundRunner:  # noqa: ARG002 - the protocol's
         """Returns the bench."""
         return SleepingBench(self.round_s, self.rows)
 
@@ -54,14 +54,14 @@ class SleepingBench(NamedTuple):
     rows: int
     platform: dict[str, str] = {"kernels": "asleep"}  # noqa: RUF012 - a NamedTuple's default
 
-    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         """Sleeps, with a beat now and then; making the columns is part of the round."""
         end = time.monotonic() + self.round_s
         columns = made_columns(task.seed, self.rows, nan_share=0.0)
         while (left := end - time.monotonic()) > 0:
             on_step(1)
             time.sleep(min(BEAT_S, left))
-        return Made(columns, task.tile)
+        return RoundResult(columns, task.tile)
 
     def free(self) -> None:
         """Has nothing to give."""
@@ -71,7 +71,7 @@ class SleepingBench(NamedTuple):
 class Together:
     """A maker whose workers wait for each other with their models loaded."""
 
-    maker: Maker
+    maker: RoundFactory
     marks: str
     workers: int
 
@@ -84,7 +84,7 @@ class Together:
         """Returns the maker's."""
         return self.maker.hand_table()
 
-    def load(self, device: str, threads: int) -> Bench:
+    def load(self, device: str, threads: int) -> RoundRunner:
         """Returns the maker's bench when all workers have theirs."""
         bench = self.maker.load(device, threads)
         with tempfile.NamedTemporaryFile(dir=self.marks, delete=False):
@@ -114,7 +114,7 @@ def measure(asked: argparse.Namespace, workers: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as marks:
         config = settings(root, workers, asked.rounds, asked.batch, asked.steps)
 
-        def maker(hand: object, synthesis: object) -> Maker:
+        def maker(hand: object, synthesis: object) -> RoundFactory:
             made = Synthesizer(hand, synthesis) if asked.real else Sleeper(rows=asked.batch, round_s=asked.round_s)
             return Together(made, marks, workers)
 
@@ -133,7 +133,7 @@ def alone(asked: argparse.Namespace, marks: str, workers: int, seed: int) -> flo
     sha256 = read_mesh(mesh).sha256
     start = time.perf_counter()
     for round_id in range(asked.rounds):
-        bench.make(Task(CODE, mesh, sha256, seed + round_id, round_id, 0, asked.batch), lambda _: None)
+        bench.make(RoundTask(CODE, mesh, sha256, seed + round_id, round_id, 0, asked.batch), lambda _: None)
     return time.perf_counter() - start
 
 
@@ -151,8 +151,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4, help="of each worker")
     parser.add_argument("--round-s", type=float, default=10.0, help="length of the stand-in's rounds")
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=1000, help="of the optimiser")
-    parser.add_argument("--real", action="store_true", help="the optimiser instead of the stand-in")
+    parser.add_argument("--steps", type=int, default=1000, help="of the optimizer")
+    parser.add_argument("--real", action="store_true", help="the optimizer instead of the stand-in")
     asked = parser.parse_args()
     heading = "without the engine" if asked.real else "ideal"
     print(f"| workers | {heading}, s | last done, s | of {heading} | merged, s |\n|---|---|---|---|---|")

@@ -2,7 +2,7 @@
 
 `PYTHONPATH=tests python benchmarks/storm.py --trials 20` prints one line: kills, and what was redone, lost, doubled,
 stuck or different. Rounds are those of the tests' stand-in, of short random length: what is tried is the running, not
-the optimiser. Parents are forked from this process, so that they need not import torch before each next kill; workers,
+the optimizer. Parents are forked from this process, so that they need not import torch before each next kill; workers,
 which import this file, never do.
 """
 
@@ -30,7 +30,7 @@ import trimesh
 from stub_judge import StubJudge
 from stub_rounds import Stub, StubBench
 
-from scale.engine.interfaces import Made, Task
+from scale.engine.interfaces import RoundResult, RoundTask
 
 CODES = ("ball", "brick", "slab")
 STUCK_S = 120.0  # without the end of a run that nobody strikes any more
@@ -226,7 +226,7 @@ class Unsteady(Stub):
 class UnsteadyBench(StubBench):
     """Waits, then makes what the stand-in makes: the length of a round decides nothing."""
 
-    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round."""
         time.sleep(random.random() * self.stub.longest_s)
         return super().make(task, on_step)

@@ -33,7 +33,7 @@ def unlimited(name: str) -> ProtocolConfig:
 
 
 def make_grasps(config: Config, hands: HandModel, mesh: str) -> Subject:
-    """Returns grasps of the optimiser."""
+    """Returns grasps of the optimizer."""
     synthesis.set_determinism(1)
     columns = columns_from(synthesis.synthesize(hands, ObjectModel.load(mesh, config.object), config.synthesis, 1))
     poses = Poses(*(columns[f"hand/{part}"] for part in Poses._fields))
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mesh", default=str(builtin.OBJECT_ROOT / "box.obj"))
     parser.add_argument("--grasps", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=400, help="of the optimiser")
+    parser.add_argument("--steps", type=int, default=400, help="of the optimizer")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args()
     config = conf.load([f"round_batch_size={given.grasps}", f"num_iterations={given.steps}", "object.scales=[0.15]"])

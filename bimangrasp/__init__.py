@@ -1,4 +1,4 @@
-"""Bimanual dexterous grasps by energy minimisation: hands, objects, energies and the sampler."""
+"""Bimanual dexterous grasps by energy minimization: hands, objects, energies and the sampler."""
 
 from __future__ import annotations
 

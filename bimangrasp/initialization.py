@@ -132,8 +132,8 @@ def feet_of(
 ) -> tuple[Float[Tensor, "foot hand 3"], Float[Tensor, "foot hand 3"]]:
     """Returns places on a hull that two hands look at from opposite sides, and unit directions to it, float64, CPU.
 
-    The left hand's are below spread points of the hull at the released size, inflated about its centre; the right
-    hand's below the points where the way from there through the centre leaves it.
+    The left hand's are below spread points of the hull at the released size, inflated about its center; the right
+    hand's below the points where the way from there through the center leaves it.
 
     Args:
         hull: (V, 3) corners of the unit mesh's convex hull, m.
@@ -141,15 +141,15 @@ def feet_of(
         count: how many places for each hand.
         inflation: how far each corner of a hull of the released size moves outward, m.
     """
-    centre, released = _hull_centre(hull), RELEASED_EXTENT / np.ptp(hull, axis=0).max()
-    hull = (hull - centre) * released
+    center, released = _hull_center(hull), RELEASED_EXTENT / np.ptp(hull, axis=0).max()
+    hull = (hull - center) * released
     left, _ = anchors(hull, count, draws, inflation)
     planes = torch.as_tensor(ConvexHull(_inflated(hull, inflation)).equations)
     pace = -left @ planes[:, :3].T  # a point on its way out is on a plane when pace * t = -offset
     stay = torch.where(pace > 0, -planes[:, 3] / pace.clamp_min(TOUCHING), torch.inf).amin(dim=1, keepdim=True)
     sides = torch.stack((left, -left * stay), dim=1)
     feet, normals = _towards(hull, sides.view(-1, 3))
-    return feet.view(sides.shape) / released + torch.as_tensor(centre), normals.view(sides.shape)
+    return feet.view(sides.shape) / released + torch.as_tensor(center), normals.view(sides.shape)
 
 
 def anchors(
@@ -245,8 +245,8 @@ def first_joints(
     return values.clamp(low, high).to(hands.dtype)
 
 
-def _hull_centre(hull: np.ndarray) -> np.ndarray:
-    """Returns the centre of mass of a convex hull, which lies inside of it."""
+def _hull_center(hull: np.ndarray) -> np.ndarray:
+    """Returns the center of mass of a convex hull, which lies inside of it."""
     inner = hull.mean(axis=0)
     corners = _hull_triangles(hull) - inner
     volume = np.abs(np.linalg.det(corners))

@@ -131,7 +131,7 @@ def synthesize(
     on_step: Callable[[int], None] | None = None,
     watch: Watch | None = None,
 ) -> Synthesis:
-    """Returns a batch of grasps: initialisation and `num_iterations` steps of the sampler.
+    """Returns a batch of grasps: initialization and `num_iterations` steps of the sampler.
 
     The batch is coupled (spread of the starting places, mean of squared gradients), so its size is part of what
     decides each grasp. Equal arguments on one platform give equal bits, after `set_determinism`.

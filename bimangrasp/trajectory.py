@@ -1,4 +1,4 @@
-"""Frames: where chosen grasps of a round were at every k-th step of the optimisation."""
+"""Frames: where chosen grasps of a round were at every k-th step of the optimization."""
 
 from __future__ import annotations
 

@@ -48,11 +48,11 @@ def drawn(grasp: Placed) -> Image.Image:
     sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, (0.955, 0.96, 0.97), (0.955, 0.96, 0.97)
     labels = []
     for name, reach in REACH.items():
-        for axis, (letter, colour) in enumerate(AXES):
+        for axis, (letter, color) in enumerate(AXES):
             tip = reach[axis] * np.eye(3)[axis]
             kind, ends = mujoco.mjtGeom.mjGEOM_CAPSULE, np.concatenate((np.zeros(3), tip))
-            spec.body(name).add_geom(type=kind, fromto=ends, size=[0.0035, 0, 0], rgba=(*colour, 1))
-            labels.append((name, letter, colour, tip))
+            spec.body(name).add_geom(type=kind, fromto=ends, size=[0.0035, 0, 0], rgba=(*color, 1))
+            labels.append((name, letter, color, tip))
     model = spec.compile()
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -64,10 +64,10 @@ def drawn(grasp: Placed) -> Image.Image:
         renderer.update_scene(data, camera)
         picture = Image.fromarray(renderer.render())
     pen = ImageDraw.Draw(picture)
-    for name, letter, colour, tip in labels:
+    for name, letter, color, tip in labels:
         body = data.body(name)
         at = _pixel(camera, body.xpos + body.xmat.reshape(3, 3) @ (tip + 0.02 * tip / np.linalg.norm(tip)))
-        pen.text(at, letter, tuple(int(255 * c) for c in colour), ImageFont.load_default(30), anchor="mm")
+        pen.text(at, letter, tuple(int(255 * c) for c in color), ImageFont.load_default(30), anchor="mm")
     for name, text in NAMES.items():
         at = _pixel(camera, [0.0, data.body(name).xpos[1], -0.19])
         pen.text(at, text, (60, 60, 60), ImageFont.load_default(28), anchor="mm")

@@ -43,9 +43,9 @@ step "5. Load them in ten lines and train a step" python "$here/train_one_step.p
 step "6. Hand them to code that reads BimanGrasp's files" bimangrasp mode=export exp_name=demo format=npy
 step "   which needs nothing but NumPy" python "$here/read_npy.py" data/experiments/demo/export/npy/bowl.npy
 
-mkdir -p my_meshes # a mesh as people have them: an STL in millimetres, off its origin
+mkdir -p my_meshes # a mesh as people have them: an STL in millimeters, off its origin
 python -c "import trimesh; trimesh.creation.annulus(30, 55, 80).apply_translation((200, 0, 0)).export('my_meshes/ring.stl')"
-step "7. A mesh of your own: check, repair, normalise, decompose" \
+step "7. A mesh of your own: check, repair, normalize, decompose" \
     bimangrasp mode=objects object_root=my_meshes out=my_meshdata
 step "   and grasps on it" \
     bimangrasp mode=generate object_root=my_meshdata object_code_list=all exp_name=my_ring "${quick[@]}"

@@ -11,7 +11,7 @@ from bimangrasp.errors import InputError
 if TYPE_CHECKING:
     from scale.controller.dry_run import Plan
     from scale.controller.run_report import RunReport
-    from scale.engine.interfaces import JudgeOf, MakerOf
+    from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
     from scale.modes.export import ExportReport
     from scale.modes.hand_report import HandReport
     from scale.modes.import_results import ImportReport
@@ -39,12 +39,12 @@ __all__ = [
 # The modules are imported where they are called: a worker imports this package and needs few of them.
 
 
-def run(cfg: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) -> RunReport:
+def run(cfg: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf | None = None) -> RunReport:
     """Returns the report of a run that collects every object's quota.
 
     Args:
         cfg: a Config (`conf.load`), or a DictConfig of the same shape.
-        maker: gives the maker of rounds; the optimiser's where it is left out.
+        maker: gives the maker of rounds; the optimizer's where it is left out.
         judge: gives what validators test rounds with; MuJoCo's where it is left out.
 
     Raises:
@@ -57,7 +57,7 @@ def run(cfg: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) ->
     return body(cfg, maker, judge)
 
 
-def generate(cfg: Any, maker: MakerOf | None = None) -> RunReport:
+def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
     """Returns the report of `mode=generate`: one round of each object, without quotas, each in a file of its own.
 
     Arguments and errors are those of `run`.
@@ -68,7 +68,7 @@ def generate(cfg: Any, maker: MakerOf | None = None) -> RunReport:
     return body(cfg, maker)
 
 
-def plan(cfg: Any, maker: MakerOf | None = None) -> Plan:
+def plan(cfg: Any, maker: RoundFactoryOf | None = None) -> Plan:
     """Returns what `run` would do; writes nothing at all. `str()` of it is for people."""
     from scale.controller.dry_run import plan as body
 

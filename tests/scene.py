@@ -1,4 +1,4 @@
-"""Hands, objects and random grasps in float64 for the tests of the optimiser; the built-in ones, few points."""
+"""Hands, objects and random grasps in float64 for the tests of the optimizer; the built-in ones, few points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in for the optimiser, but for hands that stand in few places, so that many grasps are alike."""
+"""The stand-in for the optimizer, but for hands that stand in few places, so that many grasps are alike."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from stub_rounds import next_mark
 
 from bimangrasp.files.schema import VERDICT_FIELDS, shape_of
 from bimangrasp.validation.verdict import Reason
-from scale.engine.interfaces import Case
+from scale.engine.interfaces import ValidationTask
 
 LINKS = 2
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV}
@@ -66,7 +66,7 @@ class StubJudgeBench:
     def platform(self) -> dict[str, str]:
         return {"mujoco": self.stub.platform}
 
-    def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+    def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         assert Path(case.pieces).exists()
         rows, seed = len(case.columns["row"]), int(case.columns["seed"][0])
         round_id = int(case.columns["round"][0])

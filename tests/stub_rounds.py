@@ -1,4 +1,4 @@
-"""A cheap stand-in for the optimiser, where grasps are not the point: seeds -> columns, faults on order."""
+"""A cheap stand-in for the optimizer, where grasps are not the point: seeds -> columns, faults on order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from bimangrasp.files.header import HandTable
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
-from scale.engine.interfaces import Made, Task
+from scale.engine.interfaces import RoundResult, RoundTask
 from scale.store import durable_io, shards
 
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
@@ -100,7 +100,7 @@ class StubBench:
     def platform(self) -> dict[str, str]:
         return {"kernels": self.stub.platform}
 
-    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         fault = self.fault(task.code, task.round_id, task.attempt) or self.stub.bad_slots.get(self.slot, "")
         if fault and self.stub.marks and self.slot in self.stub.bad_slots:
             (Path(self.stub.marks) / f"met-{self.slot}-{task.code}").touch()
@@ -112,7 +112,7 @@ class StubBench:
             on_step(1)
             time.sleep(0.005)
         share = 1.0 if fault == "nan" else self.stub.nan_share
-        return Made(made_columns(task.seed, self.stub.rows, share), task.tile)
+        return RoundResult(made_columns(task.seed, self.stub.rows, share), task.tile)
 
     def free(self) -> None:
         assert sys.exc_info() == (None, None, None), "memory is freed while the handler holds what filled it"

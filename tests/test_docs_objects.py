@@ -62,7 +62,7 @@ def test_the_numbers_are_those_of_the_code():
 def test_all_settings_choices_and_headings_are_described():
     named = set(re.findall(r"`?prepare\.([a-z_]+)", TEXT))
     assert named == {field.name for field in fields(preparation.PreparationConfig)}
-    table = TEXT.split("| `prepare.normalise` |")[1].split("\n\n")[0]
+    table = TEXT.split("| `prepare.normalize` |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE)) == set(normalization.CONVENTIONS)
     shown = TEXT.split("## What is printed")[1].split("```")[1]
     assert re.split(r" {2,}", shown.strip().splitlines()[0]) == list(HEADINGS) and READY in shown

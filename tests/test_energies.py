@@ -240,11 +240,11 @@ def test_without_weight_our_terms_are_neither_computed_nor_counted():
 
 
 def test_the_depth_in_a_ball_is_that_of_balls_in_a_ball():
-    """Two balls whose centres are d apart overlap by r + R - d; the grid is off by up to 0.6 mm."""
+    """Two balls whose centers are d apart overlap by r + R - d; the grid is off by up to 0.6 mm."""
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)
     ball = solid(trimesh.creation.icosphere(subdivisions=4))
     frames = hands.link_frames(grasps)
-    apart = hands.sphere_centres(frames).norm(dim=-1)
+    apart = hands.sphere_centers(frames).norm(dim=-1)
     exact = (hands.spheres.radius + SCALE[:, None, None] - apart).clamp_min(0)
     measured = object_depth(hands, ball, SCALE, frames)
     number = (exact > 0).sum(dim=(1, 2))
@@ -257,7 +257,7 @@ def test_a_hand_that_touches_has_no_depth():
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)
     cube = solid(trimesh.creation.box([1.0, 1.0, 1.0]))
     frames = hands.link_frames(grasps)
-    lowest = (hands.sphere_centres(frames)[..., 2] - hands.spheres.radius).amin(dim=(1, 2))
+    lowest = (hands.sphere_centers(frames)[..., 2] - hands.spheres.radius).amin(dim=(1, 2))
     for gap, touches in ((0.001, False), (-0.001, True)):
         rise = (SCALE / 2 - lowest + gap)[:, None, None] * torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
         placed = Grasps(grasps.translation + rise, grasps.rotation, grasps.joints, grasps.candidate)

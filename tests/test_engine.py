@@ -15,7 +15,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.final_format import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
-from scale.engine.process_pool import Engine, child_environment, events
+from scale.engine.process_pool import WorkerPool, child_environment, events
 from scale.store import locks, shards
 from scale.store.run_folder import RunFolder
 
@@ -35,7 +35,7 @@ def engine_of(tmp_path):
     folder.prepare()
 
     def build(stub, devices=(CPU,)):
-        made.append(Engine(folder, devices, 1, pickle.dumps(stub), HEADER))
+        made.append(WorkerPool(folder, devices, 1, pickle.dumps(stub), HEADER))
         return folder, made[-1]
 
     yield build
@@ -111,8 +111,9 @@ def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
     assert "the stub cannot load its hands" in engine.log_tail(one)
 
 
-def test_the_optimiser_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
-    code = "import sys, scale.engine.worker, scale.engine.validator as v; print([n in sys.modules for n in ('torch', 'mujoco')])"
+def test_the_optimizer_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
+    modules = ("torch", "mujoco")
+    code = f"import sys, scale.engine.validator; print([name in sys.modules for name in {modules}])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[False,", "False]"]
 
@@ -152,7 +153,7 @@ import os, pickle, sys
 sys.path.insert(0, sys.argv[2])
 from stub_rounds import Stub
 from bimangrasp.files.final_format import Header
-from scale.engine.process_pool import Engine, events
+from scale.engine.process_pool import WorkerPool, events
 from scale.engine.devices import Device
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
@@ -160,7 +161,7 @@ if __name__ == "__main__":
     folder.prepare()
     header = Header("", 0, "", Stub().hand_table(), {}, {}, {})
     silent = Stub(faults={("m", 0): ["slow:600"]}, marks=sys.argv[1])  # so that no broken pipe ends it
-    engine = Engine(folder, [Device("cpu", "")], 1, pickle.dumps(silent), header)
+    engine = WorkerPool(folder, [Device("cpu", "")], 1, pickle.dumps(silent), header)
     one = engine.start(0)
     while not one.ready:
         list(events([engine], 1))

@@ -14,8 +14,8 @@ from stub_rounds import Stub, StubBench
 
 import scale
 from scale.controller import worker_events
-from scale.engine.failures import Slots, Suspicion, Trials, is_broken_device, is_out_of_memory
-from scale.engine.scheduler import Slack, Wanted, dispatch
+from scale.engine.failures import ConfigErrorDetector, RetryPolicy, Slots, is_broken_device, is_out_of_memory
+from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.engine.synthesizer import Synthesizer
 from scale.errors import RunError
 from scale.merge import merge_thread
@@ -181,7 +181,7 @@ def test_at_the_floor_the_round_fails_with_the_sizes_tried(run, folder):
 
 
 class Cramped(Synthesizer):
-    """The optimiser on a device that has no room for more than two grasps at once."""
+    """The optimizer on a device that has no room for more than two grasps at once."""
 
     def load(self, device, threads):
         from bimangrasp import synthesis
@@ -197,7 +197,7 @@ class Cramped(Synthesizer):
         return super().load(device, threads)
 
 
-def test_the_optimiser_halves_with_the_same_random_numbers(small_config, folder):
+def test_the_optimizer_halves_with_the_same_random_numbers(small_config, folder):
     whole = scale.run(small_config(exp_name="whole", tile=2, target_count_per_object=4))
     halved = scale.run(small_config(target_count_per_object=4), maker=Cramped)
     assert [event["tile"] for event in events(folder, "halved")] == [2] and "0 (2)" in str(halved)
@@ -391,12 +391,12 @@ def test_preemption_cuts_off_what_the_grace_does_not_last_for(run, folder, undis
     undisturbed(run())
 
 
-# ---- the optimiser itself
+# ---- the optimizer itself
 
 
 @dataclass(frozen=True)
 class Faulty(Synthesizer):
-    """The optimiser with the stub's faults before each round."""
+    """The optimizer with the stub's faults before each round."""
 
     stub: Stub = field(default_factory=Stub)
 
@@ -413,7 +413,7 @@ class Faulty(Synthesizer):
         return bench
 
 
-def test_the_optimiser_gives_the_same_bytes_whatever_happens(small_config, folder, tmp_path):
+def test_the_optimizer_gives_the_same_bytes_whatever_happens(small_config, folder, tmp_path):
     plan = {(BIN, r): [fault] for r, fault in enumerate(("raise", "cuda", "segv", "hang", "full", "kill-sealed"))}
     maker = partial(Faulty, stub=Stub(faults=plan, marks=str(tmp_path)))
     settings = {"target_count_per_object": 6, "round_batch_size": 1, "num_iterations": 2}
@@ -448,7 +448,7 @@ def test_errors_are_told_apart():
 
 
 def test_a_round_keeps_away_from_where_it_failed_if_it_can():
-    trials, key = Trials(max_retries=2, max_kills=3), ("mug", 0)
+    trials, key = RetryPolicy(max_retries=2, max_kills=3), ("mug", 0)
     assert trials.failed(key, 0) == 1 and trials.barred(key, [0, 1]) == {0} and trials.barred(key, [0]) == set()
     assert (
         trials.failed(key, 1) == 2 and trials.barred(key, [0, 1]) == set() and trials.barred(key, [0, 1, 2]) == {0, 1}
@@ -458,7 +458,7 @@ def test_a_round_keeps_away_from_where_it_failed_if_it_can():
 
 
 def test_deaths_make_lonely_and_only_lonely_ones_deadly():
-    trials, key = Trials(max_retries=0, max_kills=2), ("mug", 0)
+    trials, key = RetryPolicy(max_retries=0, max_kills=2), ("mug", 0)
     trials.killed(key, alone=False)
     assert not trials.runs_alone(key)
     trials.killed(key, alone=False)
@@ -467,7 +467,7 @@ def test_deaths_make_lonely_and_only_lonely_ones_deadly():
     assert not trials.is_deadly(key)
     trials.killed(key, alone=True)
     assert trials.is_deadly(key) and not trials.is_used_up(key)
-    never = Trials(0, 0)
+    never = RetryPolicy(0, 0)
     never.killed(key, alone=False)
     assert not never.runs_alone(key) and not never.is_deadly(key)
 
@@ -494,29 +494,29 @@ def test_a_device_is_set_aside_for_three_objects_and_a_witness_only():
 
 
 def test_the_configuration_is_suspected_by_objects_that_say_something():
-    many = Suspicion({code: 1 for code in "abcd"}, difficult={"d"})
+    many = ConfigErrorDetector({code: 1 for code in "abcd"}, difficult={"d"})
     assert [many.falls_on_configuration(code, True) for code in "daab"] == [False] * 4
     assert many.falls_on_configuration("c", False)
     many.has_success = True
     assert not many.falls_on_configuration("c", True)
-    two = Suspicion({"a": 1, "b": 3})
+    two = ConfigErrorDetector({"a": 1, "b": 3})
     assert not two.falls_on_configuration("a", True) and not two.falls_on_configuration("b", False)
     assert [two.falls_on_configuration("b", True) for _ in range(3)] == [False, False, True]
-    assert not Suspicion({"a": 1}, difficult={"a"}).falls_on_configuration("a", True)
+    assert not ConfigErrorDetector({"a": 1}, difficult={"a"}).falls_on_configuration("a", True)
 
 
 def test_rounds_go_to_slots_that_may_have_them_and_lonely_ones_last():
-    a, b, c = (Wanted(("mug", r)) for r in range(3))
-    barred, lonely = Wanted(("mug", 3), frozenset({0})), Wanted(("mug", 4), alone=True)
-    assert dispatch([a, b, c], Slack([0, 1], [], []), []) == ([(0, a), (1, b)], [])
-    assert dispatch([a, b, c], Slack([0], [1], [2]), []) == ([(0, a)], [2])
-    assert dispatch([barred, a], Slack([0], [], [1]), []) == ([(0, a)], [1])
-    assert dispatch([barred], Slack([0], [], []), [False]) == ([], [])  # it waits for the busy one
-    assert dispatch([lonely, a], Slack([0, 1], [], []), []) == ([(0, a)], [])
-    assert dispatch([lonely], Slack([0], [], []), [False]) == ([], [])
-    assert dispatch([lonely], Slack([0], [], []), []) == ([(0, lonely)], [])
-    assert dispatch([lonely], Slack([], [], [0]), []) == ([], [0])
-    assert dispatch([a, lonely], Slack([1], [], [2]), [True]) == ([], [])  # nothing beside the lonely one
-    assert dispatch([a], Slack([1], [], []), [False, True]) == ([], [])
+    a, b, c = (RoundRequest(("mug", r)) for r in range(3))
+    barred, lonely = RoundRequest(("mug", 3), frozenset({0})), RoundRequest(("mug", 4), alone=True)
+    assert dispatch([a, b, c], FreeSlots([0, 1], [], []), []) == ([(0, a), (1, b)], [])
+    assert dispatch([a, b, c], FreeSlots([0], [1], [2]), []) == ([(0, a)], [2])
+    assert dispatch([barred, a], FreeSlots([0], [], [1]), []) == ([(0, a)], [1])
+    assert dispatch([barred], FreeSlots([0], [], []), [False]) == ([], [])  # it waits for the busy one
+    assert dispatch([lonely, a], FreeSlots([0, 1], [], []), []) == ([(0, a)], [])
+    assert dispatch([lonely], FreeSlots([0], [], []), [False]) == ([], [])
+    assert dispatch([lonely], FreeSlots([0], [], []), []) == ([(0, lonely)], [])
+    assert dispatch([lonely], FreeSlots([], [], [0]), []) == ([], [0])
+    assert dispatch([a, lonely], FreeSlots([1], [], [2]), [True]) == ([], [])  # nothing beside the lonely one
+    assert dispatch([a], FreeSlots([1], [], []), [False, True]) == ([], [])
     endless = iter(lambda: a, None)
-    assert dispatch(endless, Slack([], [], []), [False]) == ([], [])
+    assert dispatch(endless, FreeSlots([], [], []), [False]) == ([], [])

@@ -40,10 +40,10 @@ def drawn(picture: np.ndarray) -> np.ndarray:
 
 def outline(picture: np.ndarray) -> np.ndarray:
     """The hand without the arrows of its frame, which are no mirror images: cut out, 80 x 50 samples of it."""
-    grey = drawn(picture) & (np.ptp(picture, axis=-1) < 40)
-    rows, columns = (np.flatnonzero(grey.sum(axis=axis) > 3) for axis in (1, 0))
+    gray = drawn(picture) & (np.ptp(picture, axis=-1) < 40)
+    rows, columns = (np.flatnonzero(gray.sum(axis=axis) > 3) for axis in (1, 0))
     places = (np.linspace(line[0], line[-1], count).round().astype(int) for line, count in ((rows, 80), (columns, 50)))
-    return grey[np.ix_(*places)]
+    return gray[np.ix_(*places)]
 
 
 @pytest.fixture(params=["shadow", "allegro"])

@@ -98,7 +98,7 @@ def test_the_open_hand_costs_no_self_penetration_and_a_fist_does(name: str):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_keypoints_line_each_finger_without_gaps_and_never_fight_their_neighbours(name: str):
+def test_keypoints_line_each_finger_without_gaps_and_never_fight_their_neighbors(name: str):
     hand = load_hands(proposed(name))[1]
     survey = survey_hand(FILES[name])
     for seed in range(5):

@@ -159,7 +159,7 @@ ODD = {
         ).replace("</worldbody>", "</body></worldbody>"),
         ["joints above the palm move with the others, and the hand's frame is above them: wrist"],
     ),
-    "huge": (lambda text: text.replace('pos="-0.0093 0 -0.0475"', 'pos="-9.3 0 -47"'), ["is the file in metres?"]),
+    "huge": (lambda text: text.replace('pos="-0.0093 0 -0.0475"', 'pos="-9.3 0 -47"'), ["is the file in meters?"]),
     "idle": (
         lambda text: text.replace(
             '<geom name="ring_tip" class="tip"/>',

@@ -40,7 +40,7 @@ def settings(path: Path | str, *overrides: str) -> Config:
 
 
 def near(count: int) -> Poses:
-    """Poses of the built-in hands some centimetres off the object."""
+    """Poses of the built-in hands some centimeters off the object."""
     poses = drawn(count)
     away = poses.translation / np.linalg.norm(poses.translation, axis=2, keepdims=True)
     return poses._replace(translation=0.12 * away)

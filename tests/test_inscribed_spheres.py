@@ -17,12 +17,12 @@ SPHERES = inscribed_spheres(HAND)
 def test_spheres_lie_inside_their_shape_and_fill_it(index):
     surface = shape_surface(HAND.primitives[index])
     chosen = SPHERES.shape == index
-    centre, radius = torch.as_tensor(SPHERES.centre[chosen]), torch.as_tensor(SPHERES.radius[chosen])
-    nearest = TriangleMesh(surface.vertices, surface.faces, dtype=torch.float64).nearest(centre)
-    depth = -nearest.sign * (centre - nearest.point).norm(dim=1)
+    center, radius = torch.as_tensor(SPHERES.center[chosen]), torch.as_tensor(SPHERES.radius[chosen])
+    nearest = TriangleMesh(surface.vertices, surface.faces, dtype=torch.float64).nearest(center)
+    depth = -nearest.sign * (center - nearest.point).norm(dim=1)
     torch.testing.assert_close(depth, radius, rtol=0, atol=1e-9)
     samples = uniform_points(np.asarray(surface.triangles), torch.rand((2000, 3)))
-    uncovered = (torch.cdist(samples, centre) - radius).amin(dim=1).mean()
+    uncovered = (torch.cdist(samples, center) - radius).amin(dim=1).mean()
     assert 0 < len(radius) <= MOST_SPHERES
     assert uncovered < (1.3 * UNCOVERED if len(radius) < MOST_SPHERES else 0.0035)
 
@@ -33,5 +33,5 @@ def test_the_spheres_of_a_shape_stand_together():
 
 def test_the_left_hand_has_the_mirror_image():
     left = inscribed_spheres(mirror(HAND))
-    np.testing.assert_array_equal(left.centre, SPHERES.centre * [1, -1, 1])
+    np.testing.assert_array_equal(left.center, SPHERES.center * [1, -1, 1])
     np.testing.assert_array_equal(left.radius, SPHERES.radius)

@@ -27,7 +27,7 @@ MIXED = [palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.02), palms(0.02), p
 
 @cache
 def hands() -> HandModel:
-    """The palms as the optimiser has them."""
+    """The palms as the optimizer has them."""
     return HandModel(palm("left"), palm("right"), surface_points=8)
 
 

@@ -163,10 +163,10 @@ def test_mala_knows_no_hands():
     assert not [name for name in names if "hand" in name or "energies" in name or "object" in name]
 
 
-def test_the_judge_knows_no_optimiser():
-    optimiser = {"synthesis", "descent", "evaluation", "fused", "energies", "mala", "initialization", "wrench"}
+def test_the_judge_knows_no_optimizer():
+    optimizer = {"synthesis", "descent", "evaluation", "fused", "energies", "mala", "initialization", "wrench"}
     for path in (ROOT / "bimangrasp" / "validation").rglob("*.py"):
-        assert not {part for name in modules(path) for part in name.split(".")} & optimiser, path
+        assert not {part for name in modules(path) for part in name.split(".")} & optimizer, path
 
 
 def test_validation_and_visualization_do_not_know_each_other():

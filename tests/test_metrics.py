@@ -116,7 +116,7 @@ def test_depth_is_that_of_the_deepest_pair_and_never_negative():
     assert metrics.penetration_depth(np.zeros((2, 0))).tolist() == [0, 0]
 
 
-def test_links_within_two_millimetres_of_either_hand_are_counted():
+def test_links_within_two_millimeters_of_either_hand_are_counted():
     distance = np.full((2, 2, 4), 0.05)
     distance[0, 0, :2] = 0.002, 0.00201
     distance[0, 1] = -0.01, 0.001, np.inf, 0.0

@@ -7,20 +7,20 @@ import pytest
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.normalization import CONVENTIONS, DEXGRASPNET_RADIUS, fitting_units, normalisation
+from bimangrasp.objects.normalization import CONVENTIONS, DEXGRASPNET_RADIUS, fitting_units, normalization
 
 SHAPE = np.array(trimesh.creation.capsule(height=3.0, radius=0.7).vertices) * [1, 2, 1] + [5, -3, 0.2]
 
 
 def placed(vertices, convention, unit="m"):
-    return normalisation(vertices, convention, unit)(vertices)
+    return normalization(vertices, convention, unit)(vertices)
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_twice_is_once(convention):
     once = placed(SHAPE, convention)
     assert np.array_equal(placed(once, convention), once)
-    assert not normalisation(once, convention, "m").changes
+    assert not normalization(once, convention, "m").changes
 
 
 def test_dexgraspnet_has_its_farthest_vertex_at_its_radius():
@@ -29,7 +29,7 @@ def test_dexgraspnet_has_its_farthest_vertex_at_its_radius():
     assert np.linalg.norm(made, axis=1).max() == pytest.approx(DEXGRASPNET_RADIUS) == pytest.approx(0.970874, abs=1e-6)
 
 
-def test_plain_spans_one_metre():
+def test_plain_spans_one_meter():
     made = placed(SHAPE, "plain")
     np.testing.assert_allclose(made.min(axis=0) + made.max(axis=0), 0, atol=1e-12)
     assert np.ptp(made, axis=0).max() == pytest.approx(1.0)
@@ -52,14 +52,14 @@ def test_the_files_of_dexgraspnet_stay_as_they_are(shared):
     assert len(files) == 3
     for path in files:
         mesh = trimesh.load_mesh(path, process=False)
-        assert not normalisation(np.array(mesh.vertices), "dexgraspnet", "m").changes
+        assert not normalization(np.array(mesh.vertices), "dexgraspnet", "m").changes
         assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(DEXGRASPNET_RADIUS, abs=0.009)
 
 
 def test_what_is_a_little_more_off_is_moved():
     made = placed(SHAPE, "dexgraspnet")
-    assert normalisation(made * 1.02, "dexgraspnet", "m").changes
-    assert normalisation(made + [0.03, 0, 0], "dexgraspnet", "m").changes
+    assert normalization(made * 1.02, "dexgraspnet", "m").changes
+    assert normalization(made + [0.03, 0, 0], "dexgraspnet", "m").changes
 
 
 def test_the_units_that_fit_are_those_in_which_hands_can_hold_it():
@@ -71,4 +71,4 @@ def test_the_units_that_fit_are_those_in_which_hands_can_hold_it():
 
 def test_vertices_at_one_place_are_refused():
     with pytest.raises(InputError, match="one place"):
-        normalisation(np.ones((4, 3)), "plain", "m")
+        normalization(np.ones((4, 3)), "plain", "m")

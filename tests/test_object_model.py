@@ -102,7 +102,7 @@ def test_files_that_are_no_mesh_are_refused_by_name(tmp_path):
 def test_sizes_that_two_hands_cannot_hold_are_refused_with_the_size(tmp_path):
     report = check_mesh(saved(tmp_path, BALL))
     check_size(report, replace(POINTS, scales=[0.15, 0.17]), "ball")
-    with pytest.raises(InputError, match="300 to 340 m across.*millimetres"):
+    with pytest.raises(InputError, match="300 to 340 m across.*millimeters"):
         check_size(report, replace(POINTS, scales=[150.0, 170.0]), "ball")
     with pytest.raises(InputError, match="0.002 to 0.3 m across"):
         check_size(report, replace(POINTS, scales=[0.001, 0.15]), "ball")
@@ -121,7 +121,7 @@ def test_metric_sizes_are_the_largest_extents(tmp_path):
     assert ObjectModel.load(str(tmp_path / "mesh.obj"), POINTS).extent == report.extent == pytest.approx(5.0)
     check_size(report, metric, "rod")
     check_size(report, replace(POINTS, sizes=[0.8]), "rod")
-    with pytest.raises(InputError, match=r"object.sizes=\[25.0\].*millimetres"):
+    with pytest.raises(InputError, match=r"object.sizes=\[25.0\].*millimeters"):
         check_size(report, replace(POINTS, sizes=[25.0]), "rod")
 
 

@@ -26,7 +26,7 @@ def test_overlapping_balls_have_one_surface():
     ball = trimesh.creation.icosphere(subdivisions=3)
     both = trimesh.util.concatenate([ball, ball.copy().apply_translation([1.0, 0.0, 0.0])])
     union = trimesh.Trimesh(*outer_surface(np.asarray(both.vertices), np.asarray(both.faces)))
-    lens = np.pi * (4 + 1) * (2 - 1) ** 2 / 12  # of two unit balls whose centres are 1 apart
+    lens = np.pi * (4 + 1) * (2 - 1) ** 2 / 12  # of two unit balls whose centers are 1 apart
     assert union.volume == pytest.approx(2 * 4 / 3 * np.pi - lens, rel=0.02) and union.body_count == 1
 
 

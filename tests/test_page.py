@@ -14,7 +14,7 @@ from gallery_toys import toy_gallery
 from PIL import Image
 from scene import shadow_hands
 
-from bimangrasp.files.scene_export import COLOURS
+from bimangrasp.files.scene_export import COLORS
 from bimangrasp.visualization.gallery import GRASP, STAGES
 from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data
@@ -33,7 +33,7 @@ QUIET = [
     "--use-angle=swiftshader",
 ]
 LEFT, RIGHT, OBJECT = range(3)
-LIKE = 0.04  # angle between two colours, rad, below which one is a shade of the other
+LIKE = 0.04  # angle between two colors, rad, below which one is a shade of the other
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +105,12 @@ def visit(opened):
 
 
 def shares(pixels: np.ndarray) -> list[float]:
-    """How much of a picture has the colour of left hand, right hand and object, in whatever light."""
+    """How much of a picture has the color of left hand, right hand and object, in whatever light."""
     flat = pixels.reshape(-1, 3)
     flat = flat[np.linalg.norm(flat, axis=1) > 0.1]
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-    colours = np.array(COLOURS)[:, :3]
-    angles = np.arccos(np.clip(flat @ (colours / np.linalg.norm(colours, axis=1, keepdims=True)).T, -1, 1))
+    colors = np.array(COLORS)[:, :3]
+    angles = np.arccos(np.clip(flat @ (colors / np.linalg.norm(colors, axis=1, keepdims=True)).T, -1, 1))
     nearest = angles.argmin(axis=1)
     return [float(((nearest == part) & (angles[:, part] < LIKE)).mean()) for part in range(3)]
 

@@ -1,4 +1,4 @@
-"""A picture shows both hands and the object, in their colours, as the file has them. In processes of their own, since
+"""A picture shows both hands and the object, in their colors, as the file has them. In processes of their own, since
 MuJoCo binds to OpenGL when it is imported."""
 
 import json
@@ -28,13 +28,13 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from benchmarks import picture
-from bimangrasp.files.scene_export import COLOURS
+from bimangrasp.files.scene_export import COLORS
 # fewer views than a picture has: without a GPU they take long
 search = picture.THOROUGH._replace(azimuths=range(0, 360, 60), elevations=(-8, -32))
 source, folder, width, height = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 (grasp,) = picture.grasps_of(source, picture.read_rows(source, None, 1), None, [])
 panel, parts = picture.render(grasp, width, height, search)
-np.savez(folder / "panel.npz", panel=panel, parts=parts, colours=np.array(COLOURS)[:, :3])
+np.savez(folder / "panel.npz", panel=panel, parts=parts, colors=np.array(COLORS)[:, :3])
 arguments = [str(source), "--rows", "1", "0", "--out", str(folder / "two.png"), "--size", str(2 * width), str(height)]
 assert picture.main(arguments, search) == 0
 print(json.dumps(grasp.source))
@@ -89,16 +89,16 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def test_both_hands_and_the_object_are_seen_in_their_colours(drawn):
+def test_both_hands_and_the_object_are_seen_in_their_colors(drawn):
     with np.load(drawn / "panel.npz") as file:
-        panel, parts, colours = file["panel"], file["parts"], file["colours"]
+        panel, parts, colors = file["panel"], file["parts"], file["colors"]
     assert panel.shape == (HEIGHT, WIDTH, 3) and parts.shape == (HEIGHT, WIDTH)
-    for part, colour in enumerate(colours):
+    for part, color in enumerate(colors):
         seen = parts == part
         assert seen.mean() > 0.03, f"part {part} has {seen.sum()} pixels"
         light = panel[seen].mean(axis=0)
-        likeness = [light @ other / np.linalg.norm(other) for other in colours]
-        assert np.argmax(likeness) == part, f"part {part} looks {light}, its colour is {colour}"
+        likeness = [light @ other / np.linalg.norm(other) for other in colors]
+        assert np.argmax(likeness) == part, f"part {part} looks {light}, its color is {color}"
     assert panel[parts == -1].mean() > 235, "the background is not light"
 
 

@@ -41,9 +41,9 @@ def test_what_is_written_is_what_was_tested(tmp_path):
 
 @pytest.mark.parametrize("convention", ["dexgraspnet", "plain", "keep"])
 def test_preparing_twice_gives_the_same_bytes(tmp_path, convention):
-    first = ready(saved(tmp_path, BALL.copy().apply_translation((3, 0, 0))), f"normalise={convention}")
+    first = ready(saved(tmp_path, BALL.copy().apply_translation((3, 0, 0))), f"normalize={convention}")
     (tmp_path / "made.obj").write_bytes(first.image)
-    assert ready(tmp_path / "made.obj", f"normalise={convention}").image == first.image
+    assert ready(tmp_path / "made.obj", f"normalize={convention}").image == first.image
 
 
 @pytest.mark.parametrize("ending", ["obj", "stl", "ply", "off", "glb"])
@@ -54,21 +54,21 @@ def test_every_format_becomes_the_same_object(tmp_path, ending):
 
 
 def test_the_place_takes_the_file_to_the_prepared_mesh(tmp_path):
-    made = ready(saved(tmp_path, BALL.copy().apply_scale(40).apply_translation((100, 0, 0))), "normalise=plain")
+    made = ready(saved(tmp_path, BALL.copy().apply_scale(40).apply_translation((100, 0, 0))), "normalize=plain")
     np.testing.assert_allclose(made.place(np.array([[140.0, 0, 0]])), [[0.5, 0, 0]], atol=1e-6)
 
 
-def test_a_mesh_in_millimetres_is_guessed_and_said(tmp_path):
+def test_a_mesh_in_millimeters_is_guessed_and_said(tmp_path):
     path = saved(tmp_path, BALL.copy().apply_scale(100))
     (said,) = ready(path).warnings
-    assert "spans 200: its unit may be mm" in said and "prepare.normalise=keep" in said
-    kept = ready(path, "normalise=keep", "unit=mm")
+    assert "spans 200: its unit may be mm" in said and "prepare.normalize=keep" in said
+    kept = ready(path, "normalize=keep", "unit=mm")
     assert max(kept.made.extents) == pytest.approx(0.2) and not kept.warnings
 
 
 def test_overlapping_bodies_become_one(tmp_path):
     both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0, 0))])
-    made = ready(saved(tmp_path, both), "normalise=keep")
+    made = ready(saved(tmp_path, both), "normalize=keep")
     assert made.repairs.joined == 1 and made.made.bodies == 1 and made.sign.wrong == 0
     assert made.made.volume == pytest.approx(trimesh.boolean.union([both.split()[0], both.split()[1]]).volume, rel=1e-6)
     assert "until 2 bodies became 1" in made.warnings[0]

@@ -140,7 +140,7 @@ def test_other_content_is_refused_with_advice(meshes, tmp_path):
     called(meshes, f"out={out}")
     before = tree(out)
     (meshes / "points.obj").unlink()
-    for change in ("prepare.normalise=plain", "pieces.threshold=0.2"):
+    for change in ("prepare.normalize=plain", "pieces.threshold=0.2"):
         report = called(meshes, f"out={out}", change)
         assert states(report)["box"] == LEFT_OUT
         assert f"({change.split('.')[0]} differ); remove it, or set out=" in str(report)
@@ -154,11 +154,11 @@ def test_other_content_is_refused_with_advice(meshes, tmp_path):
 
 
 def test_the_record_tells_how_to_go_back_to_the_file(meshes, tmp_path):
-    called(meshes, f"out={tmp_path}/out", "prepare.normalise=plain")
+    called(meshes, f"out={tmp_path}/out", "prepare.normalize=plain")
     record = json.loads((tmp_path / "out" / "box" / "coacd" / "prepared.json").read_text())
-    assert record["source"] == "box.stl" and record["prepare"]["normalise"] == "plain"
+    assert record["source"] == "box.stl" and record["prepare"]["normalize"] == "plain"
     prepared = trimesh.load_mesh(tmp_path / "out" / "box" / "coacd" / "decomposed.obj").bounds
-    np.testing.assert_allclose(prepared / record["factor"] + record["centre"], BOX.bounds, atol=1e-6)
+    np.testing.assert_allclose(prepared / record["factor"] + record["center"], BOX.bounds, atol=1e-6)
     assert str(tmp_path) not in json.dumps(record)
 
 
@@ -206,7 +206,7 @@ def test_given_pieces_are_moved_with_their_mesh(tmp_path, monkeypatch):
     layout(tmp_path / "meshes", "two", parts, trimesh.util.concatenate(parts))
     (checked,) = called(tmp_path / "meshes").objects
     assert checked.pieces == 2
-    (one,) = called(tmp_path / "meshes", f"out={tmp_path}/out", "prepare.normalise=plain").objects
+    (one,) = called(tmp_path / "meshes", f"out={tmp_path}/out", "prepare.normalize=plain").objects
     assert one.pieces == 2
     folder = tmp_path / "out" / "two" / "coacd"
     bounds = [trimesh.load_mesh(folder / f"coacd_convex_piece_{k}.obj").bounds for k in (0, 1)]
@@ -236,7 +236,7 @@ def test_every_unusable_thing_is_named_with_its_reason(tmp_path):
     Path(os.fsdecode(os.fsencode(folder) + b"/M\xfcller.obj")).write_bytes((folder / "good.obj").read_bytes())
     huge = BALL.copy().apply_scale(3000)
     huge.export(folder / "huge.ply")
-    report = called(folder, "prepare.normalise=keep", "object.scales=[0.1]")
+    report = called(folder, "prepare.normalize=keep", "object.scales=[0.1]")
     reasons = {one.code.encode(errors="replace").decode(): one.reason for one in report.objects if one.reason}
     assert states(report)["good"] == READY and "notes.txt" not in states(report)
     wanted = {
@@ -245,7 +245,7 @@ def test_every_unusable_thing_is_named_with_its_reason(tmp_path):
         "empty": "is empty",
         "part.STEP": "convert it to one of .obj",
         "M?ller": "rename the mesh",
-        "huge": "is the mesh in millimetres",
+        "huge": "is the mesh in millimeters",
     }
     assert set(reasons) == set(wanted) and all(words in reasons[code] for code, words in wanted.items()), reasons
     str(report).encode()  # can be printed

@@ -18,7 +18,7 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.files.scene_export import COLOURS
+from bimangrasp.files.scene_export import COLORS
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
 from bimangrasp.trajectory import Record, frames_image, read_frames
@@ -89,7 +89,7 @@ def test_a_picture_shows_both_hands_and_the_object_in_every_frame(recorded):
             pictures = [np.asarray(one.convert("RGB")).astype(int) for one in ImageSequence.Iterator(file)]
         assert len(pictures) == 4 and times[-1] > 10 * times[0] and file.info["loop"] == 0
         for picture in pictures:
-            shares = [np.mean(_like(picture, colour)) for colour in COLOURS]
+            shares = [np.mean(_like(picture, color)) for color in COLORS]
             assert min(shares) > 0.002, shares
             paper = np.abs(picture - picture[-1, 0]).max(axis=2) < 12
             assert paper[[0, -1]].all() and paper[:, [0, -1]].all(), "something is cut off at the border"
@@ -97,9 +97,9 @@ def test_a_picture_shows_both_hands_and_the_object_in_every_frame(recorded):
     assert not folder.animation("storage_bin", 1).exists()
 
 
-def _like(picture: np.ndarray, colour: tuple) -> np.ndarray:
-    """Pixels of a body's hue, whatever the light: the direction of their colour is that of the body's."""
-    wanted = np.array(colour[:3]) / np.linalg.norm(colour[:3])
+def _like(picture: np.ndarray, color: tuple) -> np.ndarray:
+    """Pixels of a body's hue, whatever the light: the direction of their color is that of the body's."""
+    wanted = np.array(color[:3]) / np.linalg.norm(color[:3])
     length = np.linalg.norm(picture, axis=2)
     angle = np.arccos(np.clip(picture @ wanted / np.maximum(length, 1), -1, 1))
     return (angle < 0.07) & (length > 60)

@@ -22,7 +22,7 @@ import scale
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.files.schema import TERMS
-from scale.controller.event_loop import Runner
+from scale.controller.event_loop import EventLoop
 from scale.errors import RunError
 from scale.formatting import number
 from scale.report import figures
@@ -374,7 +374,7 @@ def test_the_journal_of_a_run_that_ends_by_an_error_says_so(small_config, monkey
     def fail(*parts):
         raise error
 
-    monkeypatch.setattr(Runner, "loop", fail)
+    monkeypatch.setattr(EventLoop, "loop", fail)
     config = small_config()
     with pytest.raises(type(error)):
         scale.run(config, maker=Stub())

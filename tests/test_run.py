@@ -344,7 +344,7 @@ def test_status_reads_without_the_lock_and_without_a_manifest(run, folder):
     assert scale.status(folder.root).running is None and "ended with 3" in str(scale.status(folder.root))
 
 
-def test_the_optimiser_itself_gives_the_same_bytes_after_a_killed_worker(small_config, folder):
+def test_the_optimizer_itself_gives_the_same_bytes_after_a_killed_worker(small_config, folder):
     report = scale.run(small_config(exp_name="whole"))
     killed = threading.Thread(target=kill_first_worker, args=(folder,))
     killed.start()

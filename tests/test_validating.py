@@ -261,7 +261,7 @@ def test_a_newer_format_is_refused_as_such(bench):
         ("hand/rotation", 2.0, "hand/rotation is no proper rotation"),
     ],
 )
-def test_values_that_no_optimiser_writes_are_refused_with_their_row(bench, name, value, message):
+def test_values_that_no_optimizer_writes_are_refused_with_their_row(bench, name, value, message):
     path = bench.file(bench.folder / "box.h5", [HOLDS, not_finite(), HOLDS])
     with h5py.File(path, "r+") as file:
         file[name][2, ...] = value

@@ -106,7 +106,7 @@ def test_a_mirrored_scene_has_the_mirrored_verdict(name):
 
 
 @BOTH
-def test_hands_are_where_the_optimiser_has_them(name):
+def test_hands_are_where_the_optimizer_has_them(name):
     hands = shadow_hands()
     scene = build_scene(*hands.descriptions, [box()], protocol(name))
     data = mujoco.MjData(scene.model)

@@ -153,7 +153,7 @@ def write_verdicts(run: Path, code: str, rows: int, reasons: list[int]) -> dict:
     columns["pose/rotation"] = np.broadcast_to(np.eye(3, dtype=np.float32), columns["pose/rotation"].shape).copy()
     columns["verdict/reason"][:] = reasons
     image = (run / "final" / f"{code}.h5").read_bytes()
-    place = RunFolder(run).judgement("bench", code)
+    place = RunFolder(run).judgment("bench", code)
     place.parent.mkdir(parents=True)
     place.write_bytes(verdict_image({"grasps_sha256": hashlib.sha256(image).hexdigest()}, columns))
     (run / "judged.h5").unlink()

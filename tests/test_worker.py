@@ -1,4 +1,4 @@
-"""What a worker makes of the optimiser's result."""
+"""What a worker makes of the optimizer's result."""
 
 import numpy as np
 import torch

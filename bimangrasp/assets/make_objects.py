@@ -1,7 +1,7 @@
 """Makes the built-in objects anew: `python make_objects.py [folder]`, here by default.
 
 Each object is built of rings: a profile in the plane of radius and height is swept around the z axis along a
-circle or a rounded rectangle, and neighbouring rings are joined by triangles as even as their spacing allows.
+circle or a rounded rectangle, and neighboring rings are joined by triangles as even as their spacing allows.
 Needs trimesh and, for the mug's handle, manifold3d; the package itself reads only the OBJ files.
 """
 
@@ -78,13 +78,13 @@ def _fillet(before: np.ndarray, corner: np.ndarray, after: np.ndarray, radius: f
     back, ahead = (v / np.linalg.norm(v) for v in (before - corner, after - corner))
     half = np.arccos(np.clip(back @ ahead, -1.0, 1.0)) / 2
     middle = (back + ahead) / np.linalg.norm(back + ahead)
-    centre = corner + middle * radius / np.sin(half)
-    first, turn = corner + back * radius / np.tan(half) - centre, np.pi - 2 * half
+    center = corner + middle * radius / np.sin(half)
+    first, turn = corner + back * radius / np.tan(half) - center, np.pi - 2 * half
     sign = np.sign(first[1] * back[0] - first[0] * back[1])
     count = max(1, int(np.ceil(turn * radius / (0.7 * edge))), int(np.ceil(turn / np.radians(45))))
     angle = sign * turn * np.arange(count + 1) / count
     cos, sin = np.cos(angle), np.sin(angle)
-    return centre + np.stack((cos * first[0] - sin * first[1], sin * first[0] + cos * first[1]), axis=1)
+    return center + np.stack((cos * first[0] - sin * first[1], sin * first[0] + cos * first[1]), axis=1)
 
 
 def sweep(profile: np.ndarray, section: Section, edge: float) -> trimesh.Trimesh:
@@ -124,7 +124,7 @@ def _cap(ring: Ring, edge: float) -> trimesh.Trimesh:
 
 
 def _joined(rings: Sequence[Ring]) -> trimesh.Trimesh:
-    """Returns the open surface of bands between neighbouring rings."""
+    """Returns the open surface of bands between neighboring rings."""
     first = np.cumsum([0, *(len(ring) for ring in rings)])
     bands = zip(rings, rings[1:], first, first[1:], strict=False)
     faces = [face for lower, upper, a, b in bands for face in _band(lower, upper, a, b)]
@@ -245,8 +245,8 @@ def box() -> trimesh.Trimesh:
 
 def unit(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Returns the mesh with its bounding box about the origin and its farthest vertex at distance 1."""
-    centred = mesh.vertices - mesh.bounds.mean(axis=0)
-    return trimesh.Trimesh(centred / np.linalg.norm(centred, axis=1).max(), mesh.faces, process=False)
+    centerd = mesh.vertices - mesh.bounds.mean(axis=0)
+    return trimesh.Trimesh(centerd / np.linalg.norm(centerd, axis=1).max(), mesh.faces, process=False)
 
 
 def write(mesh: trimesh.Trimesh, path: Path) -> None:

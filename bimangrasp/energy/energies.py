@@ -164,14 +164,14 @@ def inter_hand_penetration(
 def object_depth(
     hands: HandModel, obj: ObjectModel, object_scale: Float[Tensor, " batch"], frames: LinkFrames
 ) -> Float[Tensor, " batch"]:
-    """Returns the sum over the hands' inscribed spheres of max(0, radius - signed distance of the centre), m.
+    """Returns the sum over the hands' inscribed spheres of max(0, radius - signed distance of the center), m.
 
     What `penetration_depth` cannot see: between the object's points a finger can stand in the object. A finger that
     touches costs nothing.
     """
-    centre = hands.sphere_centres(frames)
+    center = hands.sphere_centers(frames)
     scale = object_scale[:, None, None]
-    distance = scale * obj.grid.distance(centre / scale[..., None])
+    distance = scale * obj.grid.distance(center / scale[..., None])
     return (hands.spheres.radius - distance).clamp_min(0).sum(dim=(1, 2))
 
 

@@ -23,7 +23,7 @@ from bimangrasp.objects.model import Mesh, read_mesh
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")
-COLOURS = ((0.93, 0.79, 0.62, 1.0), (0.84, 0.56, 0.40, 1.0), (0.30, 0.60, 0.76, 1.0))
+COLORS = ((0.93, 0.79, 0.62, 1.0), (0.84, 0.56, 0.40, 1.0), (0.30, 0.60, 0.76, 1.0))
 """Of the left hand, the right hand and the object."""
 
 
@@ -101,8 +101,8 @@ def grasp_meshes(grasp: Placed) -> GraspMeshes:
             shapes.append(shape_surface(shape).apply_transform(T_object_link))
         bodies.append(trimesh.util.concatenate(shapes))
     bodies.append(trimesh.Trimesh(grasp.vertices, grasp.faces, process=False))
-    for body, colour in zip(bodies, COLOURS, strict=True):
-        body.visual.face_colors = np.round(np.array(colour) * 255).astype(np.uint8)
+    for body, color in zip(bodies, COLORS, strict=True):
+        body.visual.face_colors = np.round(np.array(color) * 255).astype(np.uint8)
     return GraspMeshes(*bodies)
 
 
@@ -116,7 +116,7 @@ def grasp_scene(grasp: Placed) -> mujoco.MjSpec:
     spec.compiler.degree = False
     spec.worldbody.add_light(pos=(0.5, -0.5, 1.5), dir=(-0.3, 0.3, -1.0))
     body = spec.worldbody.add_body(name="object")
-    add_mesh(spec, body, "object", grasp.vertices, grasp.faces, rgba=COLOURS[2])
+    add_mesh(spec, body, "object", grasp.vertices, grasp.faces, rgba=COLORS[2])
     for side in (LEFT, RIGHT):
         _add_hand(spec, grasp, side)
     spec.add_key(name="grasp", qpos=grasp.joints.ravel())
@@ -139,5 +139,5 @@ def _add_hand(spec: mujoco.MjSpec, grasp: Placed, side: int) -> None:
             armature=1e-4,  # kg m2: links without a shape have no inertia of their own
         )
     for number, shape in enumerate(hand.primitives):
-        add_shape(spec, bodies[shape.link], f"{name}/{number}", shape, shape.T_link_shape, rgba=COLOURS[side])
+        add_shape(spec, bodies[shape.link], f"{name}/{number}", shape, shape.T_link_shape, rgba=COLORS[side])
     weigh_shapeless(bodies, hand, mass=1e-3, inertia=1e-7)

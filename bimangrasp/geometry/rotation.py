@@ -11,7 +11,7 @@ SMALLEST_NORM = 1e-8
 
 
 def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
-    """Returns the rotation matrix of two vectors (a, b), orthonormalised symmetrically.
+    """Returns the rotation matrix of two vectors (a, b), orthonormalized symmetrically.
 
     The first two columns span the plane of a and b and deviate equally from them (Zhou et al. 2019 give the 6D
     form; the symmetric variant is BimanGrasp's). Proper for every pair of vectors that are not parallel.
@@ -19,10 +19,10 @@ def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3
     Args:
         rot6d: a and b behind each other; their lengths do not matter.
     """
-    x, y = _normalise(rot6d[..., :3]), _normalise(rot6d[..., 3:])
-    middle, across = _normalise(x + y), _normalise(x - y)
-    first, second = _normalise(middle + across), _normalise(middle - across)
-    third = _normalise(torch.linalg.cross(first, second, dim=-1))
+    x, y = _normalize(rot6d[..., :3]), _normalize(rot6d[..., 3:])
+    middle, across = _normalize(x + y), _normalize(x - y)
+    first, second = _normalize(middle + across), _normalize(middle - across)
+    third = _normalize(torch.linalg.cross(first, second, dim=-1))
     return torch.stack((first, second, third), dim=-1)
 
 
@@ -54,5 +54,5 @@ def _rows(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
-def _normalise(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+def _normalize(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)

@@ -1,4 +1,4 @@
-"""An order of points in which neighbours in the list are neighbours in space, so that runs of it can be culled."""
+"""An order of points in which neighbors in the list are neighbors in space, so that runs of it can be culled."""
 
 from __future__ import annotations
 

@@ -51,15 +51,15 @@ def _names_with_shapes(primitives: Sequence[Primitive], link_names: Sequence[str
 def _reach(shape: Primitive, direction: np.ndarray) -> float:
     """Returns how far the shape extends along a direction of the link's frame, m."""
     along = shape.T_link_shape[:3, :3].T @ direction
-    centre = float(shape.T_link_shape[:3, 3] @ direction)
+    center = float(shape.T_link_shape[:3, 3] @ direction)
     radius, half_length = shape.size[:2]
     if shape.shape == "capsule":
-        return centre + abs(along[2]) * half_length + radius
+        return center + abs(along[2]) * half_length + radius
     if shape.shape == "cylinder":
-        return centre + abs(along[2]) * half_length + radius * np.hypot(along[0], along[1])
+        return center + abs(along[2]) * half_length + radius * np.hypot(along[0], along[1])
     if shape.shape == "box":
-        return centre + float(np.abs(along) @ shape.size)
-    return centre + float((shape.vertices @ along).max())
+        return center + float(np.abs(along) @ shape.size)
+    return center + float((shape.vertices @ along).max())
 
 
 def _on_shape(shape: Primitive, palmar_link: np.ndarray, rule: CandidateRule) -> np.ndarray:

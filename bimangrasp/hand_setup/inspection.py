@@ -34,7 +34,7 @@ SURE_SIDE = 0.1
 """A thumb that stands aside by less than this share of the hand's size tells no side."""
 
 SMALLEST, LARGEST = 0.05, 0.6
-"""Sizes of hands, m; others are most likely in millimetres or hold more than a hand."""
+"""Sizes of hands, m; others are most likely in millimeters or hold more than a hand."""
 
 MANY_FACES = 500
 """Of a convex hull; each step looks at every face."""
@@ -255,7 +255,7 @@ def _oddities(model: mujoco.MjModel) -> list[str]:
     if model.ntendon:
         found.append(f"{model.ntendon} tendons do not count: every hinge moves on its own")
     if (model.jnt_type == int(mujoco.mjtJoint.mjJNT_FREE)).any():
-        found.append("the free joint of the root does not count: the optimiser places the hand")
+        found.append("the free joint of the root does not count: the optimizer places the hand")
     trees = {int(root) for root in model.body_rootid[1:]} - {int(model.body_rootid[b]) for b in model.jnt_bodyid}
     if trees:
         names = ", ".join(repr(model.body(root).name) for root in sorted(trees))
@@ -296,10 +296,10 @@ def _above(hand: HandDescription, chain: Chain) -> list[int]:
 
 
 def _size_oddities(size: np.ndarray, chains: list[Chain]) -> list[str]:
-    """Returns a line where this is hardly one hand in metres."""
+    """Returns a line where this is hardly one hand in meters."""
     found = []
     if not SMALLEST < size.max() < LARGEST:
-        found.append(f"the hand is {size.max():.4g} m long; is the file in metres?")
+        found.append(f"the hand is {size.max():.4g} m long; is the file in meters?")
     if len(chains) > MOST_FINGERS:
         found.append(f"{len(chains)} fingers: is there more than one hand in the file?")
     return found

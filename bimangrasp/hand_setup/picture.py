@@ -188,11 +188,11 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
     else:
         _add_balls(spec, frames, hand.candidate_link, hand.candidate_position, DOT * keypoint_distance, CANDIDATE)
     marks = []
-    for axis, colour in enumerate(AXES):
+    for axis, color in enumerate(AXES):
         tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
         ends = np.concatenate((np.zeros(3), tip))
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[ROD * length, 0, 0], rgba=colour)
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[3 * ROD * length, 0, 0], rgba=colour)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[ROD * length, 0, 0], rgba=color)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[3 * ROD * length, 0, 0], rgba=color)
         marks.append(tip)
     points = np.concatenate((points, marks))
     spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
@@ -225,12 +225,12 @@ def _corners(shape: Primitive, T: np.ndarray) -> np.ndarray:
 
 
 def _add_balls(
-    spec: mujoco.MjSpec, frames: np.ndarray, links: np.ndarray, positions: np.ndarray, radius: float, colour: tuple
+    spec: mujoco.MjSpec, frames: np.ndarray, links: np.ndarray, positions: np.ndarray, radius: float, color: tuple
 ) -> None:
     """Adds a ball at each of the points, which are in link coordinates, m."""
     for link, position in zip(links, positions, strict=True):
         place = frames[link, :3, :3] @ position + frames[link, :3, 3]
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=place, size=[radius, 0, 0], rgba=colour)
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=place, size=[radius, 0, 0], rgba=color)
 
 
 def _add_geom(spec: mujoco.MjSpec, **what: object) -> None:

@@ -40,7 +40,7 @@ STEP = 0.0025
 """m between the places along a link among which keypoints are chosen."""
 
 POSES = 64
-"""Random joint values at which keypoints of neighbouring links must not cost energy."""
+"""Random joint values at which keypoints of neighboring links must not cost energy."""
 
 
 def propose(survey: Survey, config: HandConfig, keypoint_distance: float) -> HandConfig:
@@ -213,7 +213,7 @@ def _inside(hand: HandDescription, joint: int, value: float) -> float:
 def _keypoints(survey: Survey, mean: np.ndarray, least: float) -> dict[str, list[list[float]]]:
     """Returns link -> keypoints in its frame, m: along the fingers, from the tips on, as dense as they may be.
 
-    No two are nearer than `least` with the joints at their means, nor, on one link or on neighbours, at any
+    No two are nearer than `least` with the joints at their means, nor, on one link or on neighbors, at any
     joint values: only fingers that meet each other or curl up cost energy.
     """
     hand = survey.hand
@@ -251,7 +251,7 @@ class _Place(NamedTuple):
 
 
 def _is_free(new: _Place, chosen: list[_Place], least: float) -> bool:
-    """Returns whether a place is far enough from the chosen ones; from neighbouring links' at all poses."""
+    """Returns whether a place is far enough from the chosen ones; from neighboring links' at all poses."""
     open_hand = np.array([one.seen[0] for one in chosen]).reshape(-1, 3)
     if (np.linalg.norm(open_hand - new.seen[0], axis=1) < least).any():
         return False

@@ -19,7 +19,7 @@ def hand_yaml(config: HandConfig, head: str) -> str:
     return "\n".join(
         [
             *(f"# {line}".rstrip() for line in head.splitlines()),
-            "# Lengths in metres, angles in radians. The frame of the hand is that of its root link in the file.",
+            "# Lengths in meters, angles in radians. The frame of the hand is that of its root link in the file.",
             f"name: {_text(config.name)}",
             f"format: {config.format}",
             f"mjcf: {_text(config.mjcf)}  # MJCF or URDF; change the path when you move the file",

@@ -49,7 +49,7 @@ class HandShapes:
         rotation, translation: pose of the shape in its link, m.
         extent, radius: see above, m.
         is_cylinder: which shapes are cylinders.
-        bound_centre, bound_extent: a box around the shape, along the shape's axes, m.
+        bound_center, bound_extent: a box around the shape, along the shape's axes, m.
         meshes: (hand, shape) -> its triangles, in the shape's frame.
     """
 
@@ -59,7 +59,7 @@ class HandShapes:
     extent: Float[Tensor, "hand shape 3"]
     radius: Float[Tensor, "hand shape"]
     is_cylinder: Bool[Tensor, " shape"]
-    bound_centre: Float[Tensor, "hand shape 3"]
+    bound_center: Float[Tensor, "hand shape 3"]
     bound_extent: Float[Tensor, "hand shape 3"]
     meshes: dict[tuple[int, int], TriangleMesh]
 
@@ -81,7 +81,7 @@ class HandShapes:
             extent=table([[_rounded_box(shape)[0] for shape in row] for row in shapes]),
             radius=table([[_rounded_box(shape)[1] for shape in row] for row in shapes]),
             is_cylinder=torch.tensor([shape.shape == "cylinder" for shape in shapes[0]], device=device),
-            bound_centre=table([[bound[0] for bound in row] for row in bounds]),
+            bound_center=table([[bound[0] for bound in row] for row in bounds]),
             bound_extent=table([[bound[1] + BOUND_SLACK for bound in row] for row in bounds]),
             meshes={
                 (h, s): TriangleMesh(shape.vertices, shape.faces, device, dtype)
@@ -101,7 +101,7 @@ class HandShapes:
             self.extent[keep],
             self.radius[keep],
             self.is_cylinder,
-            self.bound_centre[keep],
+            self.bound_center[keep],
             self.bound_extent[keep],
             {(0, s): mesh for (h, s), mesh in self.meshes.items() if h == side},
         )
@@ -178,10 +178,10 @@ def _near_pairs(
     low, high = runs.amin(dim=2), runs.amax(dim=2)
     reach = torch.linalg.vector_norm(high - low, dim=-1)[:, None, :, None] / 2
     reach = reach + torch.linalg.vector_norm(shapes.bound_extent, dim=-1)[:, None]
-    centre = frames.translation + (frames.rotation @ shapes.bound_centre[..., None]).squeeze(-1)
-    offset = (low + high)[:, None, :, None] / 2 - centre[:, :, None]
+    center = frames.translation + (frames.rotation @ shapes.bound_center[..., None]).squeeze(-1)
+    offset = (low + high)[:, None, :, None] / 2 - center[:, :, None]
     b, h, run, s = torch.nonzero(torch.linalg.vector_norm(offset, dim=-1) <= reach, as_tuple=True)
-    local = (runs[b, run] - centre[b, h, s][:, None]) @ frames.rotation[b, h, s]
+    local = (runs[b, run] - center[b, h, s][:, None]) @ frames.rotation[b, h, s]
     inside = (local.abs() <= shapes.bound_extent[h, s][:, None]).all(-1)
     pair, member = torch.nonzero(inside, as_tuple=True)
     n = run[pair] * RUN + member
@@ -234,7 +234,7 @@ def _rounded_box(shape: Primitive) -> tuple[np.ndarray, float]:
 
 
 def _bound(shape: Primitive) -> tuple[np.ndarray, np.ndarray]:
-    """Returns centre and half extents of a box around the shape, along its axes."""
+    """Returns center and half extents of a box around the shape, along its axes."""
     radius, half_length = float(shape.size[0]), float(shape.size[1])
     match shape.shape:
         case "capsule":

@@ -18,8 +18,8 @@ class Primitive:
     Attributes:
         link: index of the link that carries it.
         shape: a sphere is a capsule of length 0.
-        T_link_shape: (4, 4) pose of the shape in its link; capsules and cylinders lie along z, centred at 0.
-        size: (3,) m. Capsule and cylinder: radius, half length between the end centres, 0. Box: half extents.
+        T_link_shape: (4, 4) pose of the shape in its link; capsules and cylinders lie along z, centerd at 0.
+        size: (3,) m. Capsule and cylinder: radius, half length between the end centers, 0. Box: half extents.
             Mesh: zeros.
         vertices: (V, 3) m in the shape's frame, empty unless it is a mesh.
         faces: (F, 3) vertex indices, counter-clockwise seen from outside, empty unless it is a mesh.
@@ -35,7 +35,7 @@ class Primitive:
 
 @dataclass(frozen=True)
 class HandDescription:
-    """All constants of one hand. Metres and radians; L links in depth-first order, J joints in tree order.
+    """All constants of one hand. Meters and radians; L links in depth-first order, J joints in tree order.
 
     Attributes:
         side: "left" or "right".

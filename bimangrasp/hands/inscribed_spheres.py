@@ -20,7 +20,7 @@ MOST_SPHERES = 24
 """Of a shape."""
 
 NODES = 9
-"""Possible centres along each side of the box around a shape; odd, so that the axis of a capsule is among them."""
+"""Possible centers along each side of the box around a shape; odd, so that the axis of a capsule is among them."""
 
 SURFACE_SAMPLES = 500
 
@@ -30,12 +30,12 @@ class InscribedSpheres(NamedTuple):
 
     Attributes:
         shape: (K,) index of the shape.
-        centre: (K, 3) in the link's coordinates, m.
+        center: (K, 3) in the link's coordinates, m.
         radius: (K,) m.
     """
 
     shape: np.ndarray
-    centre: np.ndarray
+    center: np.ndarray
     radius: np.ndarray
 
 
@@ -46,31 +46,31 @@ def inscribed_spheres(hand: HandDescription) -> InscribedSpheres:
     """
     if hand.side == "left":
         twin = inscribed_spheres(mirror(hand))
-        return twin._replace(centre=mirror_direction(twin.centre))
+        return twin._replace(center=mirror_direction(twin.center))
     found = [_spheres_of(shape) for shape in hand.primitives]
     return InscribedSpheres(
         np.repeat(np.arange(len(found)), [len(radius) for _, radius in found]),
-        np.concatenate([centre for centre, _ in found]),
+        np.concatenate([center for center, _ in found]),
         np.concatenate([radius for _, radius in found]),
     )
 
 
 def _spheres_of(shape: Primitive) -> tuple[np.ndarray, np.ndarray]:
-    """Returns centres (K, 3), in link coordinates, and radii (K,)."""
+    """Returns centers (K, 3), in link coordinates, and radii (K,)."""
     surface = shape_surface(shape)
     mesh = TriangleMesh(surface.vertices, surface.faces, dtype=torch.float64)
     draws = torch.rand((SURFACE_SAMPLES, 3), generator=key_generator("inscribed"), dtype=torch.float64)
     samples = uniform_points(np.asarray(surface.triangles), draws)
-    centres = _lattice(shape, surface.vertices)
-    nearest = mesh.nearest(centres)
-    depth = -nearest.sign * torch.linalg.vector_norm(centres - nearest.point, dim=-1)
-    centres, depth = centres[depth > 0], depth[depth > 0]
-    gap = torch.cdist(centres, samples) - depth[:, None]
+    centers = _lattice(shape, surface.vertices)
+    nearest = mesh.nearest(centers)
+    depth = -nearest.sign * torch.linalg.vector_norm(centers - nearest.point, dim=-1)
+    centers, depth = centers[depth > 0], depth[depth > 0]
+    gap = torch.cdist(centers, samples) - depth[:, None]
     chosen, uncovered = [], torch.full((SURFACE_SAMPLES,), torch.inf, dtype=torch.float64)
     while len(chosen) < MOST_SPHERES and not uncovered.mean() < UNCOVERED:
         chosen.append(int(torch.minimum(gap, uncovered).sum(dim=1).argmin()))
         uncovered = torch.minimum(gap[chosen[-1]], uncovered)
-    return centres[chosen].numpy(), depth[chosen].numpy()
+    return centers[chosen].numpy(), depth[chosen].numpy()
 
 
 def _lattice(shape: Primitive, vertices: np.ndarray) -> torch.Tensor:

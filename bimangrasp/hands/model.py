@@ -31,12 +31,12 @@ class Spheres(NamedTuple):
 
     Attributes:
         shape: the shape.
-        centre: in link coordinates, m.
+        center: in link coordinates, m.
         radius: m.
     """
 
     shape: Int[Tensor, " sphere"]
-    centre: Float[Tensor, "hand sphere 3"]
+    center: Float[Tensor, "hand sphere 3"]
     radius: Float[Tensor, "hand sphere"]
 
 
@@ -190,11 +190,11 @@ class HandModel:
             column = np.stack([getattr(one, name) for one in both])
             return torch.as_tensor(column, dtype=self.dtype, device=self.device)
 
-        return Spheres(torch.as_tensor(both[0].shape, device=self.device), table("centre"), table("radius"))
+        return Spheres(torch.as_tensor(both[0].shape, device=self.device), table("center"), table("radius"))
 
-    def sphere_centres(self, frames: LinkFrames) -> Float[Tensor, "batch hand sphere 3"]:
-        """Returns the centres of the inscribed spheres in the object's frame, m."""
-        return self._carry(frames, self.shapes.link[self.spheres.shape].expand(2, -1), self.spheres.centre)
+    def sphere_centers(self, frames: LinkFrames) -> Float[Tensor, "batch hand sphere 3"]:
+        """Returns the centers of the inscribed spheres in the object's frame, m."""
+        return self._carry(frames, self.shapes.link[self.spheres.shape].expand(2, -1), self.spheres.center)
 
     def surface_points(self, frames: LinkFrames, side: int) -> Float[Tensor, "batch point 3"]:
         """Returns the points on one hand's collision shapes in the object's frame, m: one matrix product."""

@@ -1,4 +1,4 @@
-"""Hands and meshes as bodies of a MuJoCo model that is being written. Metres, (w, x, y, z) quaternions."""
+"""Hands and meshes as bodies of a MuJoCo model that is being written. Meters, (w, x, y, z) quaternions."""
 
 from __future__ import annotations
 

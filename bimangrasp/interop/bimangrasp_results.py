@@ -42,7 +42,7 @@ class ReleasedResults(NamedTuple):
 
     Attributes:
         poses: the grasps.
-        starts: the poses from which they were optimised; None where the file has none.
+        starts: the poses from which they were optimized; None where the file has none.
         joint_names: of the joint axis, in the order of the file.
         scale: factor on the object's mesh.
         energies: name -> (N,) values.

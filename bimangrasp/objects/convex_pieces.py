@@ -322,7 +322,7 @@ def _hull(points: np.ndarray, smallest: float) -> Piece | None:
 def _concavity(corners: Float[np.ndarray, "face corner 3"], hull: ConvexHull) -> float:
     """Returns how far the deepest face lies below a convex hull, m: 0 for a convex body.
 
-    By the faces' centres: a face whose centre lies on the hull lies on it as a whole.
+    By the faces' centers: a face whose center lies on the hull lies on it as a whole.
     """
     return float(-_height(corners.mean(axis=1), hull).min())
 

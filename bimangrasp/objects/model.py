@@ -147,7 +147,7 @@ def check_size(report: MeshReport, config: ObjectConfig, code: str) -> None:
         given = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
         raise InputError(
             f"object {code!r} is {sizes} m across (mesh {report.extent:.4g} m, {given}); two hands hold "
-            f"{SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimetres? Rescale the mesh (mode=objects) or set "
+            f"{SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimeters? Rescale the mesh (mode=objects) or set "
             "object.scales or object.sizes"
         )
     low, high = np.array(report.low), np.array(report.high)
@@ -155,7 +155,7 @@ def check_size(report: MeshReport, config: ObjectConfig, code: str) -> None:
     if (low > margin).any() or (high < -margin).any():
         raise InputError(
             f"object {code!r} lies at {low.round(4).tolist()} to {high.round(4).tolist()}, far from its origin, about "
-            "which hands are placed; mode=objects centres meshes"
+            "which hands are placed; mode=objects centers meshes"
         )
 
 

@@ -20,35 +20,35 @@ DEXGRASPNET_RADIUS = 1 / 1.03
 
 ALREADY = 0.01
 """A mesh this close to a convention, as share of its largest extent, is left as it is: DexGraspNet's own files are up
-to 0.9 % off, since they were decomposed after they were normalised."""
+to 0.9 % off, since they were decomposed after they were normalized."""
 
 
-class Normalisation(NamedTuple):
-    """x_prepared = factor * (x_file - centre).
+class Normalization(NamedTuple):
+    """x_prepared = factor * (x_file - center).
 
     Attributes:
-        centre: in the file's coordinates.
+        center: in the file's coordinates.
         factor: lengths of the prepared mesh over those of the file.
     """
 
-    centre: Float[np.ndarray, "3"]
+    center: Float[np.ndarray, "3"]
     factor: float
 
     def __call__(self, vertices: Float[np.ndarray, "vertex 3"]) -> Float[np.ndarray, "vertex 3"]:
         """Returns vertices of the file where the prepared mesh has them; bitwise the same where nothing changes."""
-        return self.factor * (vertices - self.centre)
+        return self.factor * (vertices - self.center)
 
     @property
     def changes(self) -> bool:
         """Whether anything moves."""
-        return self.factor != 1 or bool(self.centre.any())
+        return self.factor != 1 or bool(self.center.any())
 
 
-def normalisation(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit: str) -> Normalisation:
+def normalization(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit: str) -> Normalization:
     """Returns what takes a mesh to a convention.
 
     `dexgraspnet` has the middle of the bounding box at the origin and the farthest vertex 1/1.03 from it; `plain` has
-    it there, too, and the largest extent along an axis is 1; `keep` only turns the file's unit into metres. Doing it
+    it there, too, and the largest extent along an axis is 1; `keep` only turns the file's unit into meters. Doing it
     twice does nothing more.
 
     Args:
@@ -58,7 +58,7 @@ def normalisation(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit
     """
     nowhere = np.zeros(3)
     if convention == "keep":
-        return Normalisation(nowhere, UNITS[unit])
+        return Normalization(nowhere, UNITS[unit])
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     middle, extent = (low + high) / 2, float((high - low).max())
     if not extent:
@@ -66,8 +66,8 @@ def normalisation(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit
     radius = float(np.linalg.norm(vertices - middle, axis=1).max())
     factor = DEXGRASPNET_RADIUS / radius if convention == "dexgraspnet" else 1 / extent
     if abs(factor - 1) <= ALREADY and np.linalg.norm(middle) <= ALREADY * extent:
-        return Normalisation(nowhere, 1.0)
-    return Normalisation(middle, factor)
+        return Normalization(nowhere, 1.0)
+    return Normalization(middle, factor)
 
 
 def fitting_units(extent: float) -> list[str]:

@@ -13,7 +13,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.objects.mesh_repair import Repairs, apart, bodies_of, repaired
 from bimangrasp.objects.model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
-from bimangrasp.objects.normalization import Normalisation, fitting_units, normalisation
+from bimangrasp.objects.normalization import Normalization, fitting_units, normalization
 from bimangrasp.objects.sign_check import SignTest, sign_test
 
 MOST_WRONG = 0.05
@@ -21,7 +21,7 @@ MOST_WRONG = 0.05
 the faces between their convex pieces."""
 
 UNIT_MESH = 2.1
-"""A mesh with a larger extent than this is neither in metres nor normalised, or it is no thing for two hands."""
+"""A mesh with a larger extent than this is neither in meters nor normalized, or it is no thing for two hands."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class PreparationConfig:
     """What `mode=objects` does with meshes.
 
     Attributes:
-        normalise: "dexgraspnet", "plain" or "keep", see `normalisation`.
+        normalize: "dexgraspnet", "plain" or "keep", see `normalization`.
         unit: of the files, for "keep": m, cm, mm or in.
         largest_hole: holes up to this share of the mesh's diagonal are closed.
         interior_faces: "remove" joins overlapping bodies where the sign is wrong between them, "keep" leaves them.
@@ -37,7 +37,7 @@ class PreparationConfig:
         decompose: whether convex pieces are written.
     """
 
-    normalise: str
+    normalize: str
     unit: str
     largest_hole: float
     interior_faces: str
@@ -80,7 +80,7 @@ class Draft(NamedTuple):
     found: Facts
     vertices: np.ndarray
     faces: np.ndarray
-    place: Normalisation
+    place: Normalization
     repairs: Repairs
     holes: tuple[float, ...]
 
@@ -103,7 +103,7 @@ class Preparation(NamedTuple):
     made: Facts
     mesh: Mesh
     image: bytes
-    place: Normalisation
+    place: Normalization
     repairs: Repairs
     sign: SignTest
     warnings: tuple[str, ...]
@@ -119,7 +119,7 @@ def draft(path: str, config: PreparationConfig) -> Draft:
     fixed = repaired(vertices, faces, config.largest_hole)
     if not len(fixed.faces):
         raise InputError(f"mesh {path} has no face that can be used: {fixed.repairs}; a solid body is wanted")
-    place = normalisation(fixed.vertices, config.normalise, config.unit)
+    place = normalization(fixed.vertices, config.normalize, config.unit)
     placed = as_written(place(fixed.vertices))
     return Draft(path, _facts(vertices, faces), placed, fixed.faces, place, fixed.repairs, fixed.holes)
 
@@ -204,10 +204,10 @@ def _body_count(vertices: np.ndarray, faces: np.ndarray) -> int:
 def _warnings(config: PreparationConfig, made: Draft, facts: Facts, sign: SignTest) -> list[str]:
     """Returns what a person should know of a mesh that can be used."""
     said, extent = [], max(made.found.extents)
-    if config.normalise != "keep" and extent > UNIT_MESH:
+    if config.normalize != "keep" and extent > UNIT_MESH:
         fits = " or ".join(fitting_units(extent)) or "none of m, cm, mm, in"
         said.append(
-            f"the file spans {extent:.4g}: its unit may be {fits}. That size is not kept; prepare.normalise=keep "
+            f"the file spans {extent:.4g}: its unit may be {fits}. That size is not kept; prepare.normalize=keep "
             "prepare.unit=<unit> with object.scales=[1.0] keeps it"
         )
     if not facts.closed:

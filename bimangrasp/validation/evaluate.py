@@ -27,7 +27,7 @@ FARTHEST_LINK = 0.02
 
 
 class Subject(NamedTuple):
-    """Grasps of one object, as they were optimised.
+    """Grasps of one object, as they were optimized.
 
     Attributes:
         poses: N grasps.

@@ -49,7 +49,7 @@ def stages_of(
 
     Args:
         hands: both hands, on the CPU.
-        grasps: as they were optimised; NaN stays NaN.
+        grasps: as they were optimized; NaN stays NaN.
         candidate: the chosen contacts.
         normal: outward from the object at the contacts.
         config: the rule.

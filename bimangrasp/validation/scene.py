@@ -62,7 +62,7 @@ def build_scene(
     """Returns the scene of one object at one size.
 
     A hand has the links, joints and shapes of its description; all its joints are driven. Its links do not touch
-    neighbours in the tree, nor links that overlap them both with all joints in the middle of their ranges and at the
+    neighbors in the tree, nor links that overlap them both with all joints in the middle of their ranges and at the
     mean of their first values: such shapes overlap by design (a finger's root in the palm), and the forces that part
     them would work against the actuators. One posture is not enough: in the middle two fingers may cross.
 

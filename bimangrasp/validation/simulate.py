@@ -93,7 +93,7 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> 
 
 
 def _push(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> PushEnd:
-    """Returns how the object fared in one direction, pushed at its centre of mass from the squeezed state."""
+    """Returns how the object fared in one direction, pushed at its center of mass from the squeezed state."""
     trial, limits = scene.protocol.trial, scene.protocol.limits
     mujoco.mj_resetData(scene.model, data)  # a direction that blew up has left its warnings
     mujoco.mj_setState(scene.model, data, squeezed, _STATE)

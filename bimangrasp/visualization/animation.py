@@ -24,7 +24,7 @@ ELEVATION = -22.0  # degrees: the camera looks down a little
 AIR = 0.01  # m around everything
 GLIDE = 0.88  # the camera comes nearer by no more than this a frame, when the hands do
 PAPER, INK = (0.96, 0.965, 0.975), (40, 44, 52)
-COLOURS = 160  # of the palette, that of the last frame: an equal background costs nothing in the frames between
+COLORS = 160  # of the palette, that of the last frame: an equal background costs nothing in the frames between
 
 
 def animation(frames: Frames, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> bytes:
@@ -41,7 +41,7 @@ def animation(frames: Frames, grasp: int, hands: tuple[HandDescription, HandDesc
         pictures = [stage.picture(frame) for frame in range(len(frames.step))]
     finally:
         stage.close()
-    palette = pictures[-1].quantize(COLOURS)
+    palette = pictures[-1].quantize(COLORS)
     drawn = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
     file, times = io.BytesIO(), [FRAME_MS] * (len(drawn) - 1) + [LAST_MS]
     drawn[0].save(file, "GIF", save_all=True, append_images=drawn[1:], duration=times, loop=0)
@@ -90,16 +90,16 @@ class _Stage:
     def _framed(self) -> tuple[mujoco.MjvCamera, list[float]]:
         """Returns a camera before which the hands lie beside each other at the end, and its distance at each frame."""
         last = len(self._frames.step) - 1
-        across = self._centre("right", last) - self._centre("left", last)
+        across = self._center("right", last) - self._center("left", last)
         azimuth = np.arctan2(across[1], across[0]) + np.pi / 2
         axes = _axes(azimuth, np.radians(ELEVATION))
-        centres, radii = self._balls(last)
-        seen = centres @ axes.T
+        centers, radii = self._balls(last)
+        seen = centers @ axes.T
         middle = ((seen - radii).min(axis=0) + (seen + radii).max(axis=0)) / 2
         distances = []
         for frame in range(last + 1):
-            centres, radii = self._balls(frame)
-            distances.append(_distance(centres @ axes.T - middle, radii))
+            centers, radii = self._balls(frame)
+            distances.append(_distance(centers @ axes.T - middle, radii))
         for frame in range(1, last + 1):
             distances[frame] = max(distances[frame], GLIDE * distances[frame - 1])
         camera = mujoco.MjvCamera()
@@ -112,11 +112,11 @@ class _Stage:
         """Returns what has to be in the picture of a frame as balls, (N, 3) and (N, 1): hands, and the object, m."""
         self._put(frame)
         is_hand = [not self._is_of("object", body) for body in self._model.geom_bodyid]
-        centres = np.concatenate((self._data.geom_xpos[is_hand], self._vertices))
+        centers = np.concatenate((self._data.geom_xpos[is_hand], self._vertices))
         radii = np.concatenate((self._model.geom_rbound[is_hand], np.zeros(len(self._vertices))))
-        return centres, radii[:, None] + AIR
+        return centers, radii[:, None] + AIR
 
-    def _centre(self, side: str, frame: int) -> np.ndarray:
+    def _center(self, side: str, frame: int) -> np.ndarray:
         """Returns the middle of a hand at a frame, m."""
         self._put(frame)
         return np.mean([self._data.body(i).xpos for i in range(self._model.nbody) if self._is_of(side, i)], axis=0)
@@ -133,11 +133,11 @@ def _axes(azimuth: float, elevation: float) -> np.ndarray:
     return np.stack((right, np.cross(right, forward), forward))
 
 
-def _distance(centres: np.ndarray, radii: np.ndarray) -> float:
+def _distance(centers: np.ndarray, radii: np.ndarray) -> float:
     """Returns how far from the middle a camera has to stand that sees all balls; right, up, forward of it, m."""
     half = np.radians(FIELD_OF_VIEW / 2)
-    aside = np.abs(centres[:, :2]).max(axis=1) + radii[:, 0] / np.cos(half)
-    return float((aside / np.tan(half) - centres[:, 2]).max())
+    aside = np.abs(centers[:, :2]).max(axis=1) + radii[:, 0] / np.cos(half)
+    return float((aside / np.tan(half) - centers[:, 2]).max())
 
 
 def _scene(grasp: Placed) -> mujoco.MjModel:

@@ -84,7 +84,7 @@ class Studio:
         self._small.pose(grasp)
         self._big.pose(grasp)
         view = self._best_view(grasp)
-        blocks = self._big.colours(view).reshape(self.height, OVERSAMPLING, self.width, OVERSAMPLING, 3)
+        blocks = self._big.colors(view).reshape(self.height, OVERSAMPLING, self.width, OVERSAMPLING, 3)
         return Portrait(blocks.mean(axis=(1, 3)).round().astype(np.uint8), view)
 
     def parts(self, view: View) -> np.ndarray:

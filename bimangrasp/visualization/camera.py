@@ -43,7 +43,7 @@ def project(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frame_tightly(points: np.ndarray, azimuth: float, elevation: float, aspect: float) -> View:
-    """Returns the view from this side in which the points fill a picture of this width over height, centred."""
+    """Returns the view from this side in which the points fill a picture of this width over height, centerd."""
     view = View(azimuth, elevation, points.mean(axis=0), 1.0)
     room = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
     for _ in range(20):  # shrinks the error by about ten each time

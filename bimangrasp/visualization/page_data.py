@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.files.scene_export import COLOURS, SIDES
+from bimangrasp.files.scene_export import COLORS, SIDES
 from bimangrasp.files.schema import TERMS
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.poses import Poses
@@ -35,7 +35,7 @@ def page_data(gallery: Gallery) -> Json:
         "stages": list(STAGES),
         "terms": [term for term in TERMS if any(term in one.energies for one in gallery.exhibits)],
         "sides": list(SIDES),
-        "colours": [list(colour[:3]) for colour in COLOURS],
+        "colors": [list(color[:3]) for color in COLORS],
         "background": list(BACKGROUND),
         "hands": hands_data(gallery.hands),
         "objects": objects,

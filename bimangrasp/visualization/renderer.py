@@ -7,7 +7,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from bimangrasp.files.scene_export import COLOURS
+from bimangrasp.files.scene_export import COLORS
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
@@ -93,7 +93,7 @@ class Stage:
         for quaternion, rotation in zip(self.data.mocap_quat, grasp.rotation.reshape(-1, 9), strict=True):
             mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation, np.float64))
 
-    def colours(self, view: View) -> np.ndarray:
+    def colors(self, view: View) -> np.ndarray:
         """Returns the (height, width, 3) uint8 picture."""
         self._look(view)
         return self.renderer.render()
@@ -148,14 +148,14 @@ def _build(cast: Cast, width: int, height: int, quality: Quality) -> mujoco.MjMo
 
 
 def _set_look(spec: mujoco.MjSpec) -> None:
-    """Sets background, colours, lens and lights; where the lights stand depends on the view."""
+    """Sets background, colors, lens and lights; where the lights stand depends on the view."""
     look = spec.visual
     look.global_.fovy = FIELD_OF_VIEW
     look.headlight.ambient, look.headlight.diffuse, look.headlight.specular = [0.44] * 3, [0.16] * 3, [0.0] * 3
     sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
     sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, BACKGROUND, BACKGROUND
-    for part, colour in enumerate(COLOURS):
-        spec.add_material(name=f"part {part}", rgba=colour, specular=0.25, shininess=0.4)
+    for part, color in enumerate(COLORS):
+        spec.add_material(name=f"part {part}", rgba=color, specular=0.25, shininess=0.4)
     for name, shadow, strength, _ in LIGHTS:
         light = spec.worldbody.add_light(name=name, castshadow=shadow, cutoff=30.0, exponent=0.0)
         light.diffuse, light.specular, light.ambient = [strength] * 3, [strength / 2] * 3, [0.0] * 3

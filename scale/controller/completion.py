@@ -7,16 +7,16 @@ from pathlib import Path
 from scale.controller.progress import Progress
 from scale.errors import RunError
 from scale.merge.deduplication import DedupJob
-from scale.merge.merge_thread import DedupOutcome, MergeOutcome, Merger
+from scale.merge.merge_thread import DedupOutcome, MergeOutcome, MergeThread
 from scale.state.object_state import Done, ObjectState, Sealed, Skipped
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.resume import Resumed, broken_determinism
 from scale.store import shards
 from scale.store.journal import Journal
 from scale.store.run_folder import file_name, parse_shard_name
 
 
-class Settler:
+class ObjectCompletion:
     """Merges and ends the objects of a call.
 
     Attributes:
@@ -28,12 +28,12 @@ class Settler:
         say: tells what happened; only into the log at first, for what earlier calls have ended is no news.
     """
 
-    def __init__(self, order: Order, resumed: Resumed, journal: Journal, progress: Progress) -> None:
+    def __init__(self, order: RunRequest, resumed: Resumed, journal: Journal, progress: Progress) -> None:
         self._order, self._config, self._folder, self._journal = order, order.config, order.folder, journal
         self.objects, self.notes = resumed.objects, list(resumed.notes)
         self.by_code = {state.code: state for state in self.objects}
         self.others = resumed.others
-        self.merger = Merger(self._folder)
+        self.merger = MergeThread(self._folder)
         self.say = progress.log
 
     has_manifest = True

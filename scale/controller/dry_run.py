@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from scale.controller import preflight
-from scale.engine.interfaces import MakerOf
+from scale.engine.interfaces import RoundFactoryOf
 from scale.formatting import SHOWN_OBJECTS, byte_size, table
 from scale.state import rounds
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.resume import resume
 from scale.state.rounds import Goal
 from scale.state.scan import survey
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
+def plan(settings: Any, maker: RoundFactoryOf | None = None) -> Plan:
     """Returns what the call would do.
 
     Raises:
@@ -93,7 +93,7 @@ def plan(settings: Any, maker: MakerOf | None = None) -> Plan:
     return Plan(objects, labels, wanted, folder.free_bytes(), str(folder.root), resumed.notes)
 
 
-def _bytes(order: Order, objects: list[PlannedObject]) -> int:
+def _bytes(order: RunRequest, objects: list[PlannedObject]) -> int:
     """Returns the room for the rounds' shards, for the final files and for those of rejected grasps."""
     row = row_bytes(len(order.hand.joint_names), order.config.contacts_per_hand)
     made = [order.config.round_batch_size * len(one.rounds) for one in objects]

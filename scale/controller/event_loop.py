@@ -11,18 +11,18 @@ from typing import Any
 
 from bimangrasp.errors import InputError
 from scale.controller import run_report
-from scale.controller.completion import Settler
+from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Progress, Snapshot
-from scale.controller.validator_events import Judging
-from scale.controller.worker_events import Hearing
+from scale.controller.validator_events import ValidatorEvents
+from scale.controller.worker_events import WorkerEvents
 from scale.engine.devices import device_name
 from scale.engine.failures import DISK_FULL
-from scale.engine.process_pool import Engine, Worker, events
-from scale.engine.scheduler import Slack, Wanted, dispatch
+from scale.engine.process_pool import Worker, WorkerPool, events
+from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.engine.signals import Stop
 from scale.settings import fingerprints
 from scale.state.object_state import Done, ObjectState
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.resume import Resumed
 from scale.store.disk_space import FILE_BYTES, row_bytes
 from scale.store.journal import Journal
@@ -34,13 +34,13 @@ TICK_S = 0.2
 MANIFEST_EVERY_S = 30.0
 
 
-class Runner:
+class EventLoop:
     """One call at work. Everything it decides follows from sealed rows and the order."""
 
     def __init__(
         self,
-        order: Order,
-        settler: Settler,
+        order: RunRequest,
+        settler: ObjectCompletion,
         resumed: Resumed,
         journal: Journal,
         progress: Progress,
@@ -50,11 +50,11 @@ class Runner:
         self._settler, self._journal, self._progress, self._lock = settler, journal, progress, lock
         self._saved = time.monotonic()
         maker = pickle.dumps(order.maker)
-        self._engine = Engine(self._folder, order.devices, self._config.threads, maker, order.header())
-        self._hearing = Hearing(order, settler, self._engine, resumed.platforms, journal, progress)
+        self._engine = WorkerPool(self._folder, order.devices, self._config.threads, maker, order.header())
+        self._hearing = WorkerEvents(order, settler, self._engine, resumed.platforms, journal, progress)
         self._judging = None
         if order.judge is not None:
-            self._judging = Judging(order, settler, self._hearing, resumed.verdict_platforms, journal, progress)
+            self._judging = ValidatorEvents(order, settler, self._hearing, resumed.verdict_platforms, journal, progress)
         self._engines = [self._engine, *([self._judging.engine] if self._judging else [])]
         self._row_bytes = row_bytes(len(order.hand.joint_names), self._config.contacts_per_hand)
         self._is_paused = False
@@ -134,7 +134,7 @@ class Runner:
         if self._judging:
             self._judging.hand_out()
         workers, slots = self._engine.workers, self._hearing.slots
-        slack = Slack(
+        slack = FreeSlots(
             [one.slot for one in self._engine.idle() if not slots.on_hold(one.slot)],
             [slot for slot, one in sorted(workers.items()) if not one.ready],
             [slot for slot in slots.used if slot not in workers and not slots.on_hold(slot)],
@@ -148,7 +148,7 @@ class Runner:
         for slot in now.starts:
             self._engine.start(slot)
 
-    def _wanted(self) -> Iterator[Wanted]:
+    def _wanted(self) -> Iterator[RoundRequest]:
         """Yields the rounds to hand out next, object by object; before any success those that did not fail first."""
         batch, trials, suspicion = self._config.round_batch_size, self._hearing.trials, self._hearing.suspicion
         objects = self._settler.objects
@@ -158,7 +158,7 @@ class Runner:
             if not state.ended:
                 for round_id in state.needed(batch, self._settler.max_rounds):
                     key = (state.code, round_id)
-                    yield Wanted(key, trials.barred(key, self._hearing.slots.used), trials.runs_alone(key))
+                    yield RoundRequest(key, trials.barred(key, self._hearing.slots.used), trials.runs_alone(key))
 
     def _job(self, one: Worker, state: ObjectState, round_id: int) -> dict[str, Any]:
         """Returns what a worker is told to do."""

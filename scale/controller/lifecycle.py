@@ -19,17 +19,17 @@ import yaml
 from bimangrasp.energy.backends import INSTALL, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
-from scale.controller.completion import Settler
-from scale.controller.event_loop import Runner, refuse_mixed
+from scale.controller.completion import ObjectCompletion
+from scale.controller.event_loop import EventLoop, refuse_mixed
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
-from scale.controller.single_round import GenerationSettler
+from scale.controller.single_round import SingleRoundCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES
-from scale.engine.interfaces import JudgeOf, MakerOf
+from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.signals import Stop
 from scale.errors import RunError
 from scale.merge.dataset_index import write_dataset
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.resume import Resumed, resume
 from scale.state.scan import Survey, survey
 from scale.store import convex_pieces, journal
@@ -38,7 +38,7 @@ from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
 
 
-def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = None) -> RunReport:
+def run(settings: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf | None = None) -> RunReport:
     """Returns the report of a call that collects every object's quota.
 
     Raises:
@@ -48,8 +48,8 @@ def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = Non
     start = time.monotonic()
     checked = preflight.check(settings, maker, judge)
     with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
-        settler = Settler(order, resumed, book, progress)
-        runner = Runner(order, settler, resumed, book, progress, lock)
+        settler = ObjectCompletion(order, resumed, book, progress)
+        runner = EventLoop(order, settler, resumed, book, progress, lock)
         exit_code = run_report.EXIT_ERROR
         try:
             runner.loop(stop)
@@ -62,7 +62,7 @@ def run(settings: Any, maker: MakerOf | None = None, judge: JudgeOf | None = Non
         return _told(order, runner, settler, progress, exit_code, start)
 
 
-def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
+def generate(settings: Any, maker: RoundFactoryOf | None = None) -> RunReport:
     """Returns the report of a call that makes one round of each object, without quotas.
 
     Raises:
@@ -72,8 +72,8 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
     start = time.monotonic()
     checked = preflight.check(settings, maker)
     with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
-        settler = GenerationSettler(order, resumed, book, progress)
-        runner = Runner(order, settler, resumed, book, progress, lock)
+        settler = SingleRoundCompletion(order, resumed, book, progress)
+        runner = EventLoop(order, settler, resumed, book, progress, lock)
         exit_code = run_report.EXIT_ERROR
         try:
             runner.loop(stop)
@@ -87,7 +87,7 @@ def generate(settings: Any, maker: MakerOf | None = None) -> RunReport:
 
 
 def _told(
-    order: Order, runner: Runner, settler: Settler, progress: Progress, exit_code: int, start: float
+    order: RunRequest, runner: EventLoop, settler: ObjectCompletion, progress: Progress, exit_code: int, start: float
 ) -> RunReport:
     """Returns the report and shows it."""
     told = RunReport(exit_code, order.folder.root, runner.reports(), settler.notes, time.monotonic() - start)
@@ -104,12 +104,12 @@ def _cause() -> dict[str, str]:
     return {"error": str(error) if is_told else "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]}
 
 
-def _exit_code(runner: Runner) -> int:
+def _exit_code(runner: EventLoop) -> int:
     return run_report.EXIT_SHORT if any(one.is_short for one in runner.reports()) else run_report.EXIT_OK
 
 
 @contextmanager
-def _opened(order: Order) -> Iterator[tuple[Order, Resumed, Journal, Progress, RunLock]]:
+def _opened(order: RunRequest) -> Iterator[tuple[RunRequest, Resumed, Journal, Progress, RunLock]]:
     """Yields the run folder under its lock: surveyed, resumed, journal open, leftovers removed."""
     folder = order.folder
     lock = _locked(folder)
@@ -133,7 +133,7 @@ def _opened(order: Order) -> Iterator[tuple[Order, Resumed, Journal, Progress, R
         lock.release()
 
 
-def _with_pieces(order: Order, progress: Progress) -> Order:
+def _with_pieces(order: RunRequest, progress: Progress) -> RunRequest:
     """Returns the order with the objects' convex pieces, sealed in the run folder, where rows count by a simulation."""
     if not order.accept.needs_verdict:
         return order
@@ -157,7 +157,7 @@ def _locked(folder: RunFolder) -> RunLock:
 
 
 @contextmanager
-def _telling(order: Order) -> Iterator[Progress]:
+def _telling(order: RunRequest) -> Iterator[Progress]:
     progress = Progress(order.folder, f"{order.config.mode} {order.config.exp_name}")
     try:
         yield progress
@@ -165,7 +165,7 @@ def _telling(order: Order) -> Iterator[Progress]:
         progress.close()
 
 
-def _enter(order: Order, found: Survey, resumed: Resumed, book: Journal, progress: Progress) -> None:
+def _enter(order: RunRequest, found: Survey, resumed: Resumed, book: Journal, progress: Progress) -> None:
     """Writes down what this call is, before anything is handed out."""
     folder, config = order.folder, order.config
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
@@ -198,7 +198,7 @@ def _enter(order: Order, found: Survey, resumed: Resumed, book: Journal, progres
         progress.say(note)
 
 
-def _tidy(order: Order) -> None:
+def _tidy(order: RunRequest) -> None:
     """Leaves a folder without empty rooms, and the file that opens all final files."""
     order.folder.remove_leftovers()
     order.folder.remove_empty_places()

@@ -9,7 +9,7 @@ from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import recording, tensorboard
 from scale.engine.devices import resolve_devices
-from scale.engine.interfaces import JudgeOf, MakerOf
+from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.synthesizer import Synthesizer
 from scale.engine.validator import Simulator
 from scale.settings import fingerprints
@@ -19,22 +19,22 @@ from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
 from scale.settings.ranges import check_ranges, check_seeds
 from scale.settings.schema import PHYSICS, TENSORBOARD, Config
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.store.run_folder import RunFolder
 
 
 def check(
     settings: Any,
-    maker_of: MakerOf | None = None,
-    judge_of: JudgeOf | None = None,
+    maker_of: RoundFactoryOf | None = None,
+    judge_of: VerdictFactoryOf | None = None,
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Order:
+) -> RunRequest:
     """Returns the call, checked.
 
     Args:
         settings: a Config, or a DictConfig of the same shape.
-        maker_of: gives the maker; the optimiser's where it is left out.
+        maker_of: gives the maker; the optimizer's where it is left out.
         judge_of: gives what validators simulate with; MuJoCo's where it is left out.
         remember: whether mesh reports may be cached on the disk.
         on_progress: told (done, total) of the mesh checks.
@@ -61,7 +61,7 @@ def check(
     accept_key, accept = fingerprints.acceptance_key(config), acceptance(config.filter)
     judge = (judge_of or Simulator.of)(config) if accept.needs_verdict else None
     parts = (config, folder, entries, quotas, meshes, devices, maker, hand)
-    return Order(*parts, run_key, accept_key, accept, judge, config.dedup.thresholds)
+    return RunRequest(*parts, run_key, accept_key, accept, judge, config.dedup.thresholds)
 
 
 def _check_filter(config: Config) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.files.schema import FormatError
-from scale.controller.completion import Settler
+from scale.controller.completion import ObjectCompletion
 from scale.settings import fingerprints
 from scale.state.object_state import Done, ObjectState
 from scale.state.resume import ELSEWHERE
@@ -26,7 +26,7 @@ def _keep_round_0(state: ObjectState, is_recorded: bool) -> None:
         state.finished = {0: one}
 
 
-class GenerationSettler(Settler):
+class SingleRoundCompletion(ObjectCompletion):
     """Another end: round 0 of an object, sealed, becomes its file."""
 
     has_manifest = False

@@ -9,19 +9,19 @@ from typing import Any
 
 from bimangrasp.files.schema import FormatError
 from bimangrasp.files.shard_format import ShardReader
-from scale.controller.completion import Settler
+from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Progress
-from scale.controller.worker_events import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, Hearing
+from scale.controller.worker_events import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, WorkerEvents
 from scale.engine.devices import Device
 from scale.engine.failures import DISK_FULL, Key, death
-from scale.engine.process_pool import Engine, Event, Worker
+from scale.engine.process_pool import Event, Worker, WorkerPool
 from scale.engine.validator import VALIDATION
 from scale.engine.worker import Message
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.settings import fingerprints
 from scale.state.object_state import Done, ObjectState
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.journal import Journal
@@ -30,7 +30,7 @@ DEADLY = 2  # validators that die or hang at one grasp before it is no longer si
 Row = tuple[str, int, int]
 
 
-class Judging:
+class ValidatorEvents:
     """The validators of a call.
 
     A grasp at which validators died by themselves, or hung, is found to fail without being simulated; a death from
@@ -43,9 +43,9 @@ class Judging:
 
     def __init__(
         self,
-        order: Order,
-        settler: Settler,
-        hearing: Hearing,
+        order: RunRequest,
+        settler: ObjectCompletion,
+        hearing: WorkerEvents,
         platforms: list[dict[str, str]],
         journal: Journal,
         progress: Progress,
@@ -55,7 +55,7 @@ class Judging:
         self._journal, self._progress = journal, progress
         self.platforms = list(platforms)
         devices = [Device("cpu", "")] * order.validators
-        self.engine = Engine(self._folder, devices, 1, pickle.dumps(order.judge), order.header(), VALIDATION)
+        self.engine = WorkerPool(self._folder, devices, 1, pickle.dumps(order.judge), order.header(), VALIDATION)
         self._under_way: set[Key] = set()
         self._failures: Counter[Key] = Counter()
         self._ends: Counter[Row] = Counter()

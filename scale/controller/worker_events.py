@@ -7,11 +7,11 @@ from pathlib import Path
 from bimangrasp.files.schema import Columns, FormatError
 from bimangrasp.files.shard_format import ShardReader
 from scale.controller import tensorboard
-from scale.controller.completion import Settler
+from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Meter, Progress
 from scale.engine.devices import device_name
-from scale.engine.failures import DISK_FULL, Key, Slots, Suspicion, Trials, death
-from scale.engine.process_pool import Engine, Event, Worker
+from scale.engine.failures import DISK_FULL, ConfigErrorDetector, Key, RetryPolicy, Slots, death
+from scale.engine.process_pool import Event, Worker, WorkerPool
 from scale.engine.worker import Message
 from scale.errors import RunError
 from scale.formatting import last_line
@@ -20,7 +20,7 @@ from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
 from scale.state import rounds
 from scale.state.object_state import Done, ObjectState, Skipped
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.disk_space import Space
@@ -32,7 +32,7 @@ TRACEBACK_BYTES = 2000  # of each failure, in journal and manifest
 PATIENCE = 3  # rounds to use up before success of an earlier call says no more of the configuration
 
 
-class Hearing:
+class WorkerEvents:
     """Hears the workers of a call and enters what happened into ledger and journal.
 
     Attributes:
@@ -45,9 +45,9 @@ class Hearing:
 
     def __init__(
         self,
-        order: Order,
-        settler: Settler,
-        engine: Engine,
+        order: RunRequest,
+        settler: ObjectCompletion,
+        engine: WorkerPool,
         platforms: list[dict[str, str]],
         journal: Journal,
         progress: Progress,
@@ -55,9 +55,9 @@ class Hearing:
         self._order, self._config, self._folder = order, order.config, order.folder
         self._settler, self._engine = settler, engine
         self._journal, self._progress = journal, progress
-        self.trials = Trials(self._config.max_retries, self._config.max_kills)
+        self.trials = RetryPolicy(self._config.max_retries, self._config.max_kills)
         self.slots = Slots(len(order.devices))
-        self.suspicion = Suspicion({})
+        self.suspicion = ConfigErrorDetector({})
         self.space = Space(self._folder, self._config.disk_wait_s)
         self.meter = Meter()
         self.platforms = list(platforms)
@@ -73,7 +73,7 @@ class Hearing:
         objects = [state for state in self._settler.objects if not state.ended]
         at_work = [state for state in objects if next(state.needed(batch, most), None) is not None]
         patience = {state.code: PATIENCE if _has_success(state) else 1 for state in at_work}
-        self.suspicion = Suspicion(patience, {state.code for state in at_work if state.skipped})
+        self.suspicion = ConfigErrorDetector(patience, {state.code for state in at_work if state.skipped})
 
     @property
     def full_tile(self) -> int:

@@ -72,7 +72,7 @@ def is_broken_device(error: BaseException) -> bool:
 
 
 @dataclass
-class Trial:
+class Attempts:
     """What befell a round in this call.
 
     Attributes:
@@ -87,7 +87,7 @@ class Trial:
 
 
 @dataclass
-class Trials:
+class RetryPolicy:
     """The rounds that went wrong, and what becomes of them.
 
     Attributes:
@@ -97,15 +97,15 @@ class Trials:
 
     max_retries: int
     max_kills: int
-    _of: dict[Key, Trial] = field(default_factory=dict)
+    _of: dict[Key, Attempts] = field(default_factory=dict)
 
-    def of(self, key: Key) -> Trial:
+    def of(self, key: Key) -> Attempts:
         """Returns what befell a round so far."""
-        return self._of.get(key, Trial())
+        return self._of.get(key, Attempts())
 
     def failed(self, key: Key, slot: int) -> int:
         """Notes a failed attempt and returns how many there are."""
-        trial = self._of.setdefault(key, Trial())
+        trial = self._of.setdefault(key, Attempts())
         trial.failed_on.append(slot)
         return len(trial.failed_on)
 
@@ -122,7 +122,7 @@ class Trials:
 
     def killed(self, key: Key, alone: bool) -> None:
         """Notes a death from outside."""
-        trial = self._of.setdefault(key, Trial())
+        trial = self._of.setdefault(key, Attempts())
         trial.kills += not alone
         trial.lonely_kills += alone
 
@@ -210,7 +210,7 @@ class Slots:
 
 
 @dataclass
-class Suspicion:
+class ConfigErrorDetector:
     """Whether it is the configuration that fails: nothing has succeeded in this call, and different objects fail.
 
     Objects with rounds that an earlier call gave up are known to be difficult and accuse nobody. A call with fewer

@@ -1,4 +1,4 @@
-"""What `scale` asks of whoever computes rounds: the optimiser in earnest, a stand-in in tests."""
+"""What `scale` asks of whoever computes rounds: the optimizer in earnest, a stand-in in tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from bimangrasp.files.header import HandTable
 from bimangrasp.trajectory import Frames, Record
 
-if TYPE_CHECKING:  # only workers load the optimiser
+if TYPE_CHECKING:  # only workers load the optimizer
     from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.synthesis import SynthesisConfig
     from scale.settings.schema import Config
 
 
-class Task(NamedTuple):
+class RoundTask(NamedTuple):
     """A round as its maker sees it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Task(NamedTuple):
     record: Record | None = None
 
 
-class Made(NamedTuple):
+class RoundResult(NamedTuple):
     """What a round made.
 
     Attributes:
@@ -55,21 +55,21 @@ class Made(NamedTuple):
     frames: Frames | None = None
 
 
-class Bench(Protocol):
+class RoundRunner(Protocol):
     """The loaded models of one worker."""
 
     @property
     def platform(self) -> dict[str, str]:
         """What the bytes of its rounds depend on besides the settings."""
 
-    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round; calls `on_step` at every step."""
 
     def free(self) -> None:
         """Gives back the memory that it can do without, after there was too little."""
 
 
-class Maker(Protocol):
+class RoundFactory(Protocol):
     """The settings of the rounds and how to load what computes them. It is pickled into each worker."""
 
     @property
@@ -79,11 +79,11 @@ class Maker(Protocol):
     def hand_table(self) -> HandTable:
         """Returns what files say of the hands; raises InputError. Called in the parent: no context."""
 
-    def load(self, device: str, threads: int) -> Bench:
+    def load(self, device: str, threads: int) -> RoundRunner:
         """Returns the bench on a torch device. Called once, in the worker."""
 
 
-class Case(NamedTuple):
+class ValidationTask(NamedTuple):
     """A round as its validator sees it.
 
     Attributes:
@@ -97,7 +97,7 @@ class Case(NamedTuple):
     deadly: tuple[int, ...]
 
 
-class JudgeBench(Protocol):
+class VerdictRunner(Protocol):
     """What one validator has loaded."""
 
     @property
@@ -108,26 +108,26 @@ class JudgeBench(Protocol):
     def judging(self) -> dict[str, Any]:
         """How its columns are to be read."""
 
-    def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+    def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         """Returns `VERDICT_FIELDS`, a row for each of the round; calls `on_row` as the simulation of a row begins."""
 
 
-class JudgeMaker(Protocol):
+class VerdictFactory(Protocol):
     """The settings of the simulation and how to load what does it. It is pickled into each validator."""
 
-    def load(self, device: str, threads: int) -> JudgeBench:
+    def load(self, device: str, threads: int) -> VerdictRunner:
         """Returns the bench. Called once, in the validator."""
 
 
-class JudgeOf(Protocol):
+class VerdictFactoryOf(Protocol):
     """How `scale.run` gets its judge from the configuration."""
 
-    def __call__(self, config: Config) -> JudgeMaker:
+    def __call__(self, config: Config) -> VerdictFactory:
         """Returns the judge with these settings."""
 
 
-class MakerOf(Protocol):
+class RoundFactoryOf(Protocol):
     """How `scale.run` gets its maker from the configuration."""
 
-    def __call__(self, hand: HandConfig, synthesis: SynthesisConfig) -> Maker:
+    def __call__(self, hand: HandConfig, synthesis: SynthesisConfig) -> RoundFactory:
         """Returns the maker of rounds with these settings."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bimangrasp.files.final_format import Header
 from scale.engine import worker
 from scale.engine.devices import Device
-from scale.engine.worker import SYNTHESIS, Message, Trade, WorkerSpec
+from scale.engine.worker import SYNTHESIS, Message, Role, WorkerSpec
 from scale.store.run_folder import RunFolder
 
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
@@ -67,7 +67,7 @@ class Event(NamedTuple):
     message: Message
 
 
-class Engine:
+class WorkerPool:
     """The processes of one trade, one slot per device."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Engine:
         threads: int,
         maker: bytes,
         header: Header,
-        trade: Trade = SYNTHESIS,
+        trade: Role = SYNTHESIS,
     ) -> None:
         self._folder, self._devices, self._threads = folder, devices, threads
         self._maker, self._header, self._trade = maker, header, trade
@@ -224,7 +224,7 @@ class Engine:
         self.workers.clear()
 
 
-def events(engines: Sequence[Engine], timeout: float, wake: Connection | None = None) -> Iterator[Event]:
+def events(engines: Sequence[WorkerPool], timeout: float, wake: Connection | None = None) -> Iterator[Event]:
     """Yields what happened to the workers, waiting at most `timeout` seconds, or until `wake` can be read."""
     sources = [source for engine in engines for source in engine.sources]
     found = wait([*sources, *([wake] if wake else [])], timeout)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from scale.engine.failures import Key
 
 
-class Wanted(NamedTuple):
+class RoundRequest(NamedTuple):
     """A round to hand out.
 
     Attributes:
@@ -22,7 +22,7 @@ class Wanted(NamedTuple):
     alone: bool = False
 
 
-class Slack(NamedTuple):
+class FreeSlots(NamedTuple):
     """The slots that could take a round, in order.
 
     Attributes:
@@ -48,11 +48,11 @@ class Slack(NamedTuple):
 class Dispatch(NamedTuple):
     """What to do now: rounds for idle slots, and slots to start a worker on."""
 
-    rounds: list[tuple[int, Wanted]]
+    rounds: list[tuple[int, RoundRequest]]
     starts: list[int]
 
 
-def dispatch(wanted: Iterable[Wanted], slack: Slack, in_flight: Collection[bool]) -> Dispatch:
+def dispatch(wanted: Iterable[RoundRequest], slack: FreeSlots, in_flight: Collection[bool]) -> Dispatch:
     """Returns which rounds go where, lowest slots first.
 
     A round whose slots are all taken waits, and the next one is looked at. One that has to run alone comes when
@@ -64,7 +64,7 @@ def dispatch(wanted: Iterable[Wanted], slack: Slack, in_flight: Collection[bool]
         in_flight: of each round that a worker has, whether it has to run alone.
     """
     found, lonely = Dispatch([], []), None
-    slack = Slack(*(list(slots) for slots in slack))
+    slack = FreeSlots(*(list(slots) for slots in slack))
     if any(in_flight) or not any(slack):
         return found
     for one in wanted:
@@ -80,7 +80,7 @@ def dispatch(wanted: Iterable[Wanted], slack: Slack, in_flight: Collection[bool]
     return found
 
 
-def _place(one: Wanted, slack: Slack, found: Dispatch) -> None:
+def _place(one: RoundRequest, slack: FreeSlots, found: Dispatch) -> None:
     """Gives a round to an idle slot, leaves it to one that starts, or asks for a start."""
     taken = slack.take(one.barred)
     if taken is None:

@@ -13,7 +13,7 @@ import numpy as np
 from bimangrasp.files.header import HandTable
 from bimangrasp.files.schema import TERMS
 from scale.engine.devices import platform
-from scale.engine.interfaces import Made, Task
+from scale.engine.interfaces import RoundResult, RoundTask
 
 if TYPE_CHECKING:
     from bimangrasp.hand_files.config import HandConfig
@@ -26,14 +26,14 @@ CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only 
 
 @dataclass(frozen=True)
 class Synthesizer:
-    """The maker in earnest. The optimiser is imported where it is used, so that the parent never loads it."""
+    """The maker in earnest. The optimizer is imported where it is used, so that the parent never loads it."""
 
     hand: HandConfig
     synthesis: SynthesisConfig
 
     @property
     def algorithm_version(self) -> int:
-        """That of the optimiser."""
+        """That of the optimizer."""
         from bimangrasp.synthesis import ALGORITHM_VERSION
 
         return ALGORITHM_VERSION
@@ -50,7 +50,7 @@ class Synthesizer:
             self.hand.name, pair_sha256(left, right), right.joint_names, np.stack(links), np.stack(positions)
         )
 
-    def load(self, device: str, threads: int) -> Optimiser:
+    def load(self, device: str, threads: int) -> OptimizerRunner:
         """Returns the bench with both hands on the device."""
         from bimangrasp.energy.backends import resolve_kernels
         from bimangrasp.hand_files.loading import load_hands
@@ -60,7 +60,7 @@ class Synthesizer:
         set_determinism(threads)
         kernels = resolve_kernels(self.synthesis.kernels)
         hands = HandModel(*load_hands(self.hand), self.hand.surface_points, device)
-        return Optimiser(hands, self.synthesis, device, platform(device, kernels))
+        return OptimizerRunner(hands, self.synthesis, device, platform(device, kernels))
 
 
 def _candidates(hand: HandDescription, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ def _candidates(hand: HandDescription, most: int) -> tuple[np.ndarray, np.ndarra
     return np.array(links), positions.astype(np.float32)
 
 
-class Optimiser:
+class OptimizerRunner:
     """The bench in earnest: both hands on one device, and the objects used last."""
 
     def __init__(self, hands: Any, synthesis: SynthesisConfig, device: str, platform: dict[str, str]) -> None:
@@ -87,7 +87,7 @@ class Optimiser:
             raise RuntimeError(f"{mesh} was changed while the run was going: sha256 {loaded.sha256}, not {sha256}")
         return loaded
 
-    def make(self, task: Task, on_step: Callable[[int], None]) -> Made:
+    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round."""
         from bimangrasp.synthesis import synthesize
         from bimangrasp.trajectory_recorder import FrameKeeper
@@ -97,7 +97,7 @@ class Optimiser:
         keeper = FrameKeeper(task.record) if task.record else None
         result = synthesize(self._hands, loaded, settings, task.seed, on_step, keeper)
         frames = keeper.frames(result, settings.num_iterations) if keeper else None
-        return Made(columns_from(result), result.tile_used, frames)
+        return RoundResult(columns_from(result), result.tile_used, frames)
 
     def free(self) -> None:
         """Lets the objects go, and what torch keeps for later."""
@@ -110,7 +110,7 @@ class Optimiser:
 
 
 def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
-    """Returns what the optimiser made as columns of the grasp file."""
+    """Returns what the optimizer made as columns of the grasp file."""
     from bimangrasp.geometry.rotation import rot6d_to_matrix
 
     columns: dict[str, Any] = {}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scale.engine.devices import platform
-from scale.engine.interfaces import Case, JudgeBench
-from scale.engine.worker import Message, Trade, WorkerSpec
+from scale.engine.interfaces import ValidationTask, VerdictRunner
+from scale.engine.worker import Message, Role, WorkerSpec
 from scale.store import shards, verdict_files
 from scale.store.run_folder import VALIDATOR, RunFolder
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:  # only validators load the hands
     from scale.settings.schema import Config
 
 
-UNUSED_POINTS = 1  # on the hands' surfaces; only the optimiser asks for them
+UNUSED_POINTS = 1  # on the hands' surfaces; only the optimizer asks for them
 
 
-def _verdict(folder: RunFolder, spec: WorkerSpec, bench: JudgeBench, job: Message, connection: Connection) -> Path:
+def _verdict(folder: RunFolder, spec: WorkerSpec, bench: VerdictRunner, job: Message, connection: Connection) -> Path:
     """Simulates the grasps of one round and returns the path of the sealed verdict."""
     shard = shards.verify(folder.root / job["shard"])
-    case = Case(shard.columns, str(folder.root / job["pieces"]), tuple(job["deadly"]))
+    case = ValidationTask(shard.columns, str(folder.root / job["pieces"]), tuple(job["deadly"]))
     columns = bench.judge(case, partial(_tell, connection))
     _tell(connection, shard.rows)
     about = {
@@ -50,7 +50,7 @@ def _tell(connection: Connection, row: int) -> None:
     connection.send({"kind": "step", "step": row})
 
 
-VALIDATION = Trade(VALIDATOR, _verdict)
+VALIDATION = Role(VALIDATOR, _verdict)
 """Validators test rounds."""
 
 
@@ -67,7 +67,7 @@ class Simulator:
         """Returns the judge with the settings of a call."""
         return cls(config.hand, config.validation, config.poses)
 
-    def load(self, device: str, threads: int) -> SimulatorBench:
+    def load(self, device: str, threads: int) -> SimulatorRunner:
         """Returns the bench with both hands."""
         import torch
 
@@ -75,10 +75,10 @@ class Simulator:
         from bimangrasp.hands.model import HandModel
 
         torch.set_num_threads(threads)
-        return SimulatorBench(self, HandModel(*load_hands(self.hand), UNUSED_POINTS, device))
+        return SimulatorRunner(self, HandModel(*load_hands(self.hand), UNUSED_POINTS, device))
 
 
-class SimulatorBench:
+class SimulatorRunner:
     """The hands of one validator."""
 
     def __init__(self, maker: Simulator, hands: HandModel) -> None:
@@ -92,7 +92,7 @@ class SimulatorBench:
 
         return reading(self._hands.names)
 
-    def judge(self, case: Case, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+    def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses

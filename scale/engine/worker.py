@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bimangrasp.files.header import Header
 from bimangrasp.trajectory import frames_image
 from scale.engine import failures
-from scale.engine.interfaces import Bench, Made, Task
+from scale.engine.interfaces import RoundResult, RoundRunner, RoundTask
 from scale.store import locks, shards
 from scale.store.run_folder import WORKER, RunFolder
 
@@ -57,10 +57,10 @@ class WorkerSpec(NamedTuple):
     maker: bytes
     header: Header
     parent: int
-    trade: Trade
+    trade: Role
 
 
-class Trade(NamedTuple):
+class Role(NamedTuple):
     """What processes of one kind do.
 
     Attributes:
@@ -150,10 +150,10 @@ def _log(text: str) -> None:
             raise
 
 
-def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, connection: Connection) -> Path:
+def _round(folder: RunFolder, spec: WorkerSpec, bench: RoundRunner, job: Message, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
     names = ("code", "mesh", "mesh_sha256", "seed", "round", "attempt", "tile")
-    task = Task(*(job[name] for name in names), job.get("record"))
+    task = RoundTask(*(job[name] for name in names), job.get("record"))
     made = _made(bench, task, connection)
     if made.frames is not None:
         folder.write(folder.frames(task.code), frames_image(made.frames))
@@ -169,11 +169,11 @@ def _round(folder: RunFolder, spec: WorkerSpec, bench: Bench, job: Message, conn
     return shards.seal(folder, folder.place(spec.worker, spec.launch), header, columns)
 
 
-SYNTHESIS = Trade(WORKER, _round)
+SYNTHESIS = Role(WORKER, _round)
 """Workers make rounds."""
 
 
-def _made(bench: Bench, task: Task, connection: Connection) -> Made:
+def _made(bench: RoundRunner, task: RoundTask, connection: Connection) -> RoundResult:
     """Returns a round's grasps: where memory is short, half as many at once, from the same seed.
 
     Raises:
@@ -193,7 +193,7 @@ def _made(bench: Bench, task: Task, connection: Connection) -> Made:
         connection.send({"kind": "halved", "code": task.code, "round": task.round_id, "tile": tile})
 
 
-def _attempt(bench: Bench, task: Task, on_step: Callable[[int], None]) -> tuple[Made | None, str]:
+def _attempt(bench: RoundRunner, task: RoundTask, on_step: Callable[[int], None]) -> tuple[RoundResult | None, str]:
     """Returns a round's grasps, or how memory was short. The handler, which holds every tensor, is left before."""
     try:
         return bench.make(task, on_step), ""

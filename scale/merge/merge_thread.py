@@ -29,7 +29,7 @@ class DedupOutcome(NamedTuple):
     error: Exception | None
 
 
-class Merger:
+class MergeThread:
     """Merges and tells near-duplicates in a thread; `wake` can be read when an outcome waits."""
 
     def __init__(self, folder: RunFolder) -> None:

@@ -20,7 +20,7 @@ from scale.store.run_folder import file_name
 from scale.store.sealed_columns import SealedColumns
 
 
-class Told(NamedTuple):
+class RejectedSummary(NamedTuple):
     """What a file says of itself and its rounds, its rows let go.
 
     Attributes:
@@ -57,9 +57,9 @@ class Rejects(NamedTuple):
         return {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
 
     @property
-    def told(self) -> Told:
+    def told(self) -> RejectedSummary:
         """What it says of itself and its rounds."""
-        return Told(self.ending, self.table, len(self.columns["row"]))
+        return RejectedSummary(self.ending, self.table, len(self.columns["row"]))
 
 
 def read(path: Path) -> Rejects:
@@ -75,7 +75,7 @@ def read(path: Path) -> Rejects:
     return found
 
 
-def misfit(found: Told | None, damage: str, final: Proof, key: Key, cap: int) -> str:
+def misfit(found: RejectedSummary | None, damage: str, final: Proof, key: Key, cap: int) -> str:
     """Returns why a file cannot be gone on with that stands beside this final file; empty where it can.
 
     Args:

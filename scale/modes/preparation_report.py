@@ -49,7 +49,7 @@ class PreparedObject(NamedTuple):
             "convex_pieces": self.pieces,
             "repairs": self.repairs,
             "warnings": list(self.warnings),
-            "centre": ready.place.centre.tolist(),
+            "center": ready.place.center.tolist(),
             "factor": ready.place.factor,
             "sign": ready.sign._asdict(),
         }

@@ -113,7 +113,7 @@ def _targets(config: Config) -> Iterator[Target]:
             f"file of BimanGrasp (.npy) or a run's folder, or exp_name= to a run"
         )
     for final in finals:
-        yield Target(final, folder.judgement(protocol, final.stem))
+        yield Target(final, folder.judgment(protocol, final.stem))
 
 
 def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Judged) -> None:

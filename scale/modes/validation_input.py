@@ -130,7 +130,7 @@ def _mesh_of(path: Path, code: str, config: Config) -> Path:
 
 
 def _check_values(path: Path, subject: Subject, candidates: int) -> None:
-    """Refuses grasps that no optimiser writes; what is not finite is left for the verdict."""
+    """Refuses grasps that no optimizer writes; what is not finite is left for the verdict."""
     rotation = np.where(subject.poses.finite[:, None, None, None], subject.poses.rotation, np.eye(3))
     skew = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2, 3), initial=0)
     mirrored = (np.linalg.det(rotation) < 0).any(axis=1)

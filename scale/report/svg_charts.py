@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 
 from scale.formatting import number
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-"""Okabe and Ito, "Color Universal Design" (2008): told apart by people with any kind of colour vision."""
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 2", "12 4")  # and in print without colours
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+"""Okabe and Ito, "Color Universal Design" (2008): told apart by people with any kind of color vision."""
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 2", "12 4")  # and in print without colors
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 40
 TICKS = 5
@@ -103,23 +103,23 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def lines(drawn: Sequence[Line], axes: Axes, marks: Sequence[Mark] = ()) -> Markup:
-    """Returns a chart of lines, each in a colour and dash of its own."""
+    """Returns a chart of lines, each in a color and dash of its own."""
     heights = [part for one in drawn for part in (one.y, one.low, one.high) if part is not None]
     x = _scale([one.x for one in drawn], LEFT, axes.width - RIGHT)
     y = _scale(heights if axes.may_log else [*heights, np.zeros(1)], HEIGHT - BOTTOM, TOP, axes.may_log)
-    parts = [_line(x, y, one, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]) for i, one in enumerate(drawn)]
+    parts = [_line(x, y, one, COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i, one in enumerate(drawn)]
     return _picture(axes, [_grid(x, y, axes), *parts, *(_mark(x, one) for one in marks)])
 
 
-def _line(x: _Scale, y: _Scale, line: Line, colour: str, dash: str) -> str:
+def _line(x: _Scale, y: _Scale, line: Line, color: str, dash: str) -> str:
     """Returns a line on its band."""
     band = ""
     if line.low is not None:
         there, back = (line.x, line.low), (line.x[::-1], line.high[::-1])
         outline = " ".join((_points(x, y, *there), _points(x, y, *back)))
-        band = f'<polygon points="{outline}" fill="{colour}" fill-opacity=".22"/>'
+        band = f'<polygon points="{outline}" fill="{color}" fill-opacity=".22"/>'
     places = (np.repeat(line.x, 2)[1:-1], np.repeat(line.y, 2)) if line.is_stepped else (line.x, line.y)
-    style = f'fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"'
+    style = f'fill="none" stroke="{color}" stroke-width="1.8" stroke-dasharray="{dash}"'
     return f'{band}<polyline points="{_points(x, y, *places)}" {style}/>'
 
 
@@ -134,7 +134,7 @@ def histogram(values: np.ndarray, axes: Axes, bins: int, marks: Sequence[Mark] =
     bars = []
     for left, right, top in zip(x(edges[:-1]), x(edges[1:]), y(counts), strict=True):
         place = f'x="{left:.1f}" y="{top:.1f}" width="{max(right - left - 0.6, 0.4):.1f}"'
-        bars.append(f'<rect {place} height="{HEIGHT - BOTTOM - top:.1f}" fill="{COLOURS[0]}"/>')
+        bars.append(f'<rect {place} height="{HEIGHT - BOTTOM - top:.1f}" fill="{COLORS[0]}"/>')
     shown = [_mark(x, one) for one in marks if low <= one.x <= high]
     return _picture(axes, [_grid(x, y, axes), *bars, *shown])
 
@@ -166,8 +166,8 @@ def _grid(x: _Scale, y: _Scale, axes: Axes) -> str:
         at = float(y(tick))
         parts.append(f'<path class="g" d="M{LEFT} {at:.1f}H{axes.width - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{at + 4:.1f}" text-anchor="end">{number(tick)}</text>')
-    middle, centre = (TOP + floor) / 2, (LEFT + axes.width - RIGHT) / 2
-    parts.append(f'<text x="{centre}" y="{HEIGHT - 7}" text-anchor="middle">{escape(axes.x)}</text>')
+    middle, center = (TOP + floor) / 2, (LEFT + axes.width - RIGHT) / 2
+    parts.append(f'<text x="{center}" y="{HEIGHT - 7}" text-anchor="middle">{escape(axes.x)}</text>')
     turn = f'transform="rotate(-90 12 {middle})" x="12" y="{middle}"'
     parts.append(f'<text {turn} text-anchor="middle">{escape(axes.y)}</text>')
     return "".join(parts)
@@ -193,7 +193,7 @@ def legend(names: Sequence[str]) -> Markup:
     keys = [
         Markup('<span class="key"><svg viewBox="0 0 30 8" width="30" height="8" aria-hidden="true">')
         + Markup('<path d="M0 4H30" stroke="{}" stroke-width="2.5" stroke-dasharray="{}"/></svg>{}</span>').format(
-            COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], name
+            COLORS[i % len(COLORS)], DASHES[i % len(DASHES)], name
         )
         for i, name in enumerate(names)
     ]

@@ -167,7 +167,7 @@ RULES: dict[str, Rule] = {
     "poses.opening": NOT_NEGATIVE,
     "poses.retreat": NOT_NEGATIVE,
     "poses.squeeze": NOT_NEGATIVE,
-    "prepare.normalise": _among(*CONVENTIONS),
+    "prepare.normalize": _among(*CONVENTIONS),
     "prepare.unit": _among(*UNITS),
     "prepare.largest_hole": _between(0, 1),
     "prepare.interior_faces": _among("keep", "remove"),
@@ -218,10 +218,10 @@ def check_ranges(config: Config) -> None:
 
 def _check_preparation(given: PreparationConfig) -> None:
     """Refuses settings of `mode=objects` that contradict each other."""
-    if given.unit != "m" and given.normalise != "keep":
+    if given.unit != "m" and given.normalize != "keep":
         raise InputError(
-            f"prepare.unit={given.unit} says nothing with prepare.normalise={given.normalise}, which sets the size "
-            "itself; wanted prepare.normalise=keep with it, or no unit"
+            f"prepare.unit={given.unit} says nothing with prepare.normalize={given.normalize}, which sets the size "
+            "itself; wanted prepare.normalize=keep with it, or no unit"
         )
     if given.surface == "pieces" and not given.decompose:
         raise InputError("prepare.surface=pieces needs convex pieces; wanted prepare.decompose=true with it")

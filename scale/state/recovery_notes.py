@@ -6,12 +6,12 @@ from pathlib import Path
 
 from scale.formatting import listed, spans
 from scale.state.object_state import ObjectState
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.scan import Survey
 from scale.store.run_folder import file_name, parse_shard_name
 
 
-def notes(order: Order, found: Survey, objects: list[ObjectState]) -> list[str]:
+def notes(order: RunRequest, found: Survey, objects: list[ObjectState]) -> list[str]:
     """Returns a line for each damaged or missing file with what is done about it."""
     return [
         *_of_journal(order, found),
@@ -21,7 +21,7 @@ def notes(order: Order, found: Survey, objects: list[ObjectState]) -> list[str]:
     ]
 
 
-def _of_journal(order: Order, found: Survey) -> list[str]:
+def _of_journal(order: RunRequest, found: Survey) -> list[str]:
     """Returns what the journal lacks."""
     path, told = order.folder.journal, found.journal
     if not told.events and (found.is_used or found.manifest):
@@ -39,7 +39,7 @@ def _of_journal(order: Order, found: Survey) -> list[str]:
     ]
 
 
-def _missing(order: Order, found: Survey) -> list[str]:
+def _missing(order: RunRequest, found: Survey) -> list[str]:
     """Returns what every run has and this folder lacks."""
     folder, told = order.folder, {(event["event"], event.get("mode")) for event in found.events}
     has_manifest = order.config.mode == "scale" and {("start", "scale"), ("end", None)} <= told
@@ -47,7 +47,7 @@ def _missing(order: Order, found: Survey) -> list[str]:
     return [f"{path} is missing and written anew" for path in wanted if found.is_used and not path.exists()]
 
 
-def _damaged(order: Order, found: Survey, objects: list[ObjectState]) -> list[str]:
+def _damaged(order: RunRequest, found: Survey, objects: list[ObjectState]) -> list[str]:
     """Returns where damaged files go, and what is done in their place."""
     by_name = {file_name(state.code): state for state in objects}
     return [
@@ -56,7 +56,7 @@ def _damaged(order: Order, found: Survey, objects: list[ObjectState]) -> list[st
     ]
 
 
-def _remedy(order: Order, path: Path, by_name: dict[str, ObjectState]) -> str:
+def _remedy(order: RunRequest, path: Path, by_name: dict[str, ObjectState]) -> str:
     if path.parent == order.folder.root:
         return "it is written anew"
     if path.parent == order.folder.rejects:

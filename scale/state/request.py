@@ -12,7 +12,7 @@ from bimangrasp.files.header import HandTable, Header
 from bimangrasp.objects.model import MeshReport
 from bimangrasp.validation.duplicates import DuplicateThresholds
 from scale.engine.devices import Device
-from scale.engine.interfaces import JudgeMaker, Maker
+from scale.engine.interfaces import RoundFactory, VerdictFactory
 from scale.settings import fingerprints
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
@@ -21,7 +21,7 @@ from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder
 
 
-class Order(NamedTuple):
+class RunRequest(NamedTuple):
     """A checked call.
 
     Attributes:
@@ -46,12 +46,12 @@ class Order(NamedTuple):
     quotas: dict[str, int]
     meshes: dict[str, MeshReport]
     devices: list[Device]
-    maker: Maker
+    maker: RoundFactory
     hand: HandTable
     run_key: Key
     acceptance_key: Key
     accept: Accept
-    judge: JudgeMaker | None = None
+    judge: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
     pieces: Mapping[str, tuple[Path, str]] = MappingProxyType({})
 

@@ -16,7 +16,7 @@ from scale.settings.objects import ObjectEntry
 from scale.settings.ranges import check_seeds
 from scale.state import recovery_notes, rounds
 from scale.state.object_state import Done, ObjectState, Sealed, Skipped
-from scale.state.request import Order
+from scale.state.request import RunRequest
 from scale.state.scan import FoundShard, Survey
 from scale.store.journal import Event
 from scale.store.run_folder import RunFolder
@@ -46,7 +46,7 @@ class Resumed(NamedTuple):
     notes: list[str]
 
 
-def resume(order: Order, found: Survey) -> Resumed:
+def resume(order: RunRequest, found: Survey) -> Resumed:
     """Returns the ledger that the folder's files prove.
 
     Raises:
@@ -86,7 +86,7 @@ def _others(found: Survey, codes: set[str], folder: RunFolder) -> dict[str, Any]
     return others
 
 
-def _check_run_keys(order: Order, found: Survey) -> None:
+def _check_run_keys(order: RunRequest, found: Survey) -> None:
     """Refuses another run key, in the journal or in any file."""
     call = json.loads(json.dumps(order.run_key))
     told = [event["run_key"] for event in found.events if event["event"] == "start"]
@@ -121,7 +121,7 @@ def _notes(adopted: list[tuple[ObjectState, int]], others: dict[str, Any]) -> li
     return notes
 
 
-def _object(order: Order, found: Survey, entry: ObjectEntry, index: int) -> ObjectState:
+def _object(order: RunRequest, found: Survey, entry: ObjectEntry, index: int) -> ObjectState:
     """Returns the state of one object as its files prove it."""
     report = order.meshes[entry.code]
     quota, max_barren = order.quotas[entry.code], order.config.max_barren_rounds
@@ -164,7 +164,7 @@ def _retries(state: ObjectState, skips: list[int]) -> list[str]:
 
 
 def _check_object_key(
-    order: Order, state: ObjectState, final: Merged | None, shards: dict[int, list[FoundShard]]
+    order: RunRequest, state: ObjectState, final: Merged | None, shards: dict[int, list[FoundShard]]
 ) -> None:
     """Refuses another mesh under the same code."""
     headers = [final.proof.header] if final else []
@@ -177,7 +177,7 @@ def _check_object_key(
             raise fingerprints.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
 
 
-def _misfit(order: Order, found: Survey, final: Merged) -> str:
+def _misfit(order: RunRequest, found: Survey, final: Merged) -> str:
     """Returns why an object's file of rejected grasps cannot be gone on with, where they are kept."""
     if not order.config.keep_failed:
         return ""
@@ -188,7 +188,7 @@ def _misfit(order: Order, found: Survey, final: Merged) -> str:
 
 
 def _must_rebuild(
-    order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], misfit: str
+    order: RunRequest, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], misfit: str
 ) -> bool:
     """Returns whether rows are to be told apart anew and all shards are there for it; refuses where they are not.
 
@@ -222,7 +222,7 @@ def _named(sha256: bytes, shards: list[FoundShard]) -> Done | Sealed | None:
 
 
 def _take_table(
-    order: Order, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
+    order: RunRequest, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
 ) -> None:
     """Enters the rounds that the final file's table proves.
 
@@ -259,7 +259,7 @@ def _unjudged(one: Done | Sealed) -> Sealed:
     return Sealed(one.seed, one.rows, one.tile_used, one.platform, one.sha256, one.shard)
 
 
-def _take_shards(order: Order, state: ObjectState, shards: dict[int, list[FoundShard]]) -> None:
+def _take_shards(order: RunRequest, state: ObjectState, shards: dict[int, list[FoundShard]]) -> None:
     """Adopts the shards of rounds that no table has; of several the one at the full tile, then the smallest hash."""
     for round_id, some in sorted(shards.items()):
         known = state.finished.get(round_id) or state.shard_of(round_id)

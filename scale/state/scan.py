@@ -15,7 +15,7 @@ from bimangrasp.files.shard_format import ShardReader
 from scale.merge import rejected_file
 from scale.merge.dataset_index import check_dataset
 from scale.merge.final_file import Merged
-from scale.merge.rejected_file import Told
+from scale.merge.rejected_file import RejectedSummary
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
 from scale.state.object_state import Done, Sealed
@@ -64,7 +64,7 @@ class Survey(NamedTuple):
     untold: list[Merged]
     shards: dict[str, dict[int, list[FoundShard]]]
     verdicts: dict[str, list[Verdict]]
-    rejects: dict[str, Told]
+    rejects: dict[str, RejectedSummary]
     damaged: dict[Path, str]
 
     @property

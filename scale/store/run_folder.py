@@ -96,7 +96,7 @@ class RunFolder:
         """The file that `mode=generate` writes for an object."""
         return self.generated / f"{file_name(code)}.h5"
 
-    def judgement(self, protocol: str, name: str) -> Path:
+    def judgment(self, protocol: str, name: str) -> Path:
         """What `mode=validate` writes about the final file of that name."""
         return self.verdicts / protocol / f"{name}.h5"
 

@@ -15,7 +15,7 @@ from bimangrasp.files.schema import Columns, FormatError
 from bimangrasp.files.shard_format import read_verdict, verdict_image
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
-if TYPE_CHECKING:  # the settings load the optimiser, which validators do without
+if TYPE_CHECKING:  # the settings load the optimizer, which validators do without
     from scale.settings.fingerprints import Key
 
 

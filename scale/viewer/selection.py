@@ -75,7 +75,7 @@ def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig, most: int) -> np
 def _verdicts_on(path: Path, rows: np.ndarray, protocol: str, notes: list[str]) -> Columns:
     """Returns what `mode=validate` found of these rows of a file; nothing where it was not asked, or of other bytes."""
     run = RunFolder(path.parent.parent)
-    beside = [run.judgement(protocol, path.stem), path.with_name(f"{path.stem}.{protocol}.h5")]
+    beside = [run.judgment(protocol, path.stem), path.with_name(f"{path.stem}.{protocol}.h5")]
     for place in filter(Path.is_file, beside):
         try:
             attributes, columns = read_verdict(place.read_bytes())

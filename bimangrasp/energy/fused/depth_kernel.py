@@ -10,11 +10,11 @@ wp.set_module_options({"enable_backward": False})
 
 @wp.struct
 class Spheres:
-    """Spheres inside the shapes: (S) first of a shape and how many, (2, K) centre in the link and radius."""
+    """Spheres inside the shapes: (S) first of a shape and how many, (2, K) center in the link and radius."""
 
     first: wp.array(dtype=int)
     count: wp.array(dtype=int)
-    centre: wp.array2d(dtype=wp.vec3)
+    center: wp.array2d(dtype=wp.vec3)
     radius: wp.array2d(dtype=float)
 
 
@@ -38,7 +38,7 @@ def depths(
     push = wp.vec3(0.0, 0.0, 0.0)
     twist = wp.vec3(0.0, 0.0, 0.0)
     for k in range(spheres.first[s], spheres.first[s] + spheres.count[s]):
-        arm = turn * spheres.centre[h, k]
+        arm = turn * spheres.center[h, k]
         side = grid_distance((frames.translation[b, h, link] + arm) / scale, grid)
         over = spheres.radius[h, k] - scale * side.distance
         if over > 0.0:

@@ -56,7 +56,7 @@ class Shapes:
         link, kind: (S) carrying link; BOX, CYLINDER or MESH.
         rotation, translation: (2, S) pose in the link.
         extent, radius: (2, S).
-        bound_centre, bound_extent: (2, S) box around the shape.
+        bound_center, bound_extent: (2, S) box around the shape.
         bvh, first: (2, S) of mesh shapes: what finds the nearest triangle, and where the triangles begin in
         corners, normals: of all mesh shapes.
     """
@@ -67,7 +67,7 @@ class Shapes:
     translation: wp.array2d(dtype=wp.vec3)
     extent: wp.array2d(dtype=wp.vec3)
     radius: wp.array2d(dtype=float)
-    bound_centre: wp.array2d(dtype=wp.vec3)
+    bound_center: wp.array2d(dtype=wp.vec3)
     bound_extent: wp.array2d(dtype=wp.vec3)
     bvh: wp.array2d(dtype=wp.uint64)
     first: wp.array2d(dtype=int)
@@ -83,7 +83,7 @@ class Frames:
         exact_rotation, exact_translation: (B, 2, L) of links.
         rotation, translation: the same, rounded.
         shape_rotation, shape_translation: (B, 2, S) of shapes.
-        bound: (B, 2, S) centres of the shapes' bounds.
+        bound: (B, 2, S) centers of the shapes' bounds.
     """
 
     exact_rotation: wp.array3d(dtype=wp.mat33d)
@@ -103,14 +103,14 @@ class Cloud:
         link: (N) link that carries a point; -1: the object.
         point: (N) the points.
         run_first, run_count: (R) the points of a run, all of one link.
-        run_centre, run_radius: (R) a ball around them.
+        run_center, run_radius: (R) a ball around them.
     """
 
     link: wp.array(dtype=int)
     point: wp.array(dtype=wp.vec3)
     run_first: wp.array(dtype=int)
     run_count: wp.array(dtype=int)
-    run_centre: wp.array(dtype=wp.vec3)
+    run_center: wp.array(dtype=wp.vec3)
     run_radius: wp.array(dtype=float)
 
 
@@ -171,7 +171,7 @@ def shape_frames(shapes: Shapes, frames: Frames):
     place = frames.translation[b, h, link] + frames.rotation[b, h, link] * shapes.translation[h, s]
     frames.shape_rotation[b, h, s] = turn
     frames.shape_translation[b, h, s] = place
-    frames.bound[b, h, s] = place + turn * shapes.bound_centre[h, s]
+    frames.bound[b, h, s] = place + turn * shapes.bound_center[h, s]
 
 
 @wp.func
@@ -220,13 +220,13 @@ def penetrations(
         origin = frames.translation[b, carrier, cloud.link[first]]
     else:
         scale = object_scale[b]
-    centre = origin + turn * (scale * cloud.run_centre[run])
+    center = origin + turn * (scale * cloud.run_center[run])
     radius = scale * cloud.run_radius[run]
     hit = wp.uint64(0)
     is_written = int(0)
     for s in range(shapes.link.shape[0]):
         reach = shapes.bound_extent[h, s]
-        away = centre - frames.bound[b, h, s]
+        away = center - frames.bound[b, h, s]
         far = radius + wp.length(reach)
         if wp.length_sq(away) <= far * far:
             inverse = wp.transpose(frames.shape_rotation[b, h, s])
@@ -239,7 +239,7 @@ def penetrations(
                         pushes.place[b, h, n] = origin + turn * (scale * cloud.point[n])
                 for n in range(first, first + cloud.run_count[run]):
                     local = inverse * (pushes.place[b, h, n] - frames.shape_translation[b, h, s])
-                    off = local - shapes.bound_centre[h, s]
+                    off = local - shapes.bound_center[h, s]
                     if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
                         side = side_of_shape(shapes, h, s, local)
                         if -side.distance > pushes.depth[b, h, n]:

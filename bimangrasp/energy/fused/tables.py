@@ -81,7 +81,7 @@ class DepthTables:
         shape = hands.spheres.shape.cpu().numpy()
         count = np.bincount(shape, minlength=len(hands.shapes.link))
         spheres.first, spheres.count = _array(np.cumsum(count) - count, int, device), _array(count, int, device)
-        spheres.centre = _array(hands.spheres.centre, wp.vec3, device)
+        spheres.center = _array(hands.spheres.center, wp.vec3, device)
         spheres.radius = _array(hands.spheres.radius, float, device)
         grid.low, grid.cell = wp.vec3(*obj.grid.low.tolist()), obj.grid.cell
         grid.values = _array(obj.grid.values, float, device)
@@ -120,7 +120,7 @@ def _shapes(hands: HandModel, device: wp.Device) -> tuple[kernels.Shapes, tuple[
     shapes = kernels.Shapes()
     shapes.link, shapes.kind = _array(from_torch.link, int, device), _array(kind, int, device)
     shapes.rotation = _array(from_torch.rotation, wp.mat33, device)
-    for name in ("translation", "extent", "bound_centre", "bound_extent"):
+    for name in ("translation", "extent", "bound_center", "bound_extent"):
         setattr(shapes, name, _array(getattr(from_torch, name), wp.vec3, device))
     shapes.radius = _array(from_torch.radius, float, device)
     shapes.bvh, shapes.first = _array(bvh, wp.uint64, device), _array(first, int, device)
@@ -145,12 +145,12 @@ def _cloud(link: np.ndarray, points: np.ndarray, device: wp.Device) -> kernels.C
         firsts += starts.tolist()
         counts += np.minimum(RUN, rows[-1] + 1 - starts).tolist()
     runs = [points[first : first + count] for first, count in zip(firsts, counts, strict=True)]
-    centre = np.stack([(run.min(axis=0) + run.max(axis=0)) / 2 for run in runs])
-    radius = [np.linalg.norm(run - middle, axis=1).max() for run, middle in zip(runs, centre, strict=True)]
+    center = np.stack([(run.min(axis=0) + run.max(axis=0)) / 2 for run in runs])
+    radius = [np.linalg.norm(run - middle, axis=1).max() for run, middle in zip(runs, center, strict=True)]
     cloud = kernels.Cloud()
     cloud.link, cloud.point = _array(link, int, device), _array(points, wp.vec3, device)
     cloud.run_first, cloud.run_count = _array(firsts, int, device), _array(counts, int, device)
-    cloud.run_centre = _array(centre, wp.vec3, device)
+    cloud.run_center = _array(center, wp.vec3, device)
     cloud.run_radius = _array(np.array(radius) * (1 + RUN_SLACK) + 1e-6, float, device)
     return cloud
 

@@ -42,7 +42,7 @@ function start(given) {
   fillNotes();
   find("legend").replaceChildren(...[...data.sides.map(side => `${side} hand`), "object"].map((words, i) => {
     const swatch = element("i");
-    swatch.style.background = `rgb(${data.colours[i].map(x => Math.round(255 * x))})`;
+    swatch.style.background = `rgb(${data.colors[i].map(x => Math.round(255 * x))})`;
     return element("span", {}, swatch, words);
   }));
   fillFilters();

@@ -1,5 +1,5 @@
 "use strict";
-// The 3D scene of one grasp: the object, both hands bent by their joints, and the contacts. Metres, +z is up.
+// The 3D scene of one grasp: the object, both hands bent by their joints, and the contacts. Meters, +z is up.
 
 const FILL = 0.86; // share of the picture's width or height that a grasp takes
 
@@ -89,7 +89,7 @@ class Scene {
     this.objects = data.objects.map(() => null);
     this.world = new THREE.Scene();
     this.world.background = new THREE.Color(...data.background); // three.js clears with it as it is
-    this.looks = data.colours.map(rgb => material(rgb));
+    this.looks = data.colors.map(rgb => material(rgb));
     const meshes = data.hands.meshes.map(geometry);
     this.hands = data.sides.map((_, side) => new Hand(data.hands, side, meshes, this.looks[side]));
     this.object = solid(new THREE.BufferGeometry(), this.looks[2]);
@@ -98,7 +98,7 @@ class Scene {
     this.light();
     const ball = new THREE.SphereGeometry(1, 16, 12), shaft = new THREE.CylinderGeometry(1, 1, 1, 10);
     this.arrow = [ball, shaft, new THREE.ConeGeometry(1, 1, 16)];
-    this.arrowLooks = data.colours.map(rgb => material(rgb.map(x => 0.55 * x), {roughness: 1}));
+    this.arrowLooks = data.colors.map(rgb => material(rgb.map(x => 0.55 * x), {roughness: 1}));
   }
 
   // Lights go with the camera: the key from the upper left, which casts shadows, and the fill from the right.
@@ -145,7 +145,7 @@ class Scene {
     this.world.updateMatrixWorld(true);
   }
 
-  // The chosen contacts with the object's outward normals, in the hands' colours.
+  // The chosen contacts with the object's outward normals, in the hands' colors.
   mark(grasp, shown) {
     this.marks.clear();
     if (!shown) return;
