@@ -136,8 +136,6 @@ def _dispatch(config: Config) -> int:
     if config.dry_run:
         print(scale.plan(config))
         return 0
-    if config.mode == "generate":
-        return scale.generate(config).exit_code
     return scale.run(config).exit_code
 
 

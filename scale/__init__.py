@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +59,15 @@ def run(cfg: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf |
 
 
 def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
-    """Returns the report of `mode=generate`: one round of each object, without quotas, each in a file of its own.
+    """Returns the report of a run that ends after one round of each object, as `mode=generate`.
 
     Arguments and errors are those of `run`.
     """
     _refuse_unguarded_script()
-    from scale.controller.lifecycle import generate as body
+    from scale.controller.lifecycle import run as body
+    from scale.controller.preflight import as_config
 
-    return body(cfg, maker)
+    return body(replace(as_config(cfg), mode="generate"), maker)
 
 
 def plan(cfg: Any, maker: RoundFactoryOf | None = None) -> Plan:

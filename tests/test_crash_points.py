@@ -11,13 +11,14 @@ import pytest
 import quick_conf
 import yaml
 from crash_recorder import CALLS, DATA, ENTRIES, Recorder, read_tree
+from run_tools import events
 from stub_judge import StubJudge
 from stub_rounds import Stub
 from threaded_workers import use_threads
 
 import scale
 from scale.settings.schema import Config
-from scale.store import durable_io, journal
+from scale.store import durable_io
 from scale.store.run_folder import RunFolder, parse_shard_name
 
 NAME = "storm ü"
@@ -86,7 +87,7 @@ def scene(tmp_path_factory):
 
 def done_rounds(root, kind="done"):
     """The rounds that the journal calls done, or sealed."""
-    return [(e["code"], e["round"]) for e in journal.replay(RunFolder(root)).events if e["event"] == kind]
+    return [(e["code"], e["round"]) for e in events(RunFolder(root), kind)]
 
 
 def resume_and_compare(scene, base, **settings):

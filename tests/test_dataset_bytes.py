@@ -1,7 +1,5 @@
 """The data set is defined without workers: whatever happens on the way, the same bytes."""
 
-import hashlib
-import json
 import os
 import random
 import signal
@@ -13,6 +11,7 @@ from pathlib import Path
 import h5py
 import pytest
 import quick_conf
+from run_tools import events, hashes
 from stub_rounds import Stub
 
 import scale
@@ -33,15 +32,6 @@ def config(root, name, *overrides, gpus="[cpu]", quota=QUOTA, objects=OBJECTS):
 def run(root, name, *overrides, stub=None, **settings):
     report = scale.run(config(root, name, *overrides, **settings), maker=stub or Stub())
     return report, hashes(root / name)
-
-
-def hashes(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((folder / "final").iterdir())}
-
-
-def events(folder, kind):
-    lines = (folder / "journal.jsonl").read_bytes().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 @pytest.fixture(scope="module")

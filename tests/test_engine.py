@@ -17,6 +17,7 @@ from scale.engine import devices as device_room
 from scale.engine.devices import Device
 from scale.engine.process_pool import WorkerPool, child_environment, events
 from scale.store import locks, shards
+from scale.store.events import RoundJob
 from scale.store.run_folder import RunFolder
 
 HEADER = Header("", 0, "", Stub().hand_table(), {}, {}, {})
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def job(round_id):
     names = {"code": "mug", "index": 1, "mesh": "mug.obj", "mesh_sha256": "cd" * 32, "object_key": {}}
-    return names | {"round": round_id, "seed": 100 + round_id, "attempt": 0, "tile": 8}
+    return RoundJob(**names, round_id=round_id, seed=100 + round_id, attempt=0, tile=8)
 
 
 @pytest.fixture
@@ -48,9 +49,9 @@ def next_event(engine, kind, within=60.0):
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         for event in events([engine], 0.2):
-            if event.message["kind"] == kind:
+            if event.message.name == kind:
                 return event
-            assert event.message["kind"] in ("step", "ready"), event
+            assert event.message.name in ("step", "ready"), event
     raise AssertionError(f"no {kind} within {within} s")
 
 
@@ -59,11 +60,11 @@ def test_rounds_come_back_sealed_with_bytes_that_know_no_worker(engine_of):
     paths = []
     for slot in (0, 1):
         engine.start(slot)
-        assert next_event(engine, "ready").message["platform"] == {"kernels": "stub-1"}
+        assert next_event(engine, "ready").message.platform == {"kernels": "stub-1"}
     for one in engine.idle():
         engine.assign(one, job(3))
     for _ in range(2):
-        paths.append(folder.root / next_event(engine, "sealed").message["path"])
+        paths.append(folder.root / next_event(engine, "sealed").message.path)
     assert paths[0].parent != paths[1].parent and paths[0].read_bytes() == paths[1].read_bytes()
     shard = shards.verify(paths[0])
     assert (shard.round_id, shard.seed, shard.header.object_index) == (3, 103, 1)
@@ -75,10 +76,10 @@ def test_a_round_that_raises_leaves_the_worker_alive_and_tells_its_traceback(eng
     one = engine.start(0)
     next_event(engine, "ready")
     engine.assign(one, job(0))
-    assert "fault on order" in next_event(engine, "failed").message["traceback"]
+    assert "fault on order" in next_event(engine, "failed").message.traceback
     assert "fault on order" in engine.log_tail(one)
     engine.assign(one, job(0))
-    assert next_event(engine, "sealed").worker is one
+    assert next_event(engine, "sealed").process is one
 
 
 @pytest.mark.parametrize("fault, exitcode", [("kill", -9), ("segv", -11), ("exit", 7)])
@@ -88,7 +89,7 @@ def test_any_death_is_noticed_with_the_round_it_had(engine_of, tmp_path, fault, 
     next_event(engine, "ready")
     engine.assign(one, job(0))
     event = next_event(engine, "died")
-    assert event.message["exitcode"] == exitcode and event.worker.job["round"] == 0
+    assert event.message.exitcode == exitcode and event.process.job.round_id == 0
     assert engine.workers == {} and engine.start(0).launch == 1
 
 
@@ -107,7 +108,7 @@ def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
 def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
     _, engine = engine_of(Stub(broken=True))
     one = engine.start(0)
-    assert next_event(engine, "died").message["exitcode"] == 1 and not one.ready
+    assert next_event(engine, "died").message.exitcode == 1 and not one.is_ready
     assert "the stub cannot load its hands" in engine.log_tail(one)
 
 
@@ -155,6 +156,7 @@ from stub_rounds import Stub
 from bimangrasp.files.final_format import Header
 from scale.engine.process_pool import WorkerPool, events
 from scale.engine.devices import Device
+from scale.store.events import RoundJob
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])
@@ -163,10 +165,10 @@ if __name__ == "__main__":
     silent = Stub(faults={("m", 0): ["slow:600"]}, marks=sys.argv[1])  # so that no broken pipe ends it
     engine = WorkerPool(folder, [Device("cpu", "")], 1, pickle.dumps(silent), header)
     one = engine.start(0)
-    while not one.ready:
+    while not one.is_ready:
         list(events([engine], 1))
     names = dict(code="m", index=0, mesh="", mesh_sha256="", object_key={})
-    engine.assign(one, names | dict(round=0, seed=1, attempt=0, tile=8))
+    engine.assign(one, RoundJob(**names, round_id=0, seed=1, attempt=0, tile=8))
     print(one.process.pid, flush=True)
     sys.stdin.read()
 """

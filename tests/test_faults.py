@@ -10,6 +10,7 @@ from functools import partial
 
 import h5py
 import pytest
+from run_tools import events
 from stub_rounds import Stub, StubBench
 
 import scale
@@ -19,7 +20,7 @@ from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.engine.synthesizer import Synthesizer
 from scale.errors import RunError
 from scale.merge import merge_thread
-from scale.store import disk_space, journal
+from scale.store import disk_space
 from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
@@ -53,10 +54,6 @@ def undisturbed(run):
         return calm
 
     return compare
-
-
-def events(folder, kind):
-    return [event for event in journal.replay(folder).events if event["event"] == kind]
 
 
 def wait_for(has_come):
@@ -106,48 +103,23 @@ def test_a_round_sealed_by_a_killed_worker_is_adopted_not_repeated(run, folder, 
     undisturbed(report)
 
 
-def test_kills_from_outside_count_towards_nothing_until_the_round_runs_alone(run, folder, undisturbed):
-    report = run({(BIN, 1): ["kill"] * 3}, "max_kills=2", "max_retries=0", gpus="[cpu,cpu]", target_count_per_object=9)
-    died = events(folder, "died")
+def test_kills_from_outside_count_apart_from_failures(run, folder, undisturbed):
+    report = run({(BIN, 1): ["kill"] * 2}, "max_kills=3", "max_retries=0", gpus="[cpu,cpu]", target_count_per_object=9)
     assert report.exit_code == 0 and report.skips == [] and events(folder, "fail") == []
-    assert [event["alone"] for event in died] == [False, False, True]
-    assert "runs alone from now on" in folder.run_log.read_text()
+    assert [event["exitcode"] for event in events(folder, "died")] == [-9, -9]
     undisturbed(report, target_count_per_object=9)
 
 
-def test_nothing_runs_beside_a_lonely_round_not_even_what_is_wanted_meanwhile(
-    run, folder, undisturbed, tmp_path, monkeypatch
-):
-    """A merge finds a damaged shard while the lonely round runs: its round is computed again, afterwards."""
-    real, is_under_way = merge_thread.merge, (tmp_path / f"{BIN}-0-1").exists  # the second attempt, alone
-
-    def merge(run_folder, job):
-        if job.header.object_code == "bowl" and not is_under_way():
-            wait_for(is_under_way)
-            shard = job.rounds[0].shard
-            shard.write_bytes(shard.read_bytes()[:-1])
-        return real(run_folder, job)
-
-    monkeypatch.setattr(merge_thread, "merge", merge)
-    settings = {"gpus": "[cpu,cpu]", "object_code_list": f"[bowl,{BIN}]"}
-    report = run({(BIN, 0): ["kill", "slow:2"]}, "max_kills=1", **settings)
-    told = [(e["event"], e["code"], e["round"]) for e in journal.replay(folder).events if e["event"] == "done"]
-    assert told.count(("done", "bowl", 0)) == 2 and told[-1] == ("done", "bowl", 0)
-    assert told.index(("done", BIN, 0)) == len(told) - 2
-    assert report.exit_code == 0 and [event["alone"] for event in events(folder, "died")] == [False]
-    undisturbed(report, **settings)
-
-
-def test_a_round_that_dies_alone_as_often_is_skipped_and_says_why(run, folder):
-    report = run({(BIN, 0): ["kill"] * 9}, "max_kills=1")
+def test_a_round_whose_workers_are_killed_too_often_is_skipped_and_says_why(run, folder):
+    report = run({(BIN, 0): ["kill"] * 9}, "max_kills=2")
     assert report.skips == [(BIN, 0)] and report.exit_code == 0
-    assert [event["alone"] for event in events(folder, "died")] == [False, True]
-    assert "SIGKILL 2 times, 1 of them while no other round ran" in events(folder, "skip")[0]["traceback"]
+    assert len(events(folder, "died")) == 2 and events(folder, "fail") == []
+    assert "SIGKILL 2 times (max_kills=2): too little memory" in events(folder, "skip")[0]["traceback"]
 
 
 def test_with_max_kills_0_a_round_is_never_given_up(run, folder, undisturbed):
     report = run({(BIN, 0): ["kill"] * 4}, "max_kills=0", "max_retries=0")
-    assert report.skips == [] and [event["alone"] for event in events(folder, "died")] == [False] * 4
+    assert report.skips == [] and len(events(folder, "died")) == 4
     undisturbed(report)
 
 
@@ -265,29 +237,25 @@ def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
     assert "2 workers in a row died there before they were ready, the last with exit code 7" in str(report)
 
 
-def test_early_deaths_end_a_run_when_every_device_has_one_or_the_last_has_two():
-    slots = Slots(3)
-    for slot in (1, 2):
-        assert not slots.died_early(slot, 2) and not slots.none_starts(2, any_was_ready=False)
-    assert not slots.died_early(0, 2)
-    assert slots.none_starts(2, any_was_ready=False) and not slots.none_starts(2, any_was_ready=True)
+def test_early_deaths_end_the_use_of_a_slot_and_never_of_the_last():
+    slots = Slots(2)
+    assert not slots.died_early(1)
     slots.ready(1)
-    assert not slots.none_starts(2, any_was_ready=False)
-    assert slots.died_early(0, 2) and slots.died_early(2, 2) and slots.used == [1]
-    for ends in (False, True):
-        assert not slots.died_early(1, 2) and slots.none_starts(2, any_was_ready=True) == ends
+    assert [slots.died_early(1), slots.died_early(1)] == [False, True]  # in a row
+    assert slots.set_aside(1) and slots.used == [0]
+    assert [slots.died_early(0), slots.died_early(0)] == [False, True]
+    assert not slots.set_aside(0) and slots.used == [0]
 
 
 # ---- devices and the configuration
 
 
-def test_a_device_that_fails_every_object_is_set_aside_and_no_round_is_blamed(run, folder, undisturbed, tmp_path):
+def test_a_device_that_fails_what_others_can_do_is_set_aside(run, folder, undisturbed, tmp_path):
     settings = {"gpus": "[cpu,cpu]", "object_code_list": THREE}
     stub = Stub(bad_slots={0: "raise", 1: "until:met-0-*:3"}, marks=str(tmp_path))
     report = run(None, "max_retries=1", stub=stub, **settings)
     assert report.exit_code == 0 and report.skips == [] and len(events(folder, "set_aside")) == 1
-    assert "cpu #0 is set aside: rounds of 3 objects in a row failed there" in str(report)
-    assert [one.failed_attempts for one in report.objects] == [0, 0, 0]
+    assert "cpu #0 is set aside: 3 rounds in a row failed there and were sealed elsewhere" in str(report)
     undisturbed(report, **settings)
 
 
@@ -318,7 +286,7 @@ def test_a_full_disk_pauses_the_run_and_counts_as_no_attempt(run, folder, undist
     report = run({(BIN, 0): [fault]}, "max_retries=0")
     assert report.exit_code == 0 and report.skips == [] and events(folder, "fail") == []
     assert len(events(folder, "no_room")) == 1 and temporary(folder) == []
-    kinds = [event["event"] for event in journal.replay(folder).events]
+    kinds = [event["event"] for event in events(folder)]
     assert kinds.index("no_room") < kinds.index("paused") < kinds.index("continued") < kinds.index("merged")
     undisturbed(report)
 
@@ -333,7 +301,7 @@ def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, fold
     monkeypatch.setattr(RunFolder, "free_bytes", free_bytes)
     monkeypatch.setattr(disk_space, "LOOK_EVERY_S", 0.0)
     report = run()
-    kinds = [event["event"] for event in journal.replay(folder).events]
+    kinds = [event["event"] for event in events(folder)]
     assert kinds.index("paused") < kinds.index("continued") < kinds.index("ready")
     assert "paused until the disk has room: 0.0 MB free" in capsys.readouterr().out
     monkeypatch.undo()
@@ -448,75 +416,54 @@ def test_errors_are_told_apart():
 
 
 def test_a_round_keeps_away_from_where_it_failed_if_it_can():
-    trials, key = RetryPolicy(max_retries=2, max_kills=3), ("mug", 0)
-    assert trials.failed(key, 0) == 1 and trials.barred(key, [0, 1]) == {0} and trials.barred(key, [0]) == set()
-    assert (
-        trials.failed(key, 1) == 2 and trials.barred(key, [0, 1]) == set() and trials.barred(key, [0, 1, 2]) == {0, 1}
-    )
-    assert not trials.is_used_up(key) and trials.failed(key, 1) == 3 and trials.is_used_up(key)
-    assert trials.forgive(key, 1) == 2 and trials.of(key).failed_on == [0]
+    retries, key = RetryPolicy(max_retries=2, max_kills=3), ("mug", 0)
+    assert retries.failed(key, 0) == 1
+    assert retries.barred(key, [0, 1]) == {0} and retries.barred(key, [0]) == set()
+    assert retries.failed(key, 1) == 2
+    assert retries.barred(key, [0, 1]) == set() and retries.barred(key, [0, 1, 2]) == {0, 1}
+    assert not retries.is_used_up(key)
+    assert retries.failed(key, 1) == 3 and retries.is_used_up(key) and retries.failed_on(key) == [0, 1, 1]
 
 
-def test_deaths_make_lonely_and_only_lonely_ones_deadly():
-    trials, key = RetryPolicy(max_retries=0, max_kills=2), ("mug", 0)
-    trials.killed(key, alone=False)
-    assert not trials.runs_alone(key)
-    trials.killed(key, alone=False)
-    assert trials.runs_alone(key) and not trials.is_deadly(key)
-    trials.killed(key, alone=True)
-    assert not trials.is_deadly(key)
-    trials.killed(key, alone=True)
-    assert trials.is_deadly(key) and not trials.is_used_up(key)
+def test_deaths_from_outside_use_up_a_round_by_their_own_count():
+    retries, key = RetryPolicy(max_retries=0, max_kills=2), ("mug", 0)
+    assert retries.killed(key) == 1 and not retries.is_deadly(key)
+    assert retries.killed(key) == 2 and retries.is_deadly(key) and not retries.is_used_up(key)
     never = RetryPolicy(0, 0)
-    never.killed(key, alone=False)
-    assert not never.runs_alone(key) and not never.is_deadly(key)
+    assert never.killed(key) == 1 and not never.is_deadly(key)
 
 
-def test_a_device_is_set_aside_for_three_objects_and_a_witness_only():
-    def fail(slots, slot, codes):
-        for round_id, code in enumerate(codes):
-            slots.failed(slot, (code, round_id))
-        return list(slots.condemned())
-
-    slots = Slots(2)
-    assert fail(slots, 0, "aab") == [] and not slots.on_hold(0)
-    assert fail(slots, 0, "c") == [] and slots.on_hold(0)  # nobody has succeeded meanwhile
-    slots.succeeded(1)
-    assert [(slot, len(streak)) for slot, streak in slots.condemned()] == [(0, 4)] and slots.used == [1]
-    assert fail(slots, 1, "abcd") == [] and not slots.on_hold(1)  # the last device
-    fresh = Slots(2)
-    fail(fresh, 0, "ab")
-    fresh.succeeded(1)
-    fresh.succeeded(0)
-    assert fail(fresh, 0, "c") == []  # no longer in a row
-    both = Slots(2)
-    assert fail(both, 0, "abc") == [] and fail(both, 1, "a") == [] and not both.on_hold(0)
+def test_a_slot_is_to_blame_only_for_what_others_can_do():
+    slots = Slots(3)
+    assert [slots.succeeded(1, [0]), slots.succeeded(2, [0, 1])] == [[], []]
+    assert slots.succeeded(2, [0, 0]) == [0] and slots.used == [1, 2]
+    assert slots.succeeded(1, []) == [] and slots.succeeded(2, [1]) == []  # a success of its own ends the row
+    assert slots.succeeded(2, [1]) == [] and slots.succeeded(2, [1]) == [1] and slots.used == [2]
+    alone = Slots(1)
+    assert [alone.succeeded(0, [0, 0]) for _ in range(5)] == [[]] * 5
 
 
-def test_the_configuration_is_suspected_by_objects_that_say_something():
-    many = ConfigErrorDetector({code: 1 for code in "abcd"}, difficult={"d"})
-    assert [many.falls_on_configuration(code, True) for code in "daab"] == [False] * 4
-    assert many.falls_on_configuration("c", False)
+def test_the_configuration_is_suspected_when_nothing_succeeds_whatever_the_object():
+    many = ConfigErrorDetector.of(max_retries=2, objects=5)
+    assert [many.failed_at(code, 0, [0]) for code in "aaaab"] == [False] * 5 and many.failed_at("c", 0, [0])
     many.has_success = True
-    assert not many.falls_on_configuration("c", True)
-    two = ConfigErrorDetector({"a": 1, "b": 3})
-    assert not two.falls_on_configuration("a", True) and not two.falls_on_configuration("b", False)
-    assert [two.falls_on_configuration("b", True) for _ in range(3)] == [False, False, True]
-    assert not ConfigErrorDetector({"a": 1}, difficult={"a"}).falls_on_configuration("a", True)
+    assert not many.failed_at("d", 0, [0])
+    alone = ConfigErrorDetector.of(max_retries=4, objects=1)
+    assert [alone.failed_at("a", 0, [0]) for _ in range(5)] == [False] * 4 + [True]  # as often as a round may fail
+    two = ConfigErrorDetector.of(max_retries=0, objects=2)
+    assert [two.failed_at("a", 0, [0]) for _ in range(9)] == [False] * 9 and two.failed_at("b", 0, [0])
+    later = ConfigErrorDetector.of(max_retries=2, objects=1, goes_on=True)
+    assert [later.failed_at("a", 0, [0]) for _ in range(9)] == [False] * 8 + [True]  # three rounds are skipped first
+    device = ConfigErrorDetector.of(max_retries=0, objects=1)
+    assert [device.failed_at("a", 0, [0, 1]) for _ in range(9)] == [False] * 9  # the other one is still at work
+    assert device.failed_at("a", 1, [0, 1])
 
 
-def test_rounds_go_to_slots_that_may_have_them_and_lonely_ones_last():
+def test_rounds_go_to_the_first_slots_that_may_have_them():
     a, b, c = (RoundRequest(("mug", r)) for r in range(3))
-    barred, lonely = RoundRequest(("mug", 3), frozenset({0})), RoundRequest(("mug", 4), alone=True)
-    assert dispatch([a, b, c], FreeSlots([0, 1], [], []), []) == ([(0, a), (1, b)], [])
-    assert dispatch([a, b, c], FreeSlots([0], [1], [2]), []) == ([(0, a)], [2])
-    assert dispatch([barred, a], FreeSlots([0], [], [1]), []) == ([(0, a)], [1])
-    assert dispatch([barred], FreeSlots([0], [], []), [False]) == ([], [])  # it waits for the busy one
-    assert dispatch([lonely, a], FreeSlots([0, 1], [], []), []) == ([(0, a)], [])
-    assert dispatch([lonely], FreeSlots([0], [], []), [False]) == ([], [])
-    assert dispatch([lonely], FreeSlots([0], [], []), []) == ([(0, lonely)], [])
-    assert dispatch([lonely], FreeSlots([], [], [0]), []) == ([], [0])
-    assert dispatch([a, lonely], FreeSlots([1], [], [2]), [True]) == ([], [])  # nothing beside the lonely one
-    assert dispatch([a], FreeSlots([1], [], []), [False, True]) == ([], [])
-    endless = iter(lambda: a, None)
-    assert dispatch(endless, FreeSlots([], [], []), [False]) == ([], [])
+    barred = RoundRequest(("mug", 3), frozenset({0}))
+    assert dispatch([a, b, c], FreeSlots([0, 1], [], [])) == ([(0, a), (1, b)], [])
+    assert dispatch([a, b, c], FreeSlots([0], [1], [2])) == ([(0, a)], [2])
+    assert dispatch([barred, a], FreeSlots([0], [], [1])) == ([(0, a)], [1])
+    assert dispatch([barred], FreeSlots([0], [], [])) == ([], [])  # it waits for the busy one
+    assert dispatch([a], FreeSlots([], [], [])) == ([], [])

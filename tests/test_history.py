@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scale.report.history import history, speed
+from scale.report import history as history_room
+from scale.report.history import speed
+from scale.store.events import event_from
+
+
+def history(lines, now=None):
+    return history_room.history([event_from(line) for line in lines], now)
 
 
 def start(time, **facts):
-    return {"event": "start", "time": time, "mode": "scale", "quotas": {"mug": 40}} | facts
+    return {"event": "start", "time": time, "mode": "scale", "run_key": {}, "quotas": {"mug": 40}} | facts
 
 
 def done(time, round_id, accepted=8, code="mug", **facts):

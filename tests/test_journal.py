@@ -6,6 +6,7 @@ import os
 import pytest
 
 from scale.store import durable_io, journal
+from scale.store.events import ObjectsIndexed, RoundSkipped, RunPaused
 from scale.store.journal import Journal, replay
 from scale.store.manifest import read_manifest, write_manifest
 from scale.store.run_folder import RunFolder
@@ -18,59 +19,61 @@ def folder(tmp_path):
     return made
 
 
+LINE = b'{"event": "paused", "reason": "%s"}\n'
+
+
 def names(folder):
-    return [event["event"] for event in replay(folder).events]
+    return [event.reason for event in replay(folder).events]
 
 
 def test_events_come_back_in_order(folder):
-    book = Journal(folder)
-    book.append("objects", indices={"müg": 0})
-    book.append("say", round=3)
-    book.close()
-    assert [(e["event"], e.get("indices"), e.get("round")) for e in replay(folder).events] == [
-        ("objects", {"müg": 0}, None),
-        ("say", None, 3),
-    ]
+    opened = Journal(folder)
+    opened.append(ObjectsIndexed(indices={"müg": 0}))
+    opened.append(RoundSkipped(code="müg", round_id=3, traceback="no"))
+    opened.close()
+    first, second = replay(folder).events
+    assert first.indices == {"müg": 0} and (second.code, second.round_id, second.traceback) == ("müg", 3, "no")
+    assert 0 < first.time <= second.time
 
 
 def test_a_tail_torn_anywhere_is_cut_and_the_rest_stands(folder):
-    book = Journal(folder)
-    book.append("one")
+    opened = Journal(folder)
+    opened.append(RunPaused(reason="one"))
     whole = folder.journal.read_bytes()
-    book.append("two")
-    book.close()
+    opened.append(RunPaused(reason="two"))
+    opened.close()
     both = folder.journal.read_bytes()
     for length in range(len(whole), len(both)):
         folder.journal.write_bytes(both[:length])
         assert names(folder) == ["one"]
-        book = Journal(folder)
-        book.append("three")
-        book.close()
+        opened = Journal(folder)
+        opened.append(RunPaused(reason="three"))
+        opened.close()
         assert names(folder) == ["one", "three"]
 
 
 def test_a_bad_line_before_the_tail_is_counted_and_left(folder):
-    folder.journal.write_bytes(b'{"event": "one"}\n#bad\n{"event": "two"}\n')
+    folder.journal.write_bytes(LINE % b"one" + b"#bad\n" + LINE % b"two")
     assert names(folder) == ["one", "two"] and replay(folder).bad_lines == 1
 
 
 def test_replay_changes_nothing(folder):
-    folder.journal.write_bytes(b'{"event": "one"}\n{"ev')
+    folder.journal.write_bytes(LINE % b"one" + b'{"ev')
     assert names(folder) == ["one"] and folder.journal.read_bytes().endswith(b'{"ev')
     assert replay(RunFolder(folder.root / "missing")).events == []
 
 
 def test_a_line_is_written_then_synced(folder, monkeypatch):
-    book, calls = Journal(folder), []
+    opened, calls = Journal(folder), []
     for name in ("write", "sync"):
         inner = getattr(durable_io, name)
         monkeypatch.setattr(durable_io, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
-    book.append("one")
+    opened.append(RunPaused(reason="one"))
     assert calls == ["write", "sync"]
 
 
 def test_a_full_disk_costs_the_reserve_not_the_line(folder, monkeypatch):
-    book, write = Journal(folder), durable_io.write
+    opened, write = Journal(folder), durable_io.write
     assert folder.reserve.stat().st_blocks * 512 >= 1 << 20
 
     def full(fd, data, offset=None):
@@ -80,7 +83,7 @@ def test_a_full_disk_costs_the_reserve_not_the_line(folder, monkeypatch):
         write(fd, data, offset)
 
     monkeypatch.setattr(durable_io, "write", full)
-    book.append("one")
+    opened.append(RunPaused(reason="one"))
     assert names(folder) == ["one"] and not folder.reserve.exists()
 
 
@@ -111,25 +114,25 @@ def full_disk(monkeypatch, folder, has_room):
 
 
 def test_the_reserve_comes_back_when_there_is_room(folder, monkeypatch):
-    book, room = Journal(folder), [False]
+    opened, room = Journal(folder), [False]
     full_disk(monkeypatch, folder, lambda: room[0])
-    book.append("one")
-    book.append("two")
+    opened.append(RunPaused(reason="one"))
+    opened.append(RunPaused(reason="two"))
     assert names(folder) == ["one", "two"] and not folder.reserve.exists() and folder.remove_leftovers() == []
     room[0] = True
-    book.append("three")
+    opened.append(RunPaused(reason="three"))
     assert names(folder) == ["one", "two", "three"] and folder.reserve.stat().st_size == 1 << 20
 
 
 def test_a_journal_opens_on_a_full_disk_without_its_reserve(folder, monkeypatch):
     full_disk(monkeypatch, folder, lambda: False)
-    Journal(folder).append("one")
+    Journal(folder).append(RunPaused(reason="one"))
     assert names(folder) == ["one"] and not folder.reserve.exists()
 
 
 def test_a_line_that_finds_no_room_at_all_leaves_no_half_of_it(folder, monkeypatch):
-    book, write = Journal(folder), os.write
-    book.append("one")
+    opened, write = Journal(folder), os.write
+    opened.append(RunPaused(reason="one"))
 
     def full(fd, data):
         write(fd, bytes(data)[:5])
@@ -137,5 +140,5 @@ def test_a_line_that_finds_no_room_at_all_leaves_no_half_of_it(folder, monkeypat
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="no space"):
-        book.append("two")
+        opened.append(RunPaused(reason="two"))
     assert replay(folder).torn_bytes == 0 and names(folder) == ["one"]

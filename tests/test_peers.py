@@ -5,11 +5,11 @@ from pathlib import Path
 
 import h5py
 import pytest
+from run_tools import events
 from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from scale.store import journal
 from scale.store.run_folder import RunFolder
 
 BIN, BOWL = "storage_bin", "bowl"
@@ -27,10 +27,6 @@ def run(small_config):
 
 def folder_of(report):
     return RunFolder(report.run_dir)
-
-
-def events(report, kind):
-    return [event for event in journal.replay(folder_of(report)).events if event["event"] == kind]
 
 
 def bytes_of(report):
@@ -60,7 +56,7 @@ def test_an_object_whose_only_round_fails_is_not_done(run, tmp_path):
 def test_max_rounds_holds_with_several_devices(run):
     report = run("max_rounds=3", target_count_per_object=1000, gpus="[cpu,cpu,cpu]")
     assert report.exit_code == 3 and report.objects[0].end_reason == "max_rounds"
-    assert sorted(event["round"] for event in events(report, "done")) == [0, 1, 2]
+    assert sorted(event["round"] for event in events(folder_of(report), "done")) == [0, 1, 2]
 
 
 def test_a_quota_raised_on_resume_adds_grasps_and_repeats_none(run):
@@ -102,8 +98,10 @@ def test_a_torn_manifest_loses_nothing(run, left):
     whole, folder = bytes_of(report), folder_of(report)
     folder.manifest.write_bytes(left)
     again = run(target_count_per_object=9)
-    assert bytes_of(again) == whole and len(events(again, "done")) == len(set(map(str, events(again, "done"))))
-    assert len(events(again, "done")) == len(events(report, "done"))
+    assert bytes_of(again) == whole and len(events(folder_of(again), "done")) == len(
+        set(map(str, events(folder_of(again), "done")))
+    )
+    assert len(events(folder_of(again), "done")) == len(events(folder_of(report), "done"))
     assert json.loads(folder.manifest.read_bytes())["objects"][BIN]["collected"] == 9
 
 
@@ -115,9 +113,9 @@ def test_finished_rounds_of_a_killed_runner_are_kept(run):
     for path in [*report.paths, folder.manifest, folder.dataset]:
         path.unlink()
     folder.journal.write_bytes(folder.journal.read_bytes()[:-400])
-    before = len(events(report, "done"))
+    before = len(events(folder_of(report), "done"))
     again = run("keep_intermediate=true", target_count_per_object=18)
-    assert bytes_of(again) == whole and len(events(again, "done")) == before
+    assert bytes_of(again) == whole and len(events(folder_of(again), "done")) == before
 
 
 def test_a_second_call_with_other_objects_under_one_name_overwrites_nothing(run):

@@ -1,6 +1,5 @@
 """filter=physics: the quota counts what a simulator has tested, and no promise is weaker for it."""
 
-import hashlib
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import quick_conf
 import trimesh
+from run_tools import events, flip, hashes
 from stub_judge import StubJudge, verdict_columns
 from stub_rounds import JOINTS, Stub, made_columns
 from threaded_workers import use_threads
@@ -60,23 +60,6 @@ def call(call_in_processes, monkeypatch):
     """The same with threads for processes: faster, where nobody dies."""
     use_threads(monkeypatch)
     return call_in_processes
-
-
-def hashes(folder):
-    finals = folder / "final"
-    found = sorted(finals.iterdir()) if finals.exists() else []
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
-
-
-def events(folder, kind):
-    lines = (folder / "journal.jsonl").read_bytes().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import quick_conf
 import torch
 from conftest import SMALL
 from PIL import Image, ImageSequence
+from run_tools import events
 from scene import built_in, shadow_hands
 from stub_rounds import Stub
 
@@ -25,7 +26,6 @@ from bimangrasp.trajectory import Record, frames_image, read_frames
 from bimangrasp.trajectory_recorder import FrameKeeper
 from scale.controller import recording
 from scale.errors import RunError
-from scale.store import journal
 from scale.store.run_folder import RunFolder
 
 RECORD = ("mode=generate", "record=true", "frame_stride=2", "record_rows=[3,0]")
@@ -52,8 +52,8 @@ def recorded(tmp_path_factory):
 
 def test_a_recorded_round_has_the_bytes_of_one_that_is_not(recorded):
     folder, before = recorded
-    assert folder.generate("storage_bin").read_bytes() == before
-    assert [event["event"] for event in journal.replay(folder).events].count("done") == 2  # it was made again
+    assert folder.final("storage_bin").read_bytes() == before
+    assert [event["event"] for event in events(folder)].count("done") == 2  # it was made again
     assert list(folder.shard_files()) == []
 
 
@@ -61,7 +61,7 @@ def test_a_generated_round_is_logged_for_tensorboard(recorded):
     folder, _ = recorded
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     read = event_accumulator.EventAccumulator(str(folder.event_file("storage_bin", 0).parent)).Reload()
-    with h5py.File(folder.generate("storage_bin")) as file:
+    with h5py.File(folder.final("storage_bin")) as file:
         found = read.Scalars("Energy/energy")
         assert [one.step for one in found] == file["curve/step"][0].tolist() == [0, 1, 2, 3, 4, 5]
         assert [one.value for one in found] == file["curve/total"][0, :, 1].tolist()
@@ -71,7 +71,7 @@ def test_frames_begin_and_end_with_the_files_grasps(recorded):
     folder, _ = recorded
     frames = read_frames(folder.frames("storage_bin"))
     assert frames.step.tolist() == [0, 2, 4, 5] and frames.row.tolist() == [3, 0]
-    with h5py.File(folder.generate("storage_bin")) as file:
+    with h5py.File(folder.final("storage_bin")) as file:
         for group, frame in (("initial", 0), ("hand", -1)):
             for part in ("translation", "rotation", "joints"):
                 wanted = file[f"{group}/{part}"][:][[3, 0]]
@@ -162,4 +162,4 @@ def test_a_picture_that_cannot_be_drawn_costs_no_grasps(recorded, monkeypatch):
     entry = recording.ObjectEntry("storage_bin", Path("x.obj"))
     with pytest.raises(RunError, match="cannot be drawn .*lost the context.*its grasps are in"):
         recording.animate(folder, quick_conf.load().hand, [entry], print)
-    assert folder.generate("storage_bin").read_bytes() == before
+    assert folder.final("storage_bin").read_bytes() == before

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import quick_conf
 from conftest import SMALL
+from run_tools import events
 from stub_rounds import Stub
-from toy_files import grasp_columns, header, shadow_table, write_final, write_shard
+from toy_files import grasp_columns, header, shadow_table, write_final
 
 import scale
 from bimangrasp import builtin
@@ -27,9 +28,9 @@ from scale.errors import RunError
 from scale.formatting import number
 from scale.report import figures
 from scale.report import page as report_page
-from scale.report.file_statistics import harvest
+from scale.report.file_statistics import statistics_of
 from scale.report.history import history
-from scale.store import journal, shards
+from scale.store import shards
 from scale.store.locks import RunLock
 from scale.store.run_folder import RunFolder
 
@@ -170,7 +171,7 @@ def test_reject_reasons_are_the_sum_of_the_objects(run):
 
 def test_energies_and_curves_are_those_of_the_final_files(run):
     root, came = run
-    sums = harvest(RunFolder(root / "demo"), is_generated=False)
+    sums = statistics_of(RunFolder(root / "demo"))
     files = [h5py.File(path) for path in came.paths]
     assert sums.grasps == sums.grasps_read == sum(len(file["row"]) for file in files) and sums.source == "final files"
     done = [file["rounds/state"][:] == 0 for file in files]
@@ -190,7 +191,7 @@ def test_energies_and_curves_are_those_of_the_final_files(run):
 def test_workers_are_those_of_the_journal(run):
     root, _ = run
     page, _ = report(root)
-    lines = [e for e in journal.replay(RunFolder(root / "demo")).events if e["event"] == "done"]
+    lines = [e for e in events(root / "demo", "done")]
     assert {(e["worker"], e["device"]) for e in lines} == {(0, "cpu")}
     rounds, accepted, seconds, *_ = page.table("speed")["cpu #0"]
     assert (rounds, accepted) == (str(len(lines)), str(sum(e["accepted"] for e in lines)))
@@ -202,7 +203,7 @@ def test_failures_have_their_tracebacks_and_skips_their_seeds(run):
     page, _ = report(root)
     assert "7 × RuntimeError: fault on order" in page.text and 'raise RuntimeError("fault on order")' in page.text
     skips = [line for line in page.rows["failures"] if line[0] in ("bowl", EVIL)]
-    seeds = {e["code"]: e["seed"] for e in journal.replay(RunFolder(root / "demo")).events if e["event"] == "skip"}
+    seeds = {e["code"]: e["seed"] for e in events(root / "demo", "skip")}
     error = "RuntimeError: fault on order"
     assert sorted(skips) == sorted([code, "1", str(seeds[code]), "3", error] for code in ("bowl", EVIL))
 
@@ -294,17 +295,15 @@ def test_what_validators_took_is_told(tmp_path):
     assert "Validators tested 3 rounds, 4 s each (median)." in report(tmp_path)[0].text
 
 
-def test_a_generated_round_has_no_quota(tmp_path):
-    start = START | {"mode": "generate", "quotas": {"mug": 24, "bowl": 24}}
-    objects = OBJECTS | {"indices": {"mug": 0, "bowl": 1}}
-    folder = journalled(tmp_path, start, objects, READY, done(0, 1010.0, 16), {"event": "end", "exit_code": 0})
-    columns = write_shard(folder.generate("mug"), "mug", 16)
+def test_an_object_with_its_one_round_is_not_short(tmp_path):
+    start = START | {"mode": "generate", "quotas": {"mug": 24}}
+    folder = journalled(tmp_path, start, OBJECTS | {"indices": {"mug": 0}}, READY, done(0, 1010.0, 16))
+    entry = {"index": 0, "collected": 16, "end_reason": "generated"}
+    folder.manifest.write_text(json.dumps({"objects": {"mug": entry}}))
+    with folder.journal.open("a") as file:
+        file.write(json.dumps({"event": "end", "time": 1020.0, "exit_code": 0}) + "\n")
     page, written = report(tmp_path)
-    assert written.outcome.state == "generated" and page.table("objects")["mug"][0] == "16"
-    assert page.table("objects")["bowl"][-1] == "no round"
-    found = harvest(folder, is_generated=True)
-    assert found.source == "generated files" and found.rounds == 1
-    np.testing.assert_array_equal(found.energies["total"], columns["energy/total"].astype(float))
+    assert written.outcome.state == "finished" and page.table("objects")["mug"][-1] == "generated"
 
 
 def test_markup_in_tracebacks_reasons_and_logs_stays_text(tmp_path):
@@ -331,14 +330,14 @@ def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path):
         columns["energy/total"][0] = np.nan
     paths = [shards.seal(folder, folder.place(0, 0), header("mug", hand), columns) for columns in made]
     paths[1].write_bytes(paths[1].read_bytes()[:-1] + b"x")
-    found = harvest(folder, is_generated=False)
+    found = statistics_of(folder)
     wanted = np.concatenate([made[i]["energy/total"][1:] for i in (0, 2)]).astype(float)
     np.testing.assert_array_equal(found.energies["total"], wanted)
     assert found.rounds == 2 and [str(paths[1]) in one for one in found.unreadable] == [True]
     page, _ = report(tmp_path)
     assert "Not read: " in page.text and paths[1].name in page.text
     write_final(folder.final("mug"), "mug", 5)  # has round 0, so that its shard is not counted again
-    found = harvest(folder, is_generated=False)
+    found = statistics_of(folder)
     assert (found.source, found.grasps, found.rounds) == ("final files", 5, 2)
 
 
@@ -378,7 +377,7 @@ def test_the_journal_of_a_run_that_ends_by_an_error_says_so(small_config, monkey
     config = small_config()
     with pytest.raises(type(error)):
         scale.run(config, maker=Stub())
-    told = journal.replay(RunFolder(Path(config.output_root) / "demo")).events[-1]["error"]
+    told = events(Path(config.output_root) / "demo")[-1]["error"]
     assert told.endswith("no device <left>" if isinstance(error, RunError) else "ZeroDivisionError: no device <left>\n")
     assert ("Traceback" in told) == isinstance(error, ZeroDivisionError)
     page, written = report(Path(config.output_root))

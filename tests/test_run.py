@@ -15,12 +15,14 @@ import h5py
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from run_tools import events
 from stub_rounds import Stub, made_columns
 
 import scale
 from bimangrasp.errors import InputError
+from scale.controller import lifecycle
 from scale.errors import RunError
-from scale.store import journal, locks, shards
+from scale.store import locks, shards
 from scale.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -39,10 +41,6 @@ def run(small_config):
 @pytest.fixture
 def folder(tmp_path):
     return RunFolder(tmp_path / "experiments" / "demo")
-
-
-def events(folder, kind):
-    return [event for event in journal.replay(folder).events if event["event"] == kind]
 
 
 def snapshot_of(root):
@@ -165,7 +163,7 @@ def test_resume_false_refuses_a_used_folder_only(run):
 
 
 def test_a_folder_of_a_newer_version_is_refused(run, folder, monkeypatch):
-    monkeypatch.setattr(journal, "VERSION", 99)
+    monkeypatch.setattr(lifecycle, "VERSION", 99)
     run()
     monkeypatch.undo()
     with pytest.raises(InputError, match="newer version"):
@@ -309,10 +307,11 @@ def test_generate_makes_one_round_of_each_object_without_quotas(small_config, fo
     cfg = small_config(object_code_list="[mug,bowl]", target_count_per_object=1000, mode="generate")
     report = scale.generate(cfg, maker=Stub())
     paths = report.paths
-    assert report.exit_code == 0 and paths == [folder.generate("mug"), folder.generate("bowl")]
+    assert report.exit_code == 0 and paths == [folder.final("mug"), folder.final("bowl")]
     with h5py.File(paths[1]) as file:
-        assert len(file["row"]) == 4 and file.attrs["object_index"] == 1 and set(file["round"][...]) == {0}
-    assert list(folder.shard_files()) == [] and folder.final_files() == []
+        assert file["rounds/rows"][0] == 4 and file.attrs["object_index"] == 1 and set(file["round"][...]) == {0}
+        assert len(file["row"]) == file["rounds/accepted"][0] and file.attrs["quota"] == 4
+    assert list(folder.shard_files()) == [] and [path.stem for path in folder.final_files()] == ["bowl", "mug"]
     before = paths[0].read_bytes()
     again = scale.generate(cfg, maker=Stub())
     assert again.paths == paths and paths[0].read_bytes() == before
@@ -327,8 +326,10 @@ def test_generate_names_an_object_whose_round_fails_and_makes_the_others(small_c
     stub = Stub(faults={("mug", 0): ["raise"] * 3}, marks=str(tmp_path))
     report = scale.generate(cfg, maker=stub)
     assert report.exit_code == 3 and report.skips == [("mug", 0)]
-    assert "short: mug: 0 of 4, skipped: RuntimeError: fault on order" in str(report)
-    assert folder.generate("bowl").exists() and not folder.generate("mug").exists()
+    assert "short: mug: 0 of 4" in str(report) and "RuntimeError: fault on order" in str(report)
+    assert folder.final("bowl").exists()
+    with h5py.File(folder.final("mug")) as file:
+        assert len(file["row"]) == 0 and file["rounds/state"][...].tolist() == [1]
 
 
 def test_status_reads_without_the_lock_and_without_a_manifest(run, folder):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -85,7 +86,7 @@ def test_the_second_run_is_told_who_holds_the_folder(folder):
 def test_a_lock_of_another_machine_counts_while_its_heartbeat_is_fresh(folder):
     held = {"host": "elsewhere", "pid": 1, "boot_id": "x", "started": time.time(), "heartbeat": time.time()}
     folder.run_lock.write_text(json.dumps(held))
-    assert locks.is_running(locks.read_lock(folder))
+    assert locks.running(folder)["pid"] == 1
     with pytest.raises(InputError, match="pid 1 on elsewhere"):
         locks.RunLock(folder)
     folder.run_lock.write_text(json.dumps(held | {"heartbeat": time.time() - 1000}))
@@ -95,8 +96,18 @@ def test_a_lock_of_another_machine_counts_while_its_heartbeat_is_fresh(folder):
 @pytest.mark.parametrize("left", [b"", b'{"host": "els', bytes(513), b'{"host": "\xff'])
 def test_a_torn_lock_file_does_not_keep_the_folder(folder, left):
     folder.run_lock.write_bytes(left)
-    assert not locks.is_running(locks.read_lock(folder))
+    assert locks.running(folder) is None
     locks.RunLock(folder).release()
+
+
+def test_a_lock_whose_holder_died_is_not_held_by_whoever_got_its_process_id(folder):
+    folder.run_lock.write_text(
+        json.dumps({"host": socket.gethostname(), "pid": 1, "boot_id": locks.boot_id(), "started": 0})
+    )
+    assert locks.running(folder) is None
+    lock = locks.RunLock(folder)
+    assert locks.running(folder)["pid"] == os.getpid()
+    lock.release()
 
 
 HOLD = """

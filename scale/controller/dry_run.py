@@ -1,4 +1,4 @@
-"""The plan of a call: what it would do, told without writing anything."""
+"""Plans a call: tells what it would do without writing anything."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from scale.formatting import SHOWN_OBJECTS, byte_size, table
 from scale.state import rounds
 from scale.state.request import RunRequest
 from scale.state.resume import resume
-from scale.state.rounds import Goal
-from scale.state.scan import survey
+from scale.state.scan import scan
 from scale.store import convex_pieces
 from scale.store.disk_space import row_bytes
 
@@ -68,37 +67,38 @@ class Plan(NamedTuple):
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-def plan(settings: Any, maker: RoundFactoryOf | None = None) -> Plan:
+def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
     """Returns what the call would do.
 
     Raises:
         InputError: what the call itself would refuse, but for a folder in use.
     """
-    order = preflight.check(settings, maker, remember=False)
-    if order.accept.needs_verdict:
-        order = order._replace(pieces=convex_pieces.found_pieces(order.folder, order.entries, order.config.pieces))
-    found = survey(order.folder, order.accept, order.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
-    resumed = resume(order, found)
-    only_once = order.config.mode == "generate"
+    request = preflight.check(settings, factory_of, remember=False)
+    folder, config = request.folder, request.config
+    if request.accept.needs_verdict:
+        pieces = convex_pieces.found_pieces(folder, request.entries, config.pieces)
+        request = request._replace(pieces=pieces)
+    found = scan(folder, request.accept, request.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
+    resumed = resume(request, found)
     objects = []
     for state in resumed.objects:
-        most = 1 if only_once else order.config.max_rounds
-        done, goal = ({}, Goal(state.quota)) if only_once else (state.accepted, state.goal)
-        needed = list(rounds.needed(done, (), goal, order.config.round_batch_size, most))
-        ids = [] if state.has_larger_file and not only_once else needed
-        seeds = rounds.seeds(order.config.seed_base, state.index, ids)
-        objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, ids, seeds))
-    folder, labels = order.folder, [device.label for device in order.devices]
-    wanted = _bytes(order, objects)
+        needed = list(state.rounds.needed(config.round_batch_size, config.max_rounds))
+        round_ids = [] if state.has_larger_file else needed
+        seeds = rounds.seeds(config.seed_base, state.index, round_ids)
+        objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, round_ids, seeds))
+    labels = [device.label for device in request.devices]
+    wanted = _bytes(request, objects)
     return Plan(objects, labels, wanted, folder.free_bytes(), str(folder.root), resumed.notes)
 
 
-def _bytes(order: RunRequest, objects: list[PlannedObject]) -> int:
+def _bytes(request: RunRequest, objects: list[PlannedObject]) -> int:
     """Returns the room for the rounds' shards, for the final files and for those of rejected grasps."""
-    row = row_bytes(len(order.hand.joint_names), order.config.contacts_per_hand)
-    made = [order.config.round_batch_size * len(one.rounds) for one in objects]
-    rejected = sum(min(rows, order.config.rejected_cap) for rows in made) if order.config.keep_failed else 0
-    return row * (sum(made) + rejected + sum(one.quota for one in objects if one.rounds))
+    row = row_bytes(len(request.hand.joint_names), request.config.contacts_per_hand)
+    rows = [request.config.round_batch_size * len(planned.rounds) for planned in objects]
+    cap = request.config.rejected_cap if request.config.keep_failed else 0
+    rejected = sum(min(count, cap) for count in rows)
+    quotas = sum(planned.quota for planned in objects if planned.rounds)
+    return row * (sum(rows) + rejected + quotas)
 
 
 def _span(numbers: list[int]) -> str:

@@ -1,8 +1,7 @@
-"""A call from beginning to end: door, lock, resume, loop, report."""
+"""Runs a call from beginning to end: checks, lock, resume, loop, report."""
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,122 +22,112 @@ from scale.controller.completion import ObjectCompletion
 from scale.controller.event_loop import EventLoop, refuse_mixed
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
-from scale.controller.single_round import SingleRoundCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES
+from scale.engine.failures import is_disk_full
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.signals import Stop
 from scale.errors import RunError
 from scale.merge.dataset_index import write_dataset
 from scale.state.request import RunRequest
 from scale.state.resume import Resumed, resume
-from scale.state.scan import Survey, survey
-from scale.store import convex_pieces, journal
-from scale.store.journal import Journal
+from scale.state.scan import FolderScan, scan
+from scale.store import convex_pieces
+from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
+from scale.store.journal import VERSION, Journal
 from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
 
 
-def run(settings: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf | None = None) -> RunReport:
-    """Returns the report of a call that collects every object's quota.
+def run(
+    settings: Any, factory_of: RoundFactoryOf | None = None, verdict_factory_of: VerdictFactoryOf | None = None
+) -> RunReport:
+    """Returns the report of a call that collects every object's quota, or makes one round of each (`mode=generate`).
 
     Raises:
         InputError: the call cannot be served; nothing was started.
         RunError: the run cannot go on.
     """
     start = time.monotonic()
-    checked = preflight.check(settings, maker, judge)
-    with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
-        settler = ObjectCompletion(order, resumed, book, progress)
-        runner = EventLoop(order, settler, resumed, book, progress, lock)
+    checked = preflight.check(settings, factory_of, verdict_factory_of)
+    with _opened(checked) as call, Stop(checked.config) as stop:
+        completion = ObjectCompletion(call.request, call.resumed, call.journal, call.progress)
+        loop = EventLoop(call.request, completion, call.resumed, call.journal, call.progress, call.lock)
         exit_code = run_report.EXIT_ERROR
         try:
-            runner.loop(stop)
-            settler.remove_surplus()
-            _tidy(order)
-            exit_code = stop.exit_code or _exit_code(runner)
+            loop.run(stop)
+            completion.remove_surplus()
+            _tidy(call.request)
+            if call.request.config.record and not stop.exit_code:
+                _animate(call)
+            exit_code = stop.exit_code or _exit_code(loop)
         finally:
-            runner.save(exit_code)
-            book.append("end", exit_code=exit_code, **_cause())
-        return _told(order, runner, settler, progress, exit_code, start)
+            loop.save(exit_code)
+            call.journal.append(CallEnded(exit_code=exit_code, error=_cause()))
+        seconds = time.monotonic() - start
+        report = RunReport(exit_code, checked.folder.root, loop.reports(), completion.notes, seconds)
+        call.progress.say(str(report))
+        return report
 
 
-def generate(settings: Any, maker: RoundFactoryOf | None = None) -> RunReport:
-    """Returns the report of a call that makes one round of each object, without quotas.
+class _OpenCall(NamedTuple):
+    """A call whose run folder is locked, scanned and resumed."""
 
-    Raises:
-        InputError: see `run`.
-        RunError: see `run`.
-    """
-    start = time.monotonic()
-    checked = preflight.check(settings, maker)
-    with _opened(checked) as (order, resumed, book, progress, lock), Stop(order.config) as stop:
-        settler = SingleRoundCompletion(order, resumed, book, progress)
-        runner = EventLoop(order, settler, resumed, book, progress, lock)
-        exit_code = run_report.EXIT_ERROR
-        try:
-            runner.loop(stop)
-            _tidy(order)
-            if order.config.record and not stop.exit_code:
-                recording.animate(order.folder, order.config.hand, order.entries, progress.say)
-            exit_code = stop.exit_code or _exit_code(runner)
-        finally:
-            book.append("end", exit_code=exit_code, **_cause())
-        return _told(order, runner, settler, progress, exit_code, start)
+    request: RunRequest
+    resumed: Resumed
+    journal: Journal
+    progress: Progress
+    lock: RunLock
 
 
-def _told(
-    order: RunRequest, runner: EventLoop, settler: ObjectCompletion, progress: Progress, exit_code: int, start: float
-) -> RunReport:
-    """Returns the report and shows it."""
-    told = RunReport(exit_code, order.folder.root, runner.reports(), settler.notes, time.monotonic() - start)
-    progress.say(str(told))
-    return told
+def _animate(call: _OpenCall) -> None:
+    """Draws the way to the recorded grasps."""
+    request = call.request
+    recording.animate(request.folder, request.config.hand, request.entries, call.progress.say)
 
 
-def _cause() -> dict[str, str]:
-    """Returns what the journal says of the error that ends a call; nothing where none does."""
+def _cause() -> str | None:
+    """Returns what the journal says of the error that ends a call; None where none does."""
     error = sys.exception()
-    if error is None:
-        return {}
-    is_told = isinstance(error, InputError | RunError)
-    return {"error": str(error) if is_told else "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]}
+    if error is None or isinstance(error, InputError | RunError):
+        return None if error is None else str(error)
+    return "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]
 
 
-def _exit_code(runner: EventLoop) -> int:
-    return run_report.EXIT_SHORT if any(one.is_short for one in runner.reports()) else run_report.EXIT_OK
+def _exit_code(loop: EventLoop) -> int:
+    return run_report.EXIT_SHORT if any(report.is_short for report in loop.reports()) else run_report.EXIT_OK
 
 
 @contextmanager
-def _opened(order: RunRequest) -> Iterator[tuple[RunRequest, Resumed, Journal, Progress, RunLock]]:
-    """Yields the run folder under its lock: surveyed, resumed, journal open, leftovers removed."""
-    folder = order.folder
+def _opened(request: RunRequest) -> Iterator[_OpenCall]:
+    """Yields the run folder under its lock: scanned, resumed, journal open, damaged files and leftovers away."""
+    folder = request.folder
     lock = _locked(folder)
     try:
         wait_for_orphans(folder)
-        with _telling(order) as progress:
-            order = _with_pieces(order, progress)
-            found = survey(folder, order.accept, order.acceptance_key_of, order.config.verify, progress.say)
-            resumed = resume(order, found)
+        with _telling(request) as progress:
+            request = _with_pieces(request, progress)
+            found = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
+            resumed = resume(request, found)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
-                refuse_mixed(platforms, order.config.allow_mixed_platform)
-            book = Journal(folder)
+                refuse_mixed(platforms, request.config.allow_mixed_platform)
+            journal = Journal(folder)
             try:
-                _enter(order, found, resumed, book, progress)
+                _enter(request, found, resumed, journal, progress)
                 for path in found.damaged:
                     folder.set_aside(path)
-                yield order, resumed, book, progress, lock
+                yield _OpenCall(request, resumed, journal, progress, lock)
             finally:
-                book.close()
+                journal.close()
     finally:
         lock.release()
 
 
-def _with_pieces(order: RunRequest, progress: Progress) -> RunRequest:
-    """Returns the order with the objects' convex pieces, sealed in the run folder, where rows count by a simulation."""
-    if not order.accept.needs_verdict:
-        return order
-    pieces = convex_pieces.sealed_pieces(order.folder, order.entries, order.config.pieces, progress.say)
-    return order._replace(pieces=pieces)
+def _with_pieces(request: RunRequest, progress: Progress) -> RunRequest:
+    """Returns the request with the objects' convex pieces, sealed in the run folder, where a simulator is asked."""
+    if not request.accept.needs_verdict:
+        return request
+    pieces = convex_pieces.sealed_pieces(request.folder, request.entries, request.config.pieces, progress.say)
+    return request._replace(pieces=pieces)
 
 
 def _locked(folder: RunFolder) -> RunLock:
@@ -149,7 +138,7 @@ def _locked(folder: RunFolder) -> RunLock:
         folder.check_writable()
         return RunLock(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             advice = "make room, or choose an output_root on another disk"
         else:
             advice = "make it writable for this user, or choose another output_root or exp_name"
@@ -157,53 +146,54 @@ def _locked(folder: RunFolder) -> RunLock:
 
 
 @contextmanager
-def _telling(order: RunRequest) -> Iterator[Progress]:
-    progress = Progress(order.folder, f"{order.config.mode} {order.config.exp_name}")
+def _telling(request: RunRequest) -> Iterator[Progress]:
+    progress = Progress(request.folder, f"{request.config.mode} {request.config.exp_name}")
     try:
         yield progress
     finally:
         progress.close()
 
 
-def _enter(order: RunRequest, found: Survey, resumed: Resumed, book: Journal, progress: Progress) -> None:
+def _enter(request: RunRequest, found: FolderScan, resumed: Resumed, journal: Journal, progress: Progress) -> None:
     """Writes down what this call is, before anything is handed out."""
-    folder, config = order.folder, order.config
+    folder, config = request.folder, request.config
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
-    book.append(
-        "start",
-        format_version=journal.VERSION,
-        version=_version(),
-        mode=config.mode,
-        run_key=order.run_key,
-        acceptance_key=order.acceptance_key,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        devices=[device.label for device in order.devices],
-        quotas=order.quotas,
-        notes=resumed.notes,
+    journal.append(
+        CallStarted(
+            format_version=VERSION,
+            version=_version(),
+            mode=config.mode,
+            run_key=request.run_key,
+            acceptance_key=request.acceptance_key,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            devices=[device.label for device in request.devices],
+            quotas=request.quotas,
+            notes=resumed.notes,
+        )
     )
     if resumed.indices:
-        book.append("objects", indices=resumed.indices)
+        journal.append(ObjectsIndexed(indices=resumed.indices))
     for state, round_id in resumed.adopted:
-        book.append("adopted", **state.finished[round_id].facts(state.code, round_id, folder))
-    for final in found.untold:
-        book.append("merged", **final.facts())
+        journal.append(state.rounds.record(round_id).event(RoundAdopted, state.code, round_id, folder))
+    for final in found.unjournaled:
+        journal.append(final.event())
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
-    devices = ", ".join(device.label for device in order.devices)
+    devices = ", ".join(device.label for device in request.devices)
     kernels = resolve_kernels(config.kernels)
-    progress.say(f"{folder.root}: {len(order.entries)} objects, workers on {devices}, kernels {kernels}")
+    progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
         progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL}")
     for note in resumed.notes:
         progress.say(note)
 
 
-def _tidy(order: RunRequest) -> None:
+def _tidy(request: RunRequest) -> None:
     """Leaves a folder without empty rooms, and the file that opens all final files."""
-    order.folder.remove_leftovers()
-    order.folder.remove_empty_places()
-    if order.folder.final_files():
-        write_dataset(order.folder)
+    request.folder.remove_leftovers()
+    request.folder.remove_empty_places()
+    if request.folder.final_files():
+        write_dataset(request.folder)
 
 
 def _version() -> str:

@@ -1,8 +1,9 @@
-"""The door: everything that can be refused before a folder is touched or a worker started."""
+"""Checks a call before a folder is touched or a worker started, and returns it as a `RunRequest`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bimangrasp.energy.backends import resolve_kernels
@@ -18,15 +19,15 @@ from scale.settings.mesh_checks import check_objects
 from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
 from scale.settings.ranges import check_ranges, check_seeds
-from scale.settings.schema import PHYSICS, TENSORBOARD, Config
+from scale.settings.schema import GENERATE, TENSORBOARD, Config
 from scale.state.request import RunRequest
 from scale.store.run_folder import RunFolder
 
 
 def check(
     settings: Any,
-    maker_of: RoundFactoryOf | None = None,
-    judge_of: VerdictFactoryOf | None = None,
+    factory_of: RoundFactoryOf | None = None,
+    verdict_factory_of: VerdictFactoryOf | None = None,
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RunRequest:
@@ -34,8 +35,8 @@ def check(
 
     Args:
         settings: a Config, or a DictConfig of the same shape.
-        maker_of: gives the maker; the optimizer's where it is left out.
-        judge_of: gives what validators simulate with; MuJoCo's where it is left out.
+        factory_of: gives what makes rounds; the optimizer where it is left out.
+        verdict_factory_of: gives what tests rounds; MuJoCo where it is left out.
         remember: whether mesh reports may be cached on the disk.
         on_progress: told (done, total) of the mesh checks.
 
@@ -45,7 +46,8 @@ def check(
     config = as_config(settings)
     check_ranges(config)
     resolve_kernels(config.kernels)
-    _check_filter(config)
+    if config.mode == GENERATE:
+        config = _for_one_round(config)
     recording.check(config)
     if config.logger == TENSORBOARD:
         tensorboard.check_installed()
@@ -53,27 +55,45 @@ def check(
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
     devices = resolve_devices(config.gpus)
-    maker = (maker_of or Synthesizer)(config.hand, config.synthesis)
-    hand = maker.hand_table()
+    factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
+    hand = factory.hand_table()
     meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)
-    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
-    run_key = fingerprints.run_key(config, hand.sha256, maker.algorithm_version)
-    accept_key, accept = fingerprints.acceptance_key(config), acceptance(config.filter)
-    judge = (judge_of or Simulator.of)(config) if accept.needs_verdict else None
-    parts = (config, folder, entries, quotas, meshes, devices, maker, hand)
-    return RunRequest(*parts, run_key, accept_key, accept, judge, config.dedup.thresholds)
+    accept = acceptance(config.filter)
+    return RunRequest(
+        config=config,
+        folder=RunFolder(f"{config.output_root}/{config.exp_name}"),
+        entries=entries,
+        quotas=quotas,
+        meshes=meshes,
+        devices=devices,
+        factory=factory,
+        hand=hand,
+        run_key=fingerprints.run_key(config, hand.sha256, factory.algorithm_version),
+        acceptance_key=fingerprints.acceptance_key(config),
+        accept=accept,
+        verdict_factory=(verdict_factory_of or Simulator.of)(config) if accept.needs_verdict else None,
+        dedup=config.dedup.thresholds,
+    )
 
 
-def _check_filter(config: Config) -> None:
-    """Refuses what is about grasps that count where the mode counts none."""
-    if config.filter.name == PHYSICS and config.mode == "generate":
-        raise InputError(
-            "filter=physics needs mode=scale: mode=generate makes one round and counts nothing; leave the filter away "
-            "and test the round's file with mode=validate path=<file>"
-        )
-    for name, is_asked in (("dedup", config.dedup.thresholds), ("keep_failed=true", config.keep_failed)):
-        if is_asked and config.mode == "generate":
-            raise InputError(f"{name} needs mode=scale: mode=generate makes one round and counts nothing")
+def _for_one_round(config: Config) -> Config:
+    """Returns the settings of `mode=generate`: a run that ends after one round of each object.
+
+    Raises:
+        InputError: a setting about grasps that count; here every finite one does.
+    """
+    chosen = {
+        f"filter={config.filter.name}": config.filter.name != "none",
+        "dedup": config.dedup.thresholds is not None,
+        "keep_failed=true": config.keep_failed,
+    }
+    for name, is_chosen in chosen.items():
+        if is_chosen:
+            raise InputError(
+                f"{name} needs mode=scale: mode=generate makes one round of each object and keeps every finite grasp; "
+                f"leave it away and test the grasps with mode=validate exp_name={config.exp_name}"
+            )
+    return replace(config, max_rounds=1, target_count_per_object=config.round_batch_size)
 
 
 def as_config(settings: Any) -> Config:

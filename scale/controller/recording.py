@@ -73,7 +73,7 @@ def animate(
         except (Exception, BrokenProcessPool) as error:
             raise RunError(
                 f"the animation of {entry.code} cannot be drawn ({type(error).__name__}: {error}); its grasps are in "
-                f"{folder.generate(entry.code)}, its frames in {frames}"
+                f"{folder.final(entry.code)}, its frames in {frames}"
             ) from error
         for row, image in pictures.items():
             folder.write(folder.animation(entry.code, row), image)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bimangrasp.files.final_format import Proof
 from scale.formatting import SHOWN_OBJECTS, spans, table
-from scale.state.object_state import Done, ObjectState
+from scale.state.object_state import ObjectState
+from scale.state.round_table import DONE
 
 EXIT_OK, EXIT_ERROR, EXIT_SHORT = 0, 1, 3
 
@@ -24,9 +24,10 @@ class ObjectReport:
         rounds_done: rounds that are proven.
         failed_attempts: attempts that failed in this call.
         skipped: rounds that were given up, each with round, seed and traceback.
-        end_reason: quota, barren, max_rounds, changed, generated, or stopped where the call ended before the object.
+        end_reason: quota, barren, max_rounds, changed, generated (one round was asked for), or stopped where the call
+            ended before the object.
         rejected: reason -> rows of its rounds that do not count for that; a row can have several reasons.
-        path: its final file (of `mode=generate`, its round's file), None where there is none.
+        path: its final file, None where there is none.
         sha256, content_sha256: of that file.
         notes: what else there is to say.
     """
@@ -121,23 +122,20 @@ def _skip_warning(one: ObjectReport) -> str:
 
 def object_report(state: ObjectState, path: Path | None) -> ObjectReport:
     """Returns the report of an object as it stands; `path` is its file, if there is one."""
-    proof: Proof | None = state.final
-    done = sum(isinstance(one, Done) for one in state.finished.values())
-    skipped = [{"round": r, "seed": one.seed, "traceback": one.reason} for r, one in state.skipped.items()]
     return ObjectReport(
-        state.code,
-        state.index,
-        state.quota,
-        state.collected,
-        done,
-        state.failures.total(),
-        skipped,
-        state.ended or "stopped",
-        state.rejected,
-        path,
-        state.final_sha256,
-        proof.content_sha256 if proof else "",
-        list(state.notes),
+        code=state.code,
+        index=state.index,
+        quota=state.quota,
+        collected=state.collected,
+        rounds_done=state.rounds.count(DONE),
+        failed_attempts=state.failures.total(),
+        skipped=state.why_skipped(),
+        end_reason=state.ended or "stopped",
+        rejected=dict(state.rounds.rejected),
+        path=path,
+        sha256=state.final_sha256,
+        content_sha256=state.final.content_sha256 if state.final else "",
+        notes=list(state.notes),
     )
 
 

@@ -101,6 +101,6 @@ def _package_version(name: str) -> str:
         return "none"
 
 
-def device_name(device: Device, slot: int) -> str:
-    """Returns a device's name; several CPU workers are told apart."""
-    return f"{device.label} #{slot}" if device.label == "cpu" else device.label
+def device_name(label: str, slot: int) -> str:
+    """Returns the name of a slot's device; several CPU workers are told apart."""
+    return f"{label} #{slot}" if label == "cpu" else label

@@ -1,21 +1,25 @@
-"""What a failure means: decisions about rounds, devices and the whole call, from what went wrong so far. Pure."""
+"""Decides what failures mean for rounds, slots and the whole call, from what went wrong so far. Pure."""
 
 from __future__ import annotations
 
-import errno
 import signal
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from scale.store.durable_io import DISK_FULL
+
 OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 """Exit codes of a death that came from outside, unless the parent sent it."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 BROKEN_DEVICE = 86
 """Exit code of a worker that ended itself, for nothing may go on with the context of a failed GPU."""
-CASES = 3
-"""So many different objects in a row tell a broken device or configuration from a difficult object."""
+IN_A_ROW = 3
+"""So many failures in a row speak against a device, or against the configuration."""
+EARLY_EXITS = 2
+"""So many processes in a row that die before they are ready end the use of their slot."""
+EARLY_KILLS = 20
+"""So many deaths by signals from outside, in a row and before any process was ready, end the run."""
 
 Key = tuple[str, int]
 """A round: object code and round id."""
@@ -55,94 +59,74 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether less at once may succeed. torch is not imported for it, so its errors are told by their names."""
     return any(
-        isinstance(one, MemoryError)
-        or type(one).__name__ == "OutOfMemoryError"
-        or (isinstance(one, RuntimeError) and any(word in str(one).lower() for word in _OUT_OF_MEMORY))
-        for one in _chain(error)
+        isinstance(cause, MemoryError)
+        or type(cause).__name__ == "OutOfMemoryError"
+        or (isinstance(cause, RuntimeError) and any(word in str(cause).lower() for word in _OUT_OF_MEMORY))
+        for cause in _chain(error)
     )
 
 
 def is_broken_device(error: BaseException) -> bool:
     """Whether the device's context cannot be trusted any more."""
     return not is_out_of_memory(error) and any(
-        type(one).__name__ == "AcceleratorError"
-        or (isinstance(one, RuntimeError) and any(word in str(one).lower() for word in _BROKEN))
-        for one in _chain(error)
+        type(cause).__name__ == "AcceleratorError"
+        or (isinstance(cause, RuntimeError) and any(word in str(cause).lower() for word in _BROKEN))
+        for cause in _chain(error)
     )
 
 
-@dataclass
-class Attempts:
-    """What befell a round in this call.
-
-    Attributes:
-        failed_on: slot of each failed attempt.
-        kills: deaths from outside while others ran beside it.
-        lonely_kills: the same while it ran alone.
-    """
-
-    failed_on: list[int] = field(default_factory=list)
-    kills: int = 0
-    lonely_kills: int = 0
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write found the disk full, or the user's share of it."""
+    return isinstance(error, OSError) and error.errno in DISK_FULL
 
 
 @dataclass
 class RetryPolicy:
-    """The rounds that went wrong, and what becomes of them.
+    """The rounds that went wrong in this call, and how often they may.
 
     Attributes:
         max_retries: further attempts at a round that failed.
-        max_kills: deaths from outside before a round runs alone, and alone before it is given up; 0 never.
+        max_kills: deaths from outside after which a round is given up; 0 never. They count apart: a round that the
+            kernel kills for its memory must not go round for ever, and a preempted worker says nothing of its round.
     """
 
     max_retries: int
     max_kills: int
-    _of: dict[Key, Attempts] = field(default_factory=dict)
-
-    def of(self, key: Key) -> Attempts:
-        """Returns what befell a round so far."""
-        return self._of.get(key, Attempts())
+    _failed_on: dict[Key, list[int]] = field(default_factory=dict)
+    _kills: Counter[Key] = field(default_factory=Counter)
 
     def failed(self, key: Key, slot: int) -> int:
-        """Notes a failed attempt and returns how many there are."""
-        trial = self._of.setdefault(key, Attempts())
-        trial.failed_on.append(slot)
-        return len(trial.failed_on)
+        """Notes a failed attempt on a slot and returns how many there are."""
+        slots = self._failed_on.setdefault(key, [])
+        slots.append(slot)
+        return len(slots)
+
+    def failed_on(self, key: Key) -> list[int]:
+        """Returns the slot of each failed attempt at a round."""
+        return self._failed_on.get(key, [])
 
     def is_used_up(self, key: Key) -> bool:
         """Whether a round has failed as often as it may."""
-        return len(self.of(key).failed_on) > self.max_retries
+        return len(self.failed_on(key)) > self.max_retries
 
-    def forgive(self, key: Key, slot: int) -> int:
-        """Takes back the attempts that failed on a slot and returns how many these were."""
-        trial = self.of(key)
-        before = len(trial.failed_on)
-        trial.failed_on[:] = [other for other in trial.failed_on if other != slot]
-        return before - len(trial.failed_on)
-
-    def killed(self, key: Key, alone: bool) -> None:
-        """Notes a death from outside."""
-        trial = self._of.setdefault(key, Attempts())
-        trial.kills += not alone
-        trial.lonely_kills += alone
-
-    def runs_alone(self, key: Key) -> bool:
-        """Whether no other round may run beside this one."""
-        return 0 < self.max_kills <= self.of(key).kills
+    def killed(self, key: Key) -> int:
+        """Notes a death from outside and returns how many there are."""
+        self._kills[key] += 1
+        return self._kills[key]
 
     def is_deadly(self, key: Key) -> bool:
-        """Whether a round was killed alone as often as it may."""
-        return 0 < self.max_kills <= self.of(key).lonely_kills
+        """Whether a round's workers were killed as often as they may."""
+        return 0 < self.max_kills <= self._kills[key]
 
     def barred(self, key: Key, slots: Collection[int]) -> frozenset[int]:
         """Returns the slots that a round keeps away from: those where it failed, as long as there are others."""
-        failed_on = frozenset(self.of(key).failed_on)
+        failed_on = frozenset(self.failed_on(key))
         return failed_on if set(slots) - failed_on else frozenset()
 
 
 @dataclass
 class Slots:
-    """Which devices are worked with.
+    """The slots of a pool, and which of them are no longer used.
 
     Attributes:
         count: one slot per device.
@@ -151,90 +135,89 @@ class Slots:
 
     count: int
     aside: set[int] = field(default_factory=set)
-    _streaks: dict[int, list[Key]] = field(default_factory=dict)
-    _outdone: set[int] = field(default_factory=set)
-    _never_ready: Counter[int] = field(default_factory=Counter)
+    _to_blame: Counter[int] = field(default_factory=Counter)
+    _early_deaths: Counter[int] = field(default_factory=Counter)
 
     @property
     def used(self) -> list[int]:
-        """The others."""
+        """The slots that are worked with."""
         return [slot for slot in range(self.count) if slot not in self.aside]
 
-    def succeeded(self, slot: int) -> None:
-        """Notes a sealed round: the end of a slot's bad streak, and a witness against those of the others."""
-        self._streaks.pop(slot, None)
-        self._outdone.discard(slot)
-        self._outdone |= self._streaks.keys()
+    def succeeded(self, slot: int, failed_on: Collection[int]) -> list[int]:
+        """Notes a sealed round and returns the slots that are now set aside.
 
-    def failed(self, slot: int, key: Key) -> None:
-        """Notes a failed attempt."""
-        self._streaks.setdefault(slot, []).append(key)
+        A slot is to blame for each round that failed there and was sealed elsewhere, until it seals one itself. So a
+        broken device shows, and an object whose rounds fail everywhere accuses none.
 
-    def all_fail(self, slots: Collection[int]) -> bool:
-        """Whether the last round on each of some slots failed."""
-        return all(slot in self._streaks for slot in slots)
-
-    def on_hold(self, slot: int) -> bool:
-        """Whether a slot gets no rounds until the others have shown whether it is to blame."""
-        return self._is_suspect(slot) and not self.all_fail(self.used)
-
-    def _is_suspect(self, slot: int) -> bool:
-        return len({code for code, _ in self._streaks.get(slot, [])}) >= CASES
-
-    def condemned(self) -> Iterator[tuple[int, list[Key]]]:
-        """Sets the slots aside that failed different objects in a row while another one succeeded, never the last.
-
-        Yields each with the rounds of its streak.
+        Args:
+            slot: where the round was sealed.
+            failed_on: the slots where it had failed.
         """
-        for slot in self.used:
-            if slot in self._outdone and self._is_suspect(slot) and len(self.used) > 1:
-                self.aside.add(slot)
-                yield slot, self._streaks.pop(slot)
+        del self._to_blame[slot]
+        self._to_blame.update(set(failed_on) - {slot})
+        broken = [other for other in self.used if self._to_blame[other] >= IN_A_ROW]
+        self.aside.update(broken)
+        return broken
 
     def ready(self, slot: int) -> None:
-        """Notes that a slot's worker has loaded its models."""
-        self._never_ready.pop(slot, None)
+        """Notes that a slot's process has loaded what it needs."""
+        del self._early_deaths[slot]
 
-    def died_early(self, slot: int, most: int) -> bool:
-        """Notes a worker that died before it was ready; returns whether its slot is now set aside."""
-        self._never_ready[slot] += 1
-        if self._never_ready[slot] < most or len(self.used) < 2:
+    def died_early(self, slot: int) -> bool:
+        """Notes a process that died before it was ready; returns whether its slot is of no use."""
+        self._early_deaths[slot] += 1
+        return self._early_deaths[slot] >= EARLY_EXITS
+
+    def set_aside(self, slot: int) -> bool:
+        """Sets a slot aside, unless it is the last one; returns whether it is."""
+        if self.used == [slot]:
             return False
         self.aside.add(slot)
         return True
 
-    def none_starts(self, most: int, any_was_ready: bool) -> bool:
-        """Whether early deaths leave nothing to work with: the last slot, or any before one worker was ever ready."""
-        deaths = [self._never_ready[slot] for slot in self.used]
-        return sum(deaths) >= most and all(deaths) and (len(deaths) == 1 or not any_was_ready)
-
 
 @dataclass
 class ConfigErrorDetector:
-    """Whether it is the configuration that fails: nothing has succeeded in this call, and different objects fail.
-
-    Objects with rounds that an earlier call gave up are known to be difficult and accuse nobody. A call with fewer
-    than three objects waits until each has used up a round, or three where an earlier call had success with it.
+    """Whether it is the configuration, or the machine, that fails: failures in a row with no success in this call.
 
     Attributes:
-        patience: object code -> rounds to use up, of the objects that this call has to work on.
-        difficult: those of them with rounds that were given up earlier.
+        enough: so many failures, and never fewer than a single round may have.
+        objects: how many objects the call has to work on; with several, one that always fails is not enough.
         has_success: whether a round was sealed in this call.
         failed: objects with a failed attempt.
     """
 
-    patience: Mapping[str, int]
-    difficult: Collection[str] = ()
+    enough: int
+    objects: int
     has_success: bool = False
     failed: set[str] = field(default_factory=set)
-    _used_up: Counter[str] = field(default_factory=Counter)
+    _failures: int = 0
+    _slots: set[int] = field(default_factory=set)
 
-    def falls_on_configuration(self, code: str, is_used_up: bool) -> bool:
-        """Notes a failed attempt and returns whether the call is to end."""
+    @classmethod
+    def of(cls, max_retries: int, objects: int, goes_on: bool = False) -> ConfigErrorDetector:
+        """Returns the detector of a call.
+
+        Args:
+            max_retries: further attempts at a round that failed.
+            objects: how many objects the call has to work on.
+            goes_on: whether earlier calls had success with some of them: then a round that always fails is skipped
+                before the configuration is suspected, else no call would ever get past it.
+        """
+        enough = max(IN_A_ROW, max_retries + 1)
+        return cls(enough * IN_A_ROW if goes_on else enough, objects)
+
+    def failed_at(self, code: str, slot: int, at_work: Collection[int]) -> bool:
+        """Notes a failed attempt and returns whether the call is to end.
+
+        Args:
+            code: the object.
+            slot: where it failed.
+            at_work: the slots with a worker; as long as one of them has not failed yet, it may still succeed.
+        """
         self.failed.add(code)
-        self._used_up[code] += is_used_up
-        if self.has_success or code in self.difficult:
+        self._slots.add(slot)
+        self._failures += 1
+        if self.has_success or self._failures < self.enough:
             return False
-        if len(self.patience) >= CASES:
-            return len(self.failed - set(self.difficult)) >= CASES
-        return not self.difficult and all(self._used_up[one] >= rounds for one, rounds in self.patience.items())
+        return len(self.failed) >= min(IN_A_ROW, self.objects) and set(at_work) <= self._slots

@@ -1,4 +1,4 @@
-"""The engine: starts workers, hands out rounds, notices death. Others than local processes fit behind it."""
+"""Starts worker processes, hands jobs to them, and notices what they say, that they are silent, and that they died."""
 
 from __future__ import annotations
 
@@ -16,73 +16,79 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.files.final_format import Header
-from scale.engine import worker
 from scale.engine.devices import Device
-from scale.engine.worker import SYNTHESIS, Message, Role, WorkerSpec
+from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec
+from scale.engine.worker import main as worker_main
+from scale.store.events import Died, Failed, Halved, Message, Ready, RoundJob, Sealed, Step, ValidationJob, message_from
 from scale.store.run_folder import RunFolder
 
+Job = RoundJob | ValidationJob
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
 ABORT_S = 2.0  # from SIGABRT to SIGKILL
 HELD_S = 5.0  # a longer way from one look at the workers to the next is no time of theirs
 
 
 @dataclass
-class Worker:
-    """A worker process as the parent sees it.
+class WorkerProcess:
+    """A worker or validator process as the parent sees it.
 
     Attributes:
-        trade, slot, launch, device, process, connection: what it is.
+        role: WORKER or VALIDATOR.
+        slot: its place in the pool.
+        launch: the number of its start.
+        device: where it computes.
+        process, connection: the process, and the parent's end of its pipe.
         log_start: where its words begin in its slot's log.
-        ready: whether it has loaded what it needs.
-        job: the round that it has.
+        is_ready: whether it has loaded what it needs.
+        job: what it has to do.
         step: the last one it told of.
         is_stepping: whether there was one since start or hand-out.
-        heard: when it was last heard of, by the engine's clock.
+        last_heard: when it was last heard of, by the pool's clock.
         is_ending: whether it said that it ends by itself.
-        verdict: why the parent ends it; empty as long as it does not.
-        doomed: when the parent's second signal is due.
+        end_reason: why the parent ends it; empty as long as it does not.
+        kill_at: when the parent's second signal is due.
     """
 
-    trade: str
+    role: str
     slot: int
     launch: int
     device: Device
     process: SpawnProcess
     connection: Connection
     log_start: int
-    ready: bool = False
-    job: Message | None = None
+    is_ready: bool = False
+    job: Job | None = None
     step: int = 0
     is_stepping: bool = False
-    heard: float = 0.0
+    last_heard: float = 0.0
     is_ending: bool = False
-    verdict: str = ""
-    doomed: float = 0.0
+    end_reason: str = ""
+    kill_at: float = 0.0
 
 
-class Event(NamedTuple):
-    """What a worker said, or that it died: kind ready, step, halved, sealed, failed, died."""
+class PoolEvent(NamedTuple):
+    """What a process said, or that it died."""
 
-    worker: Worker
+    process: WorkerProcess
     message: Message
 
 
 class WorkerPool:
-    """The processes of one trade, one slot per device."""
+    """The processes of one role, one slot per device."""
 
     def __init__(
         self,
         folder: RunFolder,
         devices: Sequence[Device],
         threads: int,
-        maker: bytes,
+        factory: bytes,
         header: Header,
-        trade: Role = SYNTHESIS,
+        role: Role = SYNTHESIS,
     ) -> None:
-        self._folder, self._devices, self._threads = folder, devices, threads
-        self._maker, self._header, self._trade = maker, header, trade
-        self._next_launch = folder.next_launch(trade.name)
-        self.workers: dict[int, Worker] = {}
+        self._folder, self.devices, self._threads = folder, devices, threads
+        self._factory, self._header, self._role = factory, header, role
+        self._next_launch = folder.next_launch(role.name)
+        self.workers: dict[int, WorkerProcess] = {}
         self._looked, self._held = time.monotonic(), 0.0
 
     @property
@@ -90,9 +96,9 @@ class WorkerPool:
         """Time as the parent lives it: while it was held itself it could hear nobody."""
         return time.monotonic() - self._held
 
-    def start(self, slot: int) -> Worker:
+    def start(self, slot: int) -> WorkerProcess:
         """Starts the process of a slot; it says when it is ready."""
-        launch, device = self._next_launch, self._devices[slot]
+        launch, device = self._next_launch, self.devices[slot]
         self._next_launch += 1
         spec = WorkerSpec(
             str(self._folder.root.absolute()),
@@ -100,145 +106,161 @@ class WorkerPool:
             launch,
             device.torch_name,
             self._threads,
-            self._maker,
+            self._factory,
             self._header,
             os.getpid(),
-            self._trade,
+            self._role,
         )
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=worker.main, args=(theirs, spec), name=f"{self._trade.name}_{slot}_{launch}", daemon=True
+            target=worker_main, args=(theirs, spec), name=f"{self._role.name}_{slot}_{launch}", daemon=True
         )
-        log = self._folder.worker_log(slot, self._trade.name)
+        log = self._folder.worker_log(slot, self._role.name)
         log_start = log.stat().st_size if log.exists() else 0
         with _signals_blocked(), _environment(child_environment(device, self._threads)), _output_to(log):
             process.start()
         theirs.close()
-        self.workers[slot] = Worker(self._trade.name, slot, launch, device, process, ours, log_start, heard=self.now)
+        self.workers[slot] = WorkerProcess(
+            self._role.name, slot, launch, device, process, ours, log_start, last_heard=self.now
+        )
         return self.workers[slot]
 
-    def idle(self) -> list[Worker]:
-        """Returns the workers that wait for a round, by slot."""
-        found = [one for _, one in sorted(self.workers.items()) if one.ready and one.job is None]
-        return [one for one in found if not one.is_ending]
+    def idle(self) -> list[WorkerProcess]:
+        """Returns the workers that wait for a job, by slot."""
+        workers = [worker for _, worker in sorted(self.workers.items())]
+        return [worker for worker in workers if worker.is_ready and worker.job is None and not worker.is_ending]
 
-    def busy(self) -> list[Worker]:
-        """Returns the workers that have a round."""
-        return [one for one in self.workers.values() if one.job is not None]
+    def busy(self) -> list[WorkerProcess]:
+        """Returns the workers that have a job."""
+        return [worker for worker in self.workers.values() if worker.job is not None]
 
-    def assign(self, one: Worker, job: Message) -> None:
-        """Hands a round out. A worker that died meanwhile is told by `events`."""
-        one.job, one.step, one.is_stepping, one.heard = job, 0, False, self.now
+    def assign(self, worker: WorkerProcess, job: Job) -> None:
+        """Hands a job out. A worker that died meanwhile is told by `events`."""
+        worker.job, worker.step, worker.is_stepping, worker.last_heard = job, 0, False, self.now
         try:
-            one.connection.send(job)
+            worker.connection.send(job.to_json())
         except OSError:  # its end of the pipe is gone: the death is the next event
             return
 
     @property
-    def sources(self) -> dict[Any, Worker]:
+    def sources(self) -> dict[Any, WorkerProcess]:
         """What can be waited for -> the worker of which it tells."""
-        found: dict[Any, Worker] = {}
-        for one in self.workers.values():
-            found |= {one.connection: one, one.process.sentinel: one}
-        return found
+        sources: dict[Any, WorkerProcess] = {}
+        for worker in self.workers.values():
+            sources |= {worker.connection: worker, worker.process.sentinel: worker}
+        return sources
 
-    def heard(self, found: Collection[Any], timeout: float) -> Iterator[Event]:
-        """Yields what the workers have to say after a wait of at most `timeout` seconds that found these sources."""
+    def events_of(self, readable: Collection[Any], timeout: float) -> Iterator[PoolEvent]:
+        """Yields what the workers have to say.
+
+        Args:
+            readable: the sources that a wait came back with.
+            timeout: of that wait, s; a much longer way here is no time of the workers'.
+        """
         looked, self._looked = self._looked, time.monotonic()
         if self._looked - looked > timeout + HELD_S:
             self._held += self._looked - looked
-        for slot in sorted({one.slot for source, one in self.sources.items() if source in found}):
-            yield from self._heard(self.workers[slot])
+        for slot in sorted({worker.slot for source, worker in self.sources.items() if source in readable}):
+            yield from self._events_of(self.workers[slot])
 
-    def _heard(self, one: Worker) -> Iterator[Event]:
+    def _events_of(self, worker: WorkerProcess) -> Iterator[PoolEvent]:
         """Yields a worker's messages, in order, and its death after the last of them."""
-        died = False
+        is_closed = False
         try:
-            while one.connection.poll():
-                yield Event(one, self._noted(one, one.connection.recv()))
+            while worker.connection.poll():
+                yield PoolEvent(worker, self._take(worker, message_from(worker.connection.recv())))
         except (EOFError, OSError):
-            died = True
-        if died or not one.process.is_alive():
-            yield Event(one, self._buried(one))
+            is_closed = True
+        if is_closed or not worker.process.is_alive():
+            yield PoolEvent(worker, self._reap(worker))
 
-    def _noted(self, one: Worker, message: Message) -> Message:
-        if message["kind"] == "ready":
-            one.ready = True
-        if message["kind"] == "step":
-            one.step, one.is_stepping = message["step"], True
-        if message["kind"] == "halved":
-            one.step, one.is_stepping = 0, False
-        if message["kind"] in ("sealed", "failed"):
-            one.job, one.is_ending = None, message.get("ends", False)
-        one.heard = self.now
+    def _take(self, worker: WorkerProcess, message: Message) -> Message:
+        """Returns a message, after the worker's state is what it says."""
+        worker.last_heard = self.now
+        if isinstance(message, Ready):
+            worker.is_ready = True
+        elif isinstance(message, Step):
+            worker.step, worker.is_stepping = message.step, True
+        elif isinstance(message, Halved):
+            worker.step, worker.is_stepping = 0, False
+        elif isinstance(message, Sealed | Failed):
+            worker.job = None
+            worker.is_ending = isinstance(message, Failed) and message.ends
         return message
 
-    def end_silent(self, startup_s: float, heartbeat_s: float) -> list[Worker]:
+    def end_silent(self, startup_s: float, heartbeat_s: float) -> list[WorkerProcess]:
         """Ends the workers without a sign of life and returns those that are new among them.
 
         SIGABRT lets faulthandler write the stack to the worker's log; SIGKILL follows. `events` tells of the death.
         """
-        found = []
-        for one in self.workers.values():
-            if one.verdict and self.now >= one.doomed:
-                one.process.kill()
-            elif not one.verdict and (verdict := silence(one, self.now, startup_s, heartbeat_s)):
-                one.verdict, one.doomed = verdict, self.now + ABORT_S
-                found.append(one)
-                if one.process.is_alive():
-                    os.kill(one.process.pid, signal.SIGABRT)
-        return found
+        silent = []
+        for worker in self.workers.values():
+            if worker.end_reason and self.now >= worker.kill_at:
+                worker.process.kill()
+            elif not worker.end_reason and (reason := silence(worker, self.now, startup_s, heartbeat_s)):
+                worker.end_reason, worker.kill_at = reason, self.now + ABORT_S
+                silent.append(worker)
+                if worker.process.is_alive():
+                    os.kill(worker.process.pid, signal.SIGABRT)
+        return silent
 
     def retire(self, slot: int) -> None:
         """Ends the worker of a slot, if there is one."""
-        one = self.workers.pop(slot, None)
-        if one is not None:
-            one.process.kill()
-            one.process.join()
-            one.connection.close()
+        worker = self.workers.pop(slot, None)
+        if worker is not None:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
 
-    def _buried(self, one: Worker) -> Message:
+    def _reap(self, worker: WorkerProcess) -> Died:
         """Returns the message about a death; a process that closed its pipe and lives is killed."""
-        one.process.join(1.0)
-        if one.process.is_alive():
-            one.verdict = one.verdict or "it closed its pipe and lived on"
-            one.process.kill()
-            one.process.join()
-        one.connection.close()
-        del self.workers[one.slot]
-        return {"kind": "died", "exitcode": one.process.exitcode}
+        worker.process.join(1.0)
+        if worker.process.is_alive():
+            worker.end_reason = worker.end_reason or "it closed its pipe and lived on"
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
+        del self.workers[worker.slot]
+        return Died(exitcode=worker.process.exitcode)
 
-    def log_tail(self, one: Worker) -> str:
+    def log_of(self, slot: int) -> Path:
+        """Returns the log of a slot's processes."""
+        return self._folder.worker_log(slot, self._role.name)
+
+    def log_tail(self, worker: WorkerProcess) -> str:
         """Returns the end of what a worker wrote since its start."""
-        with self._folder.worker_log(one.slot, self._trade.name).open("rb") as file:
-            file.seek(max(one.log_start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        with self.log_of(worker.slot).open("rb") as file:
+            file.seek(max(worker.log_start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
 
     def stop(self) -> None:
         """Ends every worker at once; what they had sealed stays."""
-        for one in self.workers.values():
-            one.process.kill()
-        for one in self.workers.values():
-            one.process.join()
-            one.connection.close()
+        for worker in self.workers.values():
+            worker.process.kill()
+        for worker in self.workers.values():
+            worker.process.join()
+            worker.connection.close()
         self.workers.clear()
 
 
-def events(engines: Sequence[WorkerPool], timeout: float, wake: Connection | None = None) -> Iterator[Event]:
+def events(pools: Sequence[WorkerPool], timeout: float, wake: Connection | None = None) -> Iterator[PoolEvent]:
     """Yields what happened to the workers, waiting at most `timeout` seconds, or until `wake` can be read."""
-    sources = [source for engine in engines for source in engine.sources]
-    found = wait([*sources, *([wake] if wake else [])], timeout)
-    for engine in engines:
-        yield from engine.heard(found, timeout)
+    sources = [source for pool in pools for source in pool.sources]
+    readable = wait([*sources, *([wake] if wake else [])], timeout)
+    for pool in pools:
+        yield from pool.events_of(readable, timeout)
 
 
-def silence(one: Worker, now: float, startup_s: float, heartbeat_s: float) -> str:
+def silence(worker: WorkerProcess, now: float, startup_s: float, heartbeat_s: float) -> str:
     """Returns what a worker owes since too long; empty where it owes nothing."""
-    if one.ready and one.job is None and not one.is_ending:
+    if worker.is_ready and worker.job is None and not worker.is_ending:
         return ""
-    key, limit = ("heartbeat_timeout_s", heartbeat_s) if one.is_stepping else ("startup_timeout_s", startup_s)
-    owed = f"step after step {one.step}" if one.is_stepping else "first step" if one.ready else "word that it is ready"
-    return f"no {owed} within {limit:g} s ({key})" if now - one.heard >= limit else ""
+    key, limit = ("heartbeat_timeout_s", heartbeat_s) if worker.is_stepping else ("startup_timeout_s", startup_s)
+    if worker.is_stepping:
+        owed = f"step after step {worker.step}"
+    else:
+        owed = "first step" if worker.is_ready else "word that it is ready"
+    return f"no {owed} within {limit:g} s ({key})" if now - worker.last_heard >= limit else ""
 
 
 def child_environment(device: Device, threads: int) -> dict[str, str]:
@@ -273,7 +295,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
     """Keeps Ctrl-C from a child until it ignores it; the parent gets it a moment later."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, worker.PARENTS_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
     try:
         yield
     finally:

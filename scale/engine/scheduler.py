@@ -1,8 +1,8 @@
-"""Which worker gets which round, and where a worker is started for one. Pure."""
+"""Decides which worker gets which round, and where a worker is started for one. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from scale.engine.failures import Key
@@ -14,12 +14,10 @@ class RoundRequest(NamedTuple):
     Attributes:
         key: the round.
         barred: slots that must not have it.
-        alone: whether no other round may be in flight beside it.
     """
 
     key: Key
     barred: frozenset[int] = frozenset()
-    alone: bool = False
 
 
 class FreeSlots(NamedTuple):
@@ -52,41 +50,28 @@ class Dispatch(NamedTuple):
     starts: list[int]
 
 
-def dispatch(wanted: Iterable[RoundRequest], slack: FreeSlots, in_flight: Collection[bool]) -> Dispatch:
+def dispatch(wanted: Iterable[RoundRequest], free: FreeSlots) -> Dispatch:
     """Returns which rounds go where, lowest slots first.
 
-    A round whose slots are all taken waits, and the next one is looked at. One that has to run alone comes when
-    nothing else is left to hand out and nothing is in flight, and while it runs nothing is handed out.
+    A round whose slots are all taken waits, and the next one is looked at. A round for which only a slot with a
+    starting worker is free is left to it.
 
     Args:
         wanted: the rounds to hand out next; only as many are looked at as there are slots for.
-        slack: the slots that could take one.
-        in_flight: of each round that a worker has, whether it has to run alone.
+        free: the slots that could take one.
     """
-    found, lonely = Dispatch([], []), None
-    slack = FreeSlots(*(list(slots) for slots in slack))
-    if any(in_flight) or not any(slack):
-        return found
-    for one in wanted:
-        if one.alone:
-            lonely = lonely or one
-        else:
-            _place(one, slack, found)
-            if not any(slack):
-                break
-    is_quiet = not (in_flight or found.rounds or found.starts)
-    if lonely is not None and is_quiet:
-        _place(lonely, slack, found)
-    return found
-
-
-def _place(one: RoundRequest, slack: FreeSlots, found: Dispatch) -> None:
-    """Gives a round to an idle slot, leaves it to one that starts, or asks for a start."""
-    taken = slack.take(one.barred)
-    if taken is None:
-        return
-    slots, slot = taken
-    if slots is slack.idle:
-        found.rounds.append((slot, one))
-    elif slots is slack.empty:
-        found.starts.append(slot)
+    result = Dispatch([], [])
+    free = FreeSlots(*(list(slots) for slots in free))
+    if not any(free):
+        return result
+    for request in wanted:
+        taken = free.take(request.barred)
+        if taken is not None:
+            slots, slot = taken
+            if slots is free.idle:
+                result.rounds.append((slot, request))
+            elif slots is free.empty:
+                result.starts.append(slot)
+        if not any(free):
+            break
+    return result

@@ -1,4 +1,4 @@
-"""The validator process: it simulates the grasps of sealed rounds, seals the verdicts, and says so over its pipe."""
+"""Simulates the grasps of sealed rounds in a validator process and seals the verdicts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from scale.engine.devices import platform
 from scale.engine.interfaces import ValidationTask, VerdictRunner
-from scale.engine.worker import Message, Role, WorkerSpec
+from scale.engine.worker import Role, WorkerSpec
 from scale.store import shards, verdict_files
+from scale.store.events import Step, ValidationJob
 from scale.store.run_folder import VALIDATOR, RunFolder
 
 if TYPE_CHECKING:  # only validators load the hands
@@ -28,26 +29,28 @@ if TYPE_CHECKING:  # only validators load the hands
 UNUSED_POINTS = 1  # on the hands' surfaces; only the optimizer asks for them
 
 
-def _verdict(folder: RunFolder, spec: WorkerSpec, bench: VerdictRunner, job: Message, connection: Connection) -> Path:
+def _verdict(
+    folder: RunFolder, spec: WorkerSpec, runner: VerdictRunner, job: ValidationJob, connection: Connection
+) -> Path:
     """Simulates the grasps of one round and returns the path of the sealed verdict."""
-    shard = shards.verify(folder.root / job["shard"])
-    case = ValidationTask(shard.columns, str(folder.root / job["pieces"]), tuple(job["deadly"]))
-    columns = bench.judge(case, partial(_tell, connection))
+    shard = shards.verify(folder.root / job.shard)
+    task = ValidationTask(shard.columns, str(folder.root / job.pieces), tuple(job.deadly))
+    columns = runner.judge(task, partial(_tell, connection))
     _tell(connection, shard.rows)
     about = {
-        "code": job["code"],
-        "round_id": job["round"],
+        "code": job.code,
+        "round_id": job.round_id,
         "shard_sha256": shard.sha256,
-        "acceptance_key": job["acceptance_key"],
-        "platform": bench.platform,
-        "judging": bench.judging,
+        "acceptance_key": job.acceptance_key,
+        "platform": runner.platform,
+        "judging": runner.judging,
     }
     return verdict_files.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
 
 
 def _tell(connection: Connection, row: int) -> None:
-    """Says which grasp is simulated now, or that all are: if one kills or hangs this process, the parent knows it."""
-    connection.send({"kind": "step", "step": row})
+    """Says which grasp is simulated now, or that all are: if it kills or hangs this process, the parent knows it."""
+    connection.send(Step(step=row).to_json())
 
 
 VALIDATION = Role(VALIDATOR, _verdict)
@@ -81,8 +84,8 @@ class Simulator:
 class SimulatorRunner:
     """The hands of one validator."""
 
-    def __init__(self, maker: Simulator, hands: HandModel) -> None:
-        self._maker, self._hands = maker, hands
+    def __init__(self, factory: Simulator, hands: HandModel) -> None:
+        self._factory, self._hands = factory, hands
         self.platform = platform("cpu", "none")
 
     @property
@@ -103,5 +106,5 @@ class SimulatorRunner:
             poses, *(case.columns[name] for name in ("contact/candidate", "contact/normal", "object_scale"))
         )
         pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
-        rules = (self._maker.protocol, self._maker.poses)
+        rules = (self._factory.protocol, self._factory.poses)
         return verdict_columns(judge(self._hands, pieces, subject, *rules, 1, on_row, case.deadly))

@@ -1,4 +1,4 @@
-"""The worker process: bound to one device, it does jobs (a worker: rounds), seals them, and says so over its pipe."""
+"""Runs a worker or validator process: does jobs on one device, seals their files, and says so over its pipe."""
 
 from __future__ import annotations
 
@@ -15,24 +15,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bimangrasp.files.header import Header
-from bimangrasp.trajectory import frames_image
+from bimangrasp.trajectory import Record, frames_image
 from scale.engine import failures
 from scale.engine.interfaces import RoundResult, RoundRunner, RoundTask
 from scale.store import locks, shards
+from scale.store.events import Failed, Halved, Message, Ready, RoundJob, Sealed, Step, message_from
 from scale.store.run_folder import WORKER, RunFolder
-
-if TYPE_CHECKING:
-    pass
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
 SMALLEST_TILE = 1  # grasps at once; with less there is no round
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-
-Message = dict[str, Any]
 
 
 class WorkerSpec(NamedTuple):
@@ -43,10 +39,10 @@ class WorkerSpec(NamedTuple):
         worker, launch: slot and number of the start; they name its folder of shards.
         device: as torch calls it in the worker.
         threads: CPU threads.
-        maker: the pickled maker, opened only when the worker is under its lock.
+        factory: the pickled factory, opened only when the worker is under its lock.
         header: what all shards say; object and platform are filled in.
         parent: pid of the parent.
-        trade: what it does with a job.
+        role: what it does with a job.
     """
 
     root: str
@@ -54,10 +50,10 @@ class WorkerSpec(NamedTuple):
     launch: int
     device: str
     threads: int
-    maker: bytes
+    factory: bytes
     header: Header
     parent: int
-    trade: Role
+    role: Role
 
 
 class Role(NamedTuple):
@@ -65,7 +61,7 @@ class Role(NamedTuple):
 
     Attributes:
         name: WORKER or VALIDATOR, see `run_folder`.
-        work: (folder, spec, bench, job, connection) -> the path of what it sealed for that job.
+        work: (folder, spec, runner, job, connection) -> the path of what it sealed for that job.
     """
 
     name: str
@@ -80,13 +76,17 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
     _end_with_parent(spec.parent)
     _leave_signals_to_parent()
     faulthandler.enable()
-    bench = pickle.loads(spec.maker).load(spec.device, spec.threads)
-    connection.send({"kind": "ready", "platform": bench.platform})
+    runner = pickle.loads(spec.factory).load(spec.device, spec.threads)
+    _send(connection, Ready(platform=runner.platform))
     while (job := _receive(connection)) is not None:
-        told = _work(folder, spec, bench, job, connection)
-        connection.send(told)
-        if told.get("ends"):
+        outcome = _do(folder, spec, runner, job, connection)
+        _send(connection, outcome)
+        if isinstance(outcome, Failed) and outcome.ends:
             os._exit(failures.BROKEN_DEVICE)  # no destructor may touch the broken context either
+
+
+def _send(connection: Connection, message: Message) -> None:
+    connection.send(message.to_json())
 
 
 def _end_with_parent(parent: int) -> None:
@@ -104,8 +104,9 @@ def _leave_signals_to_parent() -> None:
 
 
 def _receive(connection: Connection) -> Message | None:
+    """Returns the next job, None when the parent has closed the pipe."""
     try:
-        return connection.recv()
+        return message_from(connection.recv())
     except (EOFError, ConnectionResetError):
         return None
 
@@ -121,23 +122,23 @@ class _Beat:
         now = time.monotonic()
         if now - self._last >= BEAT_S:
             self._last = now
-            self._connection.send({"kind": "step", "step": step})
+            _send(self._connection, Step(step=step))
 
 
-def _work(folder: RunFolder, spec: WorkerSpec, bench: Any, job: Message, connection: Connection) -> Message:
+def _do(folder: RunFolder, spec: WorkerSpec, runner: Any, job: Message, connection: Connection) -> Sealed | Failed:
     """Does one job and returns the message about it."""
     start = time.monotonic()
-    names = {"code": job["code"], "round": job["round"]}
     try:
-        path = spec.trade.work(folder, spec, bench, job, connection)
+        path = spec.role.work(folder, spec, runner, job, connection)
     except BrokenPipeError:
         raise
     except Exception as error:  # whatever it is, the parent decides what becomes of the round
         text = traceback.format_exc()
         _log(text)
-        told = {"kind": "failed", "traceback": text, "errno": getattr(error, "errno", None)}
-        return told | names | {"ends": failures.is_broken_device(error)}
-    return {"kind": "sealed", "path": folder.relative(path), "seconds": time.monotonic() - start} | names
+        number, ends = getattr(error, "errno", None), failures.is_broken_device(error)
+        return Failed(code=job.code, round_id=job.round_id, traceback=text, errno=number, ends=ends)
+    seconds = time.monotonic() - start
+    return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(path), seconds=seconds)
 
 
 def _log(text: str) -> None:
@@ -146,26 +147,26 @@ def _log(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError as error:
-        if error.errno not in failures.DISK_FULL:
+        if not failures.is_disk_full(error):
             raise
 
 
-def _round(folder: RunFolder, spec: WorkerSpec, bench: RoundRunner, job: Message, connection: Connection) -> Path:
+def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJob, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
-    names = ("code", "mesh", "mesh_sha256", "seed", "round", "attempt", "tile")
-    task = RoundTask(*(job[name] for name in names), job.get("record"))
-    made = _made(bench, task, connection)
-    if made.frames is not None:
-        folder.write(folder.frames(task.code), frames_image(made.frames))
+    record = Record(job.record[0], tuple(job.record[1])) if job.record else None
+    task = RoundTask(job.code, job.mesh, job.mesh_sha256, job.seed, job.round_id, job.attempt, job.tile, record)
+    result = _computed(runner, task, connection)
+    if result.frames is not None:
+        folder.write(folder.frames(task.code), frames_image(result.frames))
     header = replace(
         spec.header,
         object_code=task.code,
-        object_index=job["index"],
+        object_index=job.index,
         mesh_sha256=task.mesh_sha256,
-        object_key=job["object_key"],
-        platforms=(bench.platform,),
+        object_key=job.object_key,
+        platforms=(runner.platform,),
     )
-    columns = shards.round_columns(made.columns, task.seed, task.round_id, made.tile_used)
+    columns = shards.round_columns(result.columns, task.seed, task.round_id, result.tile_used)
     return shards.seal(folder, folder.place(spec.worker, spec.launch), header, columns)
 
 
@@ -173,7 +174,7 @@ SYNTHESIS = Role(WORKER, _round)
 """Workers make rounds."""
 
 
-def _made(bench: RoundRunner, task: RoundTask, connection: Connection) -> RoundResult:
+def _computed(runner: RoundRunner, task: RoundTask, connection: Connection) -> RoundResult:
     """Returns a round's grasps: where memory is short, half as many at once, from the same seed.
 
     Raises:
@@ -181,22 +182,22 @@ def _made(bench: RoundRunner, task: RoundTask, connection: Connection) -> RoundR
     """
     on_step, tried, tile = _Beat(connection), [], task.tile
     while True:
-        made, reason = _attempt(bench, task._replace(tile=tile), on_step)
-        if made is not None:
-            return made
+        result, reason = _attempt(runner, task._replace(tile=tile), on_step)
+        if result is not None:
+            return result
         tried.append(tile)
         _log(f"{reason}\nout of memory with {tile} grasps at once")
         if tile <= SMALLEST_TILE:
             raise MemoryError(f"out of memory at every size tried ({', '.join(map(str, tried))} at once): {reason}")
-        bench.free()
+        runner.free()
         tile = max(SMALLEST_TILE, tile // 2)
-        connection.send({"kind": "halved", "code": task.code, "round": task.round_id, "tile": tile})
+        _send(connection, Halved(code=task.code, round_id=task.round_id, tile=tile))
 
 
-def _attempt(bench: RoundRunner, task: RoundTask, on_step: Callable[[int], None]) -> tuple[RoundResult | None, str]:
+def _attempt(runner: RoundRunner, task: RoundTask, on_step: Callable[[int], None]) -> tuple[RoundResult | None, str]:
     """Returns a round's grasps, or how memory was short. The handler, which holds every tensor, is left before."""
     try:
-        return bench.make(task, on_step), ""
+        return runner.make(task, on_step), ""
     except Exception as error:
         if not failures.is_out_of_memory(error):
             raise

@@ -28,6 +28,7 @@ from bimangrasp.files.schema import (
 from scale.merge import rejected_file
 from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.store import durable_io
+from scale.store.events import FileMerged
 from scale.store.run_folder import RunFolder
 from scale.store.sealed_columns import SealedColumns
 
@@ -47,20 +48,20 @@ class Merged(NamedTuple):
         """Of the whole file."""
         return self.proof.sha256
 
-    def facts(self) -> dict[str, Any]:
-        """Returns the journal's line."""
+    def event(self) -> FileMerged:
+        """Returns the journal's event about it."""
         sizes, ending = self.proof.sizes, self.proof.ending
-        return {
-            "code": self.proof.header.object_code,
-            "rows": sizes["N"],
-            "rounds": sizes["R"],
-            "quota": ending.quota,
-            "end_reason": ending.end_reason,
-            "sha256": self.sha256,
-            "content_sha256": self.proof.content_sha256,
-            "size": self.size,
-            "mtime_ns": self.mtime_ns,
-        }
+        return FileMerged(
+            code=self.proof.header.object_code,
+            rows=sizes["N"],
+            rounds=sizes["R"],
+            quota=ending.quota,
+            end_reason=ending.end_reason,
+            sha256=self.sha256,
+            content_sha256=self.proof.content_sha256,
+            size=self.size,
+            mtime_ns=self.mtime_ns,
+        )
 
 
 def merge(folder: RunFolder, job: MergeJob) -> Merged:

@@ -1,4 +1,4 @@
-"""What went wrong, as a report tells it: failed attempts, rounds given up, deaths and pauses, the ends of logs."""
+"""Lists what went wrong, for the report: failed attempts, rounds given up, deaths and pauses, the ends of logs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from scale.engine.failures import death
 from scale.formatting import moment
-from scale.report.history import History
-from scale.report.summary import Outcome, in_short, kind_of, last_line
-from scale.store.journal import Event
+from scale.report.history import FailedAttempt, History
+from scale.report.summary import Outcome, error_line, in_short, kind_of
+from scale.store.events import Event, ProcessDied, TileHalved
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 SHOWN_FAILURES = 20
@@ -41,31 +41,31 @@ class Failure(NamedTuple):
     traceback: str
 
 
-def failures(told: History) -> list[Failure]:
+def failures(history: History) -> list[Failure]:
     """Returns the failed attempts, those of one kind together, most first; of so many kinds."""
-    groups: dict[str, list[Event]] = {}
-    for event in told.failures:
-        groups.setdefault(kind_of(event), []).append(event)
-    most = sorted(groups.values(), key=len, reverse=True)[:SHOWN_FAILURES]
-    return [_failure(alike) for alike in most]
+    groups: dict[str, list[FailedAttempt]] = {}
+    for attempt in history.failures:
+        groups.setdefault(kind_of(attempt.event.traceback), []).append(attempt)
+    largest = sorted(groups.values(), key=len, reverse=True)[:SHOWN_FAILURES]
+    return [_failure(alike) for alike in largest]
 
 
-def _failure(alike: list[Event]) -> Failure:
-    rounds = _by_object((event["code"], event["round"]) for event in alike)
-    last = alike[-1]
-    where = ", ".join(sorted({event["by"] or f"worker {event.get('worker')}" for event in alike})[:SHOWN_NAMES])
-    when, text = moment(last.get("time", 0.0)), last.get("traceback", "")
-    return Failure(last_line(last), len(alike), rounds, where, when, text)
+def _failure(alike: list[FailedAttempt]) -> Failure:
+    """Returns attempts that failed alike as one line of the page."""
+    rounds = _by_object((attempt.event.code, attempt.event.round_id) for attempt in alike)
+    where = ", ".join(sorted({attempt.where for attempt in alike})[:SHOWN_NAMES])
+    last = alike[-1].event
+    return Failure(error_line(last.traceback), len(alike), rounds, where, moment(last.time), last.traceback)
 
 
 def _by_object(keys: Iterable[tuple[str, int]]) -> str:
     """Returns rounds in short: mug 0 to 3, 7; bowl 2."""
-    found: dict[str, set[int]] = {}
+    by_code: dict[str, set[int]] = {}
     for code, round_id in keys:
-        found.setdefault(code, set()).add(round_id)
-    named = [f"{code} {in_short(sorted(rounds))}" for code, rounds in list(found.items())[:SHOWN_NAMES]]
-    more = [f"{len(found) - SHOWN_NAMES} more objects"] if len(found) > SHOWN_NAMES else []
-    return "; ".join(named + more)
+        by_code.setdefault(code, set()).add(round_id)
+    names = [f"{code} {in_short(sorted(rounds))}" for code, rounds in list(by_code.items())[:SHOWN_NAMES]]
+    more = [f"{len(by_code) - SHOWN_NAMES} more objects"] if len(by_code) > SHOWN_NAMES else []
+    return "; ".join(names + more)
 
 
 class Skip(NamedTuple):
@@ -73,17 +73,17 @@ class Skip(NamedTuple):
 
     code: str
     round_id: int
-    seed: int | None
-    attempts: int | None
+    seed: int
+    attempts: int
     text: str
     traceback: str
 
 
-def skips(told: History) -> list[Skip]:
+def skips(history: History) -> list[Skip]:
     """Returns the rounds that were given up."""
     return [
-        Skip(*key, event.get("seed"), event.get("attempts"), last_line(event), event.get("traceback", ""))
-        for key, event in sorted(told.skips.items())
+        Skip(*key, event.seed, event.attempts, error_line(event.traceback), event.traceback)
+        for key, event in sorted(history.skips.items())
     ][:SHOWN_SKIPS]
 
 
@@ -97,30 +97,37 @@ class Incident(NamedTuple):
     text: str
 
 
-def incidents(told: History) -> list[Incident]:
+def incidents(history: History) -> list[Incident]:
     """Returns the last ones."""
-    return [_incident(event) for event in told.incidents[-SHOWN_INCIDENTS:]]
+    return [_incident(event) for event in history.incidents[-SHOWN_INCIDENTS:]]
 
 
 def _incident(event: Event) -> Incident:
-    who = next((f"{trade} {event[trade]}" for trade in (WORKER, VALIDATOR) if trade in event), "")
-    device = f" ({event['device']})" if event.get("device") else ""
-    at = f"{event['code']} {event['round']}" if event.get("code") else ""
-    texts = [death(event["exitcode"], "").how if "exitcode" in event else "", str(event.get("reason", ""))]
-    texts.append(f"{event['tile']} grasps at once" if "tile" in event else "")
-    what = event["event"].replace("_", " ")
-    return Incident(moment(event.get("time", 0.0)), what, who + device, at, "; ".join(filter(None, texts)))
+    """Returns an event as one line of the page."""
+    process = _process_of(event)
+    who = f"{process[0]} {process[1]}" if process else ""
+    device = getattr(event, "device", None)
+    where = f"{event.code} {event.round_id}" if getattr(event, "code", None) else ""
+    texts = [death(event.exitcode, "").how if isinstance(event, ProcessDied) else ""]
+    texts.append(getattr(event, "reason", ""))
+    texts.append(f"{event.tile} grasps at once" if isinstance(event, TileHalved) else "")
+    text = "; ".join(part for part in texts if part)
+    who += f" ({device})" if device else ""
+    return Incident(moment(event.time), event.name.replace("_", " "), who, where, text)
 
 
-def logs(folder: RunFolder, told: History, came_out: Outcome) -> list[tuple[str, str]]:
+def _process_of(event: Event) -> tuple[str, int] | None:
+    """Returns role and slot of the process that an event is about; None where it is about none."""
+    slots = ((role, getattr(event, role, None)) for role in (WORKER, VALIDATOR))
+    return next(((role, slot) for role, slot in slots if slot is not None), None)
+
+
+def logs(folder: RunFolder, history: History, came_out: Outcome) -> list[tuple[str, str]]:
     """Returns the ends of the logs that may explain what went wrong: name and text."""
-    slots = {
-        (event[trade], trade)
-        for event in (*told.failures, *told.incidents)
-        for trade in (WORKER, VALIDATOR)
-        if trade in event
-    }
-    paths = [folder.worker_log(*one) for one in sorted(slots)[:SHOWN_LOGS]]
+    events = [*(attempt.event for attempt in history.failures), *history.incidents]
+    processes = {process for event in events if (process := _process_of(event))}
+    first = sorted((slot, role) for role, slot in processes)[:SHOWN_LOGS]
+    paths = [folder.worker_log(slot, role) for slot, role in first]
     if came_out.state in ("failed", "broken off", "stopped"):
         paths.insert(0, folder.run_log)
     tails = [(folder.relative(path), _tail(path)) for path in paths]

@@ -1,4 +1,4 @@
-"""The charts of a report: energies, how they fell, grasps per second."""
+"""Draws the charts of a report: energies, how they fell, grasps per second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from markupsafe import Markup
 from bimangrasp.files.schema import TERMS
 from scale.formatting import number
 from scale.report import svg_charts
-from scale.report.file_statistics import Harvest
+from scale.report.file_statistics import FileStatistics
 from scale.report.history import History, speed
 from scale.report.svg_charts import Axes, Line, Mark
 
@@ -19,11 +19,11 @@ WIDE = 700  # of a chart that has the page's width
 ORDER = ("total", *TERMS[:-1])
 
 
-def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
+def energy_charts(history: History, statistics: FileStatistics) -> list[tuple[str, Markup]]:
     """Returns the distribution of each term that is not the same everywhere, with median and threshold."""
-    limits, found = told.acceptance_key, []
+    limits, charts = history.acceptance_key, []
     for term in ORDER:
-        values = sums.energies.get(term, np.zeros(0))
+        values = statistics.energies.get(term, np.zeros(0))
         if not len(values) or values.min() == values.max():
             continue
         median, bins = float(np.median(values)), min(BINS, 8 + int(2 * len(values) ** 0.4))
@@ -31,8 +31,8 @@ def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
         if f"filter.{term}" in limits:
             marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
         name = term.replace("_", " ")
-        found.append((name, svg_charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
-    return found
+        charts.append((name, svg_charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
+    return charts
 
 
 def how(term: str) -> str:
@@ -40,35 +40,35 @@ def how(term: str) -> str:
     return "weighted sum" if term == "total" else "unweighted"
 
 
-def curve_charts(sums: Harvest) -> list[tuple[str, Markup]]:
+def curve_charts(statistics: FileStatistics) -> list[tuple[str, Markup]]:
     """Returns how each term fell: medians over the rounds of the median and of both quartiles of a round's grasps."""
-    if not len(sums.step):
+    if not len(statistics.step):
         return []
-    found = []
+    charts = []
     for term in ORDER:
         with np.errstate(all="ignore"):
-            low, middle, high = _median(sums.curves[term]).T
+            low, middle, high = _median(statistics.curves[term]).T
         if not np.isfinite(middle).any() or (np.nanmin(middle) == np.nanmax(middle) == 0):
             continue
-        name, line = term.replace("_", " "), Line(sums.step, middle, "", low, high)
-        found.append((name, svg_charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
-    share = Line(sums.step, 100 * _median(sums.acceptance))
-    return [*found, ("acceptance", svg_charts.lines([share], Axes("step", "proposals accepted (%)")))]
+        name, line = term.replace("_", " "), Line(statistics.step, middle, "", low, high)
+        charts.append((name, svg_charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
+    share = Line(statistics.step, 100 * _median(statistics.acceptance))
+    return [*charts, ("acceptance", svg_charts.lines([share], Axes("step", "proposals accepted (%)")))]
 
 
 def _median(rounds: np.ndarray) -> np.ndarray:
     """Returns the median over the first axis of what is finite; NaN where nothing is."""
     kept = np.isfinite(rounds).any(axis=0)
-    found = np.full(rounds.shape[1:], np.nan)
-    found[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
-    return found
+    median = np.full(rounds.shape[1:], np.nan)
+    median[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
+    return median
 
 
-def speed_chart(told: History) -> tuple[Markup, Markup] | None:
+def speed_chart(history: History) -> tuple[Markup, Markup] | None:
     """Returns accepted grasps per second of each worker over time, with its legend; None where nothing was timed."""
-    if not any(one.seconds and one.accepted is not None and one.worker for one in told.work.values()):
+    if not any(work.seconds and work.accepted is not None and work.worker for work in history.work.values()):
         return None
-    pace = speed(told, SPANS)
+    pace = speed(history, SPANS)
     unit, length = _time_unit(pace.edges[-1])
     busiest = sorted(pace.rates, key=lambda name: -pace.rates[name].sum())
     drawn = {name: pace.rates[name] for name in sorted(busiest[:LINES])}

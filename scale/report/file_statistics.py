@@ -1,4 +1,4 @@
-"""What the grasp files of a run tell in sum: how the energies are distributed, how they fell, what was rejected."""
+"""Sums up the grasp files of a run: how the energies are distributed, how they fell, what was rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHARDS = 200  # opened, where no final file has their rounds yet
 
 
 @dataclass
-class Harvest:
+class FileStatistics:
     """The sum of many files.
 
     Attributes:
@@ -53,23 +53,17 @@ class Harvest:
     unreadable: list[str] = field(default_factory=list)
 
 
-def harvest(folder: RunFolder, is_generated: bool) -> Harvest:
+def statistics_of(folder: RunFolder) -> FileStatistics:
     """Returns what the files of a run tell in sum. Those that vanish meanwhile were merged, and are left out.
 
     Args:
         folder: the run's, which may be at work.
-        is_generated: whether `mode=generate` made what is asked for.
     """
-    reader = _Reader()
-    if is_generated:
-        made = sorted(folder.generated.glob("*.h5"))
-        reader.read(made, len(made), "generated files")
-        return reader.found()
-    finals = folder.final_files()
+    reader, finals = _Reader(), folder.final_files()
     reader.read(finals, len(finals), "final files")
     waiting = [path for path in folder.shard_files() if _is_beyond(path, reader.merged)]
     reader.read(_evenly(waiting, SHARDS), len(waiting), "sealed rounds that no final file has yet, accepted or not")
-    return reader.found()
+    return reader.result()
 
 
 def _is_beyond(shard: Path, merged: dict[str, int]) -> bool:
@@ -100,13 +94,13 @@ class _Reader:
 
     def __init__(self) -> None:
         self.merged: dict[str, int] = {}
-        self._told = Harvest()
+        self._statistics = FileStatistics()
         self._energies: dict[str, list[np.ndarray]] = {term: [np.zeros(0)] for term in TERMS}
         self._curves: list[dict[str, np.ndarray]] = []
 
     def read(self, paths: list[Path], among: int, source: str) -> None:
         """Reads files of one kind, which were chosen among so many; a few of many files in depth."""
-        is_first, deep = not self._told.grasps, set(_evenly(paths, FILES))
+        is_first, deep = not self._statistics.grasps, set(_evenly(paths, FILES))
         for path in paths:
             most = _Most(ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else _Most(0, 0)
             try:
@@ -114,10 +108,10 @@ class _Reader:
             except FileNotFoundError:
                 continue
             except (OSError, KeyError, ValueError) as error:
-                self._told.unreadable.append(f"{path}: {error}")
-        if is_first and self._told.grasps:
+                self._statistics.unreadable.append(f"{path}: {error}")
+        if is_first and self._statistics.grasps:
             share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
-            self._told.source = source + share
+            self._statistics.source = source + share
 
     def _add(self, path: Path, most: _Most, is_first: bool) -> None:
         """Takes in what a file says of itself, and so many of its rounds and grasps."""
@@ -126,7 +120,7 @@ class _Reader:
         with h5py.File(path, "r") as file:
             done = np.flatnonzero(file["rounds/state"][:] == 0)
             self.merged[path.stem] = len(file["rounds/state"])
-            self._told.rounds += len(done)
+            self._statistics.rounds += len(done)
             if is_first:
                 self._add_summary(file)
             if most.grasps:
@@ -137,17 +131,17 @@ class _Reader:
     def _add_summary(self, file: h5py.File) -> None:
         """Takes in how many grasps a file has, their median energy, and what it says of those that do not count."""
         code, total = text(file.attrs["object_code"]), file["energy/total"][:]
-        self._told.grasps += len(total)
+        self._statistics.grasps += len(total)
         if "rejected" in file.attrs:
-            self._told.rejected[code] = json.loads(file.attrs["rejected"])
+            self._statistics.rejected[code] = json.loads(file.attrs["rejected"])
         if "end_reason" in file.attrs and len(total):
-            self._told.median_total[code] = float(np.median(total))
+            self._statistics.median_total[code] = float(np.median(total))
 
     def _add_energies(self, file: h5py.File, most: int) -> None:
         """Takes in the energies of every k-th grasp."""
         rows = len(file["energy/total"])
         stride = max(1, -(-rows // most))
-        self._told.grasps_read += len(range(0, rows, stride))
+        self._statistics.grasps_read += len(range(0, rows, stride))
         for term in TERMS:
             values = file[f"energy/{term}"][::stride].astype(float)
             self._energies[term].append(values[np.isfinite(values)])
@@ -157,15 +151,15 @@ class _Reader:
         curves = {name: file[f"curve/{name}"][chosen] for name in ("step", "acceptance", *TERMS)}
         if self._curves and curves["step"].shape[1] != self._curves[0]["step"].shape[1]:
             raise ValueError("its curves have other steps than those of the other files")
-        self._told.rounds_read += len(chosen)
+        self._statistics.rounds_read += len(chosen)
         self._curves.append(curves)
 
-    def found(self) -> Harvest:
+    def result(self) -> FileStatistics:
         """Returns the sum."""
-        told = self._told
-        told.energies = {term: np.concatenate(parts) for term, parts in self._energies.items()}
+        statistics = self._statistics
+        statistics.energies = {term: np.concatenate(parts) for term, parts in self._energies.items()}
         if self._curves:
-            joined = {name: np.concatenate([one[name] for one in self._curves]) for name in self._curves[0]}
-            told.step, told.acceptance = joined["step"][0], joined["acceptance"]
-            told.curves = {term: joined[term] for term in TERMS}
-        return told
+            joined = {name: np.concatenate([curves[name] for curves in self._curves]) for name in self._curves[0]}
+            statistics.step, statistics.acceptance = joined["step"][0], joined["acceptance"]
+            statistics.curves = {term: joined[term] for term in TERMS}
+        return statistics

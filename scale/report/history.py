@@ -1,4 +1,4 @@
-"""What the journal of a run tells of its calls, rounds, workers and failures. Old journals are read as well."""
+"""Reads the history of a run from its journal: calls, rounds, workers, failures. Old journals are read as well."""
 
 from __future__ import annotations
 
@@ -9,10 +9,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scale.engine.devices import Device, device_name
-from scale.store.journal import Event
+from scale.engine.devices import device_name
+from scale.store.events import (
+    AttemptFailed,
+    CallEnded,
+    CallStarted,
+    DeviceSetAside,
+    Event,
+    FileMerged,
+    ObjectsIndexed,
+    ProcessDied,
+    ProcessReady,
+    ProcessSilent,
+    RoundAdopted,
+    RoundDone,
+    RoundEvent,
+    RoundFoundNoRoom,
+    RoundJudged,
+    RoundSealed,
+    RoundSkipped,
+    RunContinued,
+    RunPaused,
+    TileHalved,
+)
 
-INCIDENTS = ("died", "silent", "set_aside", "halved", "no_room", "paused", "continued")
+INCIDENTS = (ProcessDied, ProcessSilent, DeviceSetAside, TileHalved, RoundFoundNoRoom, RunPaused, RunContinued)
 """Events about workers, validators and the disk that a person may want to know of."""
 
 
@@ -21,13 +42,13 @@ class Call:
     """One call: from its `start` to its `end`, or to the last that was heard of it.
 
     Attributes:
-        start: its first line.
+        start: its first event.
         began, until: Unix times, s.
         exit_code: None where it did not end by itself.
         error: what ended it; empty where it was no error, or an old journal does not tell.
     """
 
-    start: Event
+    start: CallStarted
     began: float
     until: float
     exit_code: int | None = None
@@ -64,6 +85,18 @@ class Work:
     test_seconds: float = 0.0
 
 
+class FailedAttempt(NamedTuple):
+    """A failed attempt at a round, or at its test.
+
+    Attributes:
+        event: what the journal says of it.
+        where: "cpu #0", "gpu 3", "validator 1".
+    """
+
+    event: AttemptFailed
+    where: str
+
+
 @dataclass
 class History:
     """What happened.
@@ -72,7 +105,8 @@ class History:
         calls: in order.
         indices, quotas: object code -> number.
         work: (object code, round id) -> the sealed round, in the order in which they were sealed.
-        failures, incidents: the lines about them.
+        failures: attempts that failed, with the worker or validator by name.
+        incidents: what befell workers, validators and the disk.
         skips: (object code, round id) -> the line that gave it up; without those that were made after all.
         merged: object code -> the line about its final file.
         platforms: each with the workers and validators that were ready on it, by name.
@@ -82,16 +116,16 @@ class History:
     indices: dict[str, int] = field(default_factory=dict)
     quotas: dict[str, int] = field(default_factory=dict)
     work: dict[tuple[str, int], Work] = field(default_factory=dict)
-    failures: list[Event] = field(default_factory=list)
+    failures: list[FailedAttempt] = field(default_factory=list)
     incidents: list[Event] = field(default_factory=list)
-    skips: dict[tuple[str, int], Event] = field(default_factory=dict)
-    merged: dict[str, Event] = field(default_factory=dict)
+    skips: dict[tuple[str, int], RoundSkipped] = field(default_factory=dict)
+    merged: dict[str, FileMerged] = field(default_factory=dict)
     platforms: list[tuple[dict[str, str], set[str]]] = field(default_factory=list)
 
     @property
     def acceptance_key(self) -> dict[str, Any]:
         """By what the last call accepts grasps."""
-        return self.calls[-1].start.get("acceptance_key", {}) if self.calls else {}
+        return (self.calls[-1].start.acceptance_key or {}) if self.calls else {}
 
     @property
     def seconds(self) -> float:
@@ -101,12 +135,12 @@ class History:
     @property
     def accepted(self) -> int:
         """Grasps that count, in all sealed rounds: surplus beyond the cut included."""
-        return sum(one.accepted or 0 for one in self.work.values())
+        return sum(work.accepted or 0 for work in self.work.values())
 
     @property
     def rows(self) -> int:
         """Grasps of all sealed rounds."""
-        return sum(one.rows for one in self.work.values())
+        return sum(work.rows for work in self.work.values())
 
 
 def history(events: Sequence[Event], now: float | None = None) -> History:
@@ -119,97 +153,102 @@ def history(events: Sequence[Event], now: float | None = None) -> History:
     reader = _Reader()
     for event in events:
         reader.read(event)
-    if now is not None and reader.told.calls:
-        reader.told.calls[-1].until = max(now, reader.told.calls[-1].until)
-    return reader.told
+    calls = reader.history.calls
+    if now is not None and calls:
+        calls[-1].until = max(now, calls[-1].until)
+    return reader.history
 
 
 class _Reader:
-    """Reads line by line; each kind of event has a method of its name."""
+    """Reads event by event into a history."""
 
     def __init__(self) -> None:
-        self.told = History()
+        self.history = History()
         self._labels: dict[int, str] = {}  # slot of a worker -> its device, in this call
+        self._readers = {
+            CallStarted: self._started,
+            CallEnded: self._ended,
+            ObjectsIndexed: self._indexed,
+            ProcessReady: self._ready,
+            RoundSealed: self._sealed,
+            RoundJudged: self._judged,
+            RoundDone: self._counted,
+            RoundAdopted: self._counted,
+            AttemptFailed: self._failed,
+            RoundSkipped: self._skipped,
+            FileMerged: self._merged,
+        }
 
     def read(self, event: Event) -> None:
-        """Takes a line in."""
-        if event["event"] == "start" or not self.told.calls:
-            self.told.calls.append(Call(event, event.get("time", 0.0), event.get("time", 0.0)))
+        """Takes an event in."""
+        if isinstance(event, CallStarted) or not self.history.calls:
+            start = event if isinstance(event, CallStarted) else CallStarted(run_key={}, time=event.time)
+            self.history.calls.append(Call(start, event.time, event.time))
             self._labels = {}
-        call = self.told.calls[-1]
-        call.until = max(call.until, event.get("time", 0.0))
-        if event["event"] in INCIDENTS:
-            self.told.incidents.append(event)
-        take = getattr(self, f"_take_{event['event']}", None)
-        if take is not None:
-            take(event)
+        call = self.history.calls[-1]
+        call.until = max(call.until, event.time)
+        if isinstance(event, INCIDENTS):
+            self.history.incidents.append(event)
+        if type(event) in self._readers:
+            self._readers[type(event)](event)
 
-    def _take_start(self, event: Event) -> None:
-        self.told.quotas |= event.get("quotas", {})
+    def _started(self, event: CallStarted) -> None:
+        self.history.quotas |= event.quotas or {}
 
-    def _take_end(self, event: Event) -> None:
-        self.told.calls[-1].exit_code = event["exit_code"]
-        self.told.calls[-1].error = event.get("error", "")
+    def _ended(self, event: CallEnded) -> None:
+        self.history.calls[-1].exit_code = event.exit_code
+        self.history.calls[-1].error = event.error or ""
 
-    def _take_objects(self, event: Event) -> None:
-        self.told.indices |= event["indices"]
+    def _indexed(self, event: ObjectsIndexed) -> None:
+        self.history.indices |= event.indices
 
-    def _take_ready(self, event: Event) -> None:
-        name = f"validator {event.get('validator')}"
-        if "worker" in event:
-            self._labels[event["worker"]] = event["device"]
-            name = self._worker(event)
-        platform = event.get("platform", {})
-        known = next((names for one, names in self.told.platforms if one == platform), None)
-        if known is None:
-            self.told.platforms.append((platform, {name}))
+    def _ready(self, event: ProcessReady) -> None:
+        name = f"validator {event.validator}"
+        if event.worker is not None:
+            self._labels[event.worker] = event.device or ""
+            name = self._worker_of(event)
+        platform = event.platform or {}
+        names = next((names for known, names in self.history.platforms if known == platform), None)
+        if names is None:
+            self.history.platforms.append((platform, {name}))
         else:
-            known.add(name)
+            names.add(name)
 
-    def _take_sealed(self, event: Event) -> None:
-        key, time = (event["code"], event["round"]), event.get("time", 0.0)
-        seconds = float(event.get("seconds", 0.0))
-        self.told.work.pop(key, None)  # made again
-        self.told.work[key] = Work(*key, event.get("rows", 0), time, self._worker(event), seconds)
-        self.told.skips.pop(key, None)
+    def _sealed(self, event: RoundEvent) -> None:
+        key, seconds = (event.code, event.round_id), event.seconds or 0.0
+        self.history.work.pop(key, None)  # made again
+        self.history.work[key] = Work(*key, event.rows, event.time, self._worker_of(event), seconds)
+        self.history.skips.pop(key, None)
 
-    def _take_judged(self, event: Event) -> None:
-        self._take_counted(event)
-        self.told.work[event["code"], event["round"]].accepted = None  # near-duplicates are not left out yet
+    def _judged(self, event: RoundJudged) -> None:
+        self._counted(event)
+        self.history.work[event.code, event.round_id].accepted = None  # near-duplicates are not left out yet
 
-    def _take_done(self, event: Event) -> None:
-        self._take_counted(event)
+    def _counted(self, event: RoundEvent) -> None:
+        """Takes in how many grasps of a round count; its making may have been told in an earlier event."""
+        key = (event.code, event.round_id)
+        if event.seconds is not None or key not in self.history.work:
+            self._sealed(event)
+        work = self.history.work[key]
+        work.accepted = event.accepted
+        work.test_seconds = work.test_seconds if event.test_seconds is None else event.test_seconds
 
-    def _take_adopted(self, event: Event) -> None:
-        self._take_counted(event)
+    def _failed(self, event: AttemptFailed) -> None:
+        where = f"validator {event.validator}" if event.validator is not None else self._worker_of(event)
+        self.history.failures.append(FailedAttempt(event, where or f"worker {event.worker}"))
 
-    def _take_counted(self, event: Event) -> None:
-        """Takes in how many grasps of a round count; its making may have been told in an earlier line."""
-        key = (event["code"], event["round"])
-        if "seconds" in event or key not in self.told.work:
-            self._take_sealed(event)
-        work = self.told.work[key]
-        work.accepted = event.get("accepted")
-        work.test_seconds = float(event.get("test_seconds", work.test_seconds))
+    def _skipped(self, event: RoundSkipped) -> None:
+        self.history.skips[event.code, event.round_id] = event
 
-    def _take_fail(self, event: Event) -> None:
-        self.told.failures.append(event | {"by": self._by(event)})
+    def _merged(self, event: FileMerged) -> None:
+        self.history.merged[event.code] = event
 
-    def _take_skip(self, event: Event) -> None:
-        self.told.skips[event["code"], event["round"]] = event
-
-    def _take_merged(self, event: Event) -> None:
-        self.told.merged[event["code"]] = event
-
-    def _by(self, event: Event) -> str:
-        return f"validator {event['validator']}" if "validator" in event else self._worker(event)
-
-    def _worker(self, event: Event) -> str:
-        """Returns the name of the worker of a line; journals of earlier versions name it in the shard's path only."""
-        found = re.match(r"shards/worker_(\d+)_", event.get("shard", ""))
-        slot = event.get("worker", found and int(found[1]))
-        label = event.get("device") or self._labels.get(slot, "")
-        return device_name(Device(label, ""), slot) if label else ""
+    def _worker_of(self, event: RoundEvent | ProcessReady | AttemptFailed) -> str:
+        """Returns the name of an event's worker; journals of earlier versions name it in the shard's path only."""
+        in_path = re.match(r"shards/worker_(\d+)_", getattr(event, "shard", ""))
+        slot = int(in_path[1]) if event.worker is None and in_path else event.worker
+        label = getattr(event, "device", None) or self._labels.get(slot, "")
+        return device_name(label, slot) if label else ""
 
 
 class Speed(NamedTuple):
@@ -226,23 +265,25 @@ class Speed(NamedTuple):
     starts: list[float]
 
 
-def speed(told: History, spans: int) -> Speed:
+def speed(history: History, spans: int) -> Speed:
     """Returns how fast accepted grasps came: those of a round evenly over the time that its worker took for it."""
-    ends = np.cumsum([call.seconds for call in told.calls])
+    ends = np.cumsum([call.seconds for call in history.calls])
     edges = np.linspace(0.0, ends[-1] if len(ends) else 0.0, spans + 1)
     rates = {}
-    for worker in sorted({one.worker for one in told.work.values()} - {""}):
-        done = [one for one in told.work.values() if one.worker == worker and one.seconds and one.accepted is not None]
-        sealed, took, accepted = np.array([(one.time, one.seconds, one.accepted) for one in done]).reshape(-1, 3).T
-        end = _working_time(told, sealed)
-        ramps = np.clip((edges[:, None] - (end - took)) / np.maximum(took, 1e-9), 0.0, 1.0)
+    timed = [work for work in history.work.values() if work.worker and work.seconds and work.accepted is not None]
+    for worker in sorted({work.worker for work in history.work.values()} - {""}):
+        own = [(work.time, work.seconds, work.accepted) for work in timed if work.worker == worker]
+        sealed, took, accepted = np.array(own).reshape(-1, 3).T
+        end = _working_time(history, sealed)
+        # The share of each round that is done at each edge, from 0 at its start to 1 when it was sealed.
+        shares = np.clip((edges[:, None] - (end - took)) / np.maximum(took, 1e-9), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rates[worker] = np.diff(ramps @ accepted) / np.diff(edges)
+            rates[worker] = np.diff(shares @ accepted) / np.diff(edges)
     return Speed(edges, rates, [float(end) for end in ends[:-1]])
 
 
-def _working_time(told: History, times: np.ndarray) -> np.ndarray:
+def _working_time(history: History, times: np.ndarray) -> np.ndarray:
     """Returns Unix times as working time, s."""
-    moments = [moment for call in told.calls for moment in (call.began, call.until)]
-    worked = np.repeat(np.cumsum([0.0, *(call.seconds for call in told.calls)]), 2)[1:-1]
+    moments = [moment for call in history.calls for moment in (call.began, call.until)]
+    worked = np.repeat(np.cumsum([0.0, *(call.seconds for call in history.calls)]), 2)[1:-1]
     return np.interp(times, moments, worked)

@@ -1,4 +1,4 @@
-"""`mode=report`: one page that tells a person how a run came out. Running or not, finished, failed or empty."""
+"""Writes the page of `mode=report`: how a run came out, running or not, finished, failed or empty."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from scale.formatting import duration, moment, number
 from scale.merge.deduplication import DUPLICATE
 from scale.report.failures import failures, incidents, logs, skips
 from scale.report.figures import curve_charts, energy_charts, speed_chart
-from scale.report.file_statistics import harvest
+from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, History, history
-from scale.report.summary import Outcome, is_generated, outcome
+from scale.report.summary import Outcome, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, output_paths
-from scale.store.journal import Event
 from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
@@ -58,9 +57,9 @@ def write_report(config: Config) -> ReportPage:
     if not folder.journal.exists():
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
     path = _target(folder, config.out)
-    told, page = render(folder, time.time())
+    came_out, page = render(folder, time.time())
     output_paths.write(path, page.encode())
-    return ReportPage(path, told)
+    return ReportPage(path, came_out)
 
 
 def _target(folder: RunFolder, out: str) -> Path:
@@ -79,33 +78,33 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         folder: the run's.
         now: Unix time, s.
     """
-    is_running = locks.is_running(locks.read_lock(folder))
-    told = history(journal.replay(folder).events, now if is_running else None)
-    sums = harvest(folder, bool(told.calls) and is_generated(told.calls[-1]))
-    gone = (folder.final(code) for code in told.merged if not folder.final(code).is_file())
-    sums.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
-    came_out = outcome(told, read_manifest(folder), sums, is_running)
-    room = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
-    room.globals |= {"number": number, "duration": duration, "moment": moment}
-    page = room.get_template("report.html").render(
+    is_running = locks.running(folder) is not None
+    past = history(journal.replay(folder).events, now if is_running else None)
+    statistics = statistics_of(folder)
+    gone = (folder.final(code) for code in past.merged if not folder.final(code).is_file())
+    statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
+    came_out = outcome(past, read_manifest(folder), statistics, is_running)
+    environment = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
+    environment.globals |= {"number": number, "duration": duration, "moment": moment}
+    page = environment.get_template("report.html").render(
         name=folder.root.name or str(folder.root),
         root=folder.root,
         made=moment(now),
-        told=told,
-        sums=sums,
+        history=past,
+        statistics=statistics,
         outcome=came_out,
         objects=came_out.objects[:SHOWN_OBJECTS],
-        rejects=rejects(told, came_out),
-        energies=energy_charts(told, sums),
-        curves=curve_charts(sums),
-        pace=speed_chart(told),
-        workers=workers(told),
-        tests=tests(told),
-        failures=failures(told),
-        skips=skips(told),
-        incidents=incidents(told),
-        logs=logs(folder, told, came_out),
-        calls=[call_line(call) for call in told.calls[-SHOWN_CALLS:]],
+        rejects=rejects(past, came_out),
+        energies=energy_charts(past, statistics),
+        curves=curve_charts(statistics),
+        pace=speed_chart(past),
+        workers=workers(past),
+        tests=tests(past),
+        failures=failures(past),
+        skips=skips(past),
+        incidents=incidents(past),
+        logs=logs(folder, past, came_out),
+        calls=[call_line(call) for call in past.calls[-SHOWN_CALLS:]],
         settings=folder.config.read_text(errors="replace") if folder.config.exists() else "",
         citation=CITATION,
     )
@@ -120,13 +119,13 @@ class Bar(NamedTuple):
     percent: float
 
 
-def rejects(told: History, came_out: Outcome) -> list[Bar]:
+def rejects(past: History, came_out: Outcome) -> list[Bar]:
     """Returns for how many rows each reason held, most first."""
     total: Counter[str] = Counter()
-    for one in came_out.objects:
-        total.update({reason: rows for reason, rows in one.rejected.items() if rows})
+    for line in came_out.objects:
+        total.update({reason: rows for reason, rows in line.rejected.items() if rows})
     return [
-        Bar(_reason(name, told.acceptance_key), rows, 100 * rows / max(told.rows, 1))
+        Bar(_reason(name, past.acceptance_key), rows, 100 * rows / max(past.rows, 1))
         for name, rows in total.most_common()
     ]
 
@@ -153,24 +152,25 @@ class WorkerLine(NamedTuple):
     rate: float
 
 
-def workers(told: History) -> list[WorkerLine]:
+def workers(past: History) -> list[WorkerLine]:
     """Returns what each worker did, by its timed rounds."""
-    found = []
-    for name in sorted({one.worker for one in told.work.values() if one.seconds} - {""}):
-        mine = [one for one in told.work.values() if one.worker == name and one.seconds]
-        busy, accepted = sum(one.seconds for one in mine), sum(one.accepted or 0 for one in mine)
-        median = float(np.median([one.seconds for one in mine]))
-        share = 100 * busy / told.seconds if told.seconds else 0.0
-        found.append(WorkerLine(name, len(mine), accepted, median, share, accepted / busy))
-    return found
+    timed = [work for work in past.work.values() if work.seconds and work.worker]
+    lines = []
+    for name in sorted({work.worker for work in timed}):
+        own = [work for work in timed if work.worker == name]
+        busy, accepted = sum(work.seconds for work in own), sum(work.accepted or 0 for work in own)
+        median = float(np.median([work.seconds for work in own]))
+        share = 100 * busy / past.seconds if past.seconds else 0.0
+        lines.append(WorkerLine(name, len(own), accepted, median, share, accepted / busy))
+    return lines
 
 
-def tests(told: History) -> str:
+def tests(past: History) -> str:
     """Returns how long the validators took; empty where none was asked."""
-    took = [one.test_seconds for one in told.work.values() if one.test_seconds]
-    if not took:
+    seconds = [work.test_seconds for work in past.work.values() if work.test_seconds]
+    if not seconds:
         return ""
-    return f"Validators tested {len(took)} rounds, {number(float(np.median(took)))} s each (median)."
+    return f"Validators tested {len(seconds)} rounds, {number(float(np.median(seconds)))} s each (median)."
 
 
 class CallLine(NamedTuple):
@@ -190,12 +190,15 @@ class CallLine(NamedTuple):
 def call_line(call: Call) -> CallLine:
     """Returns a call as a line of a table."""
     start = call.start
-    ended = "no end in the journal" if call.exit_code is None else f"exit code {call.exit_code}"
-    where = f"{start.get('host', '')} pid {start.get('pid', '')}"
-    devices = ", ".join(f"{times} x {name}" if times > 1 else name for name, times in _counted(start))
-    parts = (moment(call.began), start.get("mode", ""), duration(call.seconds), ended, where)
-    return CallLine(*parts, start.get("version", ""), devices, start.get("notes", [])[:SHOWN_NOTES], call.error)
-
-
-def _counted(start: Event) -> list[tuple[str, int]]:
-    return list(Counter(start.get("devices", [])).items())
+    devices = Counter(start.devices).items()
+    return CallLine(
+        began=moment(call.began),
+        mode=start.mode,
+        took=duration(call.seconds),
+        ended="no end in the journal" if call.exit_code is None else f"exit code {call.exit_code}",
+        where=f"{start.host} pid {start.pid}",
+        version=start.version,
+        devices=", ".join(f"{times} x {name}" if times > 1 else name for name, times in devices),
+        notes=list(start.notes)[:SHOWN_NOTES],
+        error=call.error,
+    )

@@ -1,4 +1,4 @@
-"""How a run stands, read without its lock: from manifest, journal and lock file."""
+"""Tells how a run stands, from its journal, manifest and lock, without waiting for the lock."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
 from scale.formatting import SHOWN_OBJECTS, table
+from scale.report.history import History, history
 from scale.store import journal, locks
 from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
@@ -67,53 +68,28 @@ def status(run_dir: Path | str) -> Status:
         InputError: there is no run in that folder.
     """
     folder = RunFolder(run_dir)
-    events = journal.replay(folder).events
-    if not events:
+    past = history(journal.replay(folder).events)
+    if not past.calls:
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
-    held = locks.read_lock(folder)
-    ended = [event["exit_code"] for event in events if event["event"] == "end"]
-    running = held if locks.is_running(held) else None
-    return Status(folder.root, running, ended[-1] if ended else None, _objects(folder, events))
-
-
-def _objects(folder: RunFolder, events: list[journal.Event]) -> list[ObjectStatus]:
-    """Returns the objects as the journal tells of them."""
+    ended = [call.exit_code for call in past.calls if call.exit_code is not None]
     manifest = read_manifest(folder).get("objects", {})
-    indices: dict[str, int] = {}
-    quotas: dict[str, int] = {}
-    done: dict[str, dict[int, int]] = {}
-    skipped: dict[str, set[int]] = {}
-    files: dict[str, journal.Event] = {}
-    failures: Counter[str] = Counter()
-    for event in events:
-        code, kind = event.get("code"), event["event"]
-        if kind == "objects":
-            indices |= event["indices"]
-        elif kind == "start":
-            quotas |= event.get("quotas", {})
-        elif kind in ("done", "adopted"):
-            done.setdefault(code, {})[event["round"]] = event["accepted"]
-        elif kind == "fail":
-            failures[code] += 1
-        elif kind == "skip":
-            skipped.setdefault(code, set()).add(event["round"])
-        elif kind == "merged":
-            files[code] = event
-    found = []
-    for code, index in sorted(indices.items(), key=lambda item: item[1]):
-        given, file = done.get(code, {}), files.get(code, {})
-        reason = manifest.get(code, {}).get("end_reason") or file.get("end_reason", "")
-        found.append(
-            ObjectStatus(
-                code,
-                index,
-                quotas.get(code),
-                sum(given.values()),
-                file.get("rows", 0),
-                len(given),
-                failures[code],
-                len(skipped.get(code, set()) - set(given)),
-                reason,
-            )
-        )
-    return found
+    return Status(folder.root, locks.running(folder), ended[-1] if ended else None, _objects(past, manifest))
+
+
+def _objects(past: History, manifest: dict[str, Any]) -> list[ObjectStatus]:
+    """Returns the objects as the journal tells of them; the manifest may know better why one ended."""
+    accepted, rounds = Counter(), Counter()
+    for work in past.work.values():
+        if work.accepted is not None:
+            accepted[work.code] += work.accepted
+            rounds[work.code] += 1
+    failures = Counter(attempt.event.code for attempt in past.failures)
+    skipped = Counter(code for code, _ in past.skips)
+    objects = []
+    for code, index in sorted(past.indices.items(), key=lambda item: item[1]):
+        file = past.merged.get(code)
+        reason = manifest.get(code, {}).get("end_reason") or (file.end_reason if file else "")
+        in_file = file.rows if file else 0
+        counts = (accepted[code], in_file, rounds[code], failures[code], skipped[code])
+        objects.append(ObjectStatus(code, index, past.quotas.get(code), *counts, reason))
+    return objects

@@ -20,6 +20,7 @@ from bimangrasp.validation.protocol import ProtocolConfig
 
 PHYSICS = "physics"
 TENSORBOARD = "tensorboard"
+GENERATE = "generate"
 FILTERS = {
     "none": (),
     "energy": ("force_closure", "distance", "penetration"),

@@ -31,13 +31,13 @@ class RunRequest(NamedTuple):
         quotas: object code -> rows wanted.
         meshes: object code -> what its mesh holds.
         devices: one per worker.
-        maker: of the rounds.
+        factory: of the rounds.
         hand: what files say of the hands.
         run_key, acceptance_key: what an earlier call must have had; the latter but for an object's pieces.
         accept: columns -> mask of rows that count.
-        judge: of the validators; None where no row counts by what a simulator says.
+        verdict_factory: of the validators; None where no row counts by what a simulator says.
         dedup: which grasps are near-duplicates; None where all count.
-        pieces: object code -> sealed file of its convex pieces, and their hash; empty until they are found.
+        pieces: object code -> sealed file of its convex pieces, and their hash; empty until they are made.
     """
 
     config: Config
@@ -46,12 +46,12 @@ class RunRequest(NamedTuple):
     quotas: dict[str, int]
     meshes: dict[str, MeshReport]
     devices: list[Device]
-    maker: RoundFactory
+    factory: RoundFactory
     hand: HandTable
     run_key: Key
     acceptance_key: Key
     accept: Accept
-    judge: VerdictFactory | None = None
+    verdict_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
     pieces: Mapping[str, tuple[Path, str]] = MappingProxyType({})
 
@@ -65,8 +65,10 @@ class RunRequest(NamedTuple):
 
     def acceptance_key_of(self, code: str) -> Key:
         """Returns what decides which rows of an object count."""
-        found = self.pieces.get(code)
-        return self.acceptance_key | ({"pieces_sha256": found[1]} if found else {})
+        if code not in self.pieces:
+            return self.acceptance_key
+        _, sha256 = self.pieces[code]
+        return self.acceptance_key | {"pieces_sha256": sha256}
 
     def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
         """Returns what an object's files say, but for the platforms; without a code the part that is common."""

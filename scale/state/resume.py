@@ -1,4 +1,4 @@
-"""Resume: what earlier calls left, checked against this one, as the ledger to go on from."""
+"""Resumes a run: checks what earlier calls left against this one, and returns the objects' states to go on from."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
 from scale.settings.ranges import check_seeds
 from scale.state import recovery_notes, rounds
-from scale.state.object_state import Done, ObjectState, Sealed, Skipped
+from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
-from scale.state.scan import FoundShard, Survey
-from scale.store.journal import Event
+from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
+from scale.state.round_table import DONE, WANTED, InFinalFile, RoundTable
+from scale.state.scan import FolderScan, ScannedShard
+from scale.store.events import CallStarted, RoundAdopted, RoundDone, RoundSealed, RoundSkipped
 from scale.store.run_folder import RunFolder
 
 ELSEWHERE = "Choose another exp_name, or go back to the folder's settings."
+Shards = dict[int, list[ScannedShard]]
+"""Round -> its shards."""
 
 
 class Resumed(NamedTuple):
-    """The ledger of a call, and what a person should hear of the way there.
+    """The state to go on from, and what a person should hear of the way there.
 
     Attributes:
         objects: in the order of the call.
@@ -46,114 +50,140 @@ class Resumed(NamedTuple):
     notes: list[str]
 
 
-def resume(order: RunRequest, found: Survey) -> Resumed:
-    """Returns the ledger that the folder's files prove.
+def resume(request: RunRequest, scan: FolderScan) -> Resumed:
+    """Returns the state that the folder's files prove.
 
     Raises:
         InputError: the folder was made with other settings or other meshes, or resume=false and it was used.
     """
-    if not order.config.resume and found.is_used:
+    if not request.config.resume and scan.is_used:
         raise InputError(
-            f"resume=false, but the run folder {order.folder.root} was used before: choose another exp_name, or "
+            f"resume=false, but the run folder {request.folder.root} was used before: choose another exp_name, or "
             f"leave resume away to go on with it"
         )
-    _check_run_keys(order, found)
-    known = found.indices()
-    added = rounds.assign_indices(known, [entry.code for entry in order.entries])
-    check_seeds(order.config.seed_base, 1 + max((known | added).values()), order.config.max_rounds)
-    objects = [_object(order, found, entry, (known | added)[entry.code]) for entry in order.entries]
-    told = dict(found.told_indices())
-    indices = {code: index for code, index in (known | added).items() if code not in told}
-    adopted = [(state, r) for state in objects for r in sorted(state.finished) if _is_adopted(state, r)]
-    others = _others(found, {entry.code for entry in order.entries}, order.folder)
-    notes = recovery_notes.notes(order, found, objects) + _notes(adopted, others)
-    return Resumed(objects, indices, adopted, others, _platforms(found), _verdict_platforms(found), notes)
+    _check_run_keys(request, scan)
+    known = scan.indices()
+    indices = known | rounds.assign_indices(known, [entry.code for entry in request.entries])
+    check_seeds(request.config.seed_base, 1 + max(indices.values()), request.config.max_rounds)
+    events = _RoundEvents(scan)
+    objects = [_object(request, scan, events, entry, indices[entry.code]) for entry in request.entries]
+    journaled = dict(scan.journaled_indices())
+    new_indices = {code: index for code, index in indices.items() if code not in journaled}
+    adopted = [(state, r) for state in objects for r in state.rounds.having(DONE) if _is_adopted(state, r)]
+    others = _others(scan, {entry.code for entry in request.entries}, request.folder)
+    notes = recovery_notes.notes(request, scan, objects) + _notes(adopted, others)
+    return Resumed(objects, new_indices, adopted, others, _platforms(scan), _verdict_platforms(scan), notes)
+
+
+class _RoundEvents:
+    """The journal's events about rounds, by object; read once, whatever the number of objects."""
+
+    def __init__(self, scan: FolderScan) -> None:
+        self.sealed: dict[str, dict[int, tuple[int, str]]] = {}
+        self.skipped: dict[str, dict[int, RoundSkipped]] = {}
+        for event in scan.events:
+            if isinstance(event, RoundSealed | RoundDone | RoundAdopted):
+                self.sealed.setdefault(event.code, {})[event.round_id] = (event.tile_used, event.sha256)
+            elif isinstance(event, RoundSkipped):
+                self.skipped.setdefault(event.code, {})[event.round_id] = event
 
 
 def _is_adopted(state: ObjectState, round_id: int) -> bool:
     """Whether a round counts by a shard of which the journal knows nothing."""
-    one = state.finished[round_id]
-    return isinstance(one, Done) and one.shard is not None and round_id not in state.told
+    return state.rounds.record(round_id).shard is not None and round_id not in state.journaled
 
 
-def _others(found: Survey, codes: set[str], folder: RunFolder) -> dict[str, Any]:
+def _others(scan: FolderScan, codes: set[str], folder: RunFolder) -> dict[str, Any]:
     """Returns the manifest's entries of other objects, from their final files where it was lost."""
-    others = {code: entry for code, entry in found.manifest.items() if code not in codes}
-    for code, final in found.finals.items():
+    others = {code: entry for code, entry in scan.manifest.items() if code not in codes}
+    for code, final in scan.finals.items():
         if code not in codes and code not in others:
-            facts = final.facts() | {"collected": final.proof.sizes["N"], "path": folder.relative(final.path)}
+            facts = final.event().to_json()
+            facts = {key: value for key, value in facts.items() if key not in ("event", "time")}
+            facts |= {"collected": final.proof.sizes["N"], "path": folder.relative(final.path)}
             others[code] = {"index": final.proof.header.object_index} | facts
     return others
 
 
-def _check_run_keys(order: RunRequest, found: Survey) -> None:
+def _check_run_keys(request: RunRequest, scan: FolderScan) -> None:
     """Refuses another run key, in the journal or in any file."""
-    call = json.loads(json.dumps(order.run_key))
-    told = [event["run_key"] for event in found.events if event["event"] == "start"]
-    for key in _distinct([*told, *(header.run_key for header in found.headers())]):
+    call = json.loads(json.dumps(request.run_key))
+    journaled = [event.run_key for event in scan.events if isinstance(event, CallStarted)]
+    for key in _distinct([*journaled, *(header.run_key for header in scan.headers())]):
         differing = fingerprints.differences(key, call)
         if differing:
-            raise fingerprints.refuse(f"the run folder {order.folder.root}", differing, ELSEWHERE)
+            raise fingerprints.refuse(f"the run folder {request.folder.root}", differing, ELSEWHERE)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({json.dumps(value, sort_keys=True): value for value in values}.values())
 
 
-def _platforms(found: Survey) -> list[dict[str, str]]:
-    return _distinct(platform for header in found.headers() for platform in header.platforms)
+def _platforms(scan: FolderScan) -> list[dict[str, str]]:
+    return _distinct(platform for header in scan.headers() for platform in header.platforms)
 
 
-def _verdict_platforms(found: Survey) -> list[dict[str, str]]:
-    judging = [final.proof.ending.judging or {} for final in found.finals.values()]
-    in_files = [platform for one in judging for platform in one.get("platforms", [])]
-    return _distinct([*in_files, *(one.platform for some in found.verdicts.values() for one in some)])
+def _verdict_platforms(scan: FolderScan) -> list[dict[str, str]]:
+    judging = [final.proof.ending.judging or {} for final in scan.finals.values()]
+    in_finals = [platform for facts in judging for platform in facts.get("platforms", [])]
+    in_verdicts = [verdict.platform for verdicts in scan.verdicts.values() for verdict in verdicts]
+    return _distinct([*in_finals, *in_verdicts])
 
 
 def _notes(adopted: list[tuple[ObjectState, int]], others: dict[str, Any]) -> list[str]:
     """Returns what is taken over and what stays as it is."""
     notes = []
     if adopted:
-        named = listed([f"{state.code} {round_id}" for state, round_id in adopted])
-        notes.append(f"rounds that were sealed and not yet in the journal are taken over: {named}")
+        names = listed([f"{state.code} {round_id}" for state, round_id in adopted])
+        notes.append(f"rounds that were sealed and not yet in the journal are taken over: {names}")
     if others:
         notes.append(f"objects of earlier calls that are not in this one keep their files: {listed(sorted(others))}")
     return notes
 
 
-def _object(order: RunRequest, found: Survey, entry: ObjectEntry, index: int) -> ObjectState:
+def _object(request: RunRequest, scan: FolderScan, events: _RoundEvents, entry: ObjectEntry, index: int) -> ObjectState:
     """Returns the state of one object as its files prove it."""
-    report = order.meshes[entry.code]
-    quota, max_barren = order.quotas[entry.code], order.config.max_barren_rounds
-    state = ObjectState(entry.code, str(entry.path.absolute()), report.sha256, index, quota, max_barren)
-    events = [event for event in found.events if event.get("code") == entry.code]
-    if not order.config.allow_mixed_platform:
-        told = [event for event in events if event["event"] in ("sealed", "done", "adopted")]
-        state.told = {event["round"]: (event["tile_used"], event["sha256"]) for event in told}
-    state.verdicts = list(found.verdicts.get(entry.code, []))
-    final, shards = found.finals.get(entry.code), found.shards.get(entry.code, {})
-    _check_object_key(order, state, final, shards)
-    skips = {event["round"]: event for event in events if event["event"] == "skip"}
-    if final is not None and not _must_rebuild(order, state, final, shards, _misfit(order, found, final)):
-        state.final, state.final_sha256 = final.proof, final.sha256
-        _take_table(order, state, final, shards, skips)
-    else:
+    config, sha256 = request.config, request.meshes[entry.code].sha256
+    final, shards = scan.finals.get(entry.code), scan.shards.get(entry.code, {})
+    _check_object_key(request, entry.code, sha256, final, shards)
+    notes: list[str] = []
+    if final is not None and _must_rebuild(request, final, shards, _misfit(request, scan, final), notes):
         final = None
-    _take_shards(order, state, shards)
-    for round_id, event in skips.items():
-        is_open = round_id not in {*state.finished, *state.unjudged, *state.undecided, *state.promised}
-        if is_open and not order.config.retry_skipped:
-            seed = rounds.seed_of(order.config.seed_base, index, round_id)
-            state.finished[round_id] = Skipped(seed, event["traceback"])
-    if order.config.retry_skipped:
-        state.notes += _retries(state, sorted(skips))
+    in_file = InFinalFile(final.proof.sizes["R"], final.proof.ending.rejected) if final else None
+    quota = request.quotas[entry.code]
+    table = RoundTable(quota, config.max_barren_rounds, in_file)
+    state = ObjectState(entry.code, str(entry.path.absolute()), sha256, index, quota, table, notes=notes)
+    state.journaled = {} if config.allow_mixed_platform else dict(events.sealed.get(entry.code, {}))
+    state.verdicts = list(scan.verdicts.get(entry.code, []))
+    skips = events.skipped.get(entry.code, {})
+    if final is not None:
+        state.final, state.final_sha256 = final.proof, final.sha256
+        _take_table(request, state, shards, skips)
+    _take_shards(request, state, shards)
+    _take_skips(request, state, skips)
+    if config.record:
+        _expect_recorded_round(state)
+    full_tile = config.tile or config.round_batch_size
+    done = state.rounds.having(DONE).items()
+    state.small_tiles = {r: record.tile_used for r, record in done if record.tile_used < full_tile}
     return state
+
+
+def _take_skips(request: RunRequest, state: ObjectState, skips: dict[int, RoundSkipped]) -> None:
+    """Enters the rounds that the journal says were given up, unless they are to be tried again."""
+    if request.config.retry_skipped:
+        state.notes += _retries(state, sorted(skips))
+        return
+    for round_id, event in skips.items():
+        if state.is_open(round_id):
+            seed = rounds.seed_of(request.config.seed_base, state.index, round_id)
+            state.rounds.skip(round_id, SkippedRound(seed, event.traceback))
 
 
 def _retries(state: ObjectState, skips: list[int]) -> list[str]:
     """Returns what becomes of skipped rounds under retry_skipped=true."""
-    passed = [round_id for round_id in state.skipped if round_id < state.rounds_in_file]
-    again = [round_id for round_id in skips if round_id not in state.finished and round_id not in state.promised]
+    passed = [round_id for round_id in sorted(state.rounds.skipped) if round_id < state.rounds_in_file]
+    again = [r for r in skips if not state.is_finished(r) and r not in state.expected_sha256]
     notes = [f"skipped rounds are tried again: {spans(again)}"] if again else []
     if passed:
         notes.append(
@@ -163,38 +193,50 @@ def _retries(state: ObjectState, skips: list[int]) -> list[str]:
     return notes
 
 
-def _check_object_key(
-    order: RunRequest, state: ObjectState, final: Merged | None, shards: dict[int, list[FoundShard]]
-) -> None:
+def _expect_recorded_round(state: ObjectState) -> None:
+    """Has round 0 computed again, to the same bytes, so that the way to its grasps can be recorded."""
+    record = state.rounds.record(0)
+    if not isinstance(record, SealedRound):
+        return
+    state.expected_sha256[0] = record.sha256
+    state.duplicate_shards += [record.shard] if record.shard else []
+    state.rounds.reopen(0)
+
+
+def _check_object_key(request: RunRequest, code: str, sha256: str, final: Merged | None, shards: Shards) -> None:
     """Refuses another mesh under the same code."""
     headers = [final.proof.header] if final else []
-    headers += [one.header for some in shards.values() for one in some]
-    call = fingerprints.object_key(state.mesh_sha256)
+    headers += [shard.header for shards_of_round in shards.values() for shard in shards_of_round]
+    call = fingerprints.object_key(sha256)
     for key in _distinct(header.object_key for header in headers):
         differing = fingerprints.differences(key, call)
         if differing:
             remedy = "Give the mesh another code, or bring the old one back."
-            raise fingerprints.refuse(f"object {state.code!r} in {order.folder.root}", differing, remedy)
+            raise fingerprints.refuse(f"object {code!r} in {request.folder.root}", differing, remedy)
 
 
-def _misfit(order: RunRequest, found: Survey, final: Merged) -> str:
+def _misfit(request: RunRequest, scan: FolderScan, final: Merged) -> str:
     """Returns why an object's file of rejected grasps cannot be gone on with, where they are kept."""
-    if not order.config.keep_failed:
+    if not request.config.keep_failed:
         return ""
     code = final.proof.header.object_code
-    damage = found.damaged.get(order.folder.rejected(code), "")
-    key = order.acceptance_key_of(code)
-    return rejected_file.misfit(found.rejects.get(code), damage, final.proof, key, order.config.rejected_cap)
+    damage = scan.damaged.get(request.folder.rejected(code), "")
+    key = request.acceptance_key_of(code)
+    return rejected_file.misfit(scan.rejects.get(code), damage, final.proof, key, request.config.rejected_cap)
 
 
-def _must_rebuild(
-    order: RunRequest, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], misfit: str
-) -> bool:
+def _must_rebuild(request: RunRequest, final: Merged, shards: Shards, misfit: str, notes: list[str]) -> bool:
     """Returns whether rows are to be told apart anew and all shards are there for it; refuses where they are not.
 
-    `misfit`: why the file of rejected grasps cannot be gone on with, empty where it can.
+    Args:
+        request: the call.
+        final: the object's final file.
+        shards: of the object.
+        misfit: why the file of rejected grasps cannot be gone on with, empty where it can.
+        notes: gains what is done and why.
     """
-    call: Key = order.acceptance_key_of(state.code)
+    code = final.proof.header.object_code
+    call: Key = request.acceptance_key_of(code)
     differing = fingerprints.differences(final.proof.ending.acceptance_key, call)
     if not differing and not misfit:
         return False
@@ -203,91 +245,120 @@ def _must_rebuild(
     has_all = all(_named(table["rounds/shard_sha256"][r], shards.get(r, [])) is not None for r in done)
     if differing and not has_all:
         remedy = f"Its shards are gone (keep_intermediate=false), so it cannot be filtered anew. {ELSEWHERE}"
-        raise fingerprints.refuse(f"the final file of object {state.code!r}", differing, remedy)
+        raise fingerprints.refuse(f"the final file of object {code!r}", differing, remedy)
     if not has_all:
-        path = order.folder.rejected(state.code)
         raise InputError(
-            f"keep_failed=true cannot go on with the rejected grasps of object {state.code!r} in {path}: "
-            f"{misfit}, and shards of its rounds are gone (keep_intermediate=false); leave keep_failed away, move "
-            f"{final.path} away to have the object made again, or choose another exp_name"
+            f"keep_failed=true cannot go on with the rejected grasps of object {code!r} in "
+            f"{request.folder.rejected(code)}: {misfit}, and shards of its rounds are gone "
+            f"(keep_intermediate=false); leave keep_failed away, move {final.path} away to have the object made "
+            f"again, or choose another exp_name"
         )
-    state.notes += ["filtered anew: " + "; ".join(differing)] if differing else []
-    state.notes += [f"its rejected grasps are gathered anew: {misfit}"] if misfit else []
+    notes += ["filtered anew: " + "; ".join(differing)] if differing else []
+    notes += [f"its rejected grasps are gathered anew: {misfit}"] if misfit else []
     return True
 
 
-def _named(sha256: bytes, shards: list[FoundShard]) -> Done | Sealed | None:
+def _named(sha256: bytes, shards: list[ScannedShard]) -> SealedRound | None:
     """Returns the shard that a table names, if it is there."""
-    return next((one.done for one in shards if one.done.sha256 == sha256.decode()), None)
+    return next((shard.record for shard in shards if shard.record.sha256 == sha256.decode()), None)
 
 
-def _take_table(
-    order: RunRequest, state: ObjectState, final: Merged, shards: dict[int, list[FoundShard]], skips: dict[int, Event]
-) -> None:
+def _take_table(request: RunRequest, state: ObjectState, shards: Shards, skips: dict[int, RoundSkipped]) -> None:
     """Enters the rounds that the final file's table proves.
 
     A cut round is proven for the quota that the file has; for more its shard is needed, or its hash once again.
     """
-    table, platforms = final.proof.rounds, final.proof.header.platforms
+    table = state.final.rounds
     wants_more = state.quota > state.rows_in_file
-    for r in range(final.proof.sizes["R"]):
-        seed, rows, accepted, kept = (int(table[f"rounds/{name}"][r]) for name in ("seed", "rows", "accepted", "kept"))
+    for r in range(state.rounds_in_file):
         if table["rounds/state"][r] == job.SKIPPED:
-            state.finished[r] = Skipped(seed, skips.get(r, {}).get("traceback", "skipped in an earlier call"))
+            reason = skips[r].traceback if r in skips else "skipped in an earlier call"
+            state.rounds.skip(r, SkippedRound(int(table["rounds/seed"][r]), reason))
             continue
-        named = _named(table["rounds/shard_sha256"][r], shards.get(r, []))
-        sha256 = table["rounds/shard_sha256"][r].decode()
-        verdict_sha256 = table["rounds/verdict_sha256"][r].decode() if final.proof.is_judged else ""
-        verdict = named.verdict if isinstance(named, Done) else None
-        is_whole = named is not None and (verdict.sha256 if verdict else "") == verdict_sha256
-        if kept < accepted and wants_more and is_whole and order.dedup:
-            state.undecided[r] = named
-            continue
-        if kept < accepted and wants_more and not is_whole:
-            state.promised |= {} if named else {r: sha256}
-            state.unjudged |= {r: _unjudged(named)} if named else {}
-            state.promised_verdicts |= {r: verdict_sha256} if final.proof.is_judged else {}
-            continue
-        platform, tile_used = platforms[table["rounds/platform"][r]], int(table["rounds/tile_used"][r])
-        shard = named.shard if named else None
-        facts = (seed, rows, accepted, tile_used, platform, sha256, shard)
-        state.finished[r] = Done(*facts, verdict=verdict, verdict_sha256=verdict_sha256)
+        shard = _named(table["rounds/shard_sha256"][r], shards.get(r, []))
+        is_cut = table["rounds/kept"][r] < table["rounds/accepted"][r]
+        if is_cut and wants_more and not _is_whole(state, r, shard):
+            _expect_cut_round(state, r, shard)
+        elif is_cut and wants_more and request.dedup:
+            state.rounds.judge(r, shard)
+        else:
+            state.rounds.finish(r, _proven(state, r, shard))
 
 
-def _unjudged(one: Done | Sealed) -> Sealed:
-    """Returns a shard without what the simulator said of it."""
-    return Sealed(one.seed, one.rows, one.tile_used, one.platform, one.sha256, one.shard)
+def _verdict_sha256(state: ObjectState, round_id: int) -> str:
+    """Returns the hash of a round's verdict as the final file's table has it; empty where it was not simulated."""
+    return state.final.rounds["rounds/verdict_sha256"][round_id].decode() if state.final.is_judged else ""
 
 
-def _take_shards(order: RunRequest, state: ObjectState, shards: dict[int, list[FoundShard]]) -> None:
+def _is_whole(state: ObjectState, round_id: int, shard: SealedRound | None) -> bool:
+    """Whether a round of the table has its shard, and the verdict on it."""
+    verdict = shard.verdict if isinstance(shard, JudgedRound) else None
+    return shard is not None and (verdict.sha256 if verdict else "") == _verdict_sha256(state, round_id)
+
+
+def _expect_cut_round(state: ObjectState, round_id: int, shard: SealedRound | None) -> None:
+    """Has a cut round computed again where its shard is gone, and simulated again where only its verdict is."""
+    if shard is None:
+        state.expected_sha256[round_id] = state.final.rounds["rounds/shard_sha256"][round_id].decode()
+    else:
+        state.rounds.seal(round_id, shard.unjudged() if isinstance(shard, JudgedRound) else shard)
+    if state.final.is_judged:
+        state.expected_verdict_sha256[round_id] = _verdict_sha256(state, round_id)
+
+
+def _proven(state: ObjectState, round_id: int, shard: SealedRound | None) -> JudgedRound:
+    """Returns a done round as the final file's table has it, with its shard where that is still there."""
+    table, platforms = state.final.rounds, state.final.header.platforms
+    return JudgedRound(
+        int(table["rounds/seed"][round_id]),
+        int(table["rounds/rows"][round_id]),
+        int(table["rounds/tile_used"][round_id]),
+        platforms[table["rounds/platform"][round_id]],
+        table["rounds/shard_sha256"][round_id].decode(),
+        shard.shard if shard else None,
+        int(table["rounds/accepted"][round_id]),
+        verdict=shard.verdict if isinstance(shard, JudgedRound) else None,
+        verdict_sha256=_verdict_sha256(state, round_id),
+    )
+
+
+def _take_shards(request: RunRequest, state: ObjectState, shards: Shards) -> None:
     """Adopts the shards of rounds that no table has; of several the one at the full tile, then the smallest hash."""
-    for round_id, some in sorted(shards.items()):
-        known = state.finished.get(round_id) or state.shard_of(round_id)
-        if known is None:
-            best = min(some, key=lambda one: (-one.done.tile_used, one.done.sha256)).done
-            if state.promised.get(round_id, best.sha256) == best.sha256 and round_id < order.config.max_rounds:
-                whole = state.undecided if order.dedup else state.finished
-                taken = whole if isinstance(best, Done) else state.unjudged
-                taken[round_id] = best
-                state.promised.pop(round_id, None)
-        kept = state.finished.get(round_id) or state.shard_of(round_id)
-        if isinstance(kept, Done | Sealed):
-            state.spare += [one.done.shard for one in some if one.done.shard != kept.shard]
-        _report_broken_determinism(state, round_id, [one.done for one in some])
+    for round_id, candidates in sorted(shards.items()):
+        records = [shard.record for shard in candidates]
+        if state.rounds.state(round_id) is WANTED and round_id < request.config.max_rounds:
+            best = min(records, key=lambda record: (-record.tile_used, record.sha256))
+            if state.expected_sha256.get(round_id, best.sha256) == best.sha256:
+                _adopt(request, state, round_id, best)
+        kept = state.rounds.record(round_id)
+        if isinstance(kept, SealedRound):
+            state.duplicate_shards += [record.shard for record in records if record.shard != kept.shard]
+        _report_broken_determinism(state, round_id, records)
 
 
-def _report_broken_determinism(state: ObjectState, round_id: int, some: list[Done | Sealed]) -> None:
+def _adopt(request: RunRequest, state: ObjectState, round_id: int, record: SealedRound) -> None:
+    """Enters a sealed round that no final file has."""
+    state.expected_sha256.pop(round_id, None)
+    if not isinstance(record, JudgedRound):
+        state.rounds.seal(round_id, record)
+    elif request.dedup:
+        state.rounds.judge(round_id, record)
+    else:
+        state.rounds.finish(round_id, record)
+
+
+def _report_broken_determinism(state: ObjectState, round_id: int, records: list[SealedRound]) -> None:
     """Notes two hashes of one round at one tile and platform: this must not happen."""
-    for a in some:
-        like = [b for b in some if a.sha256 < b.sha256 and (a.tile_used, a.platform) == (b.tile_used, b.platform)]
+    for a in records:
+        like = [b for b in records if a.sha256 < b.sha256 and (a.tile_used, a.platform) == (b.tile_used, b.platform)]
         if like:
             state.notes.append(broken_determinism(round_id, a.sha256, like[0].sha256))
             return
 
 
-def broken_determinism(round_id: int, one: str, other: str) -> str:
+def broken_determinism(round_id: int, sha256: str, other: str) -> str:
     """Returns the sentence for what must not happen: two hashes of one round at one tile and platform."""
     return (
         f"BROKEN DETERMINISM: round {round_id} was computed twice at one tile and platform, with different bytes "
-        f"({one[:16]} and {other[:16]}): these grasps cannot be had again; please report it with the manifest"
+        f"({sha256[:16]} and {other[:16]}): these grasps cannot be had again; please report it with the manifest"
     )

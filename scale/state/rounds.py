@@ -1,21 +1,12 @@
-"""Rounds: identity, seeds, and which of them a quota needs next. Pure: no files, no processes."""
+"""Computes seeds and indices, and walks the rounds of an object to its quota. Pure: no files, no processes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import NamedTuple
 
 from scale.settings.ranges import SEED_STRIDE
-
-
-class Round(NamedTuple):
-    """The unit of work: one object, one round id, one seed."""
-
-    code: str
-    index: int
-    round_id: int
-    seed: int
 
 
 class Goal(NamedTuple):
@@ -69,6 +60,22 @@ def assign_indices(known: Mapping[str, int], codes: Iterable[str]) -> dict[str, 
     return {code: next(free) for code in codes if code not in known}
 
 
+NO_ROUND = Prefix(0, 0, None, 0, False)
+"""The prefix before the first round."""
+
+
+def extended(reached: Prefix, accepted: int, goal: Goal) -> Prefix:
+    """Returns the prefix with one more finished round, which has so many accepted rows; a skipped one has 0."""
+    cut = accepted if goal.quota is None else min(accepted, goal.quota - reached.kept)
+    rounds, barren = reached.rounds + 1, 0 if cut else reached.barren + 1
+    return Prefix(rounds, reached.kept + cut, cut, barren, goal.is_barren(rounds, barren))
+
+
+def ends(reached: Prefix, goal: Goal) -> bool:
+    """Returns whether a prefix is at its end: no further round of it counts."""
+    return reached.is_barren or (goal.quota is not None and reached.kept >= goal.quota)
+
+
 def prefix(accepted: Mapping[int, int], goal: Goal) -> Prefix:
     """Returns the prefix of an object.
 
@@ -76,52 +83,12 @@ def prefix(accepted: Mapping[int, int], goal: Goal) -> Prefix:
         accepted: finished round -> accepted rows; a skipped round has 0.
         goal: where the walk ends.
     """
-    reached = Prefix(0, 0, None, 0, False)
-    while reached.rounds in accepted and not reached.is_barren and (goal.quota is None or reached.kept < goal.quota):
-        cut = accepted[reached.rounds]
-        if goal.quota is not None:
-            cut = min(cut, goal.quota - reached.kept)
-        rounds, barren = reached.rounds + 1, 0 if cut else reached.barren + 1
-        reached = Prefix(rounds, reached.kept + cut, cut, barren, goal.is_barren(rounds, barren))
+    reached = NO_ROUND
+    while reached.rounds in accepted and not ends(reached, goal):
+        reached = extended(reached, accepted[reached.rounds], goal)
     return reached
 
 
-def expected_yield(accepted: Collection[int], batch: int) -> float:
-    """Returns the accepted rows to expect of a round: the mean so far, with one full round on top."""
-    return (sum(accepted) + batch) / (len(accepted) + 1)
-
-
-def needed(
-    accepted: Mapping[int, int], in_flight: Collection[int], goal: Goal, batch: int, max_rounds: int
-) -> Iterator[int]:
-    """Yields the rounds to hand out next, lowest first, so that few turn out as surplus.
-
-    The walk over rounds 0, 1, 2, ... counts what finished ones gave and what the others are expected to
-    give, and ends where that reaches the quota, or where finished rounds alone make it barren. It decides what
-    to compute, never what is done: a round in flight may fail.
-
-    Args:
-        accepted: finished round -> accepted rows; a skipped round has 0.
-        in_flight: rounds that workers have.
-        goal: where the walk ends.
-        batch: rows of a round.
-        max_rounds: no round id reaches it.
-    """
-    guess, rows, barren = expected_yield(accepted.values(), batch), 0.0, 0
-    for round_id in range(max_rounds):
-        if rows >= goal.quota or goal.is_barren(round_id, barren):
-            return
-        rows += accepted.get(round_id, guess)
-        barren = barren + 1 if accepted.get(round_id) == 0 else 0
-        if round_id not in accepted and round_id not in in_flight:
-            yield round_id
-
-
-def seeds(seed_base: int, index: int, rounds: Sequence[int] | range) -> list[int]:
+def seeds(seed_base: int, index: int, round_ids: Iterable[int]) -> list[int]:
     """Returns the seeds of some rounds of an object."""
-    return [seed_of(seed_base, index, round_id) for round_id in rounds]
-
-
-def first(rounds: Iterable[int]) -> int | None:
-    """Returns the first of some rounds, None where there is none."""
-    return next(iter(islice(rounds, 1)), None)
+    return [seed_of(seed_base, index, round_id) for round_id in round_ids]

@@ -1,31 +1,17 @@
-"""The journal: append, replay, and the manifest as its readable snapshot. The parent alone writes it."""
+"""Appends events to the journal of a run and replays it. The parent alone writes it."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scale.store import durable_io
+from scale.store.events import Event, event_from
 from scale.store.run_folder import RunFolder
 
 VERSION = 1  # of journal and manifest
-Event = dict[str, Any]
-_WANTED = {  # what a later call reads of a line
-    "start": ("run_key",),
-    "objects": ("indices",),
-    "judged": ("code", "round"),
-    "sealed": ("code", "round", "tile_used", "sha256"),
-    "done": ("code", "round", "accepted", "tile_used", "sha256"),
-    "adopted": ("code", "round", "accepted", "tile_used", "sha256"),
-    "fail": ("code", "round"),
-    "skip": ("code", "round", "traceback"),
-    "merged": ("code", "rows", "quota", "end_reason", "sha256", "content_sha256", "size", "mtime_ns"),
-    "end": ("exit_code",),
-}
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Replay(NamedTuple):
@@ -60,13 +46,11 @@ def replay(folder: RunFolder) -> Replay:
 
 
 def _parse(line: bytes) -> Event | None:
+    """Returns the event of a line; None where it is no JSON, or lacks what a later call needs of it."""
     try:
-        event = json.loads(line)
-    except ValueError:
+        return event_from(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(event, dict) or "event" not in event:
-        return None
-    return event if all(name in event for name in _WANTED.get(event["event"], ())) else None
 
 
 class Journal:
@@ -75,25 +59,23 @@ class Journal:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._has_reserve = False
-        found = replay(folder)
-        if found.bad_lines:
-            found = _write_anew(folder)
+        replayed = replay(folder)
         is_new = not folder.journal.exists()
         self._fd = durable_io.create(folder.journal, os.O_APPEND)
         if is_new:
             durable_io.sync_folder(folder.root)
-        if found.torn_bytes:
-            durable_io.truncate(self._fd, found.whole_bytes)
+        if replayed.torn_bytes:
+            durable_io.truncate(self._fd, replayed.whole_bytes)
             durable_io.sync(self._fd)
         self._hold_reserve()
 
-    def append(self, event: str, **facts: Any) -> None:
+    def append(self, event: Event) -> None:
         """Adds a line and returns when it is on the disk; on a full disk the reserve makes room for it."""
-        line = json.dumps({"event": event, "time": time.time()} | facts, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(event.to_json() | {"time": time.time()}, ensure_ascii=False).encode() + b"\n"
         try:
             self._add(line)
         except OSError as error:
-            if error.errno not in _NO_ROOM or not self._has_reserve:
+            if error.errno not in durable_io.DISK_FULL or not self._has_reserve:
                 raise
             self._folder.release_reserve()
             self._has_reserve = False
@@ -118,7 +100,7 @@ class Journal:
         try:
             self._folder.hold_reserve()
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in durable_io.DISK_FULL:
                 raise
         else:
             self._has_reserve = True
@@ -126,12 +108,3 @@ class Journal:
     def close(self) -> None:
         """Ends the writing."""
         os.close(self._fd)
-
-
-def _write_anew(folder: RunFolder) -> Replay:
-    """Keeps a copy of a journal with bad lines in `damaged/`, replaces it by its whole lines and returns them."""
-    data = folder.journal.read_bytes()
-    folder.keep_copy(folder.journal, data)
-    lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
-    folder.write(folder.journal, b"".join(line for line in lines if _parse(line) is not None))
-    return replay(folder)

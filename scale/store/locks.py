@@ -15,6 +15,7 @@ from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 
 ORPHAN_WAIT_S = 30.0
+LOOKS, LOOK_S = 5, 0.02
 FOREIGN_FRESH_S = 120.0  # four times the interval of the heartbeat
 
 
@@ -30,11 +31,9 @@ class RunLock:
         self._folder = folder
         self._fd = durable_io.create(folder.run_lock, 0)
         held = self._read()
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _taken(self._fd):
             os.close(self._fd)
-            raise _in_use(folder, held) from error
+            raise _in_use(folder, held)
         if _is_foreign_and_fresh(held):
             os.close(self._fd)
             raise _in_use(folder, held)
@@ -65,13 +64,28 @@ def read_lock(folder: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def is_running(held: dict[str, Any]) -> bool:
-    """Returns whether the run that wrote the lock file lives, as far as this machine can tell."""
+def running(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns what the lock file says of the run that holds it; None where none does, as far as this machine can tell.
+
+    The lock itself is asked: the kernel lets go of it when its holder dies, while a process id may be given to another
+    process. A lock of another machine is told by its heartbeat.
+    """
+    held = read_lock(folder)
     if not held:
-        return False
-    if held.get("boot_id") != boot_id():
-        return _is_foreign_and_fresh(held)
-    return Path(f"/proc/{held['pid']}").exists()
+        return None
+    if _is_foreign_and_fresh(held):
+        return held
+    try:
+        fd = os.open(folder.run_lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return held
+    finally:
+        os.close(fd)
+    return None
 
 
 def _is_foreign_and_fresh(held: dict[str, Any]) -> bool:
@@ -107,6 +121,15 @@ def wait_for_orphans(folder: RunFolder, wait_s: float = ORPHAN_WAIT_S) -> None:
             time.sleep(0.05)
     finally:
         os.close(fd)
+
+
+def _taken(fd: int) -> bool:
+    """Takes a lock and returns whether it is taken; somebody who only looks at it holds it for a moment."""
+    for _ in range(LOOKS):
+        if _try_exclusive(fd):
+            return True
+        time.sleep(LOOK_S)
+    return False
 
 
 def _try_exclusive(fd: int) -> bool:

@@ -72,7 +72,6 @@ class RunFolder:
         self.dataset = self.root / "dataset.h5"
         self.finals = self.root / "final"
         self.shards = self.root / "shards"
-        self.generated = self.root / "generate"
         self.damaged = self.root / "damaged"
         self.exported = self.root / "export"
         self.rejects = self.root / "rejected"
@@ -91,10 +90,6 @@ class RunFolder:
     def rejected(self, code: str) -> Path:
         """The file of an object's grasps that do not count."""
         return self.rejects / f"{file_name(code)}.h5"
-
-    def generate(self, code: str) -> Path:
-        """The file that `mode=generate` writes for an object."""
-        return self.generated / f"{file_name(code)}.h5"
 
     def judgment(self, protocol: str, name: str) -> Path:
         """What `mode=validate` writes about the final file of that name."""
@@ -253,7 +248,7 @@ class RunFolder:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in durable_io.DISK_FULL:
                 raise
             return False
         finally:
