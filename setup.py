@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-# The oldest on which the tests were seen to pass (torch: 2.13), and why no older one is taken.
+# The oldest versions with which the tests passed (torch: 2.13), and why no older one will do.
 DEPENDENCIES = [
     "torch>=2.3",  # the first that runs with numpy 2
     "numpy>=1.26",  # the first with wheels for Python 3.12
@@ -12,19 +12,19 @@ DEPENDENCIES = [
     "omegaconf>=2.3",  # unions in a schema
     "mujoco>=3.13",  # 3.10 and older drop boxes from between flat palms (tests/test_validation.py)
     "trimesh>=4.6",  # load_scene
-    "networkx>=2.8",  # with which trimesh turns faces and closes holes (mode=objects); torch needs it as well
+    "networkx>=2.8",  # trimesh turns faces and closes holes with it (mode=objects); torch needs it as well
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
     "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along
     "pillow>=10.1",  # writes animations, with text of any size, and pictures of grasps
     "rich>=13.0",  # the panel of a run
-    "jaxtyping>=0.3.2",  # leaves annotations that stand in quotes for type checkers alone
+    "jaxtyping>=0.3.2",  # leaves quoted annotations to type checkers
 ]
 
 WARP = "warp-lang>=1.9"  # compiles the fused kernels, for the CPU and for CUDA; large, so an extra
 PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; large, so an extra
 DECIMATE = "fast-simplification>=0.1.7"  # decimates meshes for the page of mode=view
-COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; the one that was seen to repeat itself
+COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; this version was seen to repeat its result
 TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 MANIFOLD = "manifold3d>=3.0"  # boolean union of the bodies of a mesh (object.interior_faces=remove)
 
@@ -60,7 +60,7 @@ setup(
             "beartype>=0.20",  # checks the shapes while the tests run
             "hypothesis>=6.100",
             "playwright>=1.40",  # drives the browser that the page is tested in
-            "rtree>=1.0",  # with which trimesh finds nearest points, an oracle of the tests
+            "rtree>=1.0",  # trimesh finds nearest points with it, an oracle of the tests
         ],
     },
     entry_points={"console_scripts": ["bimangrasp=main:main"]},

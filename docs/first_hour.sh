@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A newcomer's hour, a command a step: bash <checkout>/docs/first_hour.sh [folder to work in, ./first_hour by default]
 #
-# Wants a virtual environment that is active, and says what to do where something is missing. Further arguments go to the
-# runs, as in `first_hour.sh work num_iterations=20` for a quick look at all steps.
+# Needs an active virtual environment, and says what to do where something is missing. Further arguments go to the runs,
+# as in `first_hour.sh work num_iterations=20` for a quick look at all steps.
 set -euo pipefail
 
 checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -27,7 +27,7 @@ gallery="$PWD/data/experiments/demo/view/index.html"
 browser="$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)"
 if [[ -n "$browser" ]]; then
     profile="$(mktemp -d)"
-    step "   The same page in a browser without a window (its own words go to browser.log)" "$browser" --headless --no-sandbox --disable-gpu --no-first-run \
+    step "   The same page in a browser without a window (its messages go to browser.log)" "$browser" --headless --no-sandbox --disable-gpu --no-first-run \
         --disable-background-networking --disable-component-update --disable-sync --use-angle=swiftshader \
         --enable-unsafe-swiftshader --user-data-dir="$profile" --window-size=1400,900 --virtual-time-budget=8000 \
         --screenshot="$PWD/gallery.png" "file://$gallery" 2>browser.log
@@ -50,7 +50,7 @@ step "7. A mesh of your own: check, repair, normalize, decompose" \
 step "   and grasps on it" \
     bimangrasp mode=generate object_root=my_meshdata object_code_list=all exp_name=my_ring "${quick[@]}"
 
-step "8. A hand of your own: what no file says is asked for, with a guess; here it is given" \
+step "8. A hand of your own: mode=hand asks for what no file says; here it is given" \
     bimangrasp mode=hand hand.mjcf="$here/my_hand.xml" out=my_hand.yaml \
     'hand.palm_normal=[1,0,0]' 'hand.finger_direction=[0,0,1]' hand.side=right
 step "   and grasps with it" \

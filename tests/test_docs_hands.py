@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import quick_conf
+from documents import PAGES, commands, keys_of
 from test_hand_survey import TEXTS
-from test_readme import README, keys_of
 
 import conf
 import main
 from conf.overrides import groups
 from scale.modes import check_hand
 
-ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "hands.md").read_text()
-COMMANDS = [
-    shlex.split(line)[2:]
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.replace("\\\n", " ").strip().splitlines()
-]
+TEXT = PAGES["docs/hands.md"]
 
 
 def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -32,25 +25,16 @@ def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: py
     Path("robot").mkdir()
     Path("robot/right.xml").write_text(TEXTS["allegro"])
     codes = []
-    for words in COMMANDS:
+    for words in commands(TEXT):
         extra = ["dry_run=true"] if "mode=scale" in words else []
         monkeypatch.setattr("sys.argv", ["main.py", *words, *extra])
         codes.append(main.main())
-    assert codes == [2, 0, 0, 0], capsys.readouterr().err
+    assert codes == [2, 0, 0, 0, 0], capsys.readouterr().err
     shown = capsys.readouterr().out
     assert "hand/my_hand.yaml: look at it" in shown and "40 contact candidates on 4 links" in shown
     assert {path.name for path in Path("hand").iterdir()} == {
         *("right.png", "my_hand.yaml", "my_hand.png", "tips.yaml", "tips.png")
     }
-
-
-def test_the_commands_of_the_readme_compose():
-    section = README.split("## Your own hands")[1].split("## ")[0]
-    commands = [
-        shlex.split(line, comments=True)[2:] for line in section.splitlines() if line.startswith("python main.py")
-    ]
-    hands = [conf.load(words).hand for words in commands]
-    assert [hand.name for hand in hands] == ["allegro", "own"]
 
 
 def test_every_named_key_exists():

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import fields
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import trimesh
+from documents import PAGES, commands
 
 import conf
 import scale
 from bimangrasp.objects import normalization, preparation, sign_check
 from scale.modes.preparation_report import HEADINGS, READY
 
-ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "objects.md").read_text()
-README = (ROOT / "README.md").read_text().split("## Your own objects")[1].split("\n## ")[0]
+TEXT = PAGES["docs/objects.md"]
 COARSE = ["pieces.resolution=100", "pieces.mcts_nodes=5", "pieces.mcts_iterations=10", "pieces.mcts_max_depth=1"]
 
 
-def commands(text):
-    blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
-    return [shlex.split(line, comments=True)[2:] for line in blocks.splitlines()]
-
-
-@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install 'bimangrasp[objects]')")
+@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 def test_the_commands_do_what_they_say(tmp_path):
     for folder, size in (("my_meshes", 158.0), ("my_cad", 250.0)):
         (tmp_path / folder).mkdir()
         trimesh.creation.box((size, size / 2, size / 2)).export(tmp_path / folder / "box.stl")
     seen = []
-    for command in commands(TEXT) + commands(README):
+    for command in commands(TEXT):
         here = [word.replace("~", str(tmp_path)) for word in command]
         config = conf.load([*here, *COARSE, "gpus=[cpu]", f"output_root={tmp_path}/runs"])
         seen.append(config.mode)
@@ -41,7 +33,7 @@ def test_the_commands_do_what_they_say(tmp_path):
             assert scale.prepare_objects(config).exit_code == 0, command
         else:
             assert "box" in str(scale.plan(config)), command
-    assert len(seen) == 11 and set(seen) == {"objects", "scale"}
+    assert len(seen) == 9 and set(seen) == {"objects", "scale"}
     assert trimesh.load_mesh(tmp_path / "my_parts/box/coacd/decomposed.obj").extents[0] == pytest.approx(0.25)
 
 
