@@ -18,16 +18,14 @@ CONTROLS_END = "THREE.TrackballControls=TrackballControls;})();"
 """Where three.js and its controls end in trimesh's viewer; a loader and trimesh's own page follow."""
 
 
-def page(data: Json | None, is_live: bool = False) -> str:
+def page(data: Json) -> str:
     """Returns the HTML.
 
     Args:
-        data: of `page_data.page_data`; None on a live page, which asks its server for it.
-        is_live: whether the page may talk to the server that it came from.
+        data: of `page_data.page_data`.
     """
     assets = files("bimangrasp.visualization") / "assets"
     parts = {
-        "connect": "'self'" if is_live else "'none'",
         "style": (assets / "page.css").read_text(encoding="utf-8"),
         "library": three_library(),
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),

@@ -71,7 +71,7 @@ class ViewConfig:
 
     Attributes:
         objects: of a run: "all", a glob, or a list of codes.
-        count: of each object, of its final file and as many more of rounds that are not merged or do not count.
+        count: of each object, of its final file and as many of its rejected ones.
         most: on a page of a run; fewer of each object are shown where there are many.
         choose: "best" by total energy, "even" over the whole range of it, or "first" in the file.
         rows: these of each file instead; null chooses.
@@ -131,7 +131,6 @@ class Config:
             beside `path`, or in the run folder. The YAML that `mode=hand` makes, or the folder for it; it goes into a
             folder `hand` there, where Hydra finds it. Of `mode=objects` the folder of the prepared objects; empty only
             checks.
-        port: on which `mode=view` serves its page, following the run; 0 writes the page.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
@@ -179,7 +178,6 @@ class Config:
     path: str
     format: str
     out: str
-    port: int
     validators: int
     backlog: int
     dry_run: bool

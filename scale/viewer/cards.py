@@ -39,17 +39,6 @@ class Found(NamedTuple):
     columns: Columns
     labels: list[tuple[str, ...]]
 
-    def at(self, places: np.ndarray) -> Found:
-        """Returns these of the rows, by their places here."""
-        columns = {name: column[places] for name, column in self.columns.items()}
-        return self._replace(rows=self.rows[places], columns=columns, labels=[self.labels[i] for i in places])
-
-    def some(self, most: int) -> Found:
-        """Returns some of the rows, evenly over them, where there are more than `most`."""
-        if len(self.rows) <= most:
-            return self
-        return self.at(np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int)))
-
     def exhibits(self, shape: int) -> Iterator[Exhibit]:
         """Yields them for a gallery; `shape` is the object's place in it."""
         for i in range(len(self.rows)):
@@ -67,6 +56,11 @@ class Showing:
 
     found: list[Found] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, found: Found | None) -> None:
+        """Adds what a file has, if it has any."""
+        if found is not None:
+            self.found.append(found)
 
 
 def labels_of(columns: Columns, accept: Accept) -> list[tuple[str, ...]]:

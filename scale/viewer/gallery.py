@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +16,11 @@ from bimangrasp.objects.model import read_mesh
 from bimangrasp.visualization.gallery import Gallery, Shape
 from scale.formatting import listed
 from scale.settings.schema import Config
-from scale.store.run_folder import RunFolder, file_name, parse_shard_name
+from scale.store.run_folder import RunFolder, file_name
 from scale.viewer.cards import Found, Showing
-from scale.viewer.selection import of_files
-from scale.viewer.unmerged import add_others
+from scale.viewer.selection import of_file
 
 Hands = tuple[HandDescription, HandDescription]
-
-
-class NoGrasps(InputError):
-    """A run or a file without a grasp, so far."""
 
 
 class Target(NamedTuple):
@@ -55,9 +51,9 @@ def gallery_of(config: Config, target: Target) -> Gallery:
     """Returns the grasps of a run or a file with all that its files know of them, without thumbnails."""
     showing = _showing(config, target)
     if not showing.found:
-        raise NoGrasps(
-            f"{target.path} has no grasps to show yet: no final file, no generated one and no sealed round; wanted a "
-            "run that has begun, or path= a grasp file"
+        raise InputError(
+            f"{target.path} has no grasps to show yet: no final file, no generated one and no rejected ones; wanted a "
+            "run that has merged some rounds, or path= a grasp file, such as a shard of a run that goes on"
         )
     hands = load_hands(config.hand)
     places: dict[str, int] = {}
@@ -74,24 +70,42 @@ def gallery_of(config: Config, target: Target) -> Gallery:
 
 
 def _showing(config: Config, target: Target) -> Showing:
+    showing = Showing()
     if not target.is_run:
-        return of_files([target.path], target.path.parent, config, config.view.count)
-    folder = RunFolder(target.path)
-    try:
-        files = find_files(target.path)
-    except InputError:
-        if not target.path.is_dir():
-            raise
-        files = []  # a run that has merged nothing yet
-    sealed = (parse_shard_name(path.name).code_name for path in folder.shard_files())
-    every = sorted({*(path.stem for path in files), *sealed, *(path.stem for path in folder.reject_files())})
-    names = _wanted(every, config.view.objects)
-    shown, count = names[: config.view.most], max(1, min(config.view.count, config.view.most // max(1, 2 * len(names))))
-    showing = of_files([path for path in files if path.stem in shown], target.path, config, count)
+        showing.add(of_file(target.path, target.path.parent, config, config.view, showing.notes))
+        return showing
+    files = _files(target.path)
+    rejected = RunFolder(target.path).reject_files() if config.view.rows is None else []
+    names = _wanted(sorted({path.stem for path in (*files, *rejected)}), config.view.objects)
+    kinds = 2 if rejected else 1  # the final file of an object, and that of its rejected grasps
+    shown = names[: max(1, config.view.most // kinds)]
+    count = max(1, min(config.view.count, config.view.most // max(1, kinds * len(names))))
+    for path in (path for path in files if path.stem in shown):
+        showing.add(of_file(path, target.path, config, replace(config.view, count=count), showing.notes))
+    for path in (path for path in rejected if path.stem in shown):
+        showing.add(_rejected(path, target.path, config, count, showing.notes))
     if config.view.rows is None:
-        add_others(showing, folder, config, shown, count)
-        showing.notes += _limits(config, len(names), len(shown), count)
+        showing.notes += _limits(config, len(names), len(shown), count, bool(rejected))
     return showing
+
+
+def _files(root: Path) -> list[Path]:
+    """Returns the grasp files of a run, none where it has merged nothing yet."""
+    try:
+        return find_files(root)
+    except InputError:
+        if not root.is_dir():
+            raise
+        return []
+
+
+def _rejected(path: Path, root: Path, config: Config, count: int, notes: list[str]) -> Found | None:
+    """Returns some rejected grasps of an object: over the whole range of energies, for the best say little of them."""
+    try:
+        return of_file(path, root, config, replace(config.view, count=count, choose="even"), notes)
+    except InputError as error:
+        notes.append(f"{path.relative_to(root)} cannot be read and is left out: {error}")
+        return None
 
 
 def _wanted(names: list[str], objects: str | list[str]) -> list[str]:
@@ -111,11 +125,12 @@ def _wanted(names: list[str], objects: str | list[str]) -> list[str]:
     return chosen
 
 
-def _limits(config: Config, objects: int, shown: int, count: int) -> list[str]:
+def _limits(config: Config, objects: int, shown: int, count: int, has_rejected: bool) -> list[str]:
     """Returns what is not shown, so that the page has no more grasps than it may."""
     most, notes = f"so that the page has no more than view.most={config.view.most} grasps", []
     if count < config.view.count:
-        notes.append(f"at most {count} of each object and as many that do not count, {most}")
+        others = " and as many rejected ones" if has_rejected else ""
+        notes.append(f"at most {count} of each object{others}, {most}")
     if shown < objects:
         notes.append(f"{shown} of {objects} objects, {most}; view.objects= names others")
     return notes

@@ -14,7 +14,6 @@ from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import output_paths
 from scale.viewer.gallery import gallery_of, target_of
-from scale.viewer.server import ServedReport, serve
 from scale.viewer.thumbnails import thumbnails
 
 
@@ -40,15 +39,13 @@ class ViewReport(NamedTuple):
         return "\n".join([*lines, f"{self.path}: {shown}; open it in a browser"])
 
 
-def view(config: Config) -> ViewReport | ServedReport:
+def view(config: Config) -> ViewReport:
     """Returns what the page of a run, or of a grasp file, shows; the page is written.
 
     Raises:
         InputError: nothing to show, other hands, another mesh, or a file in the page's place that is no page.
     """
     target = target_of(config)
-    if config.port:
-        return serve(config, target)
     _check_place(target.page)
     gallery = gallery_of(config, target)
     fault = why_nothing_is_drawn()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -17,31 +16,32 @@ from bimangrasp.files.shard_format import read_verdict
 from scale.settings.filters import acceptance
 from scale.settings.schema import Config, ViewConfig
 from scale.store.run_folder import RunFolder
-from scale.viewer.cards import ACCEPTED, Columns, Found, Showing, labels_of
+from scale.viewer.cards import ACCEPTED, Columns, Found, labels_of
 
 
-def of_files(files: Iterable[Path], root: Path, config: Config, count: int) -> Showing:
-    """Returns the grasps of files, each on its own: final ones hold what was accepted, others all of a round.
+def of_file(path: Path, root: Path, config: Config, view: ViewConfig, notes: list[str]) -> Found | None:
+    """Returns the grasps of a file that are shown, None where it has none.
 
     Args:
-        files: grasp files.
+        path: a final file, a file of rejected grasps, or one with all grasps of a round.
         root: folder that the page's names of files begin below.
-        config: what to choose, the filter, and under which protocol verdicts are looked for.
-        count: of each file at most, unless the settings name rows.
+        config: the filter, and under which protocol verdicts are looked for.
+        view: which rows to choose.
+        notes: gains what a reader of the page must know.
+
+    Raises:
+        InputError: the file cannot be read, or has no such rows.
     """
-    showing = Showing()
-    for path in files:
-        grasps = load(path)
-        chosen = _chosen(path, grasps, config.view, count)
-        columns = grasps[chosen].arrays()
-        columns |= _verdicts_on(path, chosen, config.validation.name, showing.notes)
-        labels = _labels(path, columns, config)
-        header = grasps.header(0) if len(grasps) else None
-        if header is not None:
-            source = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-            known = (header.object_code, header.mesh_sha256, header.hand.sha256)
-            showing.found.append(Found(*known, source, chosen, columns, labels))
-    return showing
+    grasps = load(path)
+    chosen = _chosen(path, grasps, view)
+    if not len(grasps):
+        return None
+    columns = grasps[chosen].arrays()
+    columns |= _verdicts_on(path, chosen, config.validation.name, notes)
+    header = grasps.header(0)
+    source = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    known = (header.object_code, header.mesh_sha256, header.hand.sha256)
+    return Found(*known, source, chosen, columns, _labels(path, columns, config))
 
 
 def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...]]:
@@ -55,7 +55,7 @@ def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...
     return labels_of(columns, acceptance(config.filter))
 
 
-def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig, most: int) -> np.ndarray:
+def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig) -> np.ndarray:
     """Returns the rows of a file that are shown, in the order in which they are."""
     count = len(grasps)
     if view.rows is not None:
@@ -64,7 +64,7 @@ def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig, most: int) -> np
             raise InputError(f"view.rows has {outside[0]}; {path} has rows 0 to {count - 1}: choose among these")
         return np.array(view.rows, np.int64)
     order = np.argsort(grasps["energy/total"], kind="stable")  # NaN last
-    most = min(most, count)
+    most = min(view.count, count)
     if view.choose == "best":
         return order[:most]
     if view.choose == "first":
@@ -75,8 +75,10 @@ def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig, most: int) -> np
 def _verdicts_on(path: Path, rows: np.ndarray, protocol: str, notes: list[str]) -> Columns:
     """Returns what `mode=validate` found of these rows of a file; nothing where it was not asked, or of other bytes."""
     run = RunFolder(path.parent.parent)
-    beside = [run.judgment(protocol, path.stem), path.with_name(f"{path.stem}.{protocol}.h5")]
-    for place in filter(Path.is_file, beside):
+    places = [path.with_name(f"{path.stem}.{protocol}.h5")]
+    if path.parent == run.finals:
+        places.insert(0, run.judgment(protocol, path.stem))
+    for place in filter(Path.is_file, places):
         try:
             attributes, columns = read_verdict(place.read_bytes())
         except FormatError as error:

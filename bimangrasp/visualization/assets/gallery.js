@@ -3,7 +3,6 @@
 const find = id => document.getElementById(id);
 const scene = new Scene(find("scene"));
 const missing = "not finite";
-const painted = new Map();
 let data = null, cards = [], chosen = -1, stops = [];
 
 function element(tag, properties, ...children) {
@@ -22,7 +21,7 @@ function shown(value) {
 function tone(grasp) {
   const stands = grasp.verdict === "holds" || grasp.verdict === "not tested";
   if (grasp.labels.includes("accepted")) return stands ? "good" : "bad";
-  return grasp.labels.some(label => /^(not |beyond)/.test(label)) && !grasp.labels.includes(missing) ? "wait" : "bad";
+  return grasp.labels.includes("not tested yet") ? "wait" : "bad";
 }
 
 function state(grasp) {
@@ -33,7 +32,6 @@ function state(grasp) {
 }
 
 function start(given) {
-  const name = chosen >= 0 ? key(data.grasps[chosen]) : null;
   data = given;
   scene.load(data);
   document.title = find("title").textContent = data.title;
@@ -49,8 +47,7 @@ function start(given) {
   cards = data.grasps.map(card);
   find("cards").replaceChildren(...cards);
   arrange();
-  const again = data.grasps.findIndex(grasp => key(grasp) === name);
-  pick(again >= 0 ? again : Math.max(0, fromAddress()));
+  pick(Math.max(0, fromAddress()));
 }
 
 const key = grasp => `${grasp.source}#${grasp.number}`;
@@ -69,19 +66,16 @@ function fillFilters() {
   options("by-label", count(data.grasps.flatMap(grasp => grasp.labels)));
   options("by-verdict", count(data.grasps.map(grasp => grasp.verdict)));
   find("verdict-label").hidden = data.grasps.every(grasp => grasp.verdict === "not tested");
-  const kept = find("term").value;
   const words = term => element("option", {value: term, textContent: term.replaceAll("_", " ")});
   find("term").replaceChildren(...data.terms.map(words));
-  find("term").value = data.terms.includes(kept) ? kept : "total";
+  find("term").value = "total";
   hintRange();
 }
 
 function options(id, counts) {
-  const select = find(id), kept = select.value;
   const all = element("option", {value: "", textContent: "all"});
   const rest = [...counts].sort().map(([value, n]) => element("option", {value, textContent: `${value} (${n})`}));
-  select.replaceChildren(all, ...rest);
-  select.value = counts.has(kept) ? kept : "";
+  find(id).replaceChildren(all, ...rest);
 }
 
 function hintRange() {
@@ -93,9 +87,8 @@ function hintRange() {
 const energy = grasp => grasp.energies[find("term").value] ?? null;
 
 function card(grasp, i) {
-  const image = data.thumbnails[i] ? `data:image/webp;base64,${data.thumbnails[i]}` : painted.get(key(grasp));
-  const blank = () => element("div", {className: "blank"});
-  const picture = image ? element("img", {src: image, alt: ""}) : blank();
+  const image = data.thumbnails[i] && `data:image/webp;base64,${data.thumbnails[i]}`;
+  const picture = image ? element("img", {src: image, alt: ""}) : element("div", {className: "blank"});
   const name = element("span", {className: "name", textContent: data.objects[grasp.object].code});
   const words = element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)});
   const made = element("button", {className: "card", type: "button", onclick: () => choose(i)},
@@ -129,10 +122,9 @@ function paintSome(some) {
 
 function paint(made) {
   const i = Number(made.dataset.grasp), blank = made.querySelector(".blank");
-  if (!blank || cards[i] !== made) return;
+  if (!blank) return;
   if (!scene.stages(i).includes(data.stages.indexOf("grasp"))) return blank.append("no pose");
-  painted.set(key(data.grasps[i]), scene.picture(i, 240, 180));
-  blank.replaceWith(element("img", {src: painted.get(key(data.grasps[i])), alt: ""}));
+  blank.replaceWith(element("img", {src: scene.picture(i, 240, 180), alt: ""}));
 }
 
 function arrange() {
@@ -163,11 +155,6 @@ function arrange() {
 const compare = (a, b, sign) => (a === null) - (b === null) || sign * (a - b);
 
 function pick(i) {
-  if (!data.grasps.length) {
-    find("nothing").hidden = false;
-    find("nothing").textContent = "No grasps yet.";
-    return;
-  }
   cards[chosen]?.setAttribute("aria-current", "false");
   chosen = i;
   cards[i].setAttribute("aria-current", "true");
@@ -254,24 +241,4 @@ document.addEventListener("keydown", event => {
   if (event.key === "ArrowLeft") step(-1);
 });
 
-// A served page asks for what is new; a file has all it will ever have.
-async function listen() {
-  let known = null;
-  for (;;) {
-    try {
-      const version = await (await fetch("version")).text();
-      if (version !== known) {
-        const answer = await fetch("data");
-        if (answer.ok) start(await answer.json());
-        else find("summary").textContent = await answer.text();
-        known = answer.ok ? version : null;
-      }
-    } catch (error) {
-      find("summary").textContent = "the server is gone; what is shown is the last that it said";
-    }
-    await new Promise(done => setTimeout(done, 3000));
-  }
-}
-
-const given = JSON.parse(find("data").textContent);
-if (given) start(given); else listen();
+start(JSON.parse(find("data").textContent));
