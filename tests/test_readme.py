@@ -78,10 +78,10 @@ def test_a_run_is_viewed_as_described(demo, monkeypatch):
     lines = [line.partition("#")[0] for line in README.splitlines() if line.startswith("python main.py mode=view")]
     commands = [shlex.split(line)[2:] for line in lines]
     configs = [conf.load([*command, f"output_root={demo}/data/experiments"]) for command in commands]
-    assert [config.port for config in configs] == [0, 0, 8080]
+    assert len(configs) == 2
     monkeypatch.setattr(view_page, "why_nothing_is_drawn", lambda: "not in this test")
     monkeypatch.chdir(demo)
-    for config in configs[:2]:
+    for config in configs:
         assert scale.view(config).path.is_file()
     assert (demo / "data/experiments/demo/view/index.html").is_file()
     assert (demo / "data/experiments/demo/final/bowl.html").is_file()

@@ -23,9 +23,10 @@ from bimangrasp.visualization.page_data import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import shards
+from scale.store.grasp_source import grasp_source
 from scale.store.run_folder import RunFolder
-from scale.viewer import gallery as galleries
 from scale.viewer import page, thumbnails
+from scale.viewer.gallery import gallery_of
 
 
 def settings(path: Path, *overrides: str) -> Config:
@@ -136,7 +137,7 @@ def test_what_cannot_be_shown_is_refused(run, tmp_path):
         scale.view(settings(run))
     with h5py.File(run / "final" / "bowl.h5", "r+") as file:
         file.attrs["hand_sha256"] = np.bytes_("11" * 32)
-    with pytest.raises(InputError, match="has grasps of other hands"):
+    with pytest.raises(InputError, match="bowl.h5 has grasps of the hands 'shadow' with sha256 1111.*hand=shadow with"):
         scale.view(settings(run / "final" / "bowl.h5"))
 
 
@@ -285,6 +286,6 @@ def test_thumbnails_are_drawn(run):
     if fault:
         pytest.skip(f"needs OpenGL without a window, and there is none: {fault}")
     config = settings(run / "final" / "storage_bin.h5", "view.rows=[0,2]")
-    gallery = galleries.gallery_of(config, galleries.target_of(config))
+    gallery = gallery_of(config, grasp_source(config))
     images = [one.image for one in thumbnails.thumbnails(gallery, 1)]
     assert len(set(images)) == 2 and all(image[8:12] == b"WEBP" for image in images)

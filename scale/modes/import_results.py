@@ -14,6 +14,7 @@ from bimangrasp.energy.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.files import shard_format
 from bimangrasp.files.header import Header
+from bimangrasp.files.provenance import mesh_named
 from bimangrasp.files.schema import CURVE_FIELDS, TERMS, shape_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
@@ -22,8 +23,7 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_joints import from_released
 from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, read_results
 from bimangrasp.interop.nearest_contacts import nearest_contacts
-from bimangrasp.objects.files import mesh_of
-from bimangrasp.objects.model import ObjectModel, read_mesh
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from scale.engine.devices import platform
 from scale.engine.synthesizer import Synthesizer
@@ -86,10 +86,8 @@ def import_results(config: Config) -> ImportReport:
         raise InputError(
             f"path={config.path!r} is no result file of BimanGrasp; wanted path=<folder>/<object code>.npy"
         )
-    target = Path(config.out) if config.out else source.with_suffix(".h5")
-    target = target / f"{source.stem}.h5" if target.is_dir() else target
-    if target.exists():
-        raise output_paths.taken(target)
+    target = output_paths.target(config.out, source.with_suffix(".h5"))
+    output_paths.check_free(target)
     results = read_results(str(source))
     given = _given(config, source, results)
     columns, computed = _columns(config, given, results)
@@ -110,7 +108,7 @@ def import_results(config: Config) -> ImportReport:
 def _given(config: Config, source: Path, results: ReleasedResults) -> _Given:
     """Returns the grasps in float32, the precision of grasp files, with their hands and their object."""
     hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
-    obj = ObjectModel(read_mesh(str(mesh_of(config.object_root, source.stem))), config.object)
+    obj = ObjectModel(mesh_named(source, source.stem, config.object_root), config.object)
 
     def ours(poses: Poses) -> Poses:
         taken = from_released(poses, results.joint_names, hands.joint_names, f"result file {source}")

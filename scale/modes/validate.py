@@ -15,15 +15,17 @@ from rich.progress import Progress
 from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
+from bimangrasp.objects.files import mesh_of
 from bimangrasp.validation.evaluate import Judged, judge, reading, verdict_columns
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
 from scale.engine.devices import platform
 from scale.formatting import table
-from scale.modes.validation_input import Given, mesh_path, read_grasps
+from scale.modes.validation_input import Given, read_grasps
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
+from scale.store.grasp_source import grasp_source
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def validate(config: Config) -> ValidationReport:
     hands = _hands(config)
     targets = list(_targets(config))
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
-    pieces = {one.code: pieces_of(mesh_path(config, one.code), config.pieces) for one in given.values()}
+    pieces = {one.code: pieces_of(mesh_of(config.object_root, one.code), config.pieces) for one in given.values()}
     summaries = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -99,21 +101,19 @@ def _hands(config: Config) -> HandModel:
 
 def _targets(config: Config) -> Iterator[Target]:
     """Yields the files: one, or all final files of a run."""
-    run = Path(config.output_root) / config.exp_name
-    path = Path(config.path) if config.path else run
-    protocol = config.validation.name
+    source, protocol = grasp_source(config), config.validation.name
+    path = source.path
     if path.is_file():
         yield Target(path, path.with_name(f"{path.stem}.{protocol}.h5"))
         return
-    folder = RunFolder(path)
-    finals = folder.final_files() if folder.finals.is_dir() else []
+    finals = source.final_files()
     if not finals:
         raise InputError(
             f"{path} is no grasp file and no run folder with final files; set path= to a file of ours (.h5), a result "
             f"file of BimanGrasp (.npy) or a run's folder, or exp_name= to a run"
         )
     for final in finals:
-        yield Target(final, folder.judgment(protocol, final.stem))
+        yield Target(final, source.folder.judgment(protocol, final.stem))
 
 
 def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Judged) -> None:

@@ -124,8 +124,8 @@ class Config:
         record_rows: which grasps of the round.
         logger: "none", or "tensorboard", which also gets the energy curve of each round (modes scale and generate).
         path: what `mode=validate` tests, `mode=export` exports and `mode=view` shows: a grasp file or a run folder;
-            empty is this run's folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a
-            run folder.
+            empty is this run's folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`
+            and `mode=status`: a run folder.
         format: of the files that `mode=export` makes.
         out: what `mode=export`, `mode=import`, `mode=report` and `mode=view` make, a file or a folder; empty is a place
             beside `path`, or in the run folder. The YAML that `mode=hand` makes, or the folder for it; it goes into a

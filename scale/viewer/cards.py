@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bimangrasp.files.provenance import MadeWith
 from bimangrasp.files.schema import TERMS, VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
@@ -24,16 +25,14 @@ class Found(NamedTuple):
     """Grasps of one object from one file.
 
     Attributes:
-        code, mesh_sha256, hand_sha256: what they are of.
+        made_with: what the file says of their hands and their object.
         source: the file, as the page names it.
         rows: which of its rows.
         columns: theirs; with `pose/...` and `verdict/...` where a simulator has seen them.
         labels: of each, see `Exhibit`.
     """
 
-    code: str
-    mesh_sha256: str
-    hand_sha256: str
+    made_with: MadeWith
     source: str
     rows: np.ndarray
     columns: Columns

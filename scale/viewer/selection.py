@@ -11,6 +11,7 @@ import numpy as np
 from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset, load
 from bimangrasp.files.header import text
+from bimangrasp.files.provenance import made_with
 from bimangrasp.files.schema import FormatError
 from bimangrasp.files.shard_format import read_verdict
 from scale.settings.filters import acceptance
@@ -38,10 +39,8 @@ def of_file(path: Path, root: Path, config: Config, view: ViewConfig, notes: lis
         return None
     columns = grasps[chosen].arrays()
     columns |= _verdicts_on(path, chosen, config.validation.name, notes)
-    header = grasps.header(0)
     source = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    known = (header.object_code, header.mesh_sha256, header.hand.sha256)
-    return Found(*known, source, chosen, columns, _labels(path, columns, config))
+    return Found(made_with(path, grasps.header(0)), source, chosen, columns, _labels(path, columns, config))
 
 
 def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...]]:
