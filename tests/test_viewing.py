@@ -45,7 +45,7 @@ def _quickly(monkeypatch):
     """No thumbnails: `test_thumbnails_are_drawn` draws some."""
     monkeypatch.setattr(page, "why_nothing_is_drawn", lambda: "")
     blank = Thumbnail(b"image", 30.0, -20.0)
-    monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.exhibits))
+    monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.grasps))
 
 
 def test_every_row_of_a_run_is_on_its_page_with_its_numbers(run):

@@ -1,4 +1,4 @@
-"""The page of a gallery: one HTML file with everything in it, which asks nothing of any network."""
+"""Makes the page of a gallery: one HTML file with everything in it, which asks nothing of any network."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def read_page(path: Path) -> Json:
     Raises:
         InputError: it is none of ours.
     """
-    found = DATA.search(path.read_text(encoding="utf-8"))
-    if found is None:
+    data = DATA.search(path.read_text(encoding="utf-8"))
+    if data is None:
         raise InputError(f"{path} is no page of mode=view: it has no data")
-    return json.loads(found[1])
+    return json.loads(data[1])
 
 
 def three_library() -> str:
@@ -48,4 +48,5 @@ def three_library() -> str:
 
 
 def _asset(name: str) -> str:
+    """Returns the text of a file that the package brings."""
     return (files("bimangrasp.visualization") / "assets" / name).read_text(encoding="utf-8")

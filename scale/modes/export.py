@@ -1,4 +1,4 @@
-"""`mode=export`: the grasps of files in the formats of others."""
+"""Runs `mode=export`: writes the grasps of files in the formats of others."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _table(write: Callable[[BinaryIO, GraspDataset], None], job: Job) -> tuple[i
 
 def _npy(job: Job) -> tuple[int, int]:
     (source,) = job.sources
-    good = _good(source)
+    good = _finite(source)
     names, starts = good.joint_names, poses_of(good.columns, "initial")
     results = ReleasedResults(
         to_released(poses_of(good.columns, "hand"), names, str(source)),
@@ -133,12 +133,12 @@ def _npy(job: Job) -> tuple[int, int]:
 def _bench(config: Config, job: Job) -> tuple[int, int]:
     written = left_out = 0
     for source in job.sources:
-        good = _good(source)
+        good = _finite(source)
         stages, sizes = _stages(config, source, good.columns), good.columns["object_scale"].astype(float)
-        for one in bench_files(good.code, good.joint_names, stages, sizes):
-            path = job.target / one.side / file_name(good.code) / f"{good.rows[one.number]}.npy"
+        for file in bench_files(good.code, good.joint_names, stages, sizes):
+            path = job.target / file.side / file_name(good.code) / f"{good.rows[file.number]}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(one.image)
+            path.write_bytes(file.image)
         written, left_out = written + len(good.rows), left_out + good.left_out
     return written, left_out
 
@@ -153,14 +153,14 @@ def _stages(config: Config, source: Path, columns: dict[str, np.ndarray]) -> tup
     return stages_of(HandModel(*hands, surface_points=1), poses_of(columns, "hand"), *contacts, config.poses)
 
 
-class _Good(NamedTuple):
+class _FiniteGrasps(NamedTuple):
     """The grasps of one file that did not fail.
 
     Attributes:
         code: the object.
         joint_names: of the hands.
         rows: which rows of the file they are.
-        columns: theirs.
+        columns: of these rows.
         left_out: how many failed.
     """
 
@@ -171,12 +171,13 @@ class _Good(NamedTuple):
     left_out: int
 
 
-def _good(source: Path) -> _Good:
+def _finite(source: Path) -> _FiniteGrasps:
+    """Returns the grasps of a file that did not fail."""
     grasps = load(source)
     columns = grasps.arrays()
     good = poses_of(columns, "hand").finite & np.isfinite(columns["energy/total"])
     kept = {name: column[good] for name, column in columns.items()}
-    return _Good(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, int((~good).sum()))
+    return _FiniteGrasps(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, int((~good).sum()))
 
 
 def poses_of(columns: dict[str, np.ndarray], group: str) -> Poses:

@@ -1,4 +1,4 @@
-"""`mode=validate`: the grasps of files in a simulator, verdicts beside them, and a table."""
+"""Runs `mode=validate`: tests the grasps of files in a simulator, writes verdicts beside them, returns a table."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ class ValidationReport(NamedTuple):
     paths: list[Path]
 
     def __str__(self) -> str:
-        tried, held = (sum(getattr(one, name) for one in self.objects) for name in ("tried", "held"))
+        tried = sum(summary.tried for summary in self.objects)
+        held = sum(summary.held for summary in self.objects)
         gsr = f"{held / tried:.1%}" if tried else "-"
-        lines = table(HEADINGS, [cells(one) for one in self.objects])
+        lines = table(HEADINGS, [cells(summary) for summary in self.objects])
         lines.append(f"protocol {self.protocol}: GSR {gsr} ({held} of {tried} grasps), OSR {self.osr:.0%}")
         return "\n".join([*lines, *(f"verdicts: {path}" for path in self.paths)])
 
@@ -71,25 +72,27 @@ def validate(config: Config) -> ValidationReport:
     hands = _hands(config)
     targets = list(_targets(config))
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
-    pieces = {one.code: pieces_of(mesh_of(config.object_root, one.code), config.pieces) for one in given.values()}
-    summaries = []
+    codes = [grasps.code for grasps in given.values()]
+    pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
+    summaries, holds = [], []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for target, one in given.items():
-            at = bar.add_task(one.code, total=one.subject.poses.count)
+        for target, grasps in given.items():
+            at = bar.add_task(grasps.code, total=grasps.subject.poses.count)
             judged = judge(
                 hands,
-                [piece.vertices for piece in pieces[one.code].pieces],
-                one.subject,
+                [piece.vertices for piece in pieces[grasps.code].pieces],
+                grasps.subject,
                 config.validation,
                 config.poses,
                 config.validators or len(os.sched_getaffinity(0)),
                 lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
             )
-            _write(config, hands, pieces[one.code], target, one, judged)
-            summaries.append((summary_of(one.code, judged, hands.descriptions[0]), judged.reason == Reason.HELD))
-    osr = object_success_rate([holds for _, holds in summaries])
-    return ValidationReport(config.validation.name, [one for one, _ in summaries], osr, [t.verdicts for t in targets])
+            _write(config, hands, pieces[grasps.code], target, grasps, judged)
+            summaries.append(summary_of(grasps.code, judged, hands.descriptions[0]))
+            holds.append(judged.reason == Reason.HELD)
+    verdicts = [target.verdicts for target in targets]
+    return ValidationReport(config.validation.name, summaries, object_success_rate(holds), verdicts)
 
 
 def _hands(config: Config) -> HandModel:

@@ -1,4 +1,4 @@
-"""The grasps of a file as a validation takes them: those of its hands and its mesh, checked before hours of work."""
+"""Reads the grasps of a file for a validation, and checks hands, mesh and numbers before hours of work."""
 
 from __future__ import annotations
 

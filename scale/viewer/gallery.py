@@ -1,4 +1,4 @@
-"""The gallery of a run or of a grasp file: its grasps, with the hands and the meshes that they were made with."""
+"""Gathers the gallery of a run or of a grasp file: its grasps, with the hands and meshes they were made with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scale.formatting import listed
 from scale.settings.schema import Config
 from scale.store.grasp_source import GraspSource
 from scale.store.run_folder import file_name
-from scale.viewer.cards import Found, Showing
+from scale.viewer.cards import FileGrasps, PageContents
 from scale.viewer.selection import of_file
 
 
@@ -25,8 +25,8 @@ def gallery_of(config: Config, source: GraspSource) -> Gallery:
     Raises:
         InputError: there are none, or they were made with other hands or another mesh.
     """
-    showing = _showing(config, source)
-    if not showing.found:
+    contents = _contents(config, source)
+    if not contents.files:
         raise InputError(
             f"{source.path} has no grasps to show yet: no final file, no generated one and no rejected ones; wanted a "
             "run that has merged some rounds, or path= a grasp file, such as a shard of a run that goes on"
@@ -34,37 +34,39 @@ def gallery_of(config: Config, source: GraspSource) -> Gallery:
     hands = load_hands(config.hand)
     places: dict[str, int] = {}
     shapes: list[Shape] = []
-    exhibits = []
-    for found in showing.found:
-        check_hands(found.made_with, hands, config.hand.name)
-        code = found.made_with.object_code
+    grasps = []
+    for file in contents.files:
+        check_hands(file.made_with, hands, config.hand.name)
+        code = file.made_with.object_code
         if code not in places:
             places[code] = len(shapes)
-            mesh = mesh_made_with(found.made_with, config.object_root)
+            mesh = mesh_made_with(file.made_with, config.object_root)
             shapes.append(Shape(code, mesh.vertices, mesh.faces))
-        exhibits += found.exhibits(places[code])
-    exhibits.sort(key=lambda one: one.shape)
-    return Gallery(source.path.name, tuple(showing.notes), hands, tuple(shapes), tuple(exhibits))
+        grasps += file.shown(places[code])
+    grasps.sort(key=lambda grasp: grasp.shape)
+    return Gallery(source.path.name, tuple(contents.notes), hands, tuple(shapes), tuple(grasps))
 
 
-def _showing(config: Config, source: GraspSource) -> Showing:
-    showing, root = Showing(), source.folder.root
+def _contents(config: Config, source: GraspSource) -> PageContents:
+    """Returns the chosen grasps of a file, or of the final files of a run and of those of its rejected grasps."""
+    contents, root = PageContents(), source.folder.root
     if not source.is_run:
-        showing.add(of_file(source.path, root, config, config.view, showing.notes))
-        return showing
+        contents.add(of_file(source.path, root, config, config.view, contents.notes))
+        return contents
     files = _files(root)
     rejected = source.folder.reject_files() if config.view.rows is None else []
     names = _wanted(sorted({path.stem for path in (*files, *rejected)}), config.view.objects)
     kinds = 2 if rejected else 1  # the final file of an object, and that of its rejected grasps
     shown = names[: max(1, config.view.most // kinds)]
+    # what the page may have, shared by all files, but at least one grasp of each
     count = max(1, min(config.view.count, config.view.most // max(1, kinds * len(names))))
     for path in (path for path in files if path.stem in shown):
-        showing.add(of_file(path, root, config, replace(config.view, count=count), showing.notes))
+        contents.add(of_file(path, root, config, replace(config.view, count=count), contents.notes))
     for path in (path for path in rejected if path.stem in shown):
-        showing.add(_rejected(path, root, config, count, showing.notes))
+        contents.add(_rejected(path, root, config, count, contents.notes))
     if config.view.rows is None:
-        showing.notes += _limits(config, len(names), len(shown), count, bool(rejected))
-    return showing
+        contents.notes += _limits(config, len(names), len(shown), count, bool(rejected))
+    return contents
 
 
 def _files(root: Path) -> list[Path]:
@@ -77,7 +79,7 @@ def _files(root: Path) -> list[Path]:
         return []
 
 
-def _rejected(path: Path, root: Path, config: Config, count: int, notes: list[str]) -> Found | None:
+def _rejected(path: Path, root: Path, config: Config, count: int, notes: list[str]) -> FileGrasps | None:
     """Returns some rejected grasps of an object: over the whole range of energies, for the best say little of them."""
     try:
         return of_file(path, root, config, replace(config.view, count=count, choose="even"), notes)
@@ -105,10 +107,11 @@ def _wanted(names: list[str], objects: str | list[str]) -> list[str]:
 
 def _limits(config: Config, objects: int, shown: int, count: int, has_rejected: bool) -> list[str]:
     """Returns what is not shown, so that the page has no more grasps than it may."""
-    most, notes = f"so that the page has no more than view.most={config.view.most} grasps", []
+    notes = []
+    reason = f"so that the page has no more than view.most={config.view.most} grasps"
     if count < config.view.count:
         others = " and as many rejected ones" if has_rejected else ""
-        notes.append(f"at most {count} of each object{others}, {most}")
+        notes.append(f"at most {count} of each object{others}, {reason}")
     if shown < objects:
-        notes.append(f"{shown} of {objects} objects, {most}; view.objects= names others")
+        notes.append(f"{shown} of {objects} objects, {reason}; view.objects= names others")
     return notes

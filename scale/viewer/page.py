@@ -1,4 +1,4 @@
-"""`mode=view`: a page with a gallery of grasps and a scene of each, for a browser."""
+"""Runs `mode=view`: makes a page for a browser, with a gallery of grasps and a scene of each."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def view(config: Config) -> ViewReport:
     data = page_data(gallery)
     image = page(data).encode()
     output_paths.write(target, image)
-    return ViewReport(target, len(gallery.exhibits), len(gallery.shapes), len(image), tuple(data["notes"]))
+    return ViewReport(target, len(gallery.grasps), len(gallery.shapes), len(image), tuple(data["notes"]))
 
 
 def _is_page(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The grasps of files that `mode=view` shows: which rows, accepted or why not, and what mode=validate said of them."""
+"""Chooses the rows of a grasp file that `mode=view` shows, each accepted or why not, with the verdicts on them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bimangrasp.files.shard_format import read_verdict
 from scale.settings.filters import acceptance
 from scale.settings.schema import Config, ViewConfig
 from scale.store.run_folder import RunFolder
-from scale.viewer.cards import ACCEPTED, Columns, Found, labels_of
+from scale.viewer.cards import ACCEPTED, Columns, FileGrasps, labels_of
 
 
-def of_file(path: Path, root: Path, config: Config, view: ViewConfig, notes: list[str]) -> Found | None:
+def of_file(path: Path, root: Path, config: Config, view: ViewConfig, notes: list[str]) -> FileGrasps | None:
     """Returns the grasps of a file that are shown, None where it has none.
 
     Args:
@@ -40,7 +40,7 @@ def of_file(path: Path, root: Path, config: Config, view: ViewConfig, notes: lis
     columns = grasps[chosen].arrays()
     columns |= _verdicts_on(path, chosen, config.validation.name, notes)
     source = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    return Found(made_with(path, grasps.header(0)), source, chosen, columns, _labels(path, columns, config))
+    return FileGrasps(made_with(path, grasps.header(0)), source, chosen, columns, _labels(path, columns, config))
 
 
 def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...]]:
@@ -56,19 +56,19 @@ def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...
 
 def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig) -> np.ndarray:
     """Returns the rows of a file that are shown, in the order in which they are."""
-    count = len(grasps)
+    rows = len(grasps)
     if view.rows is not None:
-        outside = [row for row in view.rows if not 0 <= row < count]
+        outside = [row for row in view.rows if not 0 <= row < rows]
         if outside:
-            raise InputError(f"view.rows has {outside[0]}; {path} has rows 0 to {count - 1}: choose among these")
+            raise InputError(f"view.rows has {outside[0]}; {path} has rows 0 to {rows - 1}: choose among these")
         return np.array(view.rows, np.int64)
     order = np.argsort(grasps["energy/total"], kind="stable")  # NaN last
-    most = min(view.count, count)
+    count = min(view.count, rows)
     if view.choose == "best":
-        return order[:most]
+        return order[:count]
     if view.choose == "first":
-        return np.arange(most)
-    return order[np.linspace(0, count - 1, most).round().astype(int)] if count else order
+        return np.arange(count)
+    return order[np.linspace(0, rows - 1, count).round().astype(int)] if rows else order
 
 
 def _verdicts_on(path: Path, rows: np.ndarray, protocol: str, notes: list[str]) -> Columns:

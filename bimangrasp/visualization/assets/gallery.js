@@ -6,9 +6,9 @@ const missing = "not finite";
 let data = null, cards = [], chosen = -1, stops = [];
 
 function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
 function shown(value) {
@@ -80,8 +80,8 @@ function options(id, counts) {
 
 function hintRange() {
   const values = data.grasps.map(energy).filter(value => value !== null);
-  find("least").placeholder = values.length ? shown(Math.min(...values)) : "";
-  find("most").placeholder = values.length ? shown(Math.max(...values)) : "";
+  find("lowest").placeholder = values.length ? shown(Math.min(...values)) : "";
+  find("highest").placeholder = values.length ? shown(Math.max(...values)) : "";
 }
 
 const energy = grasp => grasp.energies[find("term").value] ?? null;
@@ -91,13 +91,13 @@ function card(grasp, i) {
   const picture = image ? element("img", {src: image, alt: ""}) : element("div", {className: "blank"});
   const name = element("span", {className: "name", textContent: data.objects[grasp.object].code});
   const words = element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)});
-  const made = element("button", {className: "card", type: "button", onclick: () => choose(i)},
+  const tile = element("button", {className: "card", type: "button", onclick: () => choose(i)},
     picture,
     element("div", {className: "words"}, name, element("span", {className: "value"})),
     element("div", {className: "words"}, words));
-  if (!image) late.observe(made);
-  made.dataset.grasp = i;
-  return made;
+  if (!image) late.observe(tile);
+  tile.dataset.grasp = i;
+  return tile;
 }
 
 // Where the scene is above the cards, it comes into sight.
@@ -108,8 +108,8 @@ function choose(i) {
 
 // Cards without a picture get one from the scene when they come into sight.
 const late = new IntersectionObserver(entries => {
-  const seen = entries.filter(one => one.isIntersecting).map(one => one.target);
-  seen.forEach(made => late.unobserve(made));
+  const seen = entries.filter(entry => entry.isIntersecting).map(entry => entry.target);
+  seen.forEach(tile => late.unobserve(tile));
   for (let first = 0; first < seen.length; first += 4) setTimeout(() => paintSome(seen.slice(first, first + 4)));
 });
 
@@ -120,15 +120,15 @@ function paintSome(some) {
   move(false);
 }
 
-function paint(made) {
-  const i = Number(made.dataset.grasp), blank = made.querySelector(".blank");
+function paint(tile) {
+  const i = Number(tile.dataset.grasp), blank = tile.querySelector(".blank");
   if (!blank) return;
   if (!scene.stages(i).includes(data.stages.indexOf("grasp"))) return blank.append("no pose");
   blank.replaceWith(element("img", {src: scene.picture(i, 240, 180), alt: ""}));
 }
 
 function arrange() {
-  const least = find("least").value, most = find("most").value, order = find("order").value;
+  const lowest = find("lowest").value, highest = find("highest").value, order = find("order").value;
   const filters = [
     ["by-object", (grasp, value) => data.objects[grasp.object].code === value],
     ["by-label", (grasp, value) => grasp.labels.includes(value)],
@@ -136,8 +136,8 @@ function arrange() {
   ];
   const fits = grasp =>
     filters.every(([id, has]) => !find(id).value || has(grasp, find(id).value)) &&
-    (least === "" || (energy(grasp) !== null && energy(grasp) >= Number(least))) &&
-    (most === "" || (energy(grasp) !== null && energy(grasp) <= Number(most)));
+    (lowest === "" || (energy(grasp) !== null && energy(grasp) >= Number(lowest))) &&
+    (highest === "" || (energy(grasp) !== null && energy(grasp) <= Number(highest)));
   const rows = data.grasps.map((grasp, i) => i);
   const sign = {up: 1, down: -1}[order];
   if (sign) rows.sort((a, b) => compare(energy(data.grasps[a]), energy(data.grasps[b]), sign));
@@ -220,7 +220,7 @@ function facts(grasp) {
 }
 
 function step(by) {
-  const seen = cards.map((made, i) => i).filter(i => !cards[i].hidden);
+  const seen = cards.map((tile, i) => i).filter(i => !cards[i].hidden);
   seen.sort((a, b) => cards[a].style.order - cards[b].style.order);
   const next = seen[seen.indexOf(chosen) + by];
   if (next === undefined) return;
