@@ -24,11 +24,12 @@ import scale
 from bimangrasp.errors import InputError
 from conf import overrides, sweep
 from scale.settings.schema import Config
+from scale.store.grasp_source import given_path
 
 SEVERITY = (0, 3, 1, 2, 130, 143)
 """Exit codes from best to worst."""
 SHOWN = {
-    "status": lambda config: scale.status(Path(config.output_root) / config.exp_name),
+    "status": lambda config: scale.status(given_path(config)),
     "validate": scale.validate,
     "export": scale.export,
     "import": scale.import_results,

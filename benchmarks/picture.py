@@ -31,8 +31,8 @@ from bimangrasp.files.schema import TERMS
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import read_mesh
-from bimangrasp.visualization.best_view import THOROUGH, Search, Studio, encoded
-from bimangrasp.visualization.renderer import Cast, Posed
+from bimangrasp.visualization.best_view import THOROUGH_SEARCH, BestViewRenderer, ViewSearch, encode
+from bimangrasp.visualization.renderer import LinkPoses, SceneBodies
 
 COLUMNS = ("hand/rotation", "hand/translation", "hand/joints", "object_scale", "contact/candidate", "contact/point")
 SAME_POINT = 1e-4  # m: single precision over a hand's length leaves far less between two ways to one contact
@@ -43,14 +43,14 @@ class Shown(NamedTuple):
 
     Attributes:
         source: file and row, as text.
-        cast: hands and object.
-        posed: where the links are.
+        bodies: hands and object.
+        poses: where the links are.
         energies: term -> value.
     """
 
     source: str
-    cast: Cast
-    posed: Posed
+    bodies: SceneBodies
+    poses: LinkPoses
     energies: dict[str, float]
 
 
@@ -97,27 +97,30 @@ def grasps_of(path: Path, chosen: Chosen, mesh: Path | None, settings: list[str]
     contacts = hands.contact_points(frames, columns["contact/candidate"].long())
     if (contacts - columns["contact/point"]).abs().max() > SAME_POINT:
         raise InputError(f"{path}: hand={header.hand.name} does not have its contacts where the file has them")
+    poses = frames.rotation.numpy(), frames.translation.numpy(), contacts.flatten(1, 2).numpy()
     return [
         Shown(
             source=f"{path.name} row {row}",
-            cast=Cast(hands.descriptions, solid.vertices * float(columns["object_scale"][i]), solid.faces),
-            posed=Posed(frames.rotation[i].numpy(), frames.translation[i].numpy(), contacts[i].reshape(-1, 3).numpy()),
+            bodies=SceneBodies(hands.descriptions, solid.vertices * float(columns["object_scale"][i]), solid.faces),
+            poses=LinkPoses(*(part[i] for part in poses)),
             energies={term: float(values[i]) for term, values in chosen.energies.items()},
         )
         for i, row in enumerate(chosen.rows)
     ]
 
 
-def render(grasp: Shown, width: int, height: int, search: Search = THOROUGH) -> tuple[np.ndarray, np.ndarray]:
+def render(
+    grasp: Shown, width: int, height: int, search: ViewSearch = THOROUGH_SEARCH
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the (height, width, 3) uint8 panel of a grasp, and the part that each of its pixels shows."""
-    studio = Studio(grasp.cast, width, height, search)
-    portrait = studio.take(grasp.posed)
-    parts = studio.parts(portrait.view)
-    studio.close()
-    return portrait.picture, parts
+    renderer = BestViewRenderer(grasp.bodies, width, height, search)
+    picture = renderer.render(grasp.poses)
+    parts = renderer.parts(picture.view)
+    renderer.close()
+    return picture.pixels, parts
 
 
-def main(arguments: list[str] | None = None, search: Search = THOROUGH) -> int:
+def main(arguments: list[str] | None = None, search: ViewSearch = THOROUGH_SEARCH) -> int:
     """Draws the grasps of the command line, from the best of the views of `search`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("files", type=Path, nargs="+", help="final files")
@@ -143,7 +146,7 @@ def main(arguments: list[str] | None = None, search: Search = THOROUGH) -> int:
     for grasp in grasps:
         panels.append(render(grasp, asked.size[0] // len(grasps), asked.size[1], search)[0])
         print(grasp.source, *(f"{term} {value:.4g}" for term, value in grasp.energies.items()), sep="  ", flush=True)
-    asked.out.write_bytes(encoded(np.concatenate(panels, axis=1), "PNG"))
+    asked.out.write_bytes(encode(np.concatenate(panels, axis=1), "PNG"))
     return 0
 
 

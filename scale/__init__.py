@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from scale.report.page import ReportPage
     from scale.report.status import Status
     from scale.viewer.page import ViewReport
-    from scale.viewer.server import ServedReport
 
 __all__ = [
     "check_hand",
@@ -156,10 +155,8 @@ def prepare_objects(cfg: Any) -> PreparationReport:
     return body(_checked(cfg, has_plan=True))
 
 
-def view(cfg: Any) -> ViewReport | ServedReport:
+def view(cfg: Any) -> ViewReport:
     """Returns what the page shows that was made of a grasp file or of a run: a gallery for a browser.
-
-    With `port` the page is served until Ctrl-C instead.
 
     Args:
         cfg: a Config, or a DictConfig of the same shape; `path` names the file or the run's folder.

@@ -9,7 +9,7 @@ from scene import shadow_hands
 from bimangrasp import builtin
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.gallery import NOT_TESTED, Exhibit, Gallery, Shape
+from bimangrasp.visualization.gallery import NOT_TESTED, Gallery, Shape, ShownGrasp
 
 ROTATION = np.array([[[0, 1, 0], [-1, 0, 0], [0, 0, 1]]] * 2, float)  # the back of the right hand along +x
 GAPS = (0.3, 0.13, 0.11, 0.11)
@@ -19,14 +19,14 @@ GAPS = (0.3, 0.13, 0.11, 0.11)
 def toy_gallery() -> Gallery:
     """Five grasps: bowl, bowl with all stages, box, one that is rejected, and one that failed."""
     shapes = tuple(_shape(code) for code in ("bowl", "box"))
-    exhibits = (
-        _exhibit(0, 0, {"total": 2.0, "penetration": 1e-4}),
-        _exhibit(0, 1, {"total": 1.0, "penetration": 5e-5}, stages=(0, 1, 2, 3), verdict="holds", bend=0.2),
-        _exhibit(1, 2, {"total": 3.0, "penetration": 0.0}),
-        _exhibit(1, 3, {"total": 9.0, "penetration": 3e-2}, labels=("energy/penetration",)),
-        _exhibit(1, 4, {"total": float("nan"), "penetration": 0.0}, labels=("not_finite",), stages=()),
+    grasps = (
+        _shown_grasp(0, 0, {"total": 2.0, "penetration": 1e-4}),
+        _shown_grasp(0, 1, {"total": 1.0, "penetration": 5e-5}, stages=(0, 1, 2, 3), verdict="holds", bend=0.2),
+        _shown_grasp(1, 2, {"total": 3.0, "penetration": 0.0}),
+        _shown_grasp(1, 3, {"total": 9.0, "penetration": 3e-2}, labels=("energy/penetration",)),
+        _shown_grasp(1, 4, {"total": float("nan"), "penetration": 0.0}, labels=("not_finite",), stages=()),
     )
-    return Gallery("toys", ("made for tests",), shadow_hands().descriptions, shapes, exhibits)
+    return Gallery("toys", ("made for tests",), shadow_hands().descriptions, shapes, grasps)
 
 
 def _shape(code: str) -> Shape:
@@ -34,7 +34,7 @@ def _shape(code: str) -> Shape:
     return Shape(code, mesh.vertices, mesh.faces)
 
 
-def _exhibit(
+def _shown_grasp(
     shape: int,
     number: int,
     energies: dict[str, float],
@@ -42,7 +42,7 @@ def _exhibit(
     stages: tuple[int, ...] = (0, 2),
     verdict: str = NOT_TESTED,
     bend: float = 0.0,
-) -> Exhibit:
+) -> ShownGrasp:
     """A grasp whose joints bend a little further from stage to stage; others than `stages` are not known."""
     hands = shadow_hands()
     translation = np.array([[[-gap, 0.0, -0.1], [gap, 0.0, -0.1]] for gap in GAPS])
@@ -58,4 +58,4 @@ def _exhibit(
     origin = {"seed": 100 + number, "round": 0, "row": number}
     physics = {"bears load": "left and right"} if verdict != NOT_TESTED else {}
     known = (origin, 0.16, energies, labels, verdict, physics, poses)
-    return Exhibit(shape, "final/toy.h5", number, *known, point, normal)
+    return ShownGrasp(shape, "final/toy.h5", number, *known, point, normal)

@@ -126,7 +126,7 @@ def test_a_file_shows_object_and_both_hands_and_asks_nothing_of_a_network(visit)
 
 def test_the_links_are_where_the_hand_model_has_them_at_every_stage(visit, gallery):
     visit.pick(1)
-    one = gallery.exhibits[1]
+    one = gallery.grasps[1]
     for stage in range(len(STAGES)):
         visit.slide(stage)
         root = (torch.as_tensor(part[stage])[None] for part in (one.stages.rotation, *one.stages[::2]))
@@ -182,12 +182,12 @@ def test_filters_hide_cards_and_order_sorts_them(visit, gallery):
     tab.select_option("#by-verdict", "")
     tab.select_option("#order", "up")
     assert visit.cards() == [1, 0, 2, 3, 4], "lowest total energy first, what is not finite last"
-    tab.fill("#least", "1.5")
-    tab.fill("#most", "5")
+    tab.fill("#lowest", "1.5")
+    tab.fill("#highest", "5")
     assert visit.cards() == [0, 2]
     tab.select_option("#term", "penetration")
-    tab.fill("#least", "")
-    tab.fill("#most", "6e-5")
+    tab.fill("#lowest", "")
+    tab.fill("#highest", "6e-5")
     assert visit.cards() == [2, 4, 1]
     tab.click("button[type=reset]")
     tab.wait_for_timeout(50)

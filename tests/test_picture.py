@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import picture
 from bimangrasp.files.scene_export import COLORS
 # fewer views than a picture has: without a GPU they take long
-search = picture.THOROUGH._replace(azimuths=range(0, 360, 60), elevations=(-8, -32))
+search = picture.THOROUGH_SEARCH._replace(azimuths=range(0, 360, 60), elevations=(-8, -32))
 source, folder, width, height = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 (grasp,) = picture.grasps_of(source, picture.read_rows(source, None, 1), None, [])
 panel, parts = picture.render(grasp, width, height, search)

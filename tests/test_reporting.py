@@ -373,7 +373,7 @@ def test_the_journal_of_a_run_that_ends_by_an_error_says_so(small_config, monkey
     def fail(*parts):
         raise error
 
-    monkeypatch.setattr(EventLoop, "loop", fail)
+    monkeypatch.setattr(EventLoop, "run", fail)
     config = small_config()
     with pytest.raises(type(error)):
         scale.run(config, maker=Stub())

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import threading
-import urllib.error
-import urllib.request
-from dataclasses import asdict
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import quick_conf
-import yaml
 from toy_files import grasp_columns, header, shadow_table, write_final, write_run, write_shard
 
 import scale
@@ -27,11 +22,11 @@ from bimangrasp.visualization.page import read_page
 from bimangrasp.visualization.page_data import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
-from scale.store import shards, verdict_files
-from scale.store.run_folder import VALIDATOR, RunFolder
-from scale.viewer import gallery as galleries
+from scale.store import shards
+from scale.store.grasp_source import grasp_source
+from scale.store.run_folder import RunFolder
 from scale.viewer import page, thumbnails
-from scale.viewer import server as serving
+from scale.viewer.gallery import gallery_of
 
 
 def settings(path: Path, *overrides: str) -> Config:
@@ -50,7 +45,7 @@ def _quickly(monkeypatch):
     """No thumbnails: `test_thumbnails_are_drawn` draws some."""
     monkeypatch.setattr(page, "why_nothing_is_drawn", lambda: "")
     blank = Thumbnail(b"image", 30.0, -20.0)
-    monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.exhibits))
+    monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.grasps))
 
 
 def test_every_row_of_a_run_is_on_its_page_with_its_numbers(run):
@@ -109,8 +104,8 @@ def test_objects_are_chosen_as_asked(run):
 
 
 def test_a_large_run_shows_fewer_of_each_object_and_says_so(run):
-    report = scale.view(settings(run, "view.most=8"))
-    assert report.grasps == 4 and "at most 2 of each object" in str(report)
+    report = scale.view(settings(run, "view.most=5"))
+    assert report.grasps == 4 and "at most 2 of each object, so" in str(report)
     report = scale.view(settings(run, "view.most=1"))
     assert report.grasps == 1 and "1 of 2 objects" in str(report)
 
@@ -142,7 +137,7 @@ def test_what_cannot_be_shown_is_refused(run, tmp_path):
         scale.view(settings(run))
     with h5py.File(run / "final" / "bowl.h5", "r+") as file:
         file.attrs["hand_sha256"] = np.bytes_("11" * 32)
-    with pytest.raises(InputError, match="has grasps of other hands"):
+    with pytest.raises(InputError, match="bowl.h5 has grasps of the hands 'shadow' with sha256 1111.*hand=shadow with"):
         scale.view(settings(run / "final" / "bowl.h5"))
 
 
@@ -199,38 +194,8 @@ def seal(run: Path, code: str, round_id: int, penetration: list[float], failed: 
     return shards.seal(folder, place, header(code, shadow_table()), columns)
 
 
-def test_rounds_that_are_not_merged_say_what_became_of_their_rows(tmp_path):
-    run = tmp_path / "run"
-    seal(run, "bowl", 0, [0.0, 0.5, 0.0, 0.5], failed=[3])
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=energy"))))
-    data = read_page(scale.view(settings(run)).path)
-    labels = {row["number"]: row["labels"] for row in data["grasps"]}
-    assert labels == {
-        0: ["accepted", "not merged yet"],
-        1: ["energy/penetration"],
-        2: ["accepted", "not merged yet"],
-        3: ["not_finite"],
-    }
-    assert all(row["source"].startswith("shards/worker_0_0/bowl.000000.") for row in data["grasps"])
-    write_final(run / "final" / "bowl.h5", "bowl", 1, seed=3)  # row 0 of round 0, and the quota is reached
-    data = read_page(scale.view(settings(run)).path)
-    assert [row["labels"] for row in data["grasps"]] == [
-        ["accepted"],
-        ["energy/penetration"],
-        ["beyond the quota"],
-        ["not_finite"],
-    ]
-
-
-def test_rows_that_count_are_not_crowded_out_by_those_that_do_not(tmp_path):
-    run = tmp_path / "run"
-    seal(run, "bowl", 0, [0.5] * 5 + [0.0] + [0.5] * 5)
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=energy"))))
-    data = read_page(scale.view(settings(run, "view.count=2")).path)
-    assert [row["number"] for row in data["grasps"]] == [5, 0, 10]
-
-
-def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
+def write_rejected(run: Path) -> Path:
+    """Writes three rejected grasps of the bowl, each for another reason."""
     hand, reasons = shadow_table(), ("not_finite", "energy/penetration", "duplicate")
     columns = grasp_columns(3, 4, hand) | {"reject/reason": np.array([1, 2, 0], np.int32)}
     columns["round"][:] = columns["rounds/round"][:] = 6
@@ -241,71 +206,60 @@ def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
     place = RunFolder(run).rejected("bowl")
     place.parent.mkdir()
     place.write_bytes(rejects_image(header("bowl", hand), RejectsEnding({}, 3, reasons), wanted))
+    return place
+
+
+def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
+    place = write_rejected(run)
     for path in (run, place):
         data = read_page(scale.view(settings(path)).path)
         labels = {
             row["number"]: row["labels"] for row in data["grasps"] if "rejected" in row["source"] or path == place
         }
         assert labels == {0: ["energy/penetration"], 1: ["duplicate"], 2: ["not_finite"]}
-    seal(run, "bowl", 6, [0.0, 0.0, 0.0])
-    assert scale.view(settings(run)).grasps == 11, "a row of a shard that another file has is there once"
+    assert scale.view(settings(run)).grasps == 11
 
 
-def test_a_run_that_tests_its_grasps_says_which_wait_for_it(tmp_path):
-    run = tmp_path / "run"
-    seal(run, "bowl", 0, [0.0, 0.0])
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=physics"))))
-    data = read_page(scale.view(settings(run)).path)
-    assert [row["labels"] for row in data["grasps"]] == [["not tested yet"]] * 2
+def test_rejected_grasps_take_half_of_a_page_at_most(run):
+    write_rejected(run)
+    report = scale.view(settings(run, "view.most=8"))
+    assert report.grasps == 2 + 2 + 2 and "at most 2 of each object and as many rejected ones" in str(report)
+    assert scale.view(settings(run, "view.count=1")).grasps == 3
+    assert scale.view(settings(run, "view.most=2")).grasps == 2, "the bowl alone"
+    assert scale.view(settings(run, "view.rows=[0]")).grasps == 2, "rows are those of the final files"
 
 
-def test_verdicts_on_rounds_that_are_not_merged_give_reasons_and_poses(tmp_path):
-    run = tmp_path / "run"
-    shard = seal(run, "bowl", 0, [0.0] * 3)
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load("filter=physics"))))
-    judged = write_final(tmp_path / "judged.h5", "bowl", 3, seed=9, is_judged=True)
-    columns = {f.name: judged[f.name] for f in VERDICT_FIELDS}
-    columns["pose/rotation"] = np.broadcast_to(np.eye(3, dtype=np.float32), columns["pose/rotation"].shape).copy()
-    columns["verdict/reason"][:] = [0, 4, 6]
-    about = {"code": "bowl", "round_id": 0, "shard_sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
-    about |= {"acceptance_key": {}, "platform": {}, "judging": {}}
-    place = RunFolder(run).place(0, 0, VALIDATOR)
-    place.mkdir(parents=True)
-    verdict_files.seal(RunFolder(run), place, about, columns)
-    data = read_page(scale.view(settings(run)).path)
-    found = {row["number"]: (row["labels"], row["verdict"]) for row in data["grasps"]}
-    assert found == {
-        0: (["accepted", "not merged yet"], "holds"),
-        1: (["physics/moved"], "moved"),
-        2: (["physics/lost_contact"], "lost contact"),
-    }
-    numbers = [row["number"] for row in data["grasps"]]
-    np.testing.assert_array_equal(unpacked(data["poses"])[:, 1, :, 7:], columns["pose/joints"][numbers, 0])
+def test_rejected_grasps_alone_are_shown_too(run):
+    write_rejected(run)
+    shutil.rmtree(run / "final")
+    (run / "dataset.h5").unlink()
+    assert scale.view(settings(run)).grasps == 3
 
 
-def test_near_duplicates_are_told_from_rows_that_are_not_compared_yet(tmp_path):
-    run = tmp_path / "run"
-    seal(run, "bowl", 0, [0.0] * 4)
-    dedup = ("dedup.translation=0.1", "dedup.rotation=0.1", "dedup.joints=0.1")
-    (run / "config.yaml").write_text(yaml.safe_dump(asdict(quick_conf.load(*dedup))))
-    data = read_page(scale.view(settings(run)).path)
-    assert [row["labels"] for row in data["grasps"]] == [["not compared yet"]] * 4
-    write_final(run / "final" / "bowl.h5", "bowl", 3, seed=0)
-    with h5py.File(run / "final" / "bowl.h5", "r+") as file:
-        file["row"][...] = [0, 1, 3]
-    data = read_page(scale.view(settings(run)).path)
-    labels = {row["row"]: row["labels"] for row in data["grasps"]}
-    assert labels == {0: ["accepted"], 1: ["accepted"], 2: ["duplicate"], 3: ["accepted"]}
+def test_verdicts_on_a_final_file_are_not_taken_for_those_of_rejected_grasps(run):
+    write_verdicts(run, "bowl", 5, [0] * 5)
+    place = write_rejected(run)
+    for path in (run, place):
+        report = scale.view(settings(path))
+        verdicts = {row["verdict"] for row in read_page(report.path)["grasps"] if "duplicate" in row["labels"]}
+        assert verdicts == {"not tested"} and not [note for note in report.notes if "another state" in note]
 
 
-def test_a_damaged_shard_and_missing_settings_are_noted(run):
-    seal(run, "bowl", 1, [0.0])
-    bad = seal(run, "bowl", 2, [0.0])
-    bad.write_bytes(bad.read_bytes()[:-1] + b"x")
+def test_a_damaged_file_of_rejected_grasps_is_noted(run):
+    place = write_rejected(run)
+    place.write_bytes(place.read_bytes()[:100])
     report = scale.view(settings(run))
-    assert report.grasps == 9
-    assert any("cannot be read and is left out" in note for note in report.notes)
-    assert any("does not tell the run's filter" in note for note in report.notes)
+    assert report.grasps == 8
+    assert any("rejected/bowl.h5 cannot be read and is left out" in note for note in report.notes)
+
+
+def test_a_shard_says_why_its_rows_do_not_count(tmp_path):
+    shard = seal(tmp_path / "run", "bowl", 0, [0.0, 0.5, 0.0, 0.5], failed=[3])
+    data = read_page(scale.view(settings(shard, "filter=energy")).path)
+    labels = {row["number"]: row["labels"] for row in data["grasps"]}
+    assert labels == {0: ["accepted"], 1: ["energy/penetration"], 2: ["accepted"], 3: ["not_finite"]}
+    data = read_page(scale.view(settings(shard, "filter=physics")).path)
+    assert [row["labels"] for row in data["grasps"]] == [["not tested yet"]] * 4
 
 
 def test_a_generated_file_shows_its_failed_rows(tmp_path):
@@ -332,40 +286,6 @@ def test_thumbnails_are_drawn(run):
     if fault:
         pytest.skip(f"needs OpenGL without a window, and there is none: {fault}")
     config = settings(run / "final" / "storage_bin.h5", "view.rows=[0,2]")
-    gallery = galleries.gallery_of(config, galleries.target_of(config))
+    gallery = gallery_of(config, grasp_source(config))
     images = [one.image for one in thumbnails.thumbnails(gallery, 1)]
     assert len(set(images)) == 2 and all(image[8:12] == b"WEBP" for image in images)
-
-
-@pytest.fixture
-def served(run):
-    """served() -> a GET's answer; what is shown is `run`."""
-    config = settings(run)
-    exhibition = serving.Exhibition(config, galleries.target_of(config))
-    server = serving.ThreadingHTTPServer((serving.HOST, 0), serving._handler(exhibition))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield lambda path: urllib.request.urlopen(f"http://{serving.HOST}:{server.server_port}{path}").read().decode()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_served_page_follows_the_run(run, served):
-    assert "connect-src 'self'" in served("/") and '<script id="data" type="application/json">null<' in served("/")
-    version, data = served("/version"), json.loads(served("/data"))
-    assert len(data["grasps"]) == 8 and served("/version") == version
-    seal(run, "bowl", 1, [0.0, 0.0])
-    assert served("/version") != version
-    assert len(json.loads(served("/data"))["grasps"]) == 10
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        served("/elsewhere")
-
-
-def test_a_port_that_is_taken_and_a_run_that_is_not_there_are_refused(run, tmp_path):
-    with serving.ThreadingHTTPServer((serving.HOST, 0), serving.BaseHTTPRequestHandler) as other:
-        port = other.server_port
-        with pytest.raises(InputError, match=f"port={port} cannot be served"):
-            scale.view(settings(run, f"port={port}"))
-    with pytest.raises(InputError, match="is not there; wanted the folder of a run"):
-        scale.view(settings(tmp_path / "nowhere", "port=1234"))

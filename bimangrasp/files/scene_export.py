@@ -12,14 +12,13 @@ import torch
 import trimesh
 
 from bimangrasp.errors import InputError
+from bimangrasp.files.provenance import MadeWith, check_hands, mesh_made_with
 from bimangrasp.files.reader import RowFile
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.hands.description import HandDescription, pair_sha256
+from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless
 from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.objects.files import mesh_of
-from bimangrasp.objects.model import Mesh, read_mesh
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")
@@ -63,27 +62,13 @@ def placed(
     Raises:
         InputError: hands or mesh are not those of the file, or the grasp is not finite.
     """
-    if pair_sha256(*hands) != file.hand_sha256:
-        raise InputError(
-            f"{file.path} has grasps of the hands {file.hand_name!r} with sha256 {file.hand_sha256[:16]}..., those "
-            f"given have {pair_sha256(*hands)[:16]}...; load_hands(conf.load(['hand={file.hand_name}']).hand) gives "
-            "the pair of that name"
-        )
-    mesh = _mesh(file, object_root)
+    made_with = MadeWith(file.path, file.hand_name, file.hand_sha256, file.object_code, file.mesh_sha256)
+    check_hands(made_with, hands)
+    mesh = mesh_made_with(made_with, object_root)
     poses = [np.asarray(grasp[name], np.float64) for name in COLUMNS]
     if not all(np.isfinite(part).all() for part in poses):
         raise InputError(f"a grasp of {file.path} has numbers that are not finite; it failed and has no pose")
     return Placed(hands, *poses[:3], mesh.vertices * float(poses[3]), mesh.faces)
-
-
-def _mesh(file: RowFile, object_root: Path | str) -> Mesh:
-    mesh = read_mesh(str(mesh_of(object_root, file.object_code)))
-    if mesh.sha256 != file.mesh_sha256:
-        raise InputError(
-            f"{file.path} was made with another mesh of {file.object_code!r} (sha256 {file.mesh_sha256[:16]}...) than "
-            f"object_root has ({mesh.sha256[:16]}...); set object_root to the folder it was made with"
-        )
-    return mesh
 
 
 def grasp_meshes(grasp: Placed) -> GraspMeshes:

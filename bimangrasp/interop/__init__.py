@@ -1,1 +1,1 @@
-"""Files of BimanGrasp and DexGraspBench."""
+"""Reads and writes files of BimanGrasp and DexGraspBench."""

@@ -1,4 +1,4 @@
-"""Joints of the built-in Shadow hands in the terms of BimanGrasp's release, and back.
+"""Converts joint values of the built-in Shadow hands to those of BimanGrasp's release, and back.
 
 Both have the same links, joint axes and order of joints. The release puts `robot0:` before the names; and where our
 left hand mirrors the right one at the same joint values, the release's has the right hand's axes, so that its joints

@@ -1,4 +1,4 @@
-"""BimanGrasp's result files: `.npy` with a list of dicts, one a grasp, to arrays and back.
+"""Reads and writes BimanGrasp's result files: `.npy` with a list of dicts, one a grasp.
 
 Each dict has `qpos_left` and `qpos_right`, where the hands start as `qpos_left_st` and `qpos_right_st` (optional), the
 object's `scale`, and energies under their names. A qpos has the hand's joints by name (`robot0:FFJ3`, ...), its root's
@@ -127,8 +127,8 @@ def _poses(path: str, entries: Sequence[Mapping[str, Any]], keys: Sequence[str],
 def _values(path: str, where: str, qpos: Any, names: Sequence[str]) -> list[float]:
     """Returns the numbers of one qpos by these names; it must have them and no others."""
     if not isinstance(qpos, dict) or qpos.keys() != set(names):
-        found = _listed(qpos) if isinstance(qpos, dict) else type(qpos).__name__
-        raise InputError(f"result file {path}: {where} has {found}; wanted {', '.join(names)}")
+        content = _listed(qpos) if isinstance(qpos, dict) else type(qpos).__name__
+        raise InputError(f"result file {path}: {where} has {content}; wanted {', '.join(names)}")
     return [_number(path, f"{where}, {name}", qpos[name]) for name in names]
 
 

@@ -1,4 +1,4 @@
-"""Grasps for DexGraspBench, which simulates one floating hand: a `.npy` file with a dict for each hand of each grasp.
+"""Writes grasps for DexGraspBench, which simulates one floating hand: a `.npy` file for each hand of each grasp.
 
 Its documented fields: `obj_pose` (x, y, z, and the quaternion w, x, y, z), `obj_scale` and `obj_path` of the object;
 `pregrasp_qpos`, `grasp_qpos` and `squeeze_qpos` of the hand, each its root's pose in the same form and then its joints.

@@ -1,4 +1,4 @@
-"""Contacts for grasps that come without: the candidates nearest to the object."""
+"""Chooses contacts for grasps that come without: the candidates nearest to the object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `.npy` files of BimanGrasp and its kin, which are pickles: read without running what a pickle may hold."""
+"""Reads `.npy` files that are pickles, such as BimanGrasp's, without running what a pickle may hold."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 
 SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".off")
+SHOWN = 8
+"""Codes in a message."""
 DECOMPOSED = Path("coacd", "decomposed.obj")
 """Where DexGraspNet and BimanGrasp keep an object's mesh below the folder of its code."""
 
@@ -50,10 +52,13 @@ def mesh_of(object_root: Path | str, code: str) -> Path:
         InputError: there is none, or a choice between several.
     """
     root = root_of(object_root)
-    found = meshes_below(root).get(code, [])
+    meshes = meshes_below(root)
+    found = meshes.get(code, [])
     if len(found) != 1:
+        others = ", ".join(map(repr, sorted(meshes)[:SHOWN])) + (", ..." if len(meshes) > SHOWN else "")
         raise InputError(
-            f"object {code!r} has {len(found)} meshes in {root}; wanted one, as <code>/{DECOMPOSED} or as "
-            f"<code>{'|'.join(SUFFIXES)}: set object_root to the folder that the grasps were made with"
+            f"object {code!r} has {len(found)} meshes in {root}, which has those of {others or 'no object'}; wanted "
+            f"one, as <code>/{DECOMPOSED} or as <code>{'|'.join(SUFFIXES)}: set object_root to the folder that the "
+            "grasps were made with"
         )
     return found[0]

@@ -1,1 +1,1 @@
-"""What people look at: pictures and pages. Nothing here is imported by what makes or tests grasps."""
+"""Draws pictures and makes pages. Nothing here is imported by what makes or tests grasps."""

@@ -1,4 +1,4 @@
-"""A moving picture of how one grasp came about: kept frames of a round, drawn by MuJoCo without a window, as GIF."""
+"""Draws how a grasp came about as a GIF: kept steps of a round, rendered by MuJoCo without a window."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def animation(frames: Frames, grasp: int, hands: tuple[HandDescription, HandDesc
         hands: the left and the right one.
         mesh: of the object, in its own unit.
     """
-    stage = _Stage(frames, grasp, hands, mesh)
+    scene = _AnimatedScene(frames, grasp, hands, mesh)
     try:
-        pictures = [stage.picture(frame) for frame in range(len(frames.step))]
+        pictures = [scene.picture(frame) for frame in range(len(frames.step))]
     finally:
-        stage.close()
+        scene.close()
     palette = pictures[-1].quantize(COLORS)
-    drawn = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures]
+    drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     file, times = io.BytesIO(), [FRAME_MS] * (len(drawn) - 1) + [LAST_MS]
     drawn[0].save(file, "GIF", save_all=True, append_images=drawn[1:], duration=times, loop=0)
     return file.getvalue()
 
 
-class _Stage:
+class _AnimatedScene:
     """The scene of one grasp, whose hands are put where a frame has them."""
 
     def __init__(self, frames: Frames, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> None:

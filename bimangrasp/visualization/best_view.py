@@ -1,8 +1,9 @@
-"""The picture of a grasp from the side that shows most of it."""
+"""Draws a grasp from the side that shows most of it."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,16 +15,25 @@ from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View, frame_tightly, project
-from bimangrasp.visualization.renderer import COARSE, FINE, OBJECT, QUICK, Cast, Posed, Quality, Stage
+from bimangrasp.visualization.renderer import (
+    COARSE,
+    FINE,
+    OBJECT,
+    QUICK,
+    LinkPoses,
+    Quality,
+    SceneBodies,
+    SceneRenderer,
+)
 
 OVERSAMPLING = 2
 CONTACT_SEEN = 0.008  # m: what lies before a contact that is seen is at most the half of a finger that touches there
-CANDIDATES = 3  # of so many views one is looked at for its contacts: those that show most
+CANDIDATES = 3  # of so many views one is looked at for its contacts as well, that which shows most
 OUTLINE_SECTIONS = 8  # corners of the circles of round shapes where only their extent matters
 
 
-class Search(NamedTuple):
-    """Among which views the best is looked for.
+class ViewSearch(NamedTuple):
+    """The views among which the best is looked for, and how they are drawn.
 
     Attributes:
         azimuths, elevations: degrees; below 0 the camera looks down.
@@ -37,71 +47,74 @@ class Search(NamedTuple):
     quality: Quality
 
 
-THOROUGH = Search(range(0, 360, 20), (-8, -20, -32, -45), 120, FINE)
+THOROUGH_SEARCH = ViewSearch(range(0, 360, 20), (-8, -20, -32, -45), 120, FINE)
 """For a picture that is shown alone."""
 
-BRIEF = Search(range(0, 360, 60), (-22,), 48, QUICK)
+QUICK_SEARCH = ViewSearch(range(0, 360, 60), (-22,), 48, QUICK)
 """For thumbnails by the hundred."""
 
 
-class Portrait(NamedTuple):
+class Picture(NamedTuple):
     """A picture of a grasp.
 
     Attributes:
-        picture: (height, width, 3) uint8.
+        pixels: (height, width, 3) uint8.
         view: from where.
     """
 
-    picture: np.ndarray
+    pixels: np.ndarray
     view: View
 
 
-class Studio:
-    """Takes portraits of the grasps of one object at one size."""
+class BestViewRenderer:
+    """Draws pictures of the grasps of one object at one size, each from its best view."""
 
-    def __init__(self, cast: Cast, width: int, height: int, search: Search = THOROUGH):
+    def __init__(self, bodies: SceneBodies, width: int, height: int, search: ViewSearch = THOROUGH_SEARCH):
         """Takes OpenGL contexts for the search of a view and for the pictures.
 
         Args:
-            cast: hands and object.
+            bodies: hands and object.
             width: of a picture, pixels.
             height: of a picture, pixels.
             search: among which views.
         """
         self.width, self.height, self.search = width, height, search
-        self._object = cast.vertices[ConvexHull(cast.vertices).vertices]
-        self._outlines = [_outline(hand) for hand in cast.hands]
-        self._small = Stage(cast, round(search.height * width / height), search.height, COARSE)
-        self._big = Stage(cast, OVERSAMPLING * width, OVERSAMPLING * height, search.quality)
+        self._object = bodies.vertices[ConvexHull(bodies.vertices).vertices]
+        self._outlines = [_outline(hand) for hand in bodies.hands]
+        self._small = SceneRenderer(bodies, round(search.height * width / height), search.height, COARSE)
+        self._big = SceneRenderer(bodies, OVERSAMPLING * width, OVERSAMPLING * height, search.quality)
 
     def close(self) -> None:
         """Gives the OpenGL contexts back."""
         self._small.close()
         self._big.close()
 
-    def take(self, grasp: Posed) -> Portrait:
-        """Returns the portrait of a grasp."""
+    def render(self, grasp: LinkPoses) -> Picture:
+        """Returns the picture of a grasp."""
         self._small.pose(grasp)
         self._big.pose(grasp)
         view = self._best_view(grasp)
         blocks = self._big.colors(view).reshape(self.height, OVERSAMPLING, self.width, OVERSAMPLING, 3)
-        return Portrait(blocks.mean(axis=(1, 3)).round().astype(np.uint8), view)
+        return Picture(blocks.mean(axis=(1, 3)).round().astype(np.uint8), view)
 
     def parts(self, view: View) -> np.ndarray:
-        """Returns (height, width) what each pixel of the last portrait shows, as `Stage.parts` does."""
+        """Returns (height, width) what each pixel of the last picture shows, as `SceneRenderer.parts` does."""
         return self._big.parts(view)[::OVERSAMPLING, ::OVERSAMPLING]
 
-    def _best_view(self, grasp: Posed) -> View:
+    def _best_view(self, grasp: LinkPoses) -> View:
         """Returns the view with most of the lesser seen hand and of the object, weighted by the contacts seen."""
         points = np.concatenate([self._object, *_carried(self._outlines, grasp)])
         sides = [(a, e) for a in self.search.azimuths for e in self.search.elevations]
         views = [frame_tightly(points, a, e, self.width / self.height) for a, e in sides]
-        shown = [self._shown(view) for view in views]
-        best = np.argsort(shown)[::-1][: -(-len(views) // CANDIDATES)]
+        shares = [self._share_shown(view) for view in views]
+        # contacts cost a second render, so only the best third of the views is looked at for them
+        count = math.ceil(len(views) / CANDIDATES)
+        best = np.argsort(shares)[::-1][:count]
         seen = {i: contacts_seen(self._small.depths(views[i]), views[i], grasp.contacts) for i in best}
-        return views[max(best, key=lambda i: shown[i] * (0.5 + seen[i]))]
+        return views[max(best, key=lambda i: shares[i] * (0.5 + seen[i]))]
 
-    def _shown(self, view: View) -> float:
+    def _share_shown(self, view: View) -> float:
+        """Returns the geometric mean of the pixels' shares of the object and of the hand that is seen less."""
         parts = self._small.parts(view)
         shares = np.bincount(parts.ravel() + 1, minlength=4)[1:] / parts.size
         return float(np.sqrt(min(shares[LEFT], shares[RIGHT]) * shares[OBJECT]))
@@ -117,10 +130,11 @@ def contacts_seen(depths: np.ndarray, view: View, contacts: np.ndarray) -> float
     return float((depths[row, column] > depth - CONTACT_SEEN).mean())
 
 
-def encoded(picture: np.ndarray, kind: str) -> bytes:
-    """Returns a (height, width, 3) uint8 picture as a file of this kind, PNG or WEBP."""
+def encode(pixels: np.ndarray, kind: str) -> bytes:
+    """Returns (height, width, 3) uint8 pixels as a file of this kind, PNG or WEBP."""
+    options = {"PNG": {"optimize": True}, "WEBP": {"quality": 82, "method": 6}}
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind, **{"PNG": {"optimize": True}, "WEBP": {"quality": 82, "method": 6}}[kind])
+    Image.fromarray(pixels).save(file, kind, **options[kind])
     return file.getvalue()
 
 
@@ -129,7 +143,7 @@ def _outline(hand: HandDescription) -> list[tuple[int, np.ndarray]]:
     return [(shape.link, np.asarray(shape_surface(shape, OUTLINE_SECTIONS).vertices)) for shape in hand.primitives]
 
 
-def _carried(outlines: list[list[tuple[int, np.ndarray]]], grasp: Posed) -> Iterator[np.ndarray]:
+def _carried(outlines: list[list[tuple[int, np.ndarray]]], grasp: LinkPoses) -> Iterator[np.ndarray]:
     """Yields the points of all shapes in the object's frame."""
     for side, outline in enumerate(outlines):
         for link, points in outline:

@@ -1,4 +1,4 @@
-"""Where a camera stands so that a grasp fills its picture. Pure geometry, +z is up."""
+"""Places a camera so that a grasp fills its picture. Pure geometry, +z is up."""
 
 from __future__ import annotations
 

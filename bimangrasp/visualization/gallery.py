@@ -1,4 +1,4 @@
-"""What a gallery shows: grasps with all that is known of them, whatever files they come from."""
+"""Holds what a gallery shows: grasps with all that is known of them, whatever files they come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.renderer import Posed
+from bimangrasp.visualization.renderer import LinkPoses
 
 STAGES = ("start", "pre-grasp", "grasp", "squeeze")
 """Poses of a grasp, in the order in which the hands come by."""
@@ -47,8 +47,8 @@ class Thumbnail(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Exhibit:
-    """One grasp.
+class ShownGrasp:
+    """A grasp with all that is known of it.
 
     Attributes:
         shape: which of the gallery's shapes it holds.
@@ -92,7 +92,7 @@ class Gallery:
         notes: what else a reader of the page must know.
         hands: the left and the right one.
         shapes: the objects.
-        exhibits: the grasps.
+        grasps: in the order in which they are shown.
         thumbnails: of each of them; None where the browser is to draw it.
     """
 
@@ -100,19 +100,21 @@ class Gallery:
     notes: tuple[str, ...]
     hands: tuple[HandDescription, HandDescription]
     shapes: tuple[Shape, ...]
-    exhibits: tuple[Exhibit, ...]
+    grasps: tuple[ShownGrasp, ...]
     thumbnails: tuple[Thumbnail | None, ...] = field(default=())
 
-    def posed(self, exhibits: list[Exhibit]) -> list[Posed]:
-        """Returns the poses of all links at the grasp, for a stage; all exhibits must have a pose."""
-        if not exhibits:
+    def link_poses(self, grasps: list[ShownGrasp]) -> list[LinkPoses]:
+        """Returns the poses of all links at the grasp, for a renderer; all grasps must have a pose."""
+        if not grasps:
             return []
         model = HandModel(*self.hands, surface_points=1)
-        parts = (one.stages for one in exhibits)
-        poses = Poses(*(np.stack(arrays) for arrays in zip(*((part[GRASP] for part in p) for p in parts), strict=True)))
+        # from (grasp, part, stage) to the parts of all grasps at one stage
+        at_grasp = [[part[GRASP] for part in grasp.stages] for grasp in grasps]
+        poses = Poses(*(np.stack(parts) for parts in zip(*at_grasp, strict=True)))
         root = (torch.as_tensor(part) for part in (poses.rotation, poses.translation, poses.joints))
         frames = model.frames_from_root(*root)
+        contacts = [grasp.contact_point.reshape(-1, 3) for grasp in grasps]
         return [
-            Posed(rotation.numpy(), translation.numpy(), one.contact_point.reshape(-1, 3))
-            for rotation, translation, one in zip(frames.rotation, frames.translation, exhibits, strict=True)
+            LinkPoses(rotation.numpy(), translation.numpy(), points)
+            for rotation, translation, points in zip(frames.rotation, frames.translation, contacts, strict=True)
         ]

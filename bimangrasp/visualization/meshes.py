@@ -1,4 +1,4 @@
-"""Triangles for a browser: few, and with edges where the surface has edges."""
+"""Prepares triangles for a browser: few, and with edges where the surface has edges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trimesh
 from bimangrasp.hands.description import Primitive
 from bimangrasp.hands.shape_surface import shape_surface
 
-MOST_FACES = 20_000
+MAX_FACES = 20_000
 """Of an object on a page: 250 kB."""
 EDGE = np.radians(35)
 """Faces that meet at a larger angle have an edge between them."""
@@ -33,17 +33,17 @@ class Drawable(NamedTuple):
 
 
 def object_mesh(vertices: np.ndarray, faces: np.ndarray) -> Drawable:
-    """Returns an object's mesh with `MOST_FACES` triangles at most, where the package that decimates is there."""
-    if len(faces) <= MOST_FACES:
+    """Returns an object's mesh with `MAX_FACES` triangles at most, where the package that decimates is there."""
+    if len(faces) <= MAX_FACES:
         return _shaded(trimesh.Trimesh(vertices, faces))
     try:
         decimate = importlib.import_module("fast_simplification")
     except ImportError:
-        note = f"shown with all its {len(faces)} triangles: pip install 'bimangrasp[view]' shows {MOST_FACES} of them"
+        note = f"shown with all its {len(faces)} triangles: pip install 'bimangrasp[view]' shows {MAX_FACES} of them"
         return _shaded(trimesh.Trimesh(vertices, faces), note)
     welded = trimesh.Trimesh(vertices, faces)
     points, triangles = decimate.simplify(
-        np.asarray(welded.vertices, np.float32), welded.faces.astype(np.int32), target_count=MOST_FACES
+        np.asarray(welded.vertices, np.float32), welded.faces.astype(np.int32), target_count=MAX_FACES
     )
     note = f"decimated for this page from {len(faces)} to {len(triangles)} triangles"
     return _shaded(trimesh.Trimesh(points, triangles), note)

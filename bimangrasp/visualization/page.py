@@ -1,39 +1,31 @@
-"""The page of a gallery: one HTML file with everything in it, which asks nothing of any network."""
+"""Makes the page of a gallery: one HTML file with everything in it, which asks nothing of any network."""
 
 from __future__ import annotations
 
 import json
 import re
-import zipfile
 from importlib.resources import files
 from pathlib import Path
-
-import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.visualization.page_data import Json
 
 DATA = re.compile(r'<script id="data" type="application/json">(.*?)</script>', re.DOTALL)
-CONTROLS_END = "THREE.TrackballControls=TrackballControls;})();"
-"""Where three.js and its controls end in trimesh's viewer; a loader and trimesh's own page follow."""
 
 
-def page(data: Json | None, is_live: bool = False) -> str:
+def page(data: Json) -> str:
     """Returns the HTML.
 
     Args:
-        data: of `page_data.page_data`; None on a live page, which asks its server for it.
-        is_live: whether the page may talk to the server that it came from.
+        data: of `page_data.page_data`.
     """
-    assets = files("bimangrasp.visualization") / "assets"
     parts = {
-        "connect": "'self'" if is_live else "'none'",
-        "style": (assets / "page.css").read_text(encoding="utf-8"),
+        "style": _asset("page.css"),
         "library": three_library(),
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        "script": "\n".join((assets / name).read_text(encoding="utf-8") for name in ("scene.js", "gallery.js")),
+        "script": "\n".join(_asset(name) for name in ("scene.js", "gallery.js")),
     }
-    pieces = re.split(r"\{\{(\w+)\}\}", (assets / "page.html").read_text(encoding="utf-8"))
+    pieces = re.split(r"\{\{(\w+)\}\}", _asset("page.html"))
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
@@ -43,25 +35,18 @@ def read_page(path: Path) -> Json:
     Raises:
         InputError: it is none of ours.
     """
-    found = DATA.search(path.read_text(encoding="utf-8"))
-    if found is None:
+    data = DATA.search(path.read_text(encoding="utf-8"))
+    if data is None:
         raise InputError(f"{path} is no page of mode=view: it has no data")
-    return json.loads(found[1])
+    return json.loads(data[1])
 
 
 def three_library() -> str:
-    """Returns three.js with its trackball controls (MIT), as trimesh delivers them inside its own viewer.
+    """Returns three.js with its trackball controls, behind a comment with its version and its license."""
+    notice = _asset("three.VERSION") + "\n" + _asset("three.LICENSE")
+    return "\n".join([f"/*\n{notice}*/", _asset("three.min.js"), _asset("TrackballControls.js")])
 
-    Raises:
-        InputError: this version of trimesh has them no longer.
-    """
-    path = Path(trimesh.__file__).parent / "resources" / "templates" / "viewer.zip"
-    template = zipfile.ZipFile(path).read("viewer.html.template").decode() if path.is_file() else ""
-    _, opens, rest = template.partition("<script>")
-    source, end, _ = rest.partition(CONTROLS_END)
-    if not (opens and end and "Three.js Authors" in source):
-        raise InputError(
-            f"trimesh {trimesh.__version__} does not deliver three.js in {path}, which draws the page; wanted one that "
-            "does, such as pip install trimesh==5.2.0"
-        )
-    return source + end
+
+def _asset(name: str) -> str:
+    """Returns the text of a file that the package brings."""
+    return (files("bimangrasp.visualization") / "assets" / name).read_text(encoding="utf-8")

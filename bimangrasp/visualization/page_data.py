@@ -1,4 +1,4 @@
-"""A gallery as JSON for its page: numbers of which there are many as base64 of little-endian arrays.
+"""Turns a gallery into JSON for its page: long columns of numbers as base64 of little-endian arrays.
 
 A hand is its tree: the page bends it by the joint values, as `HandModel` does. So a pose is 7 + J numbers a hand, each
 link's mesh is there once, and between two poses the fingers turn about their joints.
@@ -17,7 +17,7 @@ from bimangrasp.files.scene_export import COLORS, SIDES
 from bimangrasp.files.schema import TERMS
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.gallery import STAGES, Exhibit, Gallery, Shape
+from bimangrasp.visualization.gallery import STAGES, Gallery, Shape, ShownGrasp
 from bimangrasp.visualization.meshes import hand_mesh, object_mesh
 from bimangrasp.visualization.renderer import BACKGROUND
 
@@ -27,23 +27,23 @@ Json = dict[str, Any]
 def page_data(gallery: Gallery) -> Json:
     """Returns all that the page shows."""
     objects = [_object(shape) for shape in gallery.shapes]
-    notes = [f"{one['code']}: {one['note']}" for one in objects if one["note"]]
-    thumbnails = gallery.thumbnails or (None,) * len(gallery.exhibits)
+    notes = [f"{shape['code']}: {shape['note']}" for shape in objects if shape["note"]]
+    thumbnails = gallery.thumbnails or (None,) * len(gallery.grasps)
     return {
         "title": gallery.title,
         "notes": [*gallery.notes, *notes],
         "stages": list(STAGES),
-        "terms": [term for term in TERMS if any(term in one.energies for one in gallery.exhibits)],
+        "terms": [term for term in TERMS if any(term in grasp.energies for grasp in gallery.grasps)],
         "sides": list(SIDES),
         "colors": [list(color[:3]) for color in COLORS],
         "background": list(BACKGROUND),
         "hands": hands_data(gallery.hands),
         "objects": objects,
         "poses": packed(_poses(gallery), "<f4"),
-        "contacts": packed(_contacts(gallery.exhibits), "<f4"),
-        "grasps": [_grasp(one) for one in gallery.exhibits],
-        "views": [one and [one.azimuth, one.elevation] for one in thumbnails],
-        "thumbnails": [one and base64.b64encode(one.image).decode() for one in thumbnails],
+        "contacts": packed(_contacts(gallery.grasps), "<f4"),
+        "grasps": [_grasp(grasp) for grasp in gallery.grasps],
+        "views": [picture and [picture.azimuth, picture.elevation] for picture in thumbnails],
+        "thumbnails": [picture and base64.b64encode(picture.image).decode() for picture in thumbnails],
     }
 
 
@@ -114,14 +114,14 @@ def _pose7(T: np.ndarray) -> np.ndarray:
 
 def _poses(gallery: Gallery) -> np.ndarray:
     """Returns (grasp, stage, hand, 7 + J): place, quaternion xyzw, joints; NaN where a stage is not known."""
-    shape = (len(gallery.exhibits), len(STAGES), len(SIDES), 7 + len(gallery.hands[0].joint_names))
-    found = np.full(shape, np.nan, np.float32)
-    for row, one in zip(found, gallery.exhibits, strict=True):
-        known = _known(one.stages)
-        translation, rotation, joints = (part[known] for part in one.stages)
+    shape = (len(gallery.grasps), len(STAGES), len(SIDES), 7 + len(gallery.hands[0].joint_names))
+    table = np.full(shape, np.nan, np.float32)
+    for row, grasp in zip(table, gallery.grasps, strict=True):
+        known = _known(grasp.stages)
+        translation, rotation, joints = (part[known] for part in grasp.stages)
         turns = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat() if known.any() else np.zeros((0, 4))
         row[known] = np.concatenate([translation, turns.reshape(-1, len(SIDES), 4), joints], axis=-1)
-    return found
+    return table
 
 
 def _known(stages: Poses) -> np.ndarray:
@@ -130,26 +130,27 @@ def _known(stages: Poses) -> np.ndarray:
     return np.logical_and.reduce(finite)
 
 
-def _contacts(exhibits: tuple[Exhibit, ...]) -> np.ndarray:
+def _contacts(grasps: tuple[ShownGrasp, ...]) -> np.ndarray:
     """Returns (grasp, hand, contact, 6): point and normal; NaN where a grasp has fewer contacts."""
-    most = max((one.contact_point.shape[1] for one in exhibits), default=0)
-    found = np.full((len(exhibits), len(SIDES), most, 6), np.nan, np.float32)
-    for row, one in zip(found, exhibits, strict=True):
-        row[:, : one.contact_point.shape[1]] = np.concatenate([one.contact_point, one.contact_normal], axis=-1)
-    return found
+    longest = max((grasp.contact_point.shape[1] for grasp in grasps), default=0)
+    table = np.full((len(grasps), len(SIDES), longest, 6), np.nan, np.float32)
+    for row, grasp in zip(table, grasps, strict=True):
+        count = grasp.contact_point.shape[1]
+        row[:, :count] = np.concatenate([grasp.contact_point, grasp.contact_normal], axis=-1)
+    return table
 
 
-def _grasp(one: Exhibit) -> Json:
+def _grasp(grasp: ShownGrasp) -> Json:
     return {
-        "object": one.shape,
-        "source": one.source,
-        "number": one.number,
-        **one.origin,
-        "scale": _number(one.scale),
-        "energies": {term: _number(value) for term, value in one.energies.items()},
-        "labels": list(one.labels),
-        "verdict": one.verdict,
-        "physics": one.physics,
+        "object": grasp.shape,
+        "source": grasp.source,
+        "number": grasp.number,
+        **grasp.origin,
+        "scale": _number(grasp.scale),
+        "energies": {term: _number(value) for term, value in grasp.energies.items()},
+        "labels": list(grasp.labels),
+        "verdict": grasp.verdict,
+        "physics": grasp.physics,
     }
 
 

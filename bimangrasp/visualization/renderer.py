@@ -1,4 +1,4 @@
-"""A pair of hands and an object that MuJoCo renders without a window: built once, posed for each grasp."""
+"""Renders a pair of hands and an object by MuJoCo without a window: built once, posed for each grasp."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LIGHTS = (("key", True, 0.42, (-0.9, 1.5, -1.3)), ("fill", False, 0.18, (1.4, 0.
 """Name, whether it casts shadows, strength, and the place right, up, forward of what the camera looks at, m."""
 
 
-class Cast(NamedTuple):
-    """What is on a stage.
+class SceneBodies(NamedTuple):
+    """The bodies of a scene.
 
     Attributes:
         hands: the left and the right one.
@@ -34,8 +34,8 @@ class Cast(NamedTuple):
     faces: np.ndarray
 
 
-class Posed(NamedTuple):
-    """One grasp on a stage, in the object's frame, m.
+class LinkPoses(NamedTuple):
+    """The links of both hands at one grasp, in the object's frame, m.
 
     Attributes:
         rotation, translation: (hand, link, 3, 3) and (hand, link, 3) poses of the links.
@@ -48,7 +48,7 @@ class Posed(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """How well is drawn.
+    """How finely a scene is drawn.
 
     Attributes:
         samples: for each pixel, against jagged edges.
@@ -66,19 +66,19 @@ FINE, QUICK, COARSE = Quality(8, 48, True), Quality(0, 24, True), Quality(0, 12,
 480 x 360 picture of the built-in hands takes 350, 60 and 20 ms on one CPU thread."""
 
 
-class Stage:
-    """A cast, rendered from several sides at one size."""
+class SceneRenderer:
+    """Renders the bodies of a scene from any side at one size."""
 
-    def __init__(self, cast: Cast, width: int, height: int, quality: Quality):
+    def __init__(self, bodies: SceneBodies, width: int, height: int, quality: Quality):
         """Takes an OpenGL context.
 
         Args:
-            cast: who stands there.
+            bodies: hands and object.
             width: of the pictures, pixels.
             height: of the pictures, pixels.
             quality: of the pictures.
         """
-        self.model = _build(cast, width, height, quality)
+        self.model = _build(bodies, width, height, quality)
         self.data = mujoco.MjData(self.model)
         self.renderer = mujoco.Renderer(self.model, height, width)
         self.renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = quality.shadows
@@ -87,7 +87,7 @@ class Stage:
         """Gives the OpenGL context back."""
         self.renderer.close()
 
-    def pose(self, grasp: Posed) -> None:
+    def pose(self, grasp: LinkPoses) -> None:
         """Puts the links where a grasp has them."""
         self.data.mocap_pos[:] = grasp.translation.reshape(-1, 3)
         for quaternion, rotation in zip(self.data.mocap_quat, grasp.rotation.reshape(-1, 9), strict=True):
@@ -127,7 +127,7 @@ class Stage:
         self.renderer.update_scene(self.data, camera)
 
 
-def _build(cast: Cast, width: int, height: int, quality: Quality) -> mujoco.MjModel:
+def _build(bodies: SceneBodies, width: int, height: int, quality: Quality) -> mujoco.MjModel:
     """Returns the scene: a body for each link, moved from outside; a geom's group is the part it belongs to."""
     spec = mujoco.MjSpec()
     _set_look(spec)
@@ -136,12 +136,12 @@ def _build(cast: Cast, width: int, height: int, quality: Quality) -> mujoco.MjMo
     look.quality.shadowsize = min(SHADOW_SIZE, 4 * max(width, height))
     look.quality.numslices, look.quality.numstacks = quality.slices, 2 * quality.slices // 3
     for side in (LEFT, RIGHT):
-        hand = cast.hands[side]
+        hand = bodies.hands[side]
         links = [spec.worldbody.add_body(mocap=True) for _ in hand.link_names]
         for number, shape in enumerate(hand.primitives):
             add_shape(spec, links[shape.link], f"{side}/{number}", shape, shape.T_link_shape, **_of(side))
-    add_mesh(spec, spec.worldbody, "object", cast.vertices, cast.faces, **_of(OBJECT))
-    spec.stat.center = cast.vertices.mean(axis=0)
+    add_mesh(spec, spec.worldbody, "object", bodies.vertices, bodies.faces, **_of(OBJECT))
+    spec.stat.center = bodies.vertices.mean(axis=0)
     spec.stat.extent = 1.0  # m: hands and object together; clipping planes and shadows are multiples of it
     with quiet_mujoco():
         return spec.compile()

@@ -1,4 +1,4 @@
-"""`mode=export`: the grasps of files in the formats of others."""
+"""Runs `mode=export`: writes the grasps of files in the formats of others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset, load
+from bimangrasp.files.provenance import check_hands, made_with
 from bimangrasp.files.reader import find_files, header_of
 from bimangrasp.files.tables import pyarrow, write_csv, write_npz, write_parquet
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hands.description import pair_sha256
 from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_joints import RELEASED, to_released
 from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, results_image
@@ -24,6 +24,7 @@ from bimangrasp.poses import Poses
 from bimangrasp.validation.pregrasp import stages_of
 from scale.settings.schema import Config
 from scale.store import output_paths
+from scale.store.grasp_source import given_path
 from scale.store.run_folder import RunFolder, file_name
 
 SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "parquet": ".parquet", "dexgraspbench": ".dexgraspbench"}
@@ -68,8 +69,7 @@ def export(config: Config) -> ExportReport:
     if config.format == "parquet":
         pyarrow()  # is it there?
     for job in jobs:
-        if job.target.exists():
-            raise output_paths.taken(job.target)
+        output_paths.check_free(job.target)
     writers = {
         "npy": _npy,
         "npz": _npz,
@@ -84,13 +84,12 @@ def export(config: Config) -> ExportReport:
 
 def _jobs(config: Config) -> list[Job]:
     """Returns which files become which."""
-    path = Path(config.path) if config.path else Path(config.output_root) / config.exp_name
-    sources, suffix = find_files(path), SUFFIXES[config.format]
-    out = Path(config.out) if config.out else None
+    path, suffix = given_path(config), SUFFIXES[config.format]
+    sources = find_files(path)
     if sources == [path]:
-        target = path.with_suffix(suffix)
-        return [Job(sources, out / target.name if out and out.is_dir() else out or target)]
-    folder = out or RunFolder(path if path.is_dir() else path.parent).exported / config.format
+        return [Job(sources, output_paths.target(config.out, path.with_suffix(suffix)))]
+    run = RunFolder(path if path.is_dir() else path.parent)  # a file of links lies in the folder of its run
+    folder = Path(config.out) if config.out else run.exported / config.format
     if folder.is_file():
         raise InputError(f"out={str(folder)!r} is a file; {path} has several grasp files: name a folder for theirs")
     if config.format in JOINED:
@@ -118,7 +117,7 @@ def _table(write: Callable[[BinaryIO, GraspDataset], None], job: Job) -> tuple[i
 
 def _npy(job: Job) -> tuple[int, int]:
     (source,) = job.sources
-    good = _good(source)
+    good = _finite(source)
     names, starts = good.joint_names, poses_of(good.columns, "initial")
     results = ReleasedResults(
         to_released(poses_of(good.columns, "hand"), names, str(source)),
@@ -134,12 +133,12 @@ def _npy(job: Job) -> tuple[int, int]:
 def _bench(config: Config, job: Job) -> tuple[int, int]:
     written = left_out = 0
     for source in job.sources:
-        good = _good(source)
+        good = _finite(source)
         stages, sizes = _stages(config, source, good.columns), good.columns["object_scale"].astype(float)
-        for one in bench_files(good.code, good.joint_names, stages, sizes):
-            path = job.target / one.side / file_name(good.code) / f"{good.rows[one.number]}.npy"
+        for file in bench_files(good.code, good.joint_names, stages, sizes):
+            path = job.target / file.side / file_name(good.code) / f"{good.rows[file.number]}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(one.image)
+            path.write_bytes(file.image)
         written, left_out = written + len(good.rows), left_out + good.left_out
     return written, left_out
 
@@ -148,25 +147,20 @@ def _stages(config: Config, source: Path, columns: dict[str, np.ndarray]) -> tup
     """Returns pre-grasp, grasp and squeeze: those of the file, else those that the settings' rule makes."""
     if all(f"pose/{part}" in columns for part in Poses._fields):
         return tuple(Poses(*(columns[f"pose/{part}"][:, stage] for part in Poses._fields)) for stage in range(3))
-    hands, made_with = load_hands(config.hand), header_of(source).hand
-    if pair_sha256(*hands) != made_with.sha256:
-        raise InputError(
-            f"{source} has grasps of the hands {made_with.name!r} ({made_with.sha256[:16]}...), this call has "
-            f"hand={config.hand.name} ({pair_sha256(*hands)[:16]}...); name the hand of the file: pre-grasp and "
-            "squeeze are made with it"
-        )
+    hands = load_hands(config.hand)
+    check_hands(made_with(source, header_of(source)), hands, config.hand.name)
     contacts = columns["contact/candidate"], columns["contact/normal"]
     return stages_of(HandModel(*hands, surface_points=1), poses_of(columns, "hand"), *contacts, config.poses)
 
 
-class _Good(NamedTuple):
+class _FiniteGrasps(NamedTuple):
     """The grasps of one file that did not fail.
 
     Attributes:
         code: the object.
         joint_names: of the hands.
         rows: which rows of the file they are.
-        columns: theirs.
+        columns: of these rows.
         left_out: how many failed.
     """
 
@@ -177,12 +171,13 @@ class _Good(NamedTuple):
     left_out: int
 
 
-def _good(source: Path) -> _Good:
+def _finite(source: Path) -> _FiniteGrasps:
+    """Returns the grasps of a file that did not fail."""
     grasps = load(source)
     columns = grasps.arrays()
     good = poses_of(columns, "hand").finite & np.isfinite(columns["energy/total"])
     kept = {name: column[good] for name, column in columns.items()}
-    return _Good(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, int((~good).sum()))
+    return _FiniteGrasps(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, int((~good).sum()))
 
 
 def poses_of(columns: dict[str, np.ndarray], group: str) -> Poses:

@@ -1,4 +1,4 @@
-"""`mode=import`: a result file of BimanGrasp becomes a grasp file of ours."""
+"""Runs `mode=import`: turns a result file of BimanGrasp into a grasp file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bimangrasp.energy.energies import energies
 from bimangrasp.errors import InputError
 from bimangrasp.files import shard_format
 from bimangrasp.files.header import Header
+from bimangrasp.files.provenance import mesh_named
 from bimangrasp.files.schema import CURVE_FIELDS, TERMS, shape_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
@@ -22,8 +23,7 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_joints import from_released
 from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, read_results
 from bimangrasp.interop.nearest_contacts import nearest_contacts
-from bimangrasp.objects.files import mesh_of
-from bimangrasp.objects.model import ObjectModel, read_mesh
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from scale.engine.devices import platform
 from scale.engine.synthesizer import Synthesizer
@@ -62,7 +62,7 @@ class ImportReport(NamedTuple):
         return "\n".join(lines + ([f"left out: {', '.join(self.unread)}"] if self.unread else []))
 
 
-class _Given(NamedTuple):
+class _Imported(NamedTuple):
     """The grasps of a result file with what they are of, in the hands' own joints."""
 
     hands: HandModel
@@ -86,31 +86,29 @@ def import_results(config: Config) -> ImportReport:
         raise InputError(
             f"path={config.path!r} is no result file of BimanGrasp; wanted path=<folder>/<object code>.npy"
         )
-    target = Path(config.out) if config.out else source.with_suffix(".h5")
-    target = target / f"{source.stem}.h5" if target.is_dir() else target
-    if target.exists():
-        raise output_paths.taken(target)
+    target = output_paths.target(config.out, source.with_suffix(".h5"))
+    output_paths.check_free(target)
     results = read_results(str(source))
-    given = _given(config, source, results)
+    given = _imported(config, source, results)
     columns, computed = _columns(config, given, results)
     table = Synthesizer(config.hand, config.synthesis).hand_table()
     weights = {name: value for name, value in asdict(config.energy).items() if name.startswith("w_")}
-    said = {
+    origin = {
         "imported_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "computed_energies": list(computed),
         "contacts_per_hand": config.contacts_per_hand,
     }
     key = object_key(given.obj.sha256)
-    header = Header(source.stem, 0, given.obj.sha256, table, weights, said, key, (platform("cpu", "plain"),))
+    header = Header(source.stem, 0, given.obj.sha256, table, weights, origin, key, (platform("cpu", "plain"),))
     RunFolder(target.parent).write(target, shard_format.shard_image(header, columns))
     failed = int((~given.poses.finite).sum())
     return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)
 
 
-def _given(config: Config, source: Path, results: ReleasedResults) -> _Given:
+def _imported(config: Config, source: Path, results: ReleasedResults) -> _Imported:
     """Returns the grasps in float32, the precision of grasp files, with their hands and their object."""
     hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
-    obj = ObjectModel(read_mesh(str(mesh_of(config.object_root, source.stem))), config.object)
+    obj = ObjectModel(mesh_named(source, source.stem, config.object_root), config.object)
 
     def ours(poses: Poses) -> Poses:
         taken = from_released(poses, results.joint_names, hands.joint_names, f"result file {source}")
@@ -118,34 +116,36 @@ def _given(config: Config, source: Path, results: ReleasedResults) -> _Given:
 
     poses = ours(results.poses)
     starts = Poses(*(np.full_like(part, np.nan) for part in poses)) if results.starts is None else ours(results.starts)
-    return _Given(hands, obj, poses, starts, results.scale.astype(np.float32))
+    return _Imported(hands, obj, poses, starts, results.scale.astype(np.float32))
 
 
-def _columns(config: Config, given: _Given, results: ReleasedResults) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _columns(
+    config: Config, given: _Imported, results: ReleasedResults
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Returns the columns of the grasp file, and which energies were computed."""
     count, contacts = given.poses.count, config.contacts_per_hand
     sizes = {"N": count, "J": given.hands.joint_count, "C": contacts, "R": 1, "P": 0}
-    made: dict[str, Any] = {f.name: np.zeros(shape_of(f, sizes)[1:], f.dtype) for f in CURVE_FIELDS}
+    columns: dict[str, Any] = {f.name: np.zeros(shape_of(f, sizes)[1:], f.dtype) for f in CURVE_FIELDS}
     for group, poses in (("hand", given.poses), ("initial", given.starts)):
-        made |= {f"{group}/{part}": values for part, values in poses._asdict().items()}
-    made["contact/candidate"] = np.zeros((count, 2, contacts), np.int32)
-    made |= {f"contact/{name}": np.full((count, 2, contacts, 3), np.nan, np.float32) for name in ("point", "normal")}
-    made |= {f"energy/{term}": np.full(count, np.nan, np.float32) for term in TERMS}
+        columns |= {f"{group}/{part}": values for part, values in poses._asdict().items()}
+    columns["contact/candidate"] = np.zeros((count, 2, contacts), np.int32)
+    columns |= {f"contact/{name}": np.full((count, 2, contacts, 3), np.nan, np.float32) for name in ("point", "normal")}
+    columns |= {f"energy/{term}": np.full(count, np.nan, np.float32) for term in TERMS}
     good = np.flatnonzero(given.poses.finite & np.isfinite(given.scale))
     for first in range(0, len(good), AT_ONCE):
         rows = good[first : first + AT_ONCE]
         for name, values in _computed(config, given, rows).items():
-            made[name][rows] = values
-    had = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
-    made |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in had.items()}
-    made["object_scale"] = given.scale
+            columns[name][rows] = values
+    in_file = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
+    columns |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in in_file.items()}
+    columns["object_scale"] = given.scale
     optional = {"depth": config.energy.w_depth, "equilibrium": config.energy.w_equilibrium}  # 0: not computed
-    computed = tuple(term for term in TERMS if term not in had and optional.get(term, 1))
-    return round_columns(made, seed=0, round_id=0, tile_used=0), computed
+    computed = tuple(term for term in TERMS if term not in in_file and optional.get(term, 1))
+    return round_columns(columns, seed=0, round_id=0, tile_used=0), computed
 
 
 @torch.no_grad()
-def _computed(config: Config, given: _Given, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _computed(config: Config, given: _Imported, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Returns contacts and energies of some grasps, by column."""
     poses, scale = given.poses.select(rows), given.scale[rows]
     candidate, normal = nearest_contacts(given.hands, given.obj, poses, scale, config.contacts_per_hand)
@@ -154,5 +154,5 @@ def _computed(config: Config, given: _Given, rows: np.ndarray) -> dict[str, np.n
     grasps = Grasps(translation, matrix_to_rot6d(rotation), joints, chosen)
     terms = energies(given.hands, given.obj, torch.as_tensor(scale), grasps, config.energy)
     point = given.hands.contact_points(given.hands.frames_from_root(rotation, translation, joints), chosen)
-    found = {"contact/candidate": candidate, "contact/point": point.numpy(), "contact/normal": normal}
-    return found | {f"energy/{term}": getattr(terms, term).numpy() for term in TERMS}
+    contacts = {"contact/candidate": candidate, "contact/point": point.numpy(), "contact/normal": normal}
+    return contacts | {f"energy/{term}": getattr(terms, term).numpy() for term in TERMS}

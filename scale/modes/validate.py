@@ -1,4 +1,4 @@
-"""`mode=validate`: the grasps of files in a simulator, verdicts beside them, and a table."""
+"""Runs `mode=validate`: tests the grasps of files in a simulator, writes verdicts beside them, returns a table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from rich.progress import Progress
 from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
+from bimangrasp.objects.files import mesh_of
 from bimangrasp.validation.evaluate import Judged, judge, reading, verdict_columns
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
 from scale.engine.devices import platform
 from scale.formatting import table
-from scale.modes.validation_input import Given, mesh_path, read_grasps
+from scale.modes.validation_input import Given, read_grasps
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
+from scale.store.grasp_source import grasp_source
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -53,9 +55,10 @@ class ValidationReport(NamedTuple):
     paths: list[Path]
 
     def __str__(self) -> str:
-        tried, held = (sum(getattr(one, name) for one in self.objects) for name in ("tried", "held"))
+        tried = sum(summary.tried for summary in self.objects)
+        held = sum(summary.held for summary in self.objects)
         gsr = f"{held / tried:.1%}" if tried else "-"
-        lines = table(HEADINGS, [cells(one) for one in self.objects])
+        lines = table(HEADINGS, [cells(summary) for summary in self.objects])
         lines.append(f"protocol {self.protocol}: GSR {gsr} ({held} of {tried} grasps), OSR {self.osr:.0%}")
         return "\n".join([*lines, *(f"verdicts: {path}" for path in self.paths)])
 
@@ -69,25 +72,27 @@ def validate(config: Config) -> ValidationReport:
     hands = _hands(config)
     targets = list(_targets(config))
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
-    pieces = {one.code: pieces_of(mesh_path(config, one.code), config.pieces) for one in given.values()}
-    summaries = []
+    codes = [grasps.code for grasps in given.values()]
+    pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
+    summaries, holds = [], []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for target, one in given.items():
-            at = bar.add_task(one.code, total=one.subject.poses.count)
+        for target, grasps in given.items():
+            at = bar.add_task(grasps.code, total=grasps.subject.poses.count)
             judged = judge(
                 hands,
-                [piece.vertices for piece in pieces[one.code].pieces],
-                one.subject,
+                [piece.vertices for piece in pieces[grasps.code].pieces],
+                grasps.subject,
                 config.validation,
                 config.poses,
                 config.validators or len(os.sched_getaffinity(0)),
                 lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
             )
-            _write(config, hands, pieces[one.code], target, one, judged)
-            summaries.append((summary_of(one.code, judged, hands.descriptions[0]), judged.reason == Reason.HELD))
-    osr = object_success_rate([holds for _, holds in summaries])
-    return ValidationReport(config.validation.name, [one for one, _ in summaries], osr, [t.verdicts for t in targets])
+            _write(config, hands, pieces[grasps.code], target, grasps, judged)
+            summaries.append(summary_of(grasps.code, judged, hands.descriptions[0]))
+            holds.append(judged.reason == Reason.HELD)
+    verdicts = [target.verdicts for target in targets]
+    return ValidationReport(config.validation.name, summaries, object_success_rate(holds), verdicts)
 
 
 def _hands(config: Config) -> HandModel:
@@ -99,21 +104,19 @@ def _hands(config: Config) -> HandModel:
 
 def _targets(config: Config) -> Iterator[Target]:
     """Yields the files: one, or all final files of a run."""
-    run = Path(config.output_root) / config.exp_name
-    path = Path(config.path) if config.path else run
-    protocol = config.validation.name
+    source, protocol = grasp_source(config), config.validation.name
+    path = source.path
     if path.is_file():
         yield Target(path, path.with_name(f"{path.stem}.{protocol}.h5"))
         return
-    folder = RunFolder(path)
-    finals = folder.final_files() if folder.finals.is_dir() else []
+    finals = source.final_files()
     if not finals:
         raise InputError(
             f"{path} is no grasp file and no run folder with final files; set path= to a file of ours (.h5), a result "
             f"file of BimanGrasp (.npy) or a run's folder, or exp_name= to a run"
         )
     for final in finals:
-        yield Target(final, folder.judgment(protocol, final.stem))
+        yield Target(final, source.folder.judgment(protocol, final.stem))
 
 
 def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Judged) -> None:

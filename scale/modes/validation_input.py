@@ -1,4 +1,4 @@
-"""The grasps of a file as a validation takes them: those of its hands and its mesh, checked before hours of work."""
+"""Reads the grasps of a file for a validation, and checks hands, mesh and numbers before hours of work."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ import h5py
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.files.header import HandTable, Header, read_header
+from bimangrasp.files.header import read_header
+from bimangrasp.files.provenance import check_hand_table, made_with, mesh_made_with, mesh_named
 from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
 from bimangrasp.interop import bimangrasp_results
 from bimangrasp.interop.nearest_contacts import nearest_contacts
-from bimangrasp.objects.model import ObjectModel, read_mesh
+from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.evaluate import Subject
 from bimangrasp.validation.sim_poses import ROTATION_TOLERANCE
 from scale.engine.synthesizer import Synthesizer
-from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config
 
 if TYPE_CHECKING:
     from bimangrasp.hands.model import HandModel
 
 RELEASED_SUFFIX = ".npy"
-
-CANDIDATE_TOLERANCE = 1e-5
-"""Candidates of one hand may differ by this, m: libraries round differently from machine to machine."""
 
 
 class Given(NamedTuple):
@@ -55,11 +52,6 @@ def read_grasps(path: Path, hands: HandModel, config: Config) -> Given:
     return given
 
 
-def mesh_path(config: Config, code: str) -> Path:
-    """Returns the mesh of an object."""
-    return resolve_objects(config.object_root, [code])[0].path
-
-
 def _ours(path: Path, config: Config) -> Given:
     """Returns the grasps of a shard or a final file."""
     try:
@@ -73,32 +65,9 @@ def _ours(path: Path, config: Config) -> Given:
         raise
     except (FormatError, OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a readable grasp file: {error}; wanted one that is whole") from error
-    _check_hand(path, header, Synthesizer(config.hand, config.synthesis).hand_table())
-    mesh = read_mesh(str(_mesh_of(path, header.object_code, config)))
-    if mesh.sha256 != header.mesh_sha256:
-        raise InputError(
-            f"{path} was made with another mesh of {header.object_code!r} (sha256 {header.mesh_sha256[:16]}...) than "
-            f"object_root has ({mesh.sha256[:16]}...); set object_root to the folder it was made with"
-        )
+    check_hand_table(path, header.hand, Synthesizer(config.hand, config.synthesis).hand_table())
+    mesh = mesh_made_with(made_with(path, header), config.object_root)
     return Given(header.object_code, subject, {"mesh_sha256": mesh.sha256})
-
-
-def _check_hand(path: Path, header: Header, wanted: HandTable) -> None:
-    """Refuses grasps of other hands: other names, joints or candidates."""
-    found = header.hand
-    if found.name != wanted.name or found.joint_names != wanted.joint_names:
-        raise InputError(
-            f"{path} has grasps of the hand {found.name!r} with {len(found.joint_names)} joints, this call has "
-            f"hand={wanted.name} with {len(wanted.joint_names)}; name the hand of the file"
-        )
-    same_links = np.array_equal(found.candidate_link, wanted.candidate_link)
-    if not same_links or not np.allclose(
-        found.candidate_position, wanted.candidate_position, rtol=0, atol=CANDIDATE_TOLERANCE, equal_nan=True
-    ):
-        raise InputError(
-            f"{path} was made with other contact candidates of the hand {found.name!r} than hand={wanted.name} has "
-            "now; use the MJCF and the YAML that it was made with"
-        )
 
 
 def _released(path: Path, hands: HandModel, config: Config) -> Given:
@@ -116,17 +85,9 @@ def _released(path: Path, hands: HandModel, config: Config) -> Given:
         )
     order = [results.joint_names.index(name) for name in hands.joint_names]
     poses = results.poses._replace(joints=results.poses.joints[:, :, order])
-    obj = ObjectModel(read_mesh(str(_mesh_of(path, path.stem, config))), config.object)
+    obj = ObjectModel(mesh_named(path, path.stem, config.object_root), config.object)
     candidate, normal = nearest_contacts(hands, obj, poses, results.scale, config.contacts_per_hand)
     return Given(path.stem, Subject(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
-
-
-def _mesh_of(path: Path, code: str, config: Config) -> Path:
-    """Returns the mesh of a file's object."""
-    try:
-        return mesh_path(config, code)
-    except InputError as error:
-        raise InputError(f"{path} is of the object {code!r}, which has no usable mesh: {error}") from error
 
 
 def _check_values(path: Path, subject: Subject, candidates: int) -> None:

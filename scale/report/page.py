@@ -22,6 +22,7 @@ from scale.report.history import Call, History, history
 from scale.report.summary import Outcome, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, output_paths
+from scale.store.grasp_source import given_path
 from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
@@ -53,22 +54,19 @@ def write_report(config: Config) -> ReportPage:
     Raises:
         InputError: there is no run in that folder, or the page cannot be written there.
     """
-    folder = RunFolder(config.path or f"{config.output_root}/{config.exp_name}")
+    folder = RunFolder(given_path(config))
     if not folder.journal.exists():
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
-    path = _target(folder, config.out)
+    path = output_paths.target(config.out, folder.report)
+    output_paths.check_free(path, "page of mode=report", _is_page)
     came_out, page = render(folder, time.time())
     output_paths.write(path, page.encode())
     return ReportPage(path, came_out)
 
 
-def _target(folder: RunFolder, out: str) -> Path:
-    """Returns where the page goes; refuses to write over anything but such a page."""
-    place = Path(out) if out else folder.report
-    path = place / folder.report.name if place.is_dir() else place
-    if path.is_file() and GENERATOR not in path.read_bytes()[:1000]:
-        raise output_paths.taken(path, "page of mode=report")
-    return path
+def _is_page(path: Path) -> bool:
+    """Whether a file is a page of this mode."""
+    return path.is_file() and GENERATOR in path.read_bytes()[:1000]
 
 
 def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:

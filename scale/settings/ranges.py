@@ -157,7 +157,6 @@ RULES: dict[str, Rule] = {
     "view.rows": Rule(
         lambda value: value is None or (len(value) > 0 and min(value) >= 0), "null or a list of row numbers from 0 on"
     ),
-    "port": Rule(lambda value: 0 <= value < 65536, "0, or a port's number up to 65535"),
     "validators": _at_least(0),
     "backlog": _at_least(1),
     "validation.name": TEXT,

@@ -72,7 +72,7 @@ class ViewConfig:
 
     Attributes:
         objects: of a run: "all", a glob, or a list of codes.
-        count: of each object, of its final file and as many more of rounds that are not merged or do not count.
+        count: of each object, of its final file and as many of its rejected ones.
         most: on a page of a run; fewer of each object are shown where there are many.
         choose: "best" by total energy, "even" over the whole range of it, or "first" in the file.
         rows: these of each file instead; null chooses.
@@ -125,14 +125,13 @@ class Config:
         record_rows: which grasps of the round.
         logger: "none", or "tensorboard", which also gets the energy curve of each round (modes scale and generate).
         path: what `mode=validate` tests, `mode=export` exports and `mode=view` shows: a grasp file or a run folder;
-            empty is this run's folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`: a
-            run folder.
+            empty is this run's folder. What `mode=import` imports: a result file of BimanGrasp. Of `mode=report`
+            and `mode=status`: a run folder.
         format: of the files that `mode=export` makes.
         out: what `mode=export`, `mode=import`, `mode=report` and `mode=view` make, a file or a folder; empty is a place
             beside `path`, or in the run folder. The YAML that `mode=hand` makes, or the folder for it; it goes into a
             folder `hand` there, where Hydra finds it. Of `mode=objects` the folder of the prepared objects; empty only
             checks.
-        port: on which `mode=view` serves its page, following the run; 0 writes the page.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core that no CPU worker needs.
         backlog: rounds for each validator that may wait for their test before no more are made.
@@ -180,7 +179,6 @@ class Config:
     path: str
     format: str
     out: str
-    port: int
     validators: int
     backlog: int
     dry_run: bool

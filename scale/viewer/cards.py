@@ -1,4 +1,4 @@
-"""Grasps that were found in a file, and what the page of mode=view is told of each: verdict, poses, numbers."""
+"""Describes the grasps of files for the page of mode=view: their labels, verdicts, poses and numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bimangrasp.files.provenance import MadeWith
 from bimangrasp.files.schema import TERMS, VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
-from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, Exhibit
+from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, ShownGrasp
 from scale.settings.filters import Accept
 
 ACCEPTED, UNTESTED = "accepted", "not tested yet"
@@ -20,53 +21,45 @@ HOLDS = "holds"
 Columns = dict[str, np.ndarray]
 
 
-class Found(NamedTuple):
-    """Grasps of one object from one file.
+class FileGrasps(NamedTuple):
+    """Grasps of one object, chosen from one file.
 
     Attributes:
-        code, mesh_sha256, hand_sha256: what they are of.
+        made_with: what the file says of their hands and their object.
         source: the file, as the page names it.
         rows: which of its rows.
-        columns: theirs; with `pose/...` and `verdict/...` where a simulator has seen them.
-        labels: of each, see `Exhibit`.
+        columns: of these rows, with `pose/...` and `verdict/...` where a simulator has seen them.
+        labels: of each, see `ShownGrasp`.
     """
 
-    code: str
-    mesh_sha256: str
-    hand_sha256: str
+    made_with: MadeWith
     source: str
     rows: np.ndarray
     columns: Columns
     labels: list[tuple[str, ...]]
 
-    def at(self, places: np.ndarray) -> Found:
-        """Returns these of the rows, by their places here."""
-        columns = {name: column[places] for name, column in self.columns.items()}
-        return self._replace(rows=self.rows[places], columns=columns, labels=[self.labels[i] for i in places])
-
-    def some(self, most: int) -> Found:
-        """Returns some of the rows, evenly over them, where there are more than `most`."""
-        if len(self.rows) <= most:
-            return self
-        return self.at(np.unique(np.linspace(0, len(self.rows) - 1, most).round().astype(int)))
-
-    def exhibits(self, shape: int) -> Iterator[Exhibit]:
-        """Yields them for a gallery; `shape` is the object's place in it."""
+    def shown(self, shape: int) -> Iterator[ShownGrasp]:
+        """Yields the grasps for a gallery; `shape` is the object's place in it."""
         for i in range(len(self.rows)):
-            yield _exhibit(shape, self, i)
+            yield _shown_grasp(shape, self, i)
 
 
 @dataclass
-class Showing:
-    """What is shown.
+class PageContents:
+    """What a page shows.
 
     Attributes:
-        found: by object, in the order of the files.
+        files: the chosen grasps of each file that has some.
         notes: what a reader must know.
     """
 
-    found: list[Found] = field(default_factory=list)
+    files: list[FileGrasps] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, grasps: FileGrasps | None) -> None:
+        """Adds the grasps of a file, if it has any."""
+        if grasps is not None:
+            self.files.append(grasps)
 
 
 def labels_of(columns: Columns, accept: Accept) -> list[tuple[str, ...]]:
@@ -78,19 +71,19 @@ def labels_of(columns: Columns, accept: Accept) -> list[tuple[str, ...]]:
     return [tuple(why for why, failed in reasons.items() if failed[row]) or (ACCEPTED,) for row in range(rows)]
 
 
-def _exhibit(shape: int, found: Found, i: int) -> Exhibit:
+def _shown_grasp(shape: int, grasps: FileGrasps, i: int) -> ShownGrasp:
     """Returns one row for a gallery."""
-    columns = found.columns
+    columns = grasps.columns
     energies = {term: float(columns[f"energy/{term}"][i]) for term in TERMS if f"energy/{term}" in columns}
     is_judged = "verdict/reason" in columns
-    return Exhibit(
+    return ShownGrasp(
         shape=shape,
-        source=found.source,
-        number=int(found.rows[i]),
+        source=grasps.source,
+        number=int(grasps.rows[i]),
         origin={name: int(columns[name][i]) for name in ("seed", "round", "row")},
         scale=float(columns["object_scale"][i]),
         energies=energies,
-        labels=found.labels[i],
+        labels=grasps.labels[i],
         verdict=_verdict(columns, i) if is_judged else NOT_TESTED,
         physics=_physics(columns, i) if is_judged else {},
         stages=_stages(columns, i),
@@ -112,14 +105,14 @@ def _physics(columns: Columns, i: int) -> dict[str, str]:
     depths = dict(zip(("hand in object", "hand in hand", "hand in itself"), row["penetration"], strict=True))
     return {
         "withstood pushes": f"{len(axes)} of 6" + (f" ({' '.join(axes)})" if 0 < len(axes) < 6 else ""),
-        "object moved": _most(1e3 * row["displacement"], "mm"),
-        "object turned": _most(np.degrees(row["rotation"]), "degrees"),
+        "object moved": _largest(1e3 * row["displacement"], "mm"),
+        "object turned": _largest(np.degrees(row["rotation"]), "degrees"),
         "bears load": " and ".join(loaded) or "no hand",
-        **{name: _most(1e3 * depth, "mm") for name, depth in depths.items()},
+        **{name: _largest(1e3 * depth, "mm") for name, depth in depths.items()},
     }
 
 
-def _most(values: np.ndarray, unit: str) -> str:
+def _largest(values: np.ndarray, unit: str) -> str:
     finite = np.atleast_1d(values)[np.isfinite(np.atleast_1d(values))]
     return f"{abs(finite.max()):.2f} {unit}" if len(finite) else "not tried"
 

@@ -1,4 +1,4 @@
-"""`mode=view`: a page with a gallery of grasps and a scene of each, for a browser."""
+"""Runs `mode=view`: makes a page for a browser, with a gallery of grasps and a scene of each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bimangrasp.visualization.page_data import page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import output_paths
-from scale.viewer.gallery import gallery_of, target_of
-from scale.viewer.server import ServedReport, serve
+from scale.store.grasp_source import grasp_source
+from scale.viewer.gallery import gallery_of
 from scale.viewer.thumbnails import thumbnails
 
 
@@ -40,17 +40,17 @@ class ViewReport(NamedTuple):
         return "\n".join([*lines, f"{self.path}: {shown}; open it in a browser"])
 
 
-def view(config: Config) -> ViewReport | ServedReport:
+def view(config: Config) -> ViewReport:
     """Returns what the page of a run, or of a grasp file, shows; the page is written.
 
     Raises:
         InputError: nothing to show, other hands, another mesh, or a file in the page's place that is no page.
     """
-    target = target_of(config)
-    if config.port:
-        return serve(config, target)
-    _check_place(target.page)
-    gallery = gallery_of(config, target)
+    source = grasp_source(config)
+    default = source.folder.page if source.is_run else source.path.with_suffix(".html")
+    target = output_paths.target(config.out, default)
+    output_paths.check_free(target, "page of mode=view", _is_page)
+    gallery = gallery_of(config, source)
     fault = why_nothing_is_drawn()
     if fault:
         note = f"the browser draws the thumbnails, for MuJoCo finds no OpenGL here: {fault}"
@@ -59,15 +59,14 @@ def view(config: Config) -> ViewReport | ServedReport:
         gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
     data = page_data(gallery)
     image = page(data).encode()
-    output_paths.write(target.page, image)
-    return ViewReport(target.page, len(gallery.exhibits), len(gallery.shapes), len(image), tuple(data["notes"]))
+    output_paths.write(target, image)
+    return ViewReport(target, len(gallery.grasps), len(gallery.shapes), len(image), tuple(data["notes"]))
 
 
-def _check_place(place: Path) -> None:
-    """Refuses to write over anything but a page of this mode."""
-    if not place.exists():
-        return
+def _is_page(path: Path) -> bool:
+    """Whether a file is a page of this mode."""
     try:
-        read_page(place)
-    except (InputError, OSError, ValueError) as error:
-        raise output_paths.taken(place, "page of mode=view") from error
+        read_page(path)
+    except (InputError, OSError, ValueError):
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Thumbnails of a gallery, drawn by processes beside this one."""
+"""Draws the thumbnails of a gallery in processes beside this one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bimangrasp.visualization.gallery import Gallery, Thumbnail
-from bimangrasp.visualization.thumbnails import LIBRARY, Job, draw, jobs_of
+from bimangrasp.visualization.thumbnails import LIBRARY, ThumbnailJob, draw, jobs_of
 from scale.engine.offscreen import drawing_processes
 from scale.errors import RunError
 
 
 def thumbnails(gallery: Gallery, processes: int) -> tuple[Thumbnail | None, ...]:
-    """Returns a thumbnail for each exhibit; None for those without a pose.
+    """Returns a thumbnail for each grasp; None for those without a pose.
 
     In processes of their own: MuJoCo chooses how it draws when it is imported, and a driver may end its process.
 
@@ -29,18 +29,18 @@ def thumbnails(gallery: Gallery, processes: int) -> tuple[Thumbnail | None, ...]
         RunError: a process that drew died.
     """
     jobs = list(jobs_of(gallery))
-    found: list[Thumbnail | None] = [None] * len(gallery.exhibits)
+    images: list[Thumbnail | None] = [None] * len(gallery.grasps)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        at = bar.add_task("thumbnails", total=len(gallery.exhibits))
+        at = bar.add_task("thumbnails", total=len(gallery.grasps))
         for job, drawn in _drawn(jobs, processes):
             for number, thumbnail in zip(job.numbers, drawn, strict=True):
-                found[number] = thumbnail
+                images[number] = thumbnail
             bar.advance(at, len(drawn))
-    return tuple(found)
+    return tuple(images)
 
 
-def _drawn(jobs: list[Job], processes: int) -> Iterator[tuple[Job, list[Thumbnail]]]:
+def _drawn(jobs: list[ThumbnailJob], processes: int) -> Iterator[tuple[ThumbnailJob, list[Thumbnail]]]:
     """Yields the jobs with what was drawn, in their order."""
     context = multiprocessing.get_context("spawn")
     if not jobs:

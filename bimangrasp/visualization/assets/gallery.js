@@ -3,13 +3,12 @@
 const find = id => document.getElementById(id);
 const scene = new Scene(find("scene"));
 const missing = "not finite";
-const painted = new Map();
 let data = null, cards = [], chosen = -1, stops = [];
 
 function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
 function shown(value) {
@@ -22,7 +21,7 @@ function shown(value) {
 function tone(grasp) {
   const stands = grasp.verdict === "holds" || grasp.verdict === "not tested";
   if (grasp.labels.includes("accepted")) return stands ? "good" : "bad";
-  return grasp.labels.some(label => /^(not |beyond)/.test(label)) && !grasp.labels.includes(missing) ? "wait" : "bad";
+  return grasp.labels.includes("not tested yet") ? "wait" : "bad";
 }
 
 function state(grasp) {
@@ -33,7 +32,6 @@ function state(grasp) {
 }
 
 function start(given) {
-  const name = chosen >= 0 ? key(data.grasps[chosen]) : null;
   data = given;
   scene.load(data);
   document.title = find("title").textContent = data.title;
@@ -49,8 +47,7 @@ function start(given) {
   cards = data.grasps.map(card);
   find("cards").replaceChildren(...cards);
   arrange();
-  const again = data.grasps.findIndex(grasp => key(grasp) === name);
-  pick(again >= 0 ? again : Math.max(0, fromAddress()));
+  pick(Math.max(0, fromAddress()));
 }
 
 const key = grasp => `${grasp.source}#${grasp.number}`;
@@ -69,42 +66,38 @@ function fillFilters() {
   options("by-label", count(data.grasps.flatMap(grasp => grasp.labels)));
   options("by-verdict", count(data.grasps.map(grasp => grasp.verdict)));
   find("verdict-label").hidden = data.grasps.every(grasp => grasp.verdict === "not tested");
-  const kept = find("term").value;
   const words = term => element("option", {value: term, textContent: term.replaceAll("_", " ")});
   find("term").replaceChildren(...data.terms.map(words));
-  find("term").value = data.terms.includes(kept) ? kept : "total";
+  find("term").value = "total";
   hintRange();
 }
 
 function options(id, counts) {
-  const select = find(id), kept = select.value;
   const all = element("option", {value: "", textContent: "all"});
   const rest = [...counts].sort().map(([value, n]) => element("option", {value, textContent: `${value} (${n})`}));
-  select.replaceChildren(all, ...rest);
-  select.value = counts.has(kept) ? kept : "";
+  find(id).replaceChildren(all, ...rest);
 }
 
 function hintRange() {
   const values = data.grasps.map(energy).filter(value => value !== null);
-  find("least").placeholder = values.length ? shown(Math.min(...values)) : "";
-  find("most").placeholder = values.length ? shown(Math.max(...values)) : "";
+  find("lowest").placeholder = values.length ? shown(Math.min(...values)) : "";
+  find("highest").placeholder = values.length ? shown(Math.max(...values)) : "";
 }
 
 const energy = grasp => grasp.energies[find("term").value] ?? null;
 
 function card(grasp, i) {
-  const image = data.thumbnails[i] ? `data:image/webp;base64,${data.thumbnails[i]}` : painted.get(key(grasp));
-  const blank = () => element("div", {className: "blank"});
-  const picture = image ? element("img", {src: image, alt: ""}) : blank();
+  const image = data.thumbnails[i] && `data:image/webp;base64,${data.thumbnails[i]}`;
+  const picture = image ? element("img", {src: image, alt: ""}) : element("div", {className: "blank"});
   const name = element("span", {className: "name", textContent: data.objects[grasp.object].code});
   const words = element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)});
-  const made = element("button", {className: "card", type: "button", onclick: () => choose(i)},
+  const tile = element("button", {className: "card", type: "button", onclick: () => choose(i)},
     picture,
     element("div", {className: "words"}, name, element("span", {className: "value"})),
     element("div", {className: "words"}, words));
-  if (!image) late.observe(made);
-  made.dataset.grasp = i;
-  return made;
+  if (!image) late.observe(tile);
+  tile.dataset.grasp = i;
+  return tile;
 }
 
 // Where the scene is above the cards, it comes into sight.
@@ -115,8 +108,8 @@ function choose(i) {
 
 // Cards without a picture get one from the scene when they come into sight.
 const late = new IntersectionObserver(entries => {
-  const seen = entries.filter(one => one.isIntersecting).map(one => one.target);
-  seen.forEach(made => late.unobserve(made));
+  const seen = entries.filter(entry => entry.isIntersecting).map(entry => entry.target);
+  seen.forEach(tile => late.unobserve(tile));
   for (let first = 0; first < seen.length; first += 4) setTimeout(() => paintSome(seen.slice(first, first + 4)));
 });
 
@@ -127,16 +120,15 @@ function paintSome(some) {
   move(false);
 }
 
-function paint(made) {
-  const i = Number(made.dataset.grasp), blank = made.querySelector(".blank");
-  if (!blank || cards[i] !== made) return;
+function paint(tile) {
+  const i = Number(tile.dataset.grasp), blank = tile.querySelector(".blank");
+  if (!blank) return;
   if (!scene.stages(i).includes(data.stages.indexOf("grasp"))) return blank.append("no pose");
-  painted.set(key(data.grasps[i]), scene.picture(i, 240, 180));
-  blank.replaceWith(element("img", {src: painted.get(key(data.grasps[i])), alt: ""}));
+  blank.replaceWith(element("img", {src: scene.picture(i, 240, 180), alt: ""}));
 }
 
 function arrange() {
-  const least = find("least").value, most = find("most").value, order = find("order").value;
+  const lowest = find("lowest").value, highest = find("highest").value, order = find("order").value;
   const filters = [
     ["by-object", (grasp, value) => data.objects[grasp.object].code === value],
     ["by-label", (grasp, value) => grasp.labels.includes(value)],
@@ -144,8 +136,8 @@ function arrange() {
   ];
   const fits = grasp =>
     filters.every(([id, has]) => !find(id).value || has(grasp, find(id).value)) &&
-    (least === "" || (energy(grasp) !== null && energy(grasp) >= Number(least))) &&
-    (most === "" || (energy(grasp) !== null && energy(grasp) <= Number(most)));
+    (lowest === "" || (energy(grasp) !== null && energy(grasp) >= Number(lowest))) &&
+    (highest === "" || (energy(grasp) !== null && energy(grasp) <= Number(highest)));
   const rows = data.grasps.map((grasp, i) => i);
   const sign = {up: 1, down: -1}[order];
   if (sign) rows.sort((a, b) => compare(energy(data.grasps[a]), energy(data.grasps[b]), sign));
@@ -163,11 +155,6 @@ function arrange() {
 const compare = (a, b, sign) => (a === null) - (b === null) || sign * (a - b);
 
 function pick(i) {
-  if (!data.grasps.length) {
-    find("nothing").hidden = false;
-    find("nothing").textContent = "No grasps yet.";
-    return;
-  }
   cards[chosen]?.setAttribute("aria-current", "false");
   chosen = i;
   cards[i].setAttribute("aria-current", "true");
@@ -233,7 +220,7 @@ function facts(grasp) {
 }
 
 function step(by) {
-  const seen = cards.map((made, i) => i).filter(i => !cards[i].hidden);
+  const seen = cards.map((tile, i) => i).filter(i => !cards[i].hidden);
   seen.sort((a, b) => cards[a].style.order - cards[b].style.order);
   const next = seen[seen.indexOf(chosen) + by];
   if (next === undefined) return;
@@ -254,24 +241,4 @@ document.addEventListener("keydown", event => {
   if (event.key === "ArrowLeft") step(-1);
 });
 
-// A served page asks for what is new; a file has all it will ever have.
-async function listen() {
-  let known = null;
-  for (;;) {
-    try {
-      const version = await (await fetch("version")).text();
-      if (version !== known) {
-        const answer = await fetch("data");
-        if (answer.ok) start(await answer.json());
-        else find("summary").textContent = await answer.text();
-        known = answer.ok ? version : null;
-      }
-    } catch (error) {
-      find("summary").textContent = "the server is gone; what is shown is the last that it said";
-    }
-    await new Promise(done => setTimeout(done, 3000));
-  }
-}
-
-const given = JSON.parse(find("data").textContent);
-if (given) start(given); else listen();
+start(JSON.parse(find("data").textContent));

@@ -10,11 +10,11 @@ function array(packed) {
 }
 
 function geometry(mesh) {
-  const made = new THREE.BufferGeometry();
-  made.setAttribute("position", new THREE.BufferAttribute(array(mesh.vertices), 3));
-  made.setIndex(new THREE.BufferAttribute(array(mesh.faces), 1));
-  made.computeVertexNormals();
-  return made;
+  const surface = new THREE.BufferGeometry();
+  surface.setAttribute("position", new THREE.BufferAttribute(array(mesh.vertices), 3));
+  surface.setIndex(new THREE.BufferAttribute(array(mesh.faces), 1));
+  surface.computeVertexNormals();
+  return surface;
 }
 
 function material(rgb, more) {
@@ -114,7 +114,7 @@ class Scene {
     key.shadow.normalBias = 0.002;
     key.shadow.radius = 3;
     this.lights = [key, fill];
-    this.lights.forEach(one => { this.camera.add(one); this.world.add(one.target); });
+    this.lights.forEach(light => { this.camera.add(light); this.world.add(light.target); });
   }
 
   // Place, quaternion and joint values of one hand; null where the stage is not known.
@@ -176,7 +176,7 @@ class Scene {
 
   bounds() {
     const box = new THREE.Box3();
-    [this.object, ...this.hands.map(hand => hand.root)].forEach(one => box.expandByObject(one));
+    [this.object, ...this.hands.map(hand => hand.root)].forEach(body => box.expandByObject(body));
     return box.getBoundingSphere(new THREE.Sphere());
   }
 
@@ -210,8 +210,8 @@ class Scene {
 
   // Some points of the object and the corners of each link's shapes, in the world.
   points() {
-    const found = [], place = this.object.geometry.getAttribute("position"), step = Math.ceil(place.count / 600);
-    const add = (point, where) => found.push(point.applyMatrix4(where.matrixWorld));
+    const points = [], place = this.object.geometry.getAttribute("position"), step = Math.ceil(place.count / 600);
+    const add = (point, where) => points.push(point.applyMatrix4(where.matrixWorld));
     for (let i = 0; i < place.count; i += step) add(new THREE.Vector3().fromBufferAttribute(place, i), this.object);
     this.hands.forEach(hand => hand.root.traverse(mesh => {
       if (!mesh.isMesh) return;
@@ -221,7 +221,7 @@ class Scene {
         add(new THREE.Vector3(x, y, z), mesh);
       }
     }));
-    return found;
+    return points;
   }
 
   across() {
