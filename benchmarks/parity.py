@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 import conf
-from bimangrasp.energy.energies import OURS, Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import OURS, Energies, contacts_of, energies
 from bimangrasp.geometry.distances import SQUARED_DISTANCE_FLOOR
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands

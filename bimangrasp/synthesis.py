@@ -14,7 +14,8 @@ from torch import Tensor
 from bimangrasp import mala
 from bimangrasp.cuda_graph import Descent
 from bimangrasp.energy.backends import WARP, chosen_path
-from bimangrasp.energy.energies import Contacts, Energies, EnergyConfig, contacts_of
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import Contacts, Energies, contacts_of
 from bimangrasp.energy.evaluator import Evaluator, PlainEvaluator
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps

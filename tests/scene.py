@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from bimangrasp import builtin
-from bimangrasp.energy.energies import EnergyConfig
+from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel

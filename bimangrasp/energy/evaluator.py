@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energy.energies import Energies, EnergyConfig, energies
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import Energies, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.mala import Evaluation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bimangrasp.energy.energies import EnergyConfig
+from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig

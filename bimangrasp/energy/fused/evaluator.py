@@ -11,7 +11,8 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
 from bimangrasp.energy.fused import kernels
 from bimangrasp.energy.fused.depth_kernel import depths
 from bimangrasp.energy.fused.equilibrium_kernel import equilibrium_kernel
