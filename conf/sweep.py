@@ -16,8 +16,8 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 import conf
+from bimangrasp.config import SynthesisConfig
 from bimangrasp.errors import InputError
-from bimangrasp.synthesis import SynthesisConfig
 from conf.overrides import groups, parse
 from scale.settings.schema import Config
 

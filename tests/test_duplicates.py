@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation import duplicates
-from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates, unique_count
+from bimangrasp.validation.config import DuplicateThresholds
+from bimangrasp.validation.duplicates import near_duplicates, unique_count
 
 QUARTER = DuplicateThresholds(translation=0.25, rotation=math.radians(30), joints=0.5)
 

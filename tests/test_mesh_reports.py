@@ -9,6 +9,7 @@ import pytest
 from scene import POINTS
 
 from bimangrasp.errors import InputError
+from bimangrasp.objects import model
 from scale.settings import mesh_checks
 from scale.settings.mesh_checks import cache_folder, check_objects
 from scale.settings.objects import ObjectEntry, resolve_objects
@@ -20,8 +21,8 @@ SIZES = replace(POINTS, scales=[0.15, 0.17])
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The meshes that were read, as they come."""
     seen: list[str] = []
-    check_mesh = mesh_checks.check_mesh
-    monkeypatch.setattr(mesh_checks, "check_mesh", lambda path: (seen.append(path), check_mesh(path))[1])
+    check_mesh = model.check_mesh
+    monkeypatch.setattr(model, "check_mesh", lambda path: (seen.append(path), check_mesh(path))[1])
     return seen
 
 

@@ -16,7 +16,7 @@ from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
-from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
+from bimangrasp.validation.config import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
 from bimangrasp.validation.sim_poses import HandPoses
 
 SIDES = ("left", "right")

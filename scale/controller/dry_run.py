@@ -12,7 +12,6 @@ from scale.state.request import RunRequest
 from scale.state.resume import resume
 from scale.state.rounds import Goal
 from scale.state.scan import survey
-from scale.store import convex_pieces
 from scale.store.disk_space import row_bytes
 
 
@@ -76,6 +75,8 @@ def plan(settings: Any, maker: RoundFactoryOf | None = None) -> Plan:
     """
     order = preflight.check(settings, maker, remember=False)
     if order.accept.needs_verdict:
+        from scale.store import convex_pieces  # here, because it loads mesh libraries
+
         order = order._replace(pieces=convex_pieces.found_pieces(order.folder, order.entries, order.config.pieces))
     found = survey(order.folder, order.accept, order.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
     resumed = resume(order, found)

@@ -32,7 +32,7 @@ from scale.merge.dataset_index import write_dataset
 from scale.state.request import RunRequest
 from scale.state.resume import Resumed, resume
 from scale.state.scan import Survey, survey
-from scale.store import convex_pieces, journal
+from scale.store import journal
 from scale.store.journal import Journal
 from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
@@ -137,6 +137,8 @@ def _with_pieces(order: RunRequest, progress: Progress) -> RunRequest:
     """Returns the order with the objects' convex pieces, sealed in the run folder, where rows count by a simulation."""
     if not order.accept.needs_verdict:
         return order
+    from scale.store import convex_pieces  # here, because it loads mesh libraries
+
     pieces = convex_pieces.sealed_pieces(order.folder, order.entries, order.config.pieces, progress.say)
     return order._replace(pieces=pieces)
 

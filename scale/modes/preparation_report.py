@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.objects.model import ObjectConfig, object_scales
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.mesh_report import object_scales
 from bimangrasp.objects.preparation import Facts, Preparation
 from scale.settings.ranges import is_safe
 

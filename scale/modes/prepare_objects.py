@@ -18,7 +18,8 @@ import numpy as np
 from bimangrasp.errors import InputError
 from bimangrasp.objects.convex_pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
 from bimangrasp.objects.files import DECOMPOSED, root_of
-from bimangrasp.objects.model import Mesh, check_size, load_triangles, report_of
+from bimangrasp.objects.mesh_report import check_size
+from bimangrasp.objects.model import Mesh, load_triangles, report_of
 from bimangrasp.objects.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject

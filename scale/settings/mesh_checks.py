@@ -17,7 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.model import MeshReport, ObjectConfig, check_mesh, check_size
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.mesh_report import MeshReport, check_size
 from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
 
@@ -156,6 +157,8 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
 
 def _check(path: str) -> MeshReport | str:
     """Returns a mesh's report, or why there is none."""
+    from bimangrasp.objects.model import check_mesh  # here, because most refusals need no mesh library
+
     try:
         return check_mesh(path)
     except InputError as error:

@@ -8,8 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.normalization import CONVENTIONS, UNITS
-from bimangrasp.objects.preparation import PreparationConfig
+from bimangrasp.objects.config import CONVENTIONS, UNITS, PreparationConfig
 from scale.settings.schema import FILTERS, TENSORBOARD, Config
 
 SEED_STRIDE = 100_000

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from bimangrasp.config import InitializationConfig, Record, SynthesisConfig
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.initialization import InitializationConfig
-from bimangrasp.mala import OptimizerConfig
-from bimangrasp.objects.convex_pieces import PiecesConfig
-from bimangrasp.objects.model import ObjectConfig
-from bimangrasp.objects.preparation import PreparationConfig
-from bimangrasp.synthesis import SynthesisConfig
-from bimangrasp.trajectory import Record
-from bimangrasp.validation.duplicates import DuplicateThresholds
-from bimangrasp.validation.pregrasp import PoseConfig
-from bimangrasp.validation.protocol import ProtocolConfig
+from bimangrasp.objects.config import ObjectConfig, PiecesConfig, PreparationConfig
+from bimangrasp.sampler.config import OptimizerConfig
+from bimangrasp.validation.config import DuplicateThresholds, PoseConfig, ProtocolConfig
 
 PHYSICS = "physics"
 TENSORBOARD = "tensorboard"

@@ -21,8 +21,8 @@ from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.model import HandModel
-from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler.mala import Evaluation
 
 wp.init()
 

@@ -1,11 +1,35 @@
-"""The constants of a validation protocol; their values and sources stand in conf/validation/."""
+"""Holds the settings of poses, protocols and near-duplicates; values and sources stand in conf/. Imports no PyTorch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bimangrasp.errors import InputError
-from bimangrasp.validation.sim_poses import GraspPoses
+
+STAGES = ("pre_grasp", "grasp", "squeeze")
+"""The poses that a hand goes through when it is simulated."""
+
+
+@dataclass
+class PoseConfig:
+    """How a pre-grasp is made of a grasp.
+
+    Attributes:
+        rule: "contacts" turns the joints so that each contact moves outward along its normal; "palm" turns every
+            joint that closes the hand back by one angle; "none" leaves the joints.
+        clearance: how far "contacts" moves each contact, m.
+        damping: of that motion, m; contacts that the joints move by less than this a radian hardly count.
+        opening: of "palm", rad.
+        retreat: how far the hands draw back against their palm normals, m.
+        squeeze: the squeeze is grasp + squeeze * (grasp - pre-grasp) on the joints; 1 as in DexGraspBench.
+    """
+
+    rule: str
+    clearance: float
+    damping: float
+    opening: float
+    retreat: float
+    squeeze: float
 
 
 @dataclass
@@ -138,13 +162,34 @@ def check_protocol(protocol: ProtocolConfig) -> None:
             f"protocol {protocol.name!r} has object_mass={protocol.object_mass} and "
             f"object_density={protocol.object_density}; give one of them and set the other to null"
         )
-    unknown = [name for name in protocol.trial.waypoints if name not in GraspPoses._fields]
+    unknown = [name for name in protocol.trial.waypoints if name not in STAGES]
     if unknown or not protocol.trial.waypoints:
         raise InputError(
             f"protocol {protocol.name!r} has trial.waypoints={list(protocol.trial.waypoints)}; wanted at least one of "
-            f"{', '.join(GraspPoses._fields)}"
+            f"{', '.join(STAGES)}"
         )
     for name, wanted in (("friction", 3), ("hand_solimp", 5), ("hand_solref", 2)):
         given = list(getattr(protocol.physics, name))
         if len(given) != wanted:
             raise InputError(f"protocol {protocol.name!r} has physics.{name}={given}; wanted {wanted} numbers")
+
+
+@dataclass(frozen=True)
+class DuplicateThresholds:
+    """Two grasps are near-duplicates when for both hands no difference is larger than these.
+
+    Attributes:
+        translation: distance of the hands' roots, m.
+        rotation: angle of the turn from one root to the other, rad.
+        joints: largest difference of a joint, rad.
+    """
+
+    translation: float
+    rotation: float
+    joints: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value >= 0:
+                raise InputError(f"duplicate threshold {field.name}={value}; wanted 0 or more")
