@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.ranges import NOT_NEGATIVE, POSITIVE, TEXT, Checked, at_least, between
 from bimangrasp.sampler.config import OptimizerConfig
 
 ALGORITHM_VERSION = 2
@@ -14,7 +16,7 @@ ALGORITHM_VERSION = 2
 
 
 @dataclass
-class InitializationConfig:
+class InitializationConfig(Checked):
     """Where the hands start.
 
     Attributes:
@@ -28,18 +30,18 @@ class InitializationConfig:
             the same for every object.
     """
 
-    hull_inflation: float
-    distance_min: float
-    distance_max: float
-    cone_rad: float
-    tilt_rad: float
-    joint_spread: float
-    hull_samples_per_grasp: int
+    hull_inflation: Annotated[float, POSITIVE]
+    distance_min: Annotated[float, NOT_NEGATIVE]
+    distance_max: Annotated[float, NOT_NEGATIVE]
+    cone_rad: Annotated[float, between(0, math.pi)]
+    tilt_rad: Annotated[float, between(-math.pi, math.pi)]
+    joint_spread: Annotated[float, POSITIVE]
+    hull_samples_per_grasp: Annotated[int, at_least(1)]
     follow_size: bool
 
 
 @dataclass
-class SynthesisConfig:
+class SynthesisConfig(Checked):
     """Everything but hand, object and seed that decides the grasps of a round.
 
     Attributes:
@@ -52,12 +54,12 @@ class SynthesisConfig:
         energy, optimizer, initialization, object: see there.
     """
 
-    round_batch_size: int
-    num_iterations: int
-    contacts_per_hand: int
-    tile: int
-    curve_stride: int
-    kernels: str
+    round_batch_size: Annotated[int, at_least(1)]
+    num_iterations: Annotated[int, at_least(1)]
+    contacts_per_hand: Annotated[int, at_least(1)]
+    tile: Annotated[int, at_least(0)]
+    curve_stride: Annotated[int, at_least(0)]
+    kernels: Annotated[str, TEXT]
     energy: EnergyConfig
     optimizer: OptimizerConfig
     initialization: InitializationConfig

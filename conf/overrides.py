@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 
 from bimangrasp.errors import InputError
 from conf import keys
+from scale.settings.names import nearest
 
 FOLDER = Path(__file__).resolve().parent
 FIXED = "Hydra's own settings are fixed (--config-dir adds a folder of your own YAML files)"
@@ -125,6 +126,6 @@ def _check_choice(override: Override, names: list[str]) -> None:
     if override.is_sweep_override():
         return
     if value not in names:
-        meant = keys.nearest(str(value), names)
-        hint = f"did you mean {meant!r}? " if meant else ""
+        meant = nearest(str(value), names)
+        hint = f"did you mean {meant[0]!r}? " if meant else ""
         raise InputError(f"{override.key_or_group}={value}: {hint}There are {', '.join(names)}")

@@ -140,7 +140,7 @@ def test_float32_columns_are_compared_as_they_are():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(InputError, match="rotation=-0.1; wanted 0 or more"):
+    with pytest.raises(InputError, match="rotation=-0.1 is out of range: wanted a number, 0 or more"):
         DuplicateThresholds(0.1, -0.1, 0.1)
     with pytest.raises(InputError, match="joints=nan"):
         DuplicateThresholds(0.1, 0.1, math.nan)

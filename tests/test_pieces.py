@@ -245,7 +245,7 @@ def test_a_mesh_that_takes_coacd_for_ever_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_word_that_coacd_would_take_for_auto_is_refused():
-    with pytest.raises(InputError, match="preprocess_mode='of'; wanted auto, on or off"):
+    with pytest.raises(InputError, match="preprocess_mode='of' is out of range: wanted one of auto, on, off"):
         replace(CONFIG, preprocess_mode="of")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from bimangrasp.ranges import NOT_NEGATIVE, Checked, among
 
 
 @dataclass
-class EnergyConfig:
+class EnergyConfig(Checked):
     """Weights of the terms and their constants (BimanGrasp, RA-L 2024, section III).
 
     Attributes:
@@ -20,14 +23,14 @@ class EnergyConfig:
             "symmetric" takes the mean of both directions.
     """
 
-    w_fc: float
-    w_dis: float
-    w_pen: float
-    w_spen: float
-    w_joints: float
-    w_vew: float
-    w_depth: float
-    w_equilibrium: float
-    keypoint_distance: float
-    friction: float
-    inter_hand: str
+    w_fc: Annotated[float, NOT_NEGATIVE]
+    w_dis: Annotated[float, NOT_NEGATIVE]
+    w_pen: Annotated[float, NOT_NEGATIVE]
+    w_spen: Annotated[float, NOT_NEGATIVE]
+    w_joints: Annotated[float, NOT_NEGATIVE]
+    w_vew: Annotated[float, NOT_NEGATIVE]
+    w_depth: Annotated[float, NOT_NEGATIVE]
+    w_equilibrium: Annotated[float, NOT_NEGATIVE]
+    keypoint_distance: Annotated[float, NOT_NEGATIVE]
+    friction: Annotated[float, NOT_NEGATIVE]
+    inter_hand: Annotated[str, among("right_points", "symmetric")]

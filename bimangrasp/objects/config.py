@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from bimangrasp.errors import InputError
+from bimangrasp.ranges import NOT_NEGATIVE, NULL_OR_SIZES, POSITIVE, SIZES, Checked, among, at_least, between
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 """Length of each unit, m."""
@@ -14,7 +15,7 @@ CONVENTIONS = ("dexgraspnet", "plain", "keep")
 
 
 @dataclass
-class ObjectConfig:
+class ObjectConfig(Checked):
     """How a mesh becomes an object to grasp.
 
     Attributes:
@@ -27,22 +28,23 @@ class ObjectConfig:
         grid_cells: cells along the longest side of the grid of signed distances, which the depth term reads.
     """
 
-    scales: list[float]
-    sizes: list[float] | None
-    surface_points: int
-    surface_samples_per_point: int
-    interior_faces: str
-    grid_cells: int
+    scales: Annotated[list[float], SIZES]
+    sizes: Annotated[list[float] | None, NULL_OR_SIZES]
+    surface_points: Annotated[int, at_least(1)]
+    surface_samples_per_point: Annotated[int, at_least(1)]
+    interior_faces: Annotated[str, among("keep", "remove")]
+    grid_cells: Annotated[int, at_least(8)]
 
 
 @dataclass
-class PiecesConfig:
+class PiecesConfig(Checked):
     """How an object becomes convex pieces. Lengths are shares of the mesh's diagonal.
 
     Attributes:
         threshold: largest concavity of a piece, in CoACD's unit, in which the mesh spans 2.
         max_convex_hull: most pieces; -1 is any number.
-        preprocess_mode: whether CoACD remeshes first: "auto" (what is no manifold), "on" or "off".
+        preprocess_mode: whether CoACD remeshes first: "auto" (what is no manifold), "on" or "off"; CoACD itself
+            takes any other word for auto.
         preprocess_resolution: of that remeshing.
         resolution: samples by which concavity is measured.
         mcts_nodes, mcts_iterations, mcts_max_depth: of the tree search for cutting planes.
@@ -53,9 +55,9 @@ class PiecesConfig:
         smallest_volume: of a piece, share of the diagonal cubed; smaller ones are dropped.
     """
 
-    threshold: float
+    threshold: Annotated[float, POSITIVE]
     max_convex_hull: int
-    preprocess_mode: str
+    preprocess_mode: Annotated[str, among("auto", "on", "off")]
     preprocess_resolution: int
     resolution: int
     mcts_nodes: int
@@ -63,17 +65,13 @@ class PiecesConfig:
     mcts_max_depth: int
     merge: bool
     seed: int
-    convex_tolerance: float
-    cover_tolerance: float
-    smallest_volume: float
-
-    def __post_init__(self) -> None:
-        if self.preprocess_mode not in ("auto", "on", "off"):  # CoACD itself takes any other word for auto
-            raise InputError(f"preprocess_mode={self.preprocess_mode!r}; wanted auto, on or off")
+    convex_tolerance: Annotated[float, NOT_NEGATIVE]
+    cover_tolerance: Annotated[float, NOT_NEGATIVE]
+    smallest_volume: Annotated[float, NOT_NEGATIVE]
 
 
 @dataclass
-class PreparationConfig:
+class PreparationConfig(Checked):
     """What `mode=objects` does with meshes.
 
     Attributes:
@@ -85,9 +83,9 @@ class PreparationConfig:
         decompose: whether convex pieces are written.
     """
 
-    normalize: str
-    unit: str
-    largest_hole: float
-    interior_faces: str
-    surface: str
+    normalize: Annotated[str, among(*CONVENTIONS)]
+    unit: Annotated[str, among(*UNITS)]
+    largest_hole: Annotated[float, between(0, 1)]
+    interior_faces: Annotated[str, among("keep", "remove")]
+    surface: Annotated[str, among("mesh", "pieces")]
     decompose: bool

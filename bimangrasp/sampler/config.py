@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import Annotated, Union
+
+from bimangrasp.ranges import DECAY, NOT_NEGATIVE, POSITIVE, Checked, Rule, among, at_least, between
+
+MOMENT_DECAY = Rule(lambda value: 0 <= value < 1, "a number from 0 to below 1")
+STEPS_OR_AUTO = Rule(
+    lambda value: value == "auto" or (isinstance(value, int) and value >= 1), "auto or a whole number, 1 or more"
+)
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Checked):
     """Schedules and constants of the sampler. Defaults in the YAML are those of the BimanGrasp release.
 
     Attributes:
@@ -27,18 +34,18 @@ class OptimizerConfig:
             min(num_iterations, 6000).
     """
 
-    step_size: float
-    step_decay: float
-    step_decay_every: int
-    temperature: float
-    temperature_decay: float
-    temperature_decay_every: int
-    second_moment_decay: float
-    preconditioner_floor: float
-    noise_factor: float
-    switch_probability: float
-    switch_probability_max: float
+    step_size: Annotated[float, POSITIVE]
+    step_decay: Annotated[float, DECAY]
+    step_decay_every: Annotated[int, at_least(1)]
+    temperature: Annotated[float, POSITIVE]
+    temperature_decay: Annotated[float, DECAY]
+    temperature_decay_every: Annotated[int, at_least(1)]
+    second_moment_decay: Annotated[float, MOMENT_DECAY]
+    preconditioner_floor: Annotated[float, POSITIVE]
+    noise_factor: Annotated[float, NOT_NEGATIVE]
+    switch_probability: Annotated[float, between(0, 1)]
+    switch_probability_max: Annotated[float, between(0, 1)]
     proposal_ratio: bool
-    preconditioner: str
-    keep: str
-    schedule_steps: Union[int, str]  # noqa: UP007 - OmegaConf reads this form
+    preconditioner: Annotated[str, among("batch", "sample")]
+    keep: Annotated[str, among("last", "best")]
+    schedule_steps: Annotated[Union[int, str], STEPS_OR_AUTO]  # noqa: UP007 - OmegaConf reads this form

@@ -13,11 +13,11 @@ from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.synthesizer import Synthesizer
 from scale.engine.validator import Simulator
 from scale.settings import fingerprints
+from scale.settings.consistency import check_seeds, check_settings
 from scale.settings.filters import acceptance
 from scale.settings.mesh_checks import check_objects
 from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
-from scale.settings.ranges import check_ranges, check_seeds
 from scale.settings.schema import PHYSICS, TENSORBOARD, Config
 from scale.state.request import RunRequest
 from scale.store.run_folder import RunFolder
@@ -43,7 +43,7 @@ def check(
         InputError: names what cannot be used and what to do.
     """
     config = as_config(settings)
-    check_ranges(config)
+    check_settings(config)
     resolve_kernels(config.kernels)
     _check_filter(config)
     recording.check(config)

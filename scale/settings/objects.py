@@ -12,8 +12,8 @@ from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.objects.files import DECOMPOSED, SUFFIXES, meshes_below, root_of
 from scale.formatting import listed
-from scale.settings.parsing import nearest, parse_object_codes
-from scale.settings.ranges import is_safe
+from scale.settings.names import hint, is_safe
+from scale.settings.parsing import parse_object_codes
 
 OTHER_SUFFIXES = (".stp", ".step", ".dae", ".fbx", ".3ds", ".gltf", ".blend", ".usd", ".usdz", ".3mf", ".x3d", ".wrl")
 """Formats of meshes that are not read."""
@@ -166,7 +166,7 @@ def _unknown(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> s
     """Returns the sentence for codes without a mesh."""
     return (
         f"object_code_list names {listed(unknown)}, and there is no <code>/{DECOMPOSED} and no <code>"
-        f"{'|'.join(SUFFIXES)} of that name in {root}{nearest(unknown[0], meshes)}, {_choices(meshes)}"
+        f"{'|'.join(SUFFIXES)} of that name in {root}{hint(unknown[0], meshes)}, {_choices(meshes)}"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import NamedTuple
 
-from scale.settings.ranges import SEED_STRIDE
+from scale.settings.schema import SEED_STRIDE
 
 
 class Round(NamedTuple):
