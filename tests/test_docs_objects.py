@@ -28,7 +28,7 @@ def commands(text):
     return [shlex.split(line, comments=True)[2:] for line in blocks.splitlines()]
 
 
-@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install 'bimangrasp[objects]')")
+@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 def test_the_commands_do_what_they_say(tmp_path):
     for folder, size in (("my_meshes", 158.0), ("my_cad", 250.0)):
         (tmp_path / folder).mkdir()

@@ -103,7 +103,7 @@ def test_a_dent_or_a_cavity_is_not_convex(tmp_path, monkeypatch):
     dented.vertices[0] *= 0.9
     hollow = trimesh.util.concatenate([BALL, trimesh.Trimesh(BALL.vertices * 0.5, BALL.faces[:, ::-1])])
     for name, mesh in {"dented.obj": dented, "hollow.obj": hollow, "folded.obj": folded()}.items():
-        with pytest.raises(InputError, match=rf"{name} is not convex .*pip install 'bimangrasp\[objects\]'"):
+        with pytest.raises(InputError, match=rf"{name} is not convex .*pip install -e '.*\[objects\]'"):
             convex_pieces(saved(tmp_path / name, mesh), CONFIG)
 
 

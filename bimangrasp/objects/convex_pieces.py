@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.objects.model import Mesh, read_mesh
@@ -29,7 +30,6 @@ GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
 """Where pieces come from."""
 
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
-COACD_LINE = "pip install 'bimangrasp[objects]'"
 _OURS = ("convex_tolerance", "cover_tolerance", "smallest_volume")
 _DAMAGE = (
     OSError,
@@ -220,7 +220,7 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
     if find_spec("coacd") is None:
         raise InputError(
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
-            "pip install 'bimangrasp[objects]'"
+            f"{install_command('objects')}"
         )
     settings = {name: value for name, value in asdict(config).items() if name not in _OURS}
     with tempfile.TemporaryDirectory() as name:

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from bimangrasp.energy.backends import INSTALL, PLAIN, chosen_path, resolve_kernels
+from bimangrasp.builtin import install_command
+from bimangrasp.energy.backends import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
 from scale.controller.completion import ObjectCompletion
@@ -195,7 +196,7 @@ def _enter(order: RunRequest, found: Survey, resumed: Resumed, book: Journal, pr
     kernels = resolve_kernels(config.kernels)
     progress.say(f"{folder.root}: {len(order.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
-        progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL}")
+        progress.say(f"kernels are plain PyTorch; ten times as fast: {install_command('fast')}")
     for note in resumed.notes:
         progress.say(note)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
-from bimangrasp.objects.convex_pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
+from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, is_convex, piece_files
 from bimangrasp.objects.files import DECOMPOSED, root_of
 from bimangrasp.objects.mesh_report import check_size
 from bimangrasp.objects.model import Mesh, load_triangles, report_of
@@ -76,7 +77,7 @@ def _check_door(config: Config) -> None:
         (settings.interior_faces == "remove", "manifold3d", "prepare.interior_faces=keep"),
     ):
         if wanted and find_spec(module) is None:
-            raise InputError(f"mode=objects with out= needs {module}: {COACD_LINE}, or set {key}")
+            raise InputError(f"mode=objects with out= needs {module}: {install_command('objects')}, or set {key}")
 
 
 def _guarded(
