@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
 from scale.settings.schema import PHYSICS, TENSORBOARD, Config
 from scale.state.request import RunRequest
+from scale.state.resume import ELSEWHERE
+from scale.store import journal
 from scale.store.run_folder import RunFolder
 
 
@@ -52,16 +55,31 @@ def check(
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
-    devices = resolve_devices(config.gpus)
+    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
     maker = (maker_of or Synthesizer)(config.hand, config.synthesis)
+    _check_folder(config, folder, maker.algorithm_version)
+    devices = resolve_devices(config.gpus)
     hand = maker.hand_table()
     meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)
-    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
     run_key = fingerprints.run_key(config, hand.sha256, maker.algorithm_version)
     accept_key, accept = fingerprints.acceptance_key(config), acceptance(config.filter)
     judge = (judge_of or Simulator.of)(config) if accept.needs_verdict else None
     parts = (config, folder, entries, quotas, meshes, devices, maker, hand)
     return RunRequest(*parts, run_key, accept_key, accept, judge, config.dedup.thresholds)
+
+
+def _check_folder(config: Config, folder: RunFolder, algorithm_version: int) -> None:
+    """Refuses a run folder whose journal has other settings, before hands and meshes are read.
+
+    `resume` looks at all files again, once the folder is locked; this spares the seconds until then.
+    """
+    call = json.loads(json.dumps(fingerprints.run_key(config, "", algorithm_version)))
+    for event in journal.replay(folder).events:
+        if event["event"] == "start":
+            known_hand = call | {"hand.sha256": event["run_key"].get("hand.sha256")}
+            differing = fingerprints.differences(event["run_key"], known_hand)
+            if differing:
+                raise fingerprints.refuse(f"the run folder {folder.root}", differing, ELSEWHERE)
 
 
 def _check_filter(config: Config) -> None:
