@@ -1,4 +1,4 @@
-"""The command line: composes and checks the settings, does what `mode` says, ends with the worst outcome.
+"""Runs the command line: checks the settings, does what `mode` says, and ends with the worst outcome.
 
 Exit codes: 0 every quota reached; 3 some object fell short; 1 an error; 2 a usage error or input that cannot
 be used; 130 and 143 after SIGINT and SIGTERM.

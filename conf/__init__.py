@@ -1,4 +1,4 @@
-"""Every number as YAML, and the one place that joins the dataclasses into a checked tree."""
+"""Composes YAML files and overrides into the checked settings of a run."""
 
 from __future__ import annotations
 

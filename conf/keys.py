@@ -1,4 +1,4 @@
-"""The keys of the configuration: which there are, of what type, and which one a misspelled one means."""
+"""Lists the keys of the configuration with their types, and finds the one that a misspelled key means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel paths by name: which are there, which is taken. Imports none of them."""
+"""Chooses between the kernel paths by name, and tells which of them are installed. Imports none of them."""
 
 from __future__ import annotations
 

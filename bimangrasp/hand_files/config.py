@@ -1,4 +1,4 @@
-"""What a hand's YAML says: where its file is and what the file cannot tell."""
+"""Holds what the YAML of a hand says: where its file is, and what the file cannot tell."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from bimangrasp.objects.model import Mesh, load_triangles, report_of
 from bimangrasp.objects.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
-from scale.settings.mesh_checks import teller, unreadable
+from scale.settings.mesh_checks import progress_printer, unreadable
 from scale.settings.objects import ObjectEntry, sorted_out
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
@@ -51,7 +51,7 @@ def prepare_objects(config: Config) -> PreparationReport:
             f"<code>/{DECOMPOSED}"
         )
     work = _prepared if config.out and not config.dry_run else _checked
-    tell, rows = teller("prepared" if work is _prepared else "checked"), []
+    tell, rows = progress_printer("prepared" if work is _prepared else "checked"), []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for done, row in enumerate(pool.map(lambda entry: _guarded(work, entry, config), entries), start=1):
             tell(done, len(entries))

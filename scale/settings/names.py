@@ -1,4 +1,4 @@
-"""Says which texts can name folders, and which name a misspelled one most likely means."""
+"""Tells which texts can name a folder, and which name a misspelled one most likely means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings that people write in many forms, as values: object codes, quotas, devices."""
+"""Parses the settings that people write in many forms: object codes, quotas, devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a run as one tree of dataclasses: the run's own keys and the ones of `bimangrasp`."""
+"""Declares the settings of a run as one tree of dataclasses: its own keys and those of `bimangrasp`."""
 
 from __future__ import annotations
 
