@@ -1,4 +1,4 @@
-"""The command line: composes and checks the settings, does what `mode` says, ends with the worst outcome.
+"""Runs the command line: checks the settings, does what `mode` says, and ends with the worst outcome.
 
 Exit codes: 0 every quota reached; 3 some object fell short; 1 an error; 2 a usage error or input that cannot
 be used; 130 and 143 after SIGINT and SIGTERM.
@@ -9,15 +9,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import conf
 import scale
@@ -45,39 +42,48 @@ def main() -> int:
     """Returns the exit code of the command line in `sys.argv`."""
     arguments = get_args_parser().parse_intermixed_args()
     try:
-        lines = _checked(arguments)
+        _refuse_flags(arguments)
+        if _only_shows(arguments):
+            return _show(arguments)
+        if arguments.multirun:
+            return _run_sweep(arguments)
+        config = conf.load(arguments.overrides, arguments.config_dir)
     except InputError as error:
         return _refused(error)
-    outcomes: list[int] = []
-    argv = sys.argv
-    sys.argv = [argv[0], *_flags(arguments), *lines]
-    try:
-        with tempfile.TemporaryDirectory(prefix="bimangrasp_") as scratch:
-            OmegaConf.register_new_resolver("scratch", lambda: scratch, replace=True)
-            _start_hydra(outcomes, arguments.config_dir)
-    finally:
-        sys.argv = argv
-    return max(outcomes, key=SEVERITY.index, default=0)
+    return _outcome(config)
 
 
-def _checked(arguments: argparse.Namespace) -> list[str]:
-    """Returns the overrides as Hydra is to read them, after every job has been composed once."""
+def _refuse_flags(arguments: argparse.Namespace) -> None:
+    """Refuses the flags of Hydra that choose other YAML files than those of the package."""
     for name in ("config_path", "config_name", "experimental_rerun"):
         if getattr(arguments, name):
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} is not for this program; --config-dir adds a folder of your own YAML files")
-    given, folder = arguments.overrides, arguments.config_dir
-    if arguments.multirun:
-        sweep.jobs(given, folder)
-    elif not _only_shows(arguments):
-        conf.load(given, folder)
-    return overrides.lines(overrides.parse(given, Path(folder) if folder else None))
 
 
 def _only_shows(arguments: argparse.Namespace) -> bool:
-    """Whether Hydra prints something and runs nothing."""
+    """Whether something about the settings is printed and nothing is run."""
     shows = ("help", "hydra_help", "cfg", "info", "shell_completion")
     return any(getattr(arguments, name) for name in shows)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """Lets Hydra print what it is asked for, with checked overrides; returns the exit code."""
+    folder = Path(arguments.config_dir) if arguments.config_dir else None
+    lines = overrides.lines(overrides.parse(arguments.overrides, folder))
+    argv = sys.argv
+    sys.argv = [argv[0], *_flags(arguments), *lines]
+    try:
+        hydra.main(version_base="1.3", config_path=str(overrides.FOLDER), config_name="config")(_run_nothing)()
+    except SystemExit as end:  # how Hydra ends after --help, and after an error of its own
+        return 1 if end.code else 0
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def _run_nothing(cfg: DictConfig) -> None:
+    """Stands where Hydra wants a job; with the flags of `_only_shows` it calls none."""
 
 
 def _flags(arguments: argparse.Namespace) -> list[str]:
@@ -86,26 +92,32 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     return [f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "") for name, value in named.items()]
 
 
-def _start_hydra(outcomes: list[int], config_dir: str | None) -> None:
-    """Lets Hydra call the job, once or for each job of a sweep; exit codes go into `outcomes`."""
+def _run_sweep(arguments: argparse.Namespace) -> int:
+    """Runs the jobs of a sweep one after the other, each in a folder of its own; returns the worst exit code.
 
-    @hydra.main(version_base="1.3", config_path=str(overrides.FOLDER), config_name="config")
-    def job(cfg: DictConfig) -> None:
-        if not any(code > 128 for code in outcomes):
-            outcomes.append(_outcome(cfg, config_dir))
+    Every job is composed and checked before the first one starts. A signal ends the sweep, an error does not.
 
-    try:
-        job()
-    except SystemExit as end:  # how Hydra ends after --help, and after an error of its own
-        outcomes.append(1 if end.code else 0)
+    Raises:
+        InputError: see `sweep.jobs`.
+    """
+    folder = arguments.config_dir
+    outcomes: list[int] = []
+    for number, job in enumerate(sweep.jobs(arguments.overrides, folder)):
+        config = conf.load(job, folder)
+        name = f"{config.exp_name}/{sweep.job_folder(job, config, folder)}"
+        print(f"job {number}: {name}", flush=True)
+        outcomes.append(_outcome(dataclasses.replace(config, exp_name=name)))
+        if outcomes[-1] > 128:
+            break
+    return max(outcomes, key=SEVERITY.index)
 
 
-def _outcome(cfg: DictConfig, config_dir: str | None) -> int:
-    """Returns the exit code of one job. Nothing is raised: Hydra would end a whole sweep."""
+def _outcome(config: Config) -> int:
+    """Returns the exit code of one job. Nothing is raised: the other jobs of a sweep still run."""
     from scale.errors import RunError  # here, because every worker process imports this file anew
 
     try:
-        return _dispatch(_in_own_folder(conf.check(cfg), config_dir))
+        return _dispatch(config)
     except InputError as error:
         return _refused(error)
     except RunError as error:
@@ -116,16 +128,6 @@ def _outcome(cfg: DictConfig, config_dir: str | None) -> int:
     except Exception:  # the door of the program: shown in full, and the sweep goes on
         traceback.print_exc()
         return 1
-
-
-def _in_own_folder(config: Config, config_dir: str | None) -> Config:
-    """Returns the settings of a sweep's job with a folder of its own; those of a single run as they are."""
-    here = HydraConfig.get()
-    if here.mode != RunMode.MULTIRUN:
-        return config
-    name = f"{config.exp_name}/{sweep.job_folder(here.overrides.task, config, config_dir)}"
-    print(f"job {here.job.num}: {name}", flush=True)
-    return dataclasses.replace(config, exp_name=name)
 
 
 def _dispatch(config: Config) -> int:

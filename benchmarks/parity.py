@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 import conf
-from bimangrasp.energy.energies import OURS, Energies, EnergyConfig, contacts_of, energies
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import OURS, Energies, contacts_of, energies
 from bimangrasp.geometry.distances import SQUARED_DISTANCE_FLOOR
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.model import Mesh, ObjectModel, read_mesh
 
 LENGTH = 1e-6
 """Tolerance of link frames, contact points and distances, m."""

@@ -18,8 +18,8 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
+from bimangrasp.validation.config import ProtocolConfig
 from bimangrasp.validation.evaluate import Judged, Subject, judge
-from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.verdict import Reason
 from scale.engine.synthesizer import columns_from
 from scale.settings.schema import Config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
+from bimangrasp.config import InitializationConfig
 from bimangrasp.geometry.farthest_point_sampling import farthest_of, uniform_points
 from bimangrasp.geometry.rotation import matrix_to_rot6d, turn_x, turn_z
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
@@ -26,31 +27,6 @@ RELEASED_EXTENT = 0.3
 
 LIMIT_SLACK = 1e-6
 """First joint values may exceed their limits by this, rad (released code)."""
-
-
-@dataclass
-class InitializationConfig:
-    """Where the hands start.
-
-    Attributes:
-        hull_inflation: every hull vertex moves outward from the origin by this much, m.
-        distance_min, distance_max: range of the hand's distance to its point on the inflated hull, m.
-        cone_rad: the approach direction deviates from the hull's normal by up to this angle.
-        tilt_rad: the hand is turned back by this angle about its knuckle axis.
-        joint_spread: standard deviation of the joints as a share of their range.
-        hull_samples_per_grasp: area-uniform samples per grasp from which the farthest points are chosen.
-        follow_size: starts follow the object's size (`sized_starts`), in place of the released ones, whose lengths are
-            the same for every object.
-    """
-
-    hull_inflation: float
-    distance_min: float
-    distance_max: float
-    cone_rad: float
-    tilt_rad: float
-    joint_spread: float
-    hull_samples_per_grasp: int
-    follow_size: bool
 
 
 def first_grasps(

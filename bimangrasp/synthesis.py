@@ -4,56 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bimangrasp import mala
-from bimangrasp.cuda_graph import Descent
+from bimangrasp.config import SynthesisConfig
 from bimangrasp.energy.backends import WARP, chosen_path
-from bimangrasp.energy.energies import Contacts, Energies, EnergyConfig, contacts_of
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import Contacts, Energies, contacts_of
 from bimangrasp.energy.evaluator import Evaluator, PlainEvaluator
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
-from bimangrasp.initialization import InitializationConfig, first_grasps
-from bimangrasp.mala import OptimizerConfig
-from bimangrasp.objects.model import ObjectConfig, ObjectModel, object_scales
-
-ALGORITHM_VERSION = 2
-"""Raised by hand with every change that moves results; a recorded tiny round guards it."""
-
+from bimangrasp.initialization import first_grasps
+from bimangrasp.objects.mesh_report import object_scales
+from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler import mala
+from bimangrasp.sampler.cuda_graph import Descent
 
 Watch = Callable[[int, mala.Point], None]
-
-
-@dataclass
-class SynthesisConfig:
-    """Everything but hand, object and seed that decides the grasps of a round.
-
-    Attributes:
-        round_batch_size: grasps of a round.
-        num_iterations: steps of the sampler.
-        contacts_per_hand: contact candidates that each hand uses at a time.
-        tile: how many grasps are evaluated at once; 0 is the whole batch. Bounds memory, not the random numbers.
-        curve_stride: steps between two points of the recorded energy curve; 0 records none.
-        kernels: the kernel path, "auto" or a name.
-        energy, optimizer, initialization, object: see there.
-    """
-
-    round_batch_size: int
-    num_iterations: int
-    contacts_per_hand: int
-    tile: int
-    curve_stride: int
-    kernels: str
-    energy: EnergyConfig
-    optimizer: OptimizerConfig
-    initialization: InitializationConfig
-    object: ObjectConfig
 
 
 class Curve(NamedTuple):

@@ -5,22 +5,9 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
-
-
-class Record(NamedTuple):
-    """What to keep of a round.
-
-    Attributes:
-        stride: steps between two frames.
-        rows: which grasps.
-    """
-
-    stride: int
-    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)

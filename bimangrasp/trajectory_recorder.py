@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bimangrasp.config import Record
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
-from bimangrasp.mala import Point
+from bimangrasp.sampler.mala import Point
 from bimangrasp.synthesis import Synthesis
-from bimangrasp.trajectory import Frames, Record
+from bimangrasp.trajectory import Frames
 
 
 class FrameKeeper:

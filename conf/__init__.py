@@ -1,4 +1,4 @@
-"""Every number as YAML, and the one place that joins the dataclasses into a checked tree."""
+"""Composes YAML files and overrides into the checked settings of a run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from bimangrasp.errors import InputError
 from conf import keys
 from conf.overrides import FOLDER, groups, lines, parse
+from scale.settings.consistency import RULES, check_ranges, check_settings
 from scale.settings.parsing import parse_gpus, parse_object_codes, read_target
-from scale.settings.ranges import RULES, check_ranges
 from scale.settings.schema import Config
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -48,10 +48,12 @@ def check(cfg: DictConfig) -> Config:
     """
     _refuse_numbers_for_text(cfg)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))
+        typed = OmegaConf.merge(OmegaConf.structured(Config), cfg)
+        check_ranges(OmegaConf.to_container(typed, resolve=True))  # by the full key, which a dataclass does not know
+        config = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         raise InputError(_explained(error, cfg)) from error
-    check_ranges(config)
+    check_settings(config)
     parse_object_codes(config.object_code_list)
     read_target(config.target_count_per_object)
     parse_gpus(config.gpus)

@@ -1,12 +1,12 @@
-"""The keys of the configuration: which there are, of what type, and which one a misspelled one means."""
+"""Lists the keys of the configuration with their types, and finds the one that a misspelled key means."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from functools import cache
 from typing import Any, get_origin, get_type_hints
 
+from scale.settings.names import nearest
 from scale.settings.schema import Config
 
 
@@ -30,24 +30,11 @@ def is_key(key: str) -> bool:
     return key in types() or section or any(is_open(parent) for parent in parents)
 
 
-def nearest(name: str, choices: list[str]) -> str | None:
-    """Returns the choice that `name` most likely means, None where none is near."""
-    scored = [(_likeness(name.lower(), choice.lower()), choice) for choice in choices]
-    score, choice = max(scored, default=(0.0, ""), key=lambda pair: pair[0])
-    return choice if score >= 0.6 else None
-
-
 def unknown(key: str) -> str:
     """Returns the sentence for a key that there is not."""
-    meant = nearest(key, list(types()))
-    hint = f"did you mean {meant!r}?" if meant else "`python main.py --cfg job` prints every key."
+    meant = nearest(key, types())
+    hint = f"did you mean {meant[0]!r}?" if meant else "`python main.py --cfg job` prints every key."
     return f"there is no key {key!r} in the configuration; {hint}"
-
-
-def _likeness(name: str, choice: str) -> float:
-    """Returns how alike a name is to a dotted key or to its last part, 0 to 1."""
-    last = choice.rpartition(".")[2]
-    return max(difflib.SequenceMatcher(None, name, target).ratio() for target in (choice, last))
 
 
 def _walk(record: type, prefix: str) -> list[tuple[str, Any]]:

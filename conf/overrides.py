@@ -1,4 +1,4 @@
-"""Overrides as they are typed: checked key by key, and text kept as text where YAML would read a number."""
+"""Parses overrides as they are typed: checks each key, and keeps text as text where YAML would read a number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 
 from bimangrasp.errors import InputError
 from conf import keys
+from scale.settings.names import nearest
 
 FOLDER = Path(__file__).resolve().parent
 FIXED = "Hydra's own settings are fixed (--config-dir adds a folder of your own YAML files)"
@@ -23,9 +24,9 @@ def parse(overrides: list[str], config_dir: Path | None = None) -> list[Override
     """
     choices = groups(config_dir)
     parser = OverridesParser.create(config_loader=_Choices(choices))
-    parsed = [_parse_one(parser, line) for line in overrides]
+    parsed = [_parse_override(parser, line) for line in overrides]
     if _looks_at_own_hand(parsed):
-        parsed.append(_parse_one(parser, "hand=own"))
+        parsed.append(_parse_override(parser, "hand=own"))
     for override in parsed:
         _check_key(override, choices)
         _check_codes(override)
@@ -39,11 +40,11 @@ def lines(parsed: list[Override]) -> list[str]:
 
 def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
     """Returns group -> its choices, of the shipped folder and of `config_dir`."""
-    found: dict[str, set[str]] = {}
+    choices: dict[str, set[str]] = {}
     for folder in filter(None, (FOLDER, config_dir)):
         for file in folder.glob("*/*.yaml"):
-            found.setdefault(file.parent.name, set()).add(file.stem)
-    return {group: sorted(names) for group, names in found.items()}
+            choices.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names) for group, names in choices.items()}
 
 
 class _Choices:
@@ -64,7 +65,7 @@ def _looks_at_own_hand(parsed: list[Override]) -> bool:
     return mode is not None and not mode.is_sweep_override() and mode.value() == "hand" and "hand" not in values
 
 
-def _parse_one(parser: OverridesParser, line: str) -> Override:
+def _parse_override(parser: OverridesParser, line: str) -> Override:
     """Returns one override; a bare value of a text key is quoted first."""
     key, equals, raw = line.partition("=")
     is_text = keys.types().get(key.lstrip("+")) is str and bool(equals)
@@ -125,6 +126,6 @@ def _check_choice(override: Override, names: list[str]) -> None:
     if override.is_sweep_override():
         return
     if value not in names:
-        meant = keys.nearest(str(value), names)
-        hint = f"did you mean {meant!r}? " if meant else ""
+        meant = nearest(str(value), names)
+        hint = f"did you mean {meant[0]!r}? " if meant else ""
         raise InputError(f"{override.key_or_group}={value}: {hint}There are {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Hydra multirun: which jobs a sweep has, whether they may stand side by side, and the folder of each."""
+"""Lists the jobs of a sweep (-m), refuses those that clash, and names the folder of each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 import conf
+from bimangrasp.config import SynthesisConfig
 from bimangrasp.errors import InputError
-from bimangrasp.synthesis import SynthesisConfig
 from conf.overrides import groups, parse
 from scale.settings.schema import Config
 
@@ -42,13 +42,13 @@ def jobs(overrides: list[str], config_dir: str | Path | None = None) -> list[lis
     for override in parsed:
         _check_sweep(override, groups(folder))
     try:
-        found = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+        split = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
         raise InputError(f"the sweep cannot be listed: {error}") from error
-    configs = [conf.load(job, folder) for job in found]
-    _check_folders([job_folder(job, config, folder) for job, config in zip(found, configs, strict=True)])
+    configs = [conf.load(job, folder) for job in split]
+    _check_folders([job_folder(job, config, folder) for job, config in zip(split, configs, strict=True)])
     _check_seeds([config.seed_base for config in configs], max(config.max_rounds for config in configs))
-    return found
+    return split
 
 
 def job_folder(job: Iterable[str], config: Config, config_dir: str | Path | None = None) -> str:

@@ -174,10 +174,10 @@ def view(cfg: Any) -> ViewReport:
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
     from scale.controller.preflight import as_config
-    from scale.settings.ranges import check_ranges
+    from scale.settings.consistency import check_settings
 
     config = as_config(cfg)
-    check_ranges(config)
+    check_settings(config)
     if config.dry_run and not has_plan:
         raise InputError(f"dry_run=true with mode={config.mode}; it has no plan to print: leave dry_run out")
     return config

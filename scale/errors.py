@@ -1,4 +1,4 @@
-"""The error that ends a run which cannot go on."""
+"""Defines the error that ends a run which cannot go on."""
 
 
 class RunError(RuntimeError):

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
 from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.validation.protocol import ProtocolConfig
+from bimangrasp.validation.config import ProtocolConfig
 from bimangrasp.validation.scene import Scene, build_scene
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
 from conf.overrides import FOLDER

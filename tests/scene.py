@@ -10,11 +10,12 @@ import torch
 import trimesh
 
 from bimangrasp import builtin
-from bimangrasp.energy.energies import EnergyConfig
+from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel, read_mesh
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.model import Mesh, ObjectModel, read_mesh
 
 POINTS = ObjectConfig(
     scales=[0.15], sizes=None, surface_points=400, surface_samples_per_point=10, interior_faces="keep", grid_cells=24

@@ -15,7 +15,8 @@ import conf
 from bimangrasp.errors import InputError
 from conf import keys, overrides, sweep
 from scale.settings import fingerprints as run_keys
-from scale.settings.ranges import RULES, check_ranges, check_seeds, is_folder_name
+from scale.settings.consistency import RULES, check_seeds, check_settings
+from scale.settings.names import is_folder_name
 from scale.settings.schema import Config
 
 DEFAULTS = conf.load()
@@ -207,7 +208,7 @@ def test_a_value_out_of_range_is_refused_by_its_key(key, bad):
     section, _, name = key.rpartition(".")
     setattr(value(config, section) if section else config, name, bad)
     with pytest.raises(InputError, match=f"{key}={re.escape(repr(bad))}.*wanted"):
-        check_ranges(config)
+        check_settings(config)
 
 
 def test_a_code_read_as_a_number_is_told_how_to_quote():

@@ -93,7 +93,7 @@ def test_without_a_curve_there_is_nothing_to_log(folder):
 
 def test_a_missing_package_is_refused_before_anything_starts(small_config, folder, monkeypatch):
     monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs the package tensorboard.*pip install 'bimangrasp\[tensorboard\]'"):
+    with pytest.raises(InputError, match=r"needs the package tensorboard.*pip install -e '.*\[tensorboard\]'"):
         scale.run(small_config("logger=tensorboard", exp_name="logged"), maker=Stub())
     assert not folder.root.exists()
 

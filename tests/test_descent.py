@@ -9,8 +9,8 @@ import quick_conf
 import torch
 from test_mala import GROUPS, D, gaussian, released
 
-from bimangrasp import mala
-from bimangrasp.cuda_graph import Descent
+from bimangrasp.sampler import mala
+from bimangrasp.sampler.cuda_graph import Descent
 
 
 class FakeGraph:

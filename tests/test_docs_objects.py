@@ -13,6 +13,7 @@ from documents import PAGES, commands
 import conf
 import scale
 from bimangrasp.objects import normalization, preparation, sign_check
+from bimangrasp.objects.config import CONVENTIONS, PreparationConfig
 from scale.modes.preparation_report import HEADINGS, READY
 
 TEXT = PAGES["docs/objects.md"]
@@ -53,8 +54,8 @@ def test_the_numbers_are_those_of_the_code():
 
 def test_all_settings_choices_and_headings_are_described():
     named = set(re.findall(r"`?prepare\.([a-z_]+)", TEXT))
-    assert named == {field.name for field in fields(preparation.PreparationConfig)}
+    assert named == {field.name for field in fields(PreparationConfig)}
     table = TEXT.split("| `prepare.normalize` |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE)) == set(normalization.CONVENTIONS)
+    assert set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE)) == set(CONVENTIONS)
     shown = TEXT.split("## What is printed")[1].split("```")[1]
     assert re.split(r" {2,}", shown.strip().splitlines()[0]) == list(HEADINGS) and READY in shown

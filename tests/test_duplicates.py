@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation import duplicates
-from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates, unique_count
+from bimangrasp.validation.config import DuplicateThresholds
+from bimangrasp.validation.duplicates import near_duplicates, unique_count
 
 QUARTER = DuplicateThresholds(translation=0.25, rotation=math.radians(30), joints=0.5)
 
@@ -139,7 +140,7 @@ def test_float32_columns_are_compared_as_they_are():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(InputError, match="rotation=-0.1; wanted 0 or more"):
+    with pytest.raises(InputError, match="rotation=-0.1 is out of range: wanted a number, 0 or more"):
         DuplicateThresholds(0.1, -0.1, 0.1)
     with pytest.raises(InputError, match="joints=nan"):
         DuplicateThresholds(0.1, 0.1, math.nan)

@@ -173,7 +173,7 @@ def test_parquet_has_the_same_table(run):
 
 def test_without_pyarrow_parquet_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"format=parquet needs pyarrow.*pip install 'bimangrasp\[parquet\]'"):
+    with pytest.raises(InputError, match=r"format=parquet needs pyarrow.*pip install -e '.*\[parquet\]'"):
         scale.export(settings(run, "format=parquet"))
     assert not (run / "export").exists()
 

@@ -15,13 +15,14 @@ from scipy.stats import ks_2samp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import conf
-from bimangrasp import mala, synthesis
+from bimangrasp import synthesis
 from bimangrasp.energy.energies import Energies
 from bimangrasp.energy.evaluator import PlainEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel, read_mesh
+from bimangrasp.sampler import mala
 from bimangrasp.synthesis import evaluator
 
 F32, F64 = torch.float32, torch.float64

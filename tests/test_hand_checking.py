@@ -131,8 +131,8 @@ REFUSED = {
         r"this is a right hand: the thumb.*Set hand.side=right, or.*hand.palm_normal=\[-1.0, 0.0, 0.0\]",
     ),
     "parallel": (TOLD | {"finger_direction": [1.0, 0.0, 0.1]}, "stand at 6 degrees; wanted 90"),
-    "no direction": ({"palm_normal": [0.0, 0.0, 0.0]}, "hand.palm_normal=.*not all 0"),
-    "no side": ({"side": "both"}, "hand.side='both'.*right or left"),
+    "no direction": ({"palm_normal": [0.0, 0.0, 0.0]}, "HandConfig.palm_normal=.*not all 0"),
+    "no side": ({"side": "both"}, "HandConfig.side='both'.*right or left"),
     "the release": ({"format": "bimangrasp", "name": "release"}, "hand=release has the format 'bimangrasp'"),
     "another hand for the left": (TOLD | {"left_mjcf": FILES["shadow"]}, "23 links, the right hand 17"),
 }

@@ -13,8 +13,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import simulate
+from bimangrasp.validation.config import PoseConfig
 from bimangrasp.validation.evaluate import FARTHEST_LINK, Judged, Subject, judge
-from bimangrasp.validation.pregrasp import PoseConfig
 from bimangrasp.validation.sim_poses import HandPoses
 from bimangrasp.validation.simulate import validate
 from bimangrasp.validation.verdict import DIRECTIONS, Reason

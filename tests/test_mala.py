@@ -4,7 +4,7 @@ import pytest
 import quick_conf
 import torch
 
-from bimangrasp import mala
+from bimangrasp.sampler import mala
 
 D, GROUPS = 3, 2
 PRECISION = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)

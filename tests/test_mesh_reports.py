@@ -9,6 +9,7 @@ import pytest
 from scene import POINTS
 
 from bimangrasp.errors import InputError
+from bimangrasp.objects import model
 from scale.settings import mesh_checks
 from scale.settings.mesh_checks import cache_folder, check_objects
 from scale.settings.objects import ObjectEntry, resolve_objects
@@ -20,8 +21,8 @@ SIZES = replace(POINTS, scales=[0.15, 0.17])
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The meshes that were read, as they come."""
     seen: list[str] = []
-    check_mesh = mesh_checks.check_mesh
-    monkeypatch.setattr(mesh_checks, "check_mesh", lambda path: (seen.append(path), check_mesh(path))[1])
+    check_mesh = model.check_mesh
+    monkeypatch.setattr(model, "check_mesh", lambda path: (seen.append(path), check_mesh(path))[1])
     return seen
 
 
@@ -87,7 +88,7 @@ def test_missing_and_empty_files_are_found_before_any_is_read(tmp_path, reads):
 
 
 def test_a_long_check_is_not_silent(monkeypatch, capsys):
-    monkeypatch.setattr(mesh_checks, "SILENCE_S", 0.0)
+    monkeypatch.setattr(mesh_checks, "PROGRESS_EVERY_S", 0.0)
     check_objects(resolve_objects("", ["mug", "bowl"]), SIZES)
     assert capsys.readouterr().err.splitlines() == ["checked 1 of 2 meshes", "checked 2 of 2 meshes"]
 
@@ -98,7 +99,7 @@ def test_a_size_that_makes_no_sense_is_refused():
 
 
 def test_many_meshes_are_checked_in_other_processes(monkeypatch):
-    monkeypatch.setattr(mesh_checks, "ALONE", 1)
+    monkeypatch.setattr(mesh_checks, "SERIAL_MESHES", 1)
     entries = [ObjectEntry(f"{entry.code}{i}", entry.path) for i in range(2) for entry in resolve_objects("", "all")]
     steps: list[tuple[int, int]] = []
     reports = check_objects(entries, SIZES, remember=False, on_progress=lambda *step: steps.append(step))

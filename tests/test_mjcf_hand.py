@@ -179,18 +179,22 @@ WRONG_TABLES = {
     ),
     "no candidates": ({"candidates": CandidateRule(4, 0.5, {})}, ["hand.candidates.palmar is empty"]),
     "none a link": ({"candidates": CandidateRule(0, 0.5, {"tip": [0.0, -1.0, 0.0]})}, ["per_link=0"]),
-    "spread": ({"candidates": CandidateRule(4, 2.0, {"tip": [0.0, -1.0, 0.0]})}, ["spread_rad=2.0", "pi/2"]),
     "no unit vector": (
         {"palm_normal": [0.0, -2.0, 0.0]},
         ["hand.palm_normal", "[0.0, -2.0, 0.0]", "length 1"],
     ),
     "not perpendicular": ({"finger_direction": [0.0, 1.0, 0.0]}, ["hand.palm_normal", "perpendicular"]),
     "side": ({"side": "", "mjcf": "x.xml"}, ["hand.side=''", "right or left"]),
-    "format": ({"format": "urdf"}, ["hand.format='urdf'", "'mjcf' or 'bimangrasp'"]),
-    "no surface points": ({"surface_points": 0}, ["hand.surface_points=0"]),
+    "format": ({"format": "urdf"}, ["HandConfig.format='urdf'", "one of mjcf, bimangrasp"]),
+    "no surface points": ({"surface_points": 0}, ["HandConfig.surface_points=0", "1 or more"]),
     "no file": ({"mjcf": "nowhere.xml"}, ["hand.mjcf='nowhere.xml'", "looked for"]),
     "no path": ({"mjcf": ""}, ["hand.mjcf=''", "MJCF or URDF"]),
 }
+
+
+def test_candidates_beyond_a_right_angle_from_the_palmar_direction_are_refused():
+    with pytest.raises(InputError, match=r"spread_rad=2.0 .*from 0 to 1.5708"):
+        CandidateRule(4, 2.0, {"tip": [0.0, -1.0, 0.0]})
 
 
 @pytest.mark.parametrize("case", WRONG_TABLES)

@@ -10,7 +10,7 @@ import torch
 
 import conf
 from benchmarks import parity
-from bimangrasp import mala
+from bimangrasp.sampler import mala
 
 OBJECTS = ["Cole_Hardware_Dishtowel_Multicolors", "Curver_Storage_Bin_Black_Small", "Hasbro_Monopoly_Hotels_Game"]
 FILES = [*OBJECTS, "converged_Curver_Storage_Bin_Black_Small"]

@@ -13,7 +13,8 @@ from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import pregrasp
-from bimangrasp.validation.pregrasp import PoseConfig, stages_of
+from bimangrasp.validation.config import PoseConfig
+from bimangrasp.validation.pregrasp import stages_of
 
 F64 = torch.float64
 CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)

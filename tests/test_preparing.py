@@ -162,7 +162,7 @@ def test_the_record_tells_how_to_go_back_to_the_file(meshes, tmp_path):
     assert str(tmp_path) not in json.dumps(record)
 
 
-@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install 'bimangrasp[objects]')")
+@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 @pytest.mark.parametrize("surface", ["mesh", "pieces"])
 def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     (tmp_path / "meshes").mkdir()
@@ -178,7 +178,7 @@ def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     assert one.made.volume / np.prod(one.made.extents) == pytest.approx(solid.volume / np.prod(solid.extents), rel=0.1)
 
 
-@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install 'bimangrasp[objects]')")
+@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 def test_an_open_shell_gets_a_surface_from_its_pieces(tmp_path):
     (tmp_path / "meshes").mkdir()
     cup = trimesh.creation.cylinder(1, 2, sections=12)
@@ -266,7 +266,7 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
         "/.. is the folder of the meshes, or in it": ([f"object_root={meshes}", f"out={meshes}/."], None),
         "prepared. is the folder of the meshes, or in it": ([f"object_root={meshes}", f"out={meshes}/prepared"], None),
         "is a file": ([f"object_root={meshes}", f"out={tmp_path}/file"], None),
-        r"pip install 'bimangrasp\[objects\]', or set prepare.decompose=false": (
+        r"pip install -e '.*\[objects\]', or set prepare.decompose=false": (
             [f"object_root={meshes}", f"out={tmp_path}/out"],
             lambda module: None if module == "coacd" else object(),
         ),

@@ -18,11 +18,12 @@ from scene import built_in, shadow_hands
 from stub_rounds import Stub
 
 import scale
+from bimangrasp.config import Record
 from bimangrasp.errors import InputError
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
-from bimangrasp.trajectory import Record, frames_image, read_frames
+from bimangrasp.trajectory import frames_image, read_frames
 from bimangrasp.trajectory_recorder import FrameKeeper
 from scale.controller import recording
 from scale.errors import RunError

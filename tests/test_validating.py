@@ -306,7 +306,7 @@ def test_without_coacd_a_mesh_that_is_not_convex_is_refused(bench, monkeypatch):
     bench.mesh("corner", corner())
     path = bench.file(bench.folder / "corner.h5", [HOLDS], "corner")
     monkeypatch.setattr(convex_pieces, "find_spec", lambda _: None)
-    bench.refused(r"corner.obj is not convex.*pip install 'bimangrasp\[objects\]'", path)
+    bench.refused(r"corner.obj is not convex.*pip install -e '.*\[objects\]'", path)
     assert not (bench.folder / "corner.bench.h5").exists()
 
 

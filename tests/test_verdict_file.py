@@ -14,8 +14,8 @@ from bimangrasp.files.header import VERDICT_FORMAT, VERSION
 from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
 from bimangrasp.files.shard_format import read_verdict, verdict_image
 from bimangrasp.poses import Poses
+from bimangrasp.validation.config import STAGES
 from bimangrasp.validation.evaluate import Judged, reading, verdict_columns
-from bimangrasp.validation.pregrasp import STAGES
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 
 ABOUT = {"object_code": "Tasse ü", "protocol": {"name": "bench", "limits": {"touch": False}}, "hand_sha256": ["a", "b"]}

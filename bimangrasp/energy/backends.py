@@ -1,16 +1,15 @@
-"""The kernel paths by name: which are there, which is taken. Imports none of them."""
+"""Chooses between the kernel paths by name, and tells which of them are installed. Imports none of them."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 
 PLAIN, WARP = "plain", "warp"
 KERNELS = {PLAIN: "plain-2", WARP: "warp-2"}
 """The paths with their versions; a version is raised by hand with every change that moves a bit of the results."""
-
-INSTALL = "pip install 'bimangrasp[fast]'"
 
 
 def chosen_path(name: str) -> str:
@@ -22,7 +21,9 @@ def chosen_path(name: str) -> str:
     if name != "auto" and name not in KERNELS:
         raise InputError(f"kernels={name!r} is unknown; choose auto, {', '.join(KERNELS)}")
     if name == WARP and _warp_version() is None:
-        raise InputError(f"kernels=warp needs NVIDIA Warp, which is not installed: {INSTALL}, or kernels=plain")
+        raise InputError(
+            f"kernels=warp needs NVIDIA Warp, which is not installed: {install_command('fast')}, or kernels=plain"
+        )
     if name == "auto":
         return PLAIN if _warp_version() is None else WARP
     return name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.equilibrium import residual_wrench
 from bimangrasp.energy.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
@@ -21,34 +21,6 @@ COINCIDENT_KEYPOINTS = 1e-6
 
 OURS = ("depth", "equilibrium")
 """The terms that the release does not have."""
-
-
-@dataclass
-class EnergyConfig:
-    """Weights of the terms and their constants (BimanGrasp, RA-L 2024, section III).
-
-    Attributes:
-        w_fc, w_dis, w_pen, w_spen, w_joints, w_vew: weights of force closure, contact distance, penetration,
-            self-penetration, joint limits and wrench volume in the total.
-        w_depth: weight of the hands' depth in the object.
-        w_equilibrium: weight of the residual wrench. A term of ours whose weight is 0 is not computed, and is 0.
-        keypoint_distance: two penetration keypoints of one hand closer than this cost energy, m.
-        friction: coefficient with which the contacts press in the residual wrench.
-        inter_hand: "right_points" measures the right hand's surface points against the left hand only,
-            "symmetric" takes the mean of both directions.
-    """
-
-    w_fc: float
-    w_dis: float
-    w_pen: float
-    w_spen: float
-    w_joints: float
-    w_vew: float
-    w_depth: float
-    w_equilibrium: float
-    keypoint_distance: float
-    friction: float
-    inter_hand: str
 
 
 class Energies(NamedTuple):

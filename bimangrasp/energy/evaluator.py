@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energy.energies import Energies, EnergyConfig, energies
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import Energies, energies
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
-from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler.mala import Evaluation
 
 
 @runtime_checkable

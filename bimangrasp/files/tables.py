@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset
 from bimangrasp.files.header import Header
@@ -93,7 +94,7 @@ def pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            "format=parquet needs pyarrow, which is not installed: pip install 'bimangrasp[parquet]'; format=csv needs "
+            f"format=parquet needs pyarrow, which is not installed: {install_command('parquet')}; format=csv needs "
             "nothing"
         ) from error
     return pyarrow, pyarrow.parquet

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 
 
@@ -21,7 +22,7 @@ def outer_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
         import manifold3d
     except ImportError as error:
         raise InputError(
-            "object.interior_faces=remove needs manifold3d: pip install 'bimangrasp[objects]', or set "
+            f"object.interior_faces=remove needs manifold3d: {install_command('objects')}, or set "
             "object.interior_faces=keep"
         ) from error
     solids = []

@@ -1,12 +1,19 @@
-"""What a hand's YAML says: where its file is and what the file cannot tell."""
+"""Holds what the YAML of a hand says: where its file is, and what the file cannot tell."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from bimangrasp.ranges import DIRECTION_OR_NONE, TEXT, Checked, Rule, among, at_least, between
+
+SIDE = Rule(lambda value: value in ("right", "left", ""), "right or left")
+"""Under `mode=hand` an empty text asks for a proposal."""
 
 
 @dataclass
-class CandidateRule:
+class CandidateRule(Checked):
     """Where contact candidates lie on a link's capsules.
 
     Attributes:
@@ -16,13 +23,13 @@ class CandidateRule:
             asks for a proposal.
     """
 
-    per_link: int
-    spread_rad: float
+    per_link: Annotated[int, at_least(0)]
+    spread_rad: Annotated[float, between(0, math.pi / 2)]
     palmar: dict[str, list[float]]
 
 
 @dataclass
-class HandConfig:
+class HandConfig(Checked):
     """A pair of hands.
 
     Attributes:
@@ -41,15 +48,15 @@ class HandConfig:
         left_mjcf: the left hand's own file, where `mjcf` is the right one; empty for the mirror image.
     """
 
-    name: str
-    format: str
+    name: Annotated[str, TEXT]
+    format: Annotated[str, among("mjcf", "bimangrasp")]
     mjcf: str
     root: str
-    palm_normal: list[float]
-    finger_direction: list[float]
+    palm_normal: Annotated[list[float], DIRECTION_OR_NONE]
+    finger_direction: Annotated[list[float], DIRECTION_OR_NONE]
     joint_mean: dict[str, float]
     candidates: CandidateRule
     keypoints: dict[str, list[list[float]]]
-    surface_points: int
-    side: str = "right"
+    surface_points: Annotated[int, at_least(1)]
+    side: Annotated[str, SIDE] = "right"
     left_mjcf: str = ""

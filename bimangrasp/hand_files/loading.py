@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.bimangrasp_release import read_release_hands
 from bimangrasp.hand_files.config import HandConfig
@@ -32,15 +30,11 @@ def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
 
 
 def _check(config: HandConfig) -> None:
-    """Refuses values that no hand can have."""
-    if config.format not in ("mjcf", "bimangrasp"):
-        raise InputError(f"hand.format={config.format!r} is not known; wanted 'mjcf' or 'bimangrasp'.")
-    if config.side not in ("right", "left"):
+    """Refuses values that contradict each other, and those that only `mode=hand` may leave out."""
+    if not config.side:
         raise InputError(f"hand.side={config.side!r}; wanted right or left: which hand is in {config.mjcf!r}?")
     if config.side == "left" and config.left_mjcf:
         raise InputError("hand.left_mjcf goes with hand.side=right: hand.mjcf is then the right hand's file")
-    if config.surface_points < 1:
-        raise InputError(f"hand.surface_points={config.surface_points}; wanted at least 1, for instance 2000.")
     palm = unit_vector(config.palm_normal, "hand.palm_normal")
     fingers = unit_vector(config.finger_direction, "hand.finger_direction")
     if abs(palm @ fingers) > 1e-3:
@@ -56,7 +50,5 @@ def _check_rule(config: HandConfig) -> None:
     rule = config.candidates
     if rule.per_link < 1:
         raise InputError(f"hand.candidates.per_link={rule.per_link}; wanted at least 1.")
-    if not 0.0 <= rule.spread_rad <= math.pi / 2:
-        raise InputError(f"hand.candidates.spread_rad={rule.spread_rad}; wanted an angle from 0 to pi/2 rad.")
     if not rule.palmar:
         raise InputError("hand.candidates.palmar is empty; name each link that may touch and its palmar direction.")

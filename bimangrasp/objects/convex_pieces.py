@@ -12,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull, QhullError
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
+from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.objects.model import Mesh, read_mesh
 
 GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
 """Where pieces come from."""
 
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
-COACD_LINE = "pip install 'bimangrasp[objects]'"
 _OURS = ("convex_tolerance", "cover_tolerance", "smallest_volume")
 _DAMAGE = (
     OSError,
@@ -47,43 +48,6 @@ DECOMPOSE_TIMEOUT_S = 3600.0
 """CoACD is ended after this long, s; scanned objects take seconds to minutes."""
 
 _BLOCK = 2**22  # distances of points to planes that are held at once, 32 MB
-
-
-@dataclass
-class PiecesConfig:
-    """How an object becomes convex pieces. Lengths are shares of the mesh's diagonal.
-
-    Attributes:
-        threshold: largest concavity of a piece, in CoACD's unit, in which the mesh spans 2.
-        max_convex_hull: most pieces; -1 is any number.
-        preprocess_mode: whether CoACD remeshes first: "auto" (what is no manifold), "on" or "off".
-        preprocess_resolution: of that remeshing.
-        resolution: samples by which concavity is measured.
-        mcts_nodes, mcts_iterations, mcts_max_depth: of the tree search for cutting planes.
-        merge: whether pieces are joined whose common hull is within the threshold.
-        seed: of CoACD's random numbers.
-        convex_tolerance: depth of a face below its convex hull up to which a body counts as convex.
-        cover_tolerance: largest gap between the mesh and pieces that are given as files.
-        smallest_volume: of a piece, share of the diagonal cubed; smaller ones are dropped.
-    """
-
-    threshold: float
-    max_convex_hull: int
-    preprocess_mode: str
-    preprocess_resolution: int
-    resolution: int
-    mcts_nodes: int
-    mcts_iterations: int
-    mcts_max_depth: int
-    merge: bool
-    seed: int
-    convex_tolerance: float
-    cover_tolerance: float
-    smallest_volume: float
-
-    def __post_init__(self) -> None:
-        if self.preprocess_mode not in ("auto", "on", "off"):  # CoACD itself takes any other word for auto
-            raise InputError(f"preprocess_mode={self.preprocess_mode!r}; wanted auto, on or off")
 
 
 class Piece(NamedTuple):
@@ -256,7 +220,7 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
     if find_spec("coacd") is None:
         raise InputError(
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
-            "pip install 'bimangrasp[objects]'"
+            f"{install_command('objects')}"
         )
     settings = {name: value for name, value in asdict(config).items() if name not in _OURS}
     with tempfile.TemporaryDirectory() as name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +21,8 @@ from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_gen
 from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.geometry.spatial_order import spatial_order
 from bimangrasp.geometry.triangle_mesh import TriangleMesh, winding_number
-
-SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
-"""In which two Shadow hands (0.2 m long) can make sense of an object, m: its diagonal is at least the one, its largest
-extent along an axis at most the other."""
-
-ROUNDING = 1e-9
-"""Share by which a size may miss its limit, so that object.sizes=[0.8] is 0.8."""
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.mesh_report import MeshReport
 
 FLAT = 1e-6
 """A convex hull with less than this share of its largest extent cubed is flat."""
@@ -37,28 +31,6 @@ WINDING_TEST_POINTS = 500
 MOST_UNDECIDED = 0.02
 """Share of points in the bounding box whose winding number may lie between 1/4 and 3/4 before a mesh with holes is
 refused: there the mesh does not say whether they are inside."""
-
-
-@dataclass
-class ObjectConfig:
-    """How a mesh becomes an object to grasp.
-
-    Attributes:
-        scales: sizes by which the unit mesh is multiplied; each grasp draws one of them.
-        sizes: largest extents of the object along its axes, m, in place of `scales`; null where these count.
-        surface_points: how many points on the surface stand for the object in the penetration term.
-        surface_samples_per_point: area-uniform samples per point from which the farthest points are chosen.
-        interior_faces: "keep" takes the mesh as it is; "remove" the outer surface of the bodies it is made of, such
-            as the convex pieces of a decomposition.
-        grid_cells: cells along the longest side of the grid of signed distances, which the depth term reads.
-    """
-
-    scales: list[float]
-    sizes: list[float] | None
-    surface_points: int
-    surface_samples_per_point: int
-    interior_faces: str
-    grid_cells: int
 
 
 class Mesh(NamedTuple):
@@ -75,41 +47,6 @@ class Mesh(NamedTuple):
     faces: np.ndarray
     sign: str
     sha256: str
-
-
-class MeshReport(NamedTuple):
-    """What the door needs to know of a mesh file.
-
-    Attributes:
-        sha256: of the file.
-        vertices, faces: counts.
-        sign: see `Mesh`.
-        low, high: corners of the bounding box, unit scale, m.
-        diameter: length of the bounding box's diagonal, unit scale, m.
-    """
-
-    sha256: str
-    vertices: int
-    faces: int
-    sign: str
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-    diameter: float
-
-    @property
-    def extent(self) -> float:
-        """Largest extent along the axes, unit scale, m."""
-        return max(high - low for low, high in zip(self.low, self.high, strict=True))
-
-
-def object_scales(config: ObjectConfig, extent: float) -> list[float]:
-    """Returns the factors on a mesh of which each grasp draws one.
-
-    Args:
-        config: `scales`, or `sizes` in their place.
-        extent: largest extent of the unit mesh along its axes, m.
-    """
-    return config.scales if config.sizes is None else [size / extent for size in config.sizes]
 
 
 def check_mesh(path: str) -> MeshReport:
@@ -133,30 +70,6 @@ def report_of(mesh: Mesh) -> MeshReport:
         tuple(high.tolist()),
         float(np.linalg.norm(high - low)),
     )
-
-
-def check_size(report: MeshReport, config: ObjectConfig, code: str) -> None:
-    """Refuses an object that two hands cannot hold at its sizes, or whose origin lies far from it.
-
-    Raises:
-        InputError: naming the object, its size and what to do.
-    """
-    scales = object_scales(config, report.extent)
-    if report.diameter * min(scales) < SMALLEST_SIZE or report.extent * max(scales) > LARGEST_SIZE * (1 + ROUNDING):
-        sizes = " to ".join(f"{report.extent * scale:.4g}" for scale in (min(scales), max(scales)))
-        given = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
-        raise InputError(
-            f"object {code!r} is {sizes} m across (mesh {report.extent:.4g} m, {given}); two hands hold "
-            f"{SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimeters? Rescale the mesh (mode=objects) or set "
-            "object.scales or object.sizes"
-        )
-    low, high = np.array(report.low), np.array(report.high)
-    margin = (high - low).max() / 2
-    if (low > margin).any() or (high < -margin).any():
-        raise InputError(
-            f"object {code!r} lies at {low.round(4).tolist()} to {high.round(4).tolist()}, far from its origin, about "
-            "which hands are placed; mode=objects centers meshes"
-        )
 
 
 def read_mesh(path: str) -> Mesh:

@@ -8,12 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.model import LARGEST_SIZE, SMALLEST_SIZE
-
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254}
-"""Length of each unit, m."""
-
-CONVENTIONS = ("dexgraspnet", "plain", "keep")
+from bimangrasp.objects.config import UNITS
+from bimangrasp.objects.mesh_report import LARGEST_SIZE, SMALLEST_SIZE
 
 DEXGRASPNET_RADIUS = 1 / 1.03
 """Distance of the farthest vertex from the middle of the bounding box (asset_process/normalize.py of DexGraspNet)."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.outer_surface import outer_surface
+from bimangrasp.objects.config import PreparationConfig
 from bimangrasp.objects.mesh_repair import Repairs, apart, bodies_of, repaired
 from bimangrasp.objects.model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
 from bimangrasp.objects.normalization import Normalization, fitting_units, normalization
@@ -22,27 +22,6 @@ the faces between their convex pieces."""
 
 UNIT_MESH = 2.1
 """A mesh with a larger extent than this is neither in meters nor normalized, or it is no thing for two hands."""
-
-
-@dataclass
-class PreparationConfig:
-    """What `mode=objects` does with meshes.
-
-    Attributes:
-        normalize: "dexgraspnet", "plain" or "keep", see `normalization`.
-        unit: of the files, for "keep": m, cm, mm or in.
-        largest_hole: holes up to this share of the mesh's diagonal are closed.
-        interior_faces: "remove" joins overlapping bodies where the sign is wrong between them, "keep" leaves them.
-        surface: of the object: "mesh", or "pieces" for its convex pieces in place of it, as DexGraspNet has it.
-        decompose: whether convex pieces are written.
-    """
-
-    normalize: str
-    unit: str
-    largest_hole: float
-    interior_faces: str
-    surface: str
-    decompose: bool
 
 
 class Facts(NamedTuple):

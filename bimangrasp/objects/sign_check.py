@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bimangrasp.geometry.farthest_point_sampling import key_generator
 from bimangrasp.geometry.triangle_mesh import winding_number
-from bimangrasp.objects.model import Mesh, ObjectConfig, ObjectModel
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.model import Mesh, ObjectModel
 
 AT_FACES, IN_BOX, FAR = 300, 300, 60
 """Points of each kind; at faces there are as many on either side."""

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses, check_poses
+from bimangrasp.validation.config import DuplicateThresholds
 
 _NEW_ROWS, _KEPT_ROWS = 64, 1024  # pairs that are compared at once: 23 MB of differences with 22 joints
-
-
-@dataclass(frozen=True)
-class DuplicateThresholds:
-    """Two grasps are near-duplicates when for both hands no difference is larger than these.
-
-    Attributes:
-        translation: distance of the hands' roots, m.
-        rotation: angle of the turn from one root to the other, rad.
-        joints: largest difference of a joint, rad.
-    """
-
-    translation: float
-    rotation: float
-    joints: float
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not value >= 0:
-                raise InputError(f"duplicate threshold {field.name}={value}; wanted 0 or more")
 
 
 def near_duplicates(poses: Poses, thresholds: DuplicateThresholds, kept: Poses | None = None) -> Bool[np.ndarray, " n"]:

@@ -14,9 +14,9 @@ from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
+from bimangrasp.validation.config import STAGES, PoseConfig, ProtocolConfig
 from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.pregrasp import STAGES, PoseConfig, stages_of
-from bimangrasp.validation.protocol import ProtocolConfig
+from bimangrasp.validation.pregrasp import stages_of
 from bimangrasp.validation.scene import Scene, build_scene, place
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
 from bimangrasp.validation.simulate import validate_muted

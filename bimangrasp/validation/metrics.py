@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.poses import Poses, check_poses
-from bimangrasp.validation.duplicates import DuplicateThresholds
+from bimangrasp.validation.config import DuplicateThresholds
 
 CONTACT_DISTANCE = 0.002
 """A link this near to the object is in contact, m (CLN of BODex and Dexonomy)."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,30 +10,7 @@ from torch import Tensor
 from bimangrasp.hands.collision_shapes import LinkFrames
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-
-STAGES = ("pre_grasp", "grasp", "squeeze")
-
-
-@dataclass
-class PoseConfig:
-    """How a pre-grasp is made of a grasp.
-
-    Attributes:
-        rule: "contacts" turns the joints so that each contact moves outward along its normal; "palm" turns every
-            joint that closes the hand back by one angle; "none" leaves the joints.
-        clearance: how far "contacts" moves each contact, m.
-        damping: of that motion, m; contacts that the joints move by less than this a radian hardly count.
-        opening: of "palm", rad.
-        retreat: how far the hands draw back against their palm normals, m.
-        squeeze: the squeeze is grasp + squeeze * (grasp - pre-grasp) on the joints; 1 as in DexGraspBench.
-    """
-
-    rule: str
-    clearance: float
-    damping: float
-    opening: float
-    retreat: float
-    squeeze: float
+from bimangrasp.validation.config import PoseConfig
 
 
 def stages_of(

@@ -16,7 +16,7 @@ from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
-from bimangrasp.validation.protocol import HandDynamicsConfig, PhysicsConfig, ProtocolConfig, check_protocol
+from bimangrasp.validation.config import HandDynamicsConfig, PhysicsConfig, ProtocolConfig
 from bimangrasp.validation.sim_poses import HandPoses
 
 SIDES = ("left", "right")
@@ -77,7 +77,6 @@ def build_scene(
         InputError: a piece is flat or not finite, there is none, MuJoCo refuses a shape, or the hands differ in their
             joints.
     """
-    check_protocol(protocol)
     if left.joint_names != right.joint_names:
         raise InputError(
             f"the left hand has the joints {left.joint_names}, the right one {right.joint_names}; both hands must have "

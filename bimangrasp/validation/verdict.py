@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bimangrasp.validation.protocol import LimitsConfig
+from bimangrasp.validation.config import LimitsConfig
 
 DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
 """(6, 3) the directions in which the object is pushed, in its frame, in the order of a verdict's columns."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import trimesh
 
+from bimangrasp.builtin import install_command
 from bimangrasp.hands.description import Primitive
 from bimangrasp.hands.shape_surface import shape_surface
 
@@ -39,7 +40,7 @@ def object_mesh(vertices: np.ndarray, faces: np.ndarray) -> Drawable:
     try:
         decimate = importlib.import_module("fast_simplification")
     except ImportError:
-        note = f"shown with all its {len(faces)} triangles: pip install 'bimangrasp[view]' shows {MAX_FACES} of them"
+        note = f"shown with all its {len(faces)} triangles: {install_command('view')} shows {MAX_FACES} of them"
         return _shaded(trimesh.Trimesh(vertices, faces), note)
     welded = trimesh.Trimesh(vertices, faces)
     points, triangles = decimate.simplify(

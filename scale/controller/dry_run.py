@@ -11,7 +11,6 @@ from scale.state import rounds
 from scale.state.request import RunRequest
 from scale.state.resume import resume
 from scale.state.scan import scan
-from scale.store import convex_pieces
 from scale.store.disk_space import row_bytes
 
 
@@ -76,6 +75,8 @@ def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
     request = preflight.check(settings, factory_of, remember=False)
     folder, config = request.folder, request.config
     if request.accept.needs_verdict:
+        from scale.store import convex_pieces  # here, because it loads mesh libraries
+
         pieces = convex_pieces.found_pieces(folder, request.entries, config.pieces)
         request = request._replace(pieces=pieces)
     found = scan(folder, request.accept, request.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005

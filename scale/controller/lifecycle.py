@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bimangrasp.energy.backends import INSTALL, PLAIN, chosen_path, resolve_kernels
+from bimangrasp.builtin import install_command
+from bimangrasp.energy.backends import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
 from scale.controller.completion import ObjectCompletion
@@ -31,7 +32,6 @@ from scale.merge.dataset_index import write_dataset
 from scale.state.request import RunRequest
 from scale.state.resume import Resumed, resume
 from scale.state.scan import FolderScan, scan
-from scale.store import convex_pieces
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
 from scale.store.journal import VERSION, Journal
 from scale.store.locks import RunLock, wait_for_orphans
@@ -126,6 +126,8 @@ def _with_pieces(request: RunRequest, progress: Progress) -> RunRequest:
     """Returns the request with the objects' convex pieces, sealed in the run folder, where a simulator is asked."""
     if not request.accept.needs_verdict:
         return request
+    from scale.store import convex_pieces  # here, because it loads mesh libraries
+
     pieces = convex_pieces.sealed_pieces(request.folder, request.entries, request.config.pieces, progress.say)
     return request._replace(pieces=pieces)
 
@@ -183,7 +185,7 @@ def _enter(request: RunRequest, found: FolderScan, resumed: Resumed, journal: Jo
     kernels = resolve_kernels(config.kernels)
     progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
-        progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL}")
+        progress.say(f"kernels are plain PyTorch; ten times as fast: {install_command('fast')}")
     for note in resumed.notes:
         progress.say(note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,13 +15,16 @@ from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.synthesizer import Synthesizer
 from scale.engine.validator import Simulator
 from scale.settings import fingerprints
+from scale.settings.consistency import check_seeds, check_settings
 from scale.settings.filters import acceptance
 from scale.settings.mesh_checks import check_objects
 from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
-from scale.settings.ranges import check_ranges, check_seeds
 from scale.settings.schema import GENERATE, TENSORBOARD, Config
 from scale.state.request import RunRequest
+from scale.state.resume import ELSEWHERE
+from scale.store import journal
+from scale.store.events import CallStarted
 from scale.store.run_folder import RunFolder
 
 
@@ -44,7 +48,7 @@ def check(
         InputError: names what cannot be used and what to do.
     """
     config = as_config(settings)
-    check_ranges(config)
+    check_settings(config)
     resolve_kernels(config.kernels)
     if config.mode == GENERATE:
         config = _for_one_round(config)
@@ -54,14 +58,16 @@ def check(
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
-    devices = resolve_devices(config.gpus)
+    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
     factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
+    _check_folder(config, folder, factory.algorithm_version)
+    devices = resolve_devices(config.gpus)
     hand = factory.hand_table()
     meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)
     accept = acceptance(config.filter)
     return RunRequest(
         config=config,
-        folder=RunFolder(f"{config.output_root}/{config.exp_name}"),
+        folder=folder,
         entries=entries,
         quotas=quotas,
         meshes=meshes,
@@ -74,6 +80,20 @@ def check(
         verdict_factory=(verdict_factory_of or Simulator.of)(config) if accept.needs_verdict else None,
         dedup=config.dedup.thresholds,
     )
+
+
+def _check_folder(config: Config, folder: RunFolder, algorithm_version: int) -> None:
+    """Refuses a run folder whose journal has other settings, before hands and meshes are read.
+
+    `resume` looks at all files again, once the folder is locked; this spares the seconds until then.
+    """
+    call = json.loads(json.dumps(fingerprints.run_key(config, "", algorithm_version)))
+    for event in journal.replay(folder).events:
+        if isinstance(event, CallStarted):
+            known_hand = call | {"hand.sha256": event.run_key.get("hand.sha256")}
+            differing = fingerprints.differences(event.run_key, known_hand)
+            if differing:
+                raise fingerprints.refuse(f"the run folder {folder.root}", differing, ELSEWHERE)
 
 
 def _for_one_round(config: Config) -> Config:

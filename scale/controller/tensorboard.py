@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 from bimangrasp.files.schema import TERMS, Columns
 from scale.store.run_folder import RunFolder
 
-INSTALL = "pip install 'bimangrasp[tensorboard]'"
 QUARTILES = ("Energy lower quartile", "Energy", "Energy upper quartile")
 """First part of the names of scalars, in the order of the curve's last axis; the median has the short one."""
 
@@ -27,7 +27,10 @@ NAMES = dict(zip(TERMS, ("fc", "dis", "pen", "spen", "joints", "vew", "depth", "
 def check_installed() -> None:
     """Raises InputError where the package is missing that knows TensorBoard's files."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise InputError(f"logger=tensorboard needs the package tensorboard, which is not installed: {INSTALL}")
+        raise InputError(
+            "logger=tensorboard needs the package tensorboard, which is not installed: "
+            f"{install_command('tensorboard')}"
+        )
 
 
 def write_curve(folder: RunFolder, code: str, round_id: int, columns: Columns) -> None:

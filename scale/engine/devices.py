@@ -1,4 +1,4 @@
-"""What the bytes of a round depend on besides its settings, and the devices that workers are bound to."""
+"""Lists the devices that workers are bound to, and the platform on which the bytes of a round depend."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def visible_gpus() -> list[str]:
     """Returns what CUDA_VISIBLE_DEVICES must say for each GPU that this process may use."""
     import torch  # counts through the driver's library, so no context is made
 
-    found = torch.cuda.device_count()
+    count = torch.cuda.device_count()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(i) for i in range(found)] if listed is None else [name.strip() for name in listed.split(",")]
-    return names[:found]
+    names = [str(i) for i in range(count)] if listed is None else [name.strip() for name in listed.split(",")]
+    return names[:count]
 
 
 def platform(device: str, kernels: str) -> dict[str, str]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bimangrasp.config import Record
 from bimangrasp.files.header import HandTable
-from bimangrasp.trajectory import Frames, Record
+from bimangrasp.trajectory import Frames
 
 if TYPE_CHECKING:  # only workers load the optimizer
+    from bimangrasp.config import SynthesisConfig
     from bimangrasp.hand_files.config import HandConfig
-    from bimangrasp.synthesis import SynthesisConfig
     from scale.settings.schema import Config
 
 

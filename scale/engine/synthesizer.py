@@ -16,10 +16,11 @@ from scale.engine.devices import platform
 from scale.engine.interfaces import RoundResult, RoundTask
 
 if TYPE_CHECKING:
+    from bimangrasp.config import SynthesisConfig
     from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.hands.description import HandDescription
     from bimangrasp.objects.model import ObjectModel
-    from bimangrasp.synthesis import Synthesis, SynthesisConfig
+    from bimangrasp.synthesis import Synthesis
 
 CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only to retry
 
@@ -34,7 +35,7 @@ class Synthesizer:
     @property
     def algorithm_version(self) -> int:
         """That of the optimizer."""
-        from bimangrasp.synthesis import ALGORITHM_VERSION
+        from bimangrasp.config import ALGORITHM_VERSION
 
         return ALGORITHM_VERSION
 

@@ -21,8 +21,7 @@ from scale.store.run_folder import VALIDATOR, RunFolder
 if TYPE_CHECKING:  # only validators load the hands
     from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.hands.model import HandModel
-    from bimangrasp.validation.pregrasp import PoseConfig
-    from bimangrasp.validation.protocol import ProtocolConfig
+    from bimangrasp.validation.config import PoseConfig, ProtocolConfig
     from scale.settings.schema import Config
 
 

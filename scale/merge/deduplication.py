@@ -11,7 +11,8 @@ import numpy as np
 
 from bimangrasp.files.schema import Columns
 from bimangrasp.poses import Poses, joined
-from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates
+from bimangrasp.validation.config import DuplicateThresholds
+from bimangrasp.validation.duplicates import near_duplicates
 from scale.settings.filters import Accept
 from scale.store.sealed_columns import SealedColumns
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.objects.model import ObjectConfig, object_scales
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.mesh_report import object_scales
 from bimangrasp.objects.preparation import Facts, Preparation
-from scale.settings.ranges import is_safe
+from scale.settings.names import is_safe
 
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """What becomes of an object; kept is one that was prepared before, with the same content."""

@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
-from bimangrasp.objects.convex_pieces import COACD_LINE, Pieces, convex_pieces, decomposed, is_convex, piece_files
+from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, is_convex, piece_files
 from bimangrasp.objects.files import DECOMPOSED, root_of
-from bimangrasp.objects.model import Mesh, check_size, load_triangles, report_of
+from bimangrasp.objects.mesh_report import check_size
+from bimangrasp.objects.model import Mesh, load_triangles, report_of
 from bimangrasp.objects.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
-from scale.settings.mesh_checks import teller, unreadable
+from scale.settings.mesh_checks import progress_printer, unreadable
 from scale.settings.objects import ObjectEntry, sorted_out
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
@@ -49,7 +51,7 @@ def prepare_objects(config: Config) -> PreparationReport:
             f"<code>/{DECOMPOSED}"
         )
     work = _prepared if config.out and not config.dry_run else _checked
-    tell, rows = teller("prepared" if work is _prepared else "checked"), []
+    tell, rows = progress_printer("prepared" if work is _prepared else "checked"), []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for done, row in enumerate(pool.map(lambda entry: _guarded(work, entry, config), entries), start=1):
             tell(done, len(entries))
@@ -75,7 +77,7 @@ def _check_door(config: Config) -> None:
         (settings.interior_faces == "remove", "manifold3d", "prepare.interior_faces=keep"),
     ):
         if wanted and find_spec(module) is None:
-            raise InputError(f"mode=objects with out= needs {module}: {COACD_LINE}, or set {key}")
+            raise InputError(f"mode=objects with out= needs {module}: {install_command('objects')}, or set {key}")
 
 
 def _guarded(

@@ -1,4 +1,4 @@
-"""The three keys that decide whether a call may go on with a folder: run, object and acceptance key."""
+"""Computes the three keys that decide whether a call may go on with a folder: run, object and acceptance key."""
 
 from __future__ import annotations
 

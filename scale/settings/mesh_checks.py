@@ -1,4 +1,4 @@
-"""Mesh checks at the door: all objects before any worker starts, in parallel, remembered by file."""
+"""Checks the meshes of all objects before any worker starts, in parallel, and caches the reports by file."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.model import MeshReport, ObjectConfig, check_mesh, check_size
+from bimangrasp.objects.config import ObjectConfig
+from bimangrasp.objects.mesh_report import MeshReport, check_size
 from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
 
 CHECKS = 1
 """Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""
-ALONE = 64
+SERIAL_MESHES = 64
 """Up to so many meshes are checked in this process: starting others takes longer."""
-SILENCE_S = 5.0
+PROGRESS_EVERY_S = 5.0
 """Seconds between two lines of progress."""
-MOST_NAMED = 10
+NAMED_MESHES = 10
 """So many bad meshes are named in one message."""
 
 
@@ -54,7 +55,7 @@ def check_objects(
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
-    tell = on_progress or teller("checked")
+    report_progress = on_progress or progress_printer("checked")
     for done, (entry, result) in enumerate(_checked(new), start=1):
         if isinstance(result, MeshReport):
             reports[entry.code] = result
@@ -62,7 +63,7 @@ def check_objects(
                 _remember(entry.path, result)
         else:
             failures[entry.code] = result
-        tell(done, len(new))
+        report_progress(done, len(new))
     _refuse(failures)
     _refuse(_wrong_sizes(entries, reports, config))
     return {entry.code: reports[entry.code] for entry in entries}
@@ -76,42 +77,42 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
 
 
-def teller(what: str) -> Callable[[int, int], None]:
-    """Returns what says on stderr, every few seconds, how many meshes are done; `what` is the word for it."""
+def progress_printer(what: str) -> Callable[[int, int], None]:
+    """Returns a function that prints on stderr, every few seconds, how many meshes are done; `what` is the verb."""
     last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= SILENCE_S:
+        if time.monotonic() - last >= PROGRESS_EVERY_S:
             last = time.monotonic()
             sys.stderr.write(f"{what} {done} of {total} meshes\n")
 
-    return tell
+    return show
 
 
 def unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
     """Returns the cheap findings: files that are missing, empty or not to be read."""
-    found = {}
+    reasons = {}
     for code, path in entries:
         try:
             empty = path.stat().st_size == 0
         except OSError as error:
-            found[code] = f"{path} cannot be read ({error.strerror})"
+            reasons[code] = f"{path} cannot be read ({error.strerror})"
             continue
         if empty or not os.access(path, os.R_OK):
-            found[code] = f"{path} {'is empty' if empty else 'cannot be read (permission)'}"
-    return found
+            reasons[code] = f"{path} {'is empty' if empty else 'cannot be read (permission)'}"
+    return reasons
 
 
 def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], config: ObjectConfig) -> dict[str, str]:
     """Returns the objects whose size makes no sense."""
-    found = {}
+    reasons = {}
     for entry in entries:
         try:
             check_size(reports[entry.code], config, entry.code)
         except InputError as error:
-            found[entry.code] = str(error)
-    return found
+            reasons[entry.code] = str(error)
+    return reasons
 
 
 def _refuse(failures: dict[str, str]) -> None:
@@ -120,12 +121,12 @@ def _refuse(failures: dict[str, str]) -> None:
         return
     named = sorted((code, reason) for code, reason in failures.items())
     lines = [f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named]
-    rest = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+    rest = [f"  and {len(lines) - NAMED_MESHES} more"] if len(lines) > NAMED_MESHES else []
     raise InputError(
         "\n".join(
             [
                 f"{len(lines)} of the objects cannot be used; repair them or leave them out of the list:",
-                *lines[:MOST_NAMED],
+                *lines[:NAMED_MESHES],
                 *rest,
             ]
         )
@@ -134,7 +135,7 @@ def _refuse(failures: dict[str, str]) -> None:
 
 def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshReport | str]]:
     """Yields each object with its report, or the reason why there is none, as they come."""
-    if len(entries) <= ALONE:
+    if len(entries) <= SERIAL_MESHES:
         yield from ((entry, _check(str(entry.path))) for entry in entries)
         return
     cores = min(len(os.sched_getaffinity(0)), len(entries) // 4, 32)
@@ -147,7 +148,7 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
         except BrokenProcessPool as error:
             left = [entry.code for future, entry in waiting.items() if not future.done() or future.exception()]
             raise InputError(
-                f"a process that checked meshes died (out of memory?) at {listed(left, MOST_NAMED)}; try "
+                f"a process that checked meshes died (out of memory?) at {listed(left, NAMED_MESHES)}; try "
                 f"fewer objects at once: what was checked is remembered"
             ) from error
         finally:
@@ -156,6 +157,8 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
 
 def _check(path: str) -> MeshReport | str:
     """Returns a mesh's report, or why there is none."""
+    from bimangrasp.objects.model import check_mesh  # here, because most refusals need no mesh library
+
     try:
         return check_mesh(path)
     except InputError as error:

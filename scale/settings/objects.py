@@ -1,4 +1,4 @@
-"""Object codes and the meshes they name: the list of a run, resolved against the folder of meshes."""
+"""Resolves the object codes of a run to meshes in the folder of meshes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.objects.files import DECOMPOSED, SUFFIXES, meshes_below, root_of
 from scale.formatting import listed
-from scale.settings.parsing import nearest, parse_object_codes
-from scale.settings.ranges import is_safe
+from scale.settings.names import hint, is_safe
+from scale.settings.parsing import parse_object_codes
 
 OTHER_SUFFIXES = (".stp", ".step", ".dae", ".fbx", ".3ds", ".gltf", ".blend", ".usd", ".usdz", ".3mf", ".x3d", ".wrl")
 """Formats of meshes that are not read."""
@@ -84,21 +84,21 @@ def _is_builtin_choice(object_code_list: Any, root: Path, meshes: dict[str, list
 
 def _other_files(root: Path, meshes: dict[str, list[Path]]) -> dict[str, str]:
     """Returns what looks like a mesh in a folder and is none that can be found, with what to do."""
-    said = {}
+    reasons = {}
     for item in sorted(root.iterdir()):
         if item.name.startswith("."):
             continue
         if item.is_file() and item.suffix.lower() in OTHER_SUFFIXES:
-            said[item.name] = f"{item.suffix} files are not read: convert it to one of {', '.join(SUFFIXES)}"
+            reasons[item.name] = f"{item.suffix} files are not read: convert it to one of {', '.join(SUFFIXES)}"
         elif item.is_dir() and item.name not in meshes:
             inside = sorted(path for path in item.rglob("*") if path.suffix.lower() in SUFFIXES)
             if inside:
                 first = inside[0].relative_to(root)
-                said[item.name] = (
+                reasons[item.name] = (
                     f"this folder has {len(inside)} meshes ({first}...) and no {DECOMPOSED}: move the one that is "
                     f"meant to <code>{inside[0].suffix}"
                 )
-    return said
+    return reasons
 
 
 def _codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -> list[str]:
@@ -166,7 +166,7 @@ def _unknown(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> s
     """Returns the sentence for codes without a mesh."""
     return (
         f"object_code_list names {listed(unknown)}, and there is no <code>/{DECOMPOSED} and no <code>"
-        f"{'|'.join(SUFFIXES)} of that name in {root}{nearest(unknown[0], meshes)}, {_choices(meshes)}"
+        f"{'|'.join(SUFFIXES)} of that name in {root}{hint(unknown[0], meshes)}, {_choices(meshes)}"
     )
 
 

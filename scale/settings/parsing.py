@@ -1,8 +1,7 @@
-"""The settings that people write in many forms, as values: object codes, quotas, devices."""
+"""Parses the settings that people write in many forms: object codes, quotas, devices."""
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 
 from bimangrasp.errors import InputError
 from scale.formatting import listed
+from scale.settings.names import hint
 
 DEFAULT = "default"
 """The entry of a quota mapping that stands for every object it does not name."""
@@ -85,12 +85,6 @@ def parse_gpus(value: Any) -> str | list[str]:
     return [_device(item) for item in items]
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns " (nearest: a, b, c)" with the names most like `name`, or nothing where none is."""
-    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
-    return f" (nearest: {', '.join(near)})" if near else ""
-
-
 def _code(item: Any) -> str:
     """Returns one code of a list."""
     if not isinstance(item, str):
@@ -158,7 +152,7 @@ def _refuse_strangers(target: dict[str, int], codes: list[str]) -> None:
     if strangers:
         raise InputError(
             f"target_count_per_object names {listed(strangers)}, not in object_code_list"
-            f"{nearest(strangers[0], codes)}: name listed objects only"
+            f"{hint(strangers[0], codes)}: name listed objects only"
         )
 
 

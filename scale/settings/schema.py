@@ -1,22 +1,29 @@
-"""The settings of a run as one tree of dataclasses: the run's own keys and the ones of `bimangrasp`."""
+"""Declares the settings of a run as one tree of dataclasses: its own keys and those of `bimangrasp`."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
-from bimangrasp.energy.energies import EnergyConfig
+from bimangrasp.config import InitializationConfig, Record, SynthesisConfig
+from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.initialization import InitializationConfig
-from bimangrasp.mala import OptimizerConfig
-from bimangrasp.objects.convex_pieces import PiecesConfig
-from bimangrasp.objects.model import ObjectConfig
-from bimangrasp.objects.preparation import PreparationConfig
-from bimangrasp.synthesis import SynthesisConfig
-from bimangrasp.trajectory import Record
-from bimangrasp.validation.duplicates import DuplicateThresholds
-from bimangrasp.validation.pregrasp import PoseConfig
-from bimangrasp.validation.protocol import ProtocolConfig
+from bimangrasp.objects.config import ObjectConfig, PiecesConfig, PreparationConfig
+from bimangrasp.ranges import (
+    NOT_NEGATIVE,
+    NULL_OR_NOT_NEGATIVE,
+    POSITIVE,
+    TEXT,
+    Checked,
+    Rule,
+    among,
+    at_least,
+    whole_between,
+)
+from bimangrasp.sampler.config import OptimizerConfig
+from bimangrasp.validation.config import DuplicateThresholds, PoseConfig, ProtocolConfig
+from scale.settings.names import is_folder_name
 
 PHYSICS = "physics"
 TENSORBOARD = "tensorboard"
@@ -28,10 +35,35 @@ FILTERS = {
     PHYSICS: (),
 }
 """The terms on which each filter has a threshold."""
+MODES = ("scale", "generate", "status", "validate", "export", "import", "report", "view", "hand", "objects")
+SEED_STRIDE = 100_000
+"""Seeds between two objects, and so the most rounds of one object."""
+SEED_LIMIT = 2**32
+"""PyTorch's CPU generator keeps 32 bits of a seed."""
+
+FOLDER_NAME = Rule(is_folder_name, "a folder's name: no leading dot, no \\, 200 bytes at most")
+SEED = Rule(lambda value: 0 <= value < SEED_LIMIT, "a whole number from 0 to 2^32 - 1")
+HOURS = Rule(lambda value: value is None or 0 < value < math.inf, "null or a number of hours above 0")
+DIFFERENT_ROWS = Rule(
+    lambda value: len(value) > 0 and all(row >= 0 for row in value) and len(set(value)) == len(value),
+    "a list of different rows, 0 or more",
+)
+NULL_OR_ROWS = Rule(
+    lambda value: value is None or (len(value) > 0 and min(value) >= 0), "null or a list of row numbers from 0 on"
+)
+
+
+def _are_codes(value: Any) -> bool:
+    """Whether a value is a code or a glob, or a list of codes."""
+    codes = value if isinstance(value, list) else [value]
+    return len(codes) > 0 and all(isinstance(code, str) and code for code in codes)
+
+
+CODES = Rule(_are_codes, "all, a glob, or a list of codes such as [mug,bowl]; numbers in quotes")
 
 
 @dataclass
-class FilterConfig:
+class FilterConfig(Checked):
     """Which grasps count towards the quota.
 
     Attributes:
@@ -40,25 +72,25 @@ class FilterConfig:
         force_closure, distance, penetration, depth, equilibrium: thresholds on the unweighted terms.
     """
 
-    name: str
-    force_closure: float
-    distance: float
-    penetration: float
-    depth: float
-    equilibrium: float
+    name: Annotated[str, among(*FILTERS)]
+    force_closure: Annotated[float, POSITIVE]
+    distance: Annotated[float, POSITIVE]
+    penetration: Annotated[float, POSITIVE]
+    depth: Annotated[float, POSITIVE]
+    equilibrium: Annotated[float, POSITIVE]
 
 
 @dataclass
-class DedupConfig:
+class DedupConfig(Checked):
     """Which grasps are near-duplicates of an earlier one; null for all three where none is.
 
     Attributes:
         translation, rotation, joints: see `DuplicateThresholds`; m, rad, rad.
     """
 
-    translation: float | None
-    rotation: float | None
-    joints: float | None
+    translation: Annotated[float | None, NULL_OR_NOT_NEGATIVE]
+    rotation: Annotated[float | None, NULL_OR_NOT_NEGATIVE]
+    joints: Annotated[float | None, NULL_OR_NOT_NEGATIVE]
 
     @property
     def thresholds(self) -> DuplicateThresholds | None:
@@ -67,7 +99,7 @@ class DedupConfig:
 
 
 @dataclass
-class ViewConfig:
+class ViewConfig(Checked):
     """Which grasps `mode=view` shows.
 
     Attributes:
@@ -78,19 +110,19 @@ class ViewConfig:
         rows: these of each file instead; null chooses.
     """
 
-    objects: Any
-    count: int
-    most: int
-    choose: str
-    rows: list[int] | None
+    objects: Annotated[Any, CODES]
+    count: Annotated[int, at_least(1)]
+    most: Annotated[int, at_least(1)]
+    choose: Annotated[str, among("best", "even", "first")]
+    rows: Annotated[list[int] | None, NULL_OR_ROWS]
 
 
 @dataclass
-class Config:
+class Config(Checked):
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
     Attributes:
-        mode: what to do, of `RULES` in `scale.settings.ranges`.
+        mode: what to do, of `MODES`.
         exp_name: name of the run folder below `output_root`.
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
@@ -140,9 +172,9 @@ class Config:
             there.
     """
 
-    mode: str
-    exp_name: str
-    output_root: str
+    mode: Annotated[str, among(*MODES)]
+    exp_name: Annotated[str, FOLDER_NAME]
+    output_root: Annotated[str, TEXT]
     object_root: str
     object_code_list: Any
     target_count_per_object: Any
@@ -152,35 +184,35 @@ class Config:
     tile: int
     curve_stride: int
     kernels: str
-    seed_base: int
+    seed_base: Annotated[int, SEED]
     gpus: Any
-    threads: int
-    max_rounds: int
-    max_retries: int
-    max_kills: int
-    max_barren_rounds: int
+    threads: Annotated[int, at_least(1)]
+    max_rounds: Annotated[int, whole_between(1, SEED_STRIDE)]
+    max_retries: Annotated[int, at_least(0)]
+    max_kills: Annotated[int, at_least(0)]
+    max_barren_rounds: Annotated[int, at_least(0)]
     retry_skipped: bool
-    max_hours: float | None
-    startup_timeout_s: float
-    heartbeat_timeout_s: float
-    grace_s: float
-    disk_wait_s: float
-    merge_stride: int
+    max_hours: Annotated[float | None, HOURS]
+    startup_timeout_s: Annotated[float, POSITIVE]
+    heartbeat_timeout_s: Annotated[float, POSITIVE]
+    grace_s: Annotated[float, NOT_NEGATIVE]
+    disk_wait_s: Annotated[float, NOT_NEGATIVE]
+    merge_stride: Annotated[int, at_least(0)]
     resume: bool
     keep_intermediate: bool
     keep_failed: bool
-    rejected_cap: int
+    rejected_cap: Annotated[int, whole_between(1, 1_000_000)]
     allow_mixed_platform: bool
-    verify: str
+    verify: Annotated[str, among("auto", "full")]
     record: bool
-    frame_stride: int
-    record_rows: list[int]
-    logger: str
+    frame_stride: Annotated[int, at_least(1)]
+    record_rows: Annotated[list[int], DIFFERENT_ROWS]
+    logger: Annotated[str, among("none", TENSORBOARD)]
     path: str
-    format: str
+    format: Annotated[str, among("npy", "npz", "csv", "parquet", "dexgraspbench")]
     out: str
-    validators: int
-    backlog: int
+    validators: Annotated[int, at_least(0)]
+    backlog: Annotated[int, at_least(1)]
     dry_run: bool
     filter: FilterConfig
     dedup: DedupConfig

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bimangrasp.files.header import HandTable, Header
-from bimangrasp.objects.model import MeshReport
-from bimangrasp.validation.duplicates import DuplicateThresholds
+from bimangrasp.objects.mesh_report import MeshReport
+from bimangrasp.validation.config import DuplicateThresholds
 from scale.engine.devices import Device
 from scale.engine.interfaces import RoundFactory, VerdictFactory
 from scale.settings import fingerprints

@@ -11,9 +11,9 @@ from scale.formatting import listed, spans
 from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
 from scale.settings import fingerprints
+from scale.settings.consistency import check_seeds
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
-from scale.settings.ranges import check_seeds
 from scale.state import recovery_notes, rounds
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import NamedTuple
 
-from scale.settings.ranges import SEED_STRIDE
+from scale.settings.schema import SEED_STRIDE
 
 
 class Goal(NamedTuple):

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.convex_pieces import Pieces, PiecesConfig, convex_pieces, pieces_image, read_pieces
+from bimangrasp.objects.config import PiecesConfig
+from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, pieces_image, read_pieces
 from scale.settings.mesh_checks import cache_folder
 from scale.settings.objects import ObjectEntry
 from scale.store.run_folder import RunFolder

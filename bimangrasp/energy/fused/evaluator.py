@@ -11,7 +11,8 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies, EnergyConfig
+from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
 from bimangrasp.energy.fused import kernels
 from bimangrasp.energy.fused.depth_kernel import depths
 from bimangrasp.energy.fused.equilibrium_kernel import equilibrium_kernel
@@ -20,8 +21,8 @@ from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.model import HandModel
-from bimangrasp.mala import Evaluation
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler.mala import Evaluation
 
 wp.init()
 

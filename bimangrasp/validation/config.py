@@ -1,15 +1,43 @@
-"""The constants of a validation protocol; their values and sources stand in conf/validation/."""
+"""Holds the settings of poses, protocols and near-duplicates; values and sources stand in conf/. Imports no PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from bimangrasp.errors import InputError
-from bimangrasp.validation.sim_poses import GraspPoses
+from bimangrasp.ranges import NOT_NEGATIVE, POSITIVE, TEXT, Checked, Rule, among, numbers, several_of
+
+STAGES = ("pre_grasp", "grasp", "squeeze")
+"""The poses that a hand goes through when it is simulated."""
+DISTANCE = Rule(lambda value: value >= 0, "a number, 0 or more")
+"""Between grasps that count as one."""
 
 
 @dataclass
-class PhysicsConfig:
+class PoseConfig(Checked):
+    """How a pre-grasp is made of a grasp.
+
+    Attributes:
+        rule: "contacts" turns the joints so that each contact moves outward along its normal; "palm" turns every
+            joint that closes the hand back by one angle; "none" leaves the joints.
+        clearance: how far "contacts" moves each contact, m.
+        damping: of that motion, m; contacts that the joints move by less than this a radian hardly count.
+        opening: of "palm", rad.
+        retreat: how far the hands draw back against their palm normals, m.
+        squeeze: the squeeze is grasp + squeeze * (grasp - pre-grasp) on the joints; 1 as in DexGraspBench.
+    """
+
+    rule: Annotated[str, among("contacts", "palm", "none")]
+    clearance: Annotated[float, NOT_NEGATIVE]
+    damping: Annotated[float, POSITIVE]
+    opening: Annotated[float, NOT_NEGATIVE]
+    retreat: Annotated[float, NOT_NEGATIVE]
+    squeeze: Annotated[float, NOT_NEGATIVE]
+
+
+@dataclass
+class PhysicsConfig(Checked):
     """How MuJoCo integrates and how bodies touch; the integrator is implicitfast, the friction cone elliptic.
 
     Attributes:
@@ -25,13 +53,13 @@ class PhysicsConfig:
     impratio: float
     noslip_iterations: int
     contact_dimensions: int
-    friction: list[float]
-    hand_solimp: list[float]
-    hand_solref: list[float]
+    friction: Annotated[list[float], numbers(3)]
+    hand_solimp: Annotated[list[float], numbers(5)]
+    hand_solref: Annotated[list[float], numbers(2)]
 
 
 @dataclass
-class HandDynamicsConfig:
+class HandDynamicsConfig(Checked):
     """How hands move: position actuators on all joints, the root free or fixed.
 
     Attributes:
@@ -48,7 +76,7 @@ class HandDynamicsConfig:
     """
 
     floating: bool
-    weld_solimp: list[float]
+    weld_solimp: Annotated[list[float], numbers(5)]
     weld_torquescale: float
     density: float
     shapeless_mass: float
@@ -62,7 +90,7 @@ class HandDynamicsConfig:
 
 
 @dataclass
-class TrialConfig:
+class TrialConfig(Checked):
     """What is done to a grasp.
 
     Attributes:
@@ -74,7 +102,7 @@ class TrialConfig:
         steps_per_look: simulation steps before each look.
     """
 
-    waypoints: list[str]
+    waypoints: Annotated[list[str], several_of(*STAGES)]
     stages: int
     steps_per_stage: int
     push_acceleration: float
@@ -105,7 +133,7 @@ class LimitsConfig:
 
 
 @dataclass
-class ProtocolConfig:
+class ProtocolConfig(Checked):
     """A protocol: everything that decides a verdict, but for the hands, the object and the poses.
 
     Attributes:
@@ -118,7 +146,7 @@ class ProtocolConfig:
         limits: see `LimitsConfig`.
     """
 
-    name: str
+    name: Annotated[str, TEXT]
     object_mass: float | None
     object_density: float | None
     physics: PhysicsConfig
@@ -126,25 +154,25 @@ class ProtocolConfig:
     trial: TrialConfig
     limits: LimitsConfig
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.object_mass is None) == (self.object_density is None):
+            raise InputError(
+                f"protocol {self.name!r} has object_mass={self.object_mass} and object_density={self.object_density}; "
+                "give one of them and set the other to null"
+            )
 
-def check_protocol(protocol: ProtocolConfig) -> None:
-    """Refuses a protocol that cannot be simulated.
 
-    Raises:
-        InputError: naming the key, its value and what is wanted.
+@dataclass(frozen=True)
+class DuplicateThresholds(Checked):
+    """Two grasps are near-duplicates when for both hands no difference is larger than these.
+
+    Attributes:
+        translation: distance of the hands' roots, m.
+        rotation: angle of the turn from one root to the other, rad.
+        joints: largest difference of a joint, rad.
     """
-    if (protocol.object_mass is None) == (protocol.object_density is None):
-        raise InputError(
-            f"protocol {protocol.name!r} has object_mass={protocol.object_mass} and "
-            f"object_density={protocol.object_density}; give one of them and set the other to null"
-        )
-    unknown = [name for name in protocol.trial.waypoints if name not in GraspPoses._fields]
-    if unknown or not protocol.trial.waypoints:
-        raise InputError(
-            f"protocol {protocol.name!r} has trial.waypoints={list(protocol.trial.waypoints)}; wanted at least one of "
-            f"{', '.join(GraspPoses._fields)}"
-        )
-    for name, wanted in (("friction", 3), ("hand_solimp", 5), ("hand_solref", 2)):
-        given = list(getattr(protocol.physics, name))
-        if len(given) != wanted:
-            raise InputError(f"protocol {protocol.name!r} has physics.{name}={given}; wanted {wanted} numbers")
+
+    translation: Annotated[float, DISTANCE]
+    rotation: Annotated[float, DISTANCE]
+    joints: Annotated[float, DISTANCE]

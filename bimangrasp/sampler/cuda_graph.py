@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bimangrasp.mala import Point, State
+from bimangrasp.sampler.mala import Point, State
 
 EAGER_STEPS = 3
 """Steps made before the recording: they load kernels and libraries, which a recording may not."""

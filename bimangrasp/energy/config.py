@@ -1,0 +1,36 @@
+"""Holds the weights and constants of the energy; imports no PyTorch, since settings do without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from bimangrasp.ranges import NOT_NEGATIVE, Checked, among
+
+
+@dataclass
+class EnergyConfig(Checked):
+    """Weights of the terms and their constants (BimanGrasp, RA-L 2024, section III).
+
+    Attributes:
+        w_fc, w_dis, w_pen, w_spen, w_joints, w_vew: weights of force closure, contact distance, penetration,
+            self-penetration, joint limits and wrench volume in the total.
+        w_depth: weight of the hands' depth in the object.
+        w_equilibrium: weight of the residual wrench. A term of ours whose weight is 0 is not computed, and is 0.
+        keypoint_distance: two penetration keypoints of one hand closer than this cost energy, m.
+        friction: coefficient with which the contacts press in the residual wrench.
+        inter_hand: "right_points" measures the right hand's surface points against the left hand only,
+            "symmetric" takes the mean of both directions.
+    """
+
+    w_fc: Annotated[float, NOT_NEGATIVE]
+    w_dis: Annotated[float, NOT_NEGATIVE]
+    w_pen: Annotated[float, NOT_NEGATIVE]
+    w_spen: Annotated[float, NOT_NEGATIVE]
+    w_joints: Annotated[float, NOT_NEGATIVE]
+    w_vew: Annotated[float, NOT_NEGATIVE]
+    w_depth: Annotated[float, NOT_NEGATIVE]
+    w_equilibrium: Annotated[float, NOT_NEGATIVE]
+    keypoint_distance: Annotated[float, NOT_NEGATIVE]
+    friction: Annotated[float, NOT_NEGATIVE]
+    inter_hand: Annotated[str, among("right_points", "symmetric")]

@@ -1,0 +1,1 @@
+"""The sampler: Langevin proposals with annealing, for any energy, and their CUDA graph."""

@@ -1,0 +1,85 @@
+"""What settings and files alone decide is answered at once: nothing is loaded that computes grasps or reads meshes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import quick_conf
+
+from bimangrasp.config import ALGORITHM_VERSION
+from scale.settings import fingerprints
+from scale.store.journal import Journal
+from scale.store.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOW = {"torch", "mujoco", "scipy", "trimesh", "warp"}
+GUARD_S = 60
+"""Far above the second that a call takes, since tests share their cores."""
+
+CALL = """
+import sys
+import main
+sys.argv[1:] = {arguments!r}
+code = main.main()
+print("loaded:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
+sys.exit(code)
+"""
+
+
+def answer(folder: Path, *arguments: str) -> tuple[int, str, set[str]]:
+    """Returns the exit code of a call, what it printed, and the packages that it loaded."""
+    start = time.perf_counter()
+    command = [sys.executable, "-c", CALL.format(arguments=list(arguments))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert time.perf_counter() - start < GUARD_S
+    shown, _, loaded = done.stdout.partition("loaded:")
+    return done.returncode, shown + done.stderr, set(loaded.split())
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder with the journal of a run `demo` that has begun."""
+    (tmp_path / "data" / "experiments" / "demo").mkdir(parents=True)
+    folder = RunFolder(tmp_path / "data" / "experiments" / "demo")
+    folder.prepare()
+    key = json.loads(json.dumps(fingerprints.run_key(quick_conf.load(), "any", ALGORITHM_VERSION)))
+    journal = Journal(folder)
+    journal.append("start", format_version=1, run_key=key, acceptance_key={}, quotas={"mug": 3}, notes=[], devices=[])
+    journal.append("objects", indices={"mug": 0})
+    journal.close()
+    return tmp_path
+
+
+def test_a_status_loads_nothing_that_computes(made: Path):
+    code, shown, loaded = answer(made, "mode=status")
+    assert code == 0 and "mug" in shown
+    assert "hydra" in loaded and not loaded & SLOW
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["seed_bas=1"], "did you mean 'seed_base'"),
+        (["optimizer.step_size=-1"], "optimizer.step_size=-1.0 is out of range"),
+        (["kernels=nonsense"], "kernels='nonsense' is unknown"),
+        (["object_code_list=[nothing]"], "object_code_list names 'nothing'"),
+        (["object_root=nowhere"], "is no folder"),
+        (["target_count_per_object={nothing:3}"], "target_count_per_object names 'nothing'"),
+        (["seed_base=7"], "seed_base: 1 in the folder, 7 in this call"),
+        (["dry_run=true", "energy.w_pen=7"], "energy.w_pen: 125.0 in the folder, 7.0 in this call"),
+        (["mode=generate", "filter=physics"], "filter=physics needs mode=scale"),
+        (["mode=report", "path=nowhere"], "holds no run"),
+    ],
+    ids=lambda given: given[-1] if isinstance(given, list) else "",
+)
+def test_a_refusal_loads_nothing_that_computes(made: Path, arguments: list[str], words: str):
+    code, shown, loaded = answer(made, *arguments)
+    assert code == 2 and words in shown
+    assert not loaded & SLOW
