@@ -16,7 +16,6 @@ from scale.controller.progress import Progress, Snapshot
 from scale.controller.validator_events import ValidatorEvents
 from scale.controller.worker_events import WorkerEvents
 from scale.engine.devices import device_name
-from scale.engine.failures import DISK_FULL
 from scale.engine.process_pool import Worker, WorkerPool, events
 from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.engine.signals import Stop
@@ -25,6 +24,7 @@ from scale.state.object_state import Done, ObjectState
 from scale.state.request import RunRequest
 from scale.state.resume import Resumed
 from scale.store.disk_space import FILE_BYTES, row_bytes
+from scale.store.durable_io import DISK_FULL
 from scale.store.journal import Journal
 from scale.store.locks import RunLock
 from scale.store.manifest import write_manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -33,6 +32,7 @@ from scale.state.request import RunRequest
 from scale.state.resume import Resumed, resume
 from scale.state.scan import Survey, survey
 from scale.store import convex_pieces, journal
+from scale.store.durable_io import DISK_FULL
 from scale.store.journal import Journal
 from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
@@ -149,7 +149,7 @@ def _locked(folder: RunFolder) -> RunLock:
         folder.check_writable()
         return RunLock(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             advice = "make room, or choose an output_root on another disk"
         else:
             advice = "make it writable for this user, or choose another output_root or exp_name"

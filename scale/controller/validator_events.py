@@ -13,7 +13,7 @@ from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Progress
 from scale.controller.worker_events import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, WorkerEvents
 from scale.engine.devices import Device
-from scale.engine.failures import DISK_FULL, Key, death
+from scale.engine.failures import Key, death
 from scale.engine.process_pool import Event, Worker, WorkerPool
 from scale.engine.validator import VALIDATION
 from scale.engine.worker import Message
@@ -24,6 +24,7 @@ from scale.state.object_state import Done, ObjectState
 from scale.state.request import RunRequest
 from scale.state.scan import done_of
 from scale.store import shards, verdict_files
+from scale.store.durable_io import DISK_FULL
 from scale.store.journal import Journal
 
 DEADLY = 2  # validators that die or hang at one grasp before it is no longer simulated

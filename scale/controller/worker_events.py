@@ -10,7 +10,7 @@ from scale.controller import tensorboard
 from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Meter, Progress
 from scale.engine.devices import device_name
-from scale.engine.failures import DISK_FULL, ConfigErrorDetector, Key, RetryPolicy, Slots, death
+from scale.engine.failures import ConfigErrorDetector, Key, RetryPolicy, Slots, death
 from scale.engine.process_pool import Event, Worker, WorkerPool
 from scale.engine.worker import Message
 from scale.errors import RunError
@@ -24,6 +24,7 @@ from scale.state.request import RunRequest
 from scale.state.scan import done_of
 from scale.store import shards, verdict_files
 from scale.store.disk_space import Space
+from scale.store.durable_io import DISK_FULL
 from scale.store.journal import Journal
 
 EARLY_EXITS = 2  # of workers in a row that were not ready, which end the use of a device, or the run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -11,7 +10,6 @@ from typing import NamedTuple
 
 OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 """Exit codes of a death that came from outside, unless the parent sent it."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 BROKEN_DEVICE = 86
 """Exit code of a worker that ended itself, for nothing may go on with the context of a failed GPU."""
 CASES = 3

@@ -22,6 +22,7 @@ from bimangrasp.trajectory import frames_image
 from scale.engine import failures
 from scale.engine.interfaces import RoundResult, RoundRunner, RoundTask
 from scale.store import locks, shards
+from scale.store.durable_io import DISK_FULL
 from scale.store.run_folder import WORKER, RunFolder
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _log(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError as error:
-        if error.errno not in failures.DISK_FULL:
+        if error.errno not in DISK_FULL:
             raise
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk without room: of its own, or within the user's quota."""
 
 
 def write(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:

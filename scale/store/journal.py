@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -25,7 +24,6 @@ _WANTED = {  # what a later call reads of a line
     "merged": ("code", "rows", "quota", "end_reason", "sha256", "content_sha256", "size", "mtime_ns"),
     "end": ("exit_code",),
 }
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Replay(NamedTuple):
@@ -93,7 +91,7 @@ class Journal:
         try:
             self._add(line)
         except OSError as error:
-            if error.errno not in _NO_ROOM or not self._has_reserve:
+            if error.errno not in durable_io.DISK_FULL or not self._has_reserve:
                 raise
             self._folder.release_reserve()
             self._has_reserve = False
@@ -118,7 +116,7 @@ class Journal:
         try:
             self._folder.hold_reserve()
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in durable_io.DISK_FULL:
                 raise
         else:
             self._has_reserve = True

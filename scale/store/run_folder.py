@@ -253,7 +253,7 @@ class RunFolder:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in durable_io.DISK_FULL:
                 raise
             return False
         finally:
