@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bimangrasp.files.schema import FormatError
-from bimangrasp.files.shard_format import ShardReader
 from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Progress
 from scale.controller.worker_events import EARLY_EXITS, EARLY_KILLS, TRACEBACK_BYTES, WorkerEvents
@@ -62,7 +61,6 @@ class ValidatorEvents:
         self._ends: Counter[Row] = Counter()
         self._kills: Counter[Row] = Counter()
         self._early: Counter[str] = Counter()
-        self._reader = ShardReader()
         self._has_success = False
 
     @property
@@ -163,7 +161,7 @@ class ValidatorEvents:
             if waiting is None or verdict.shard_sha256 != waiting.sha256:
                 self._folder.remove(path)  # of a shard that was found damaged meanwhile
                 return
-            done = done_of(shards.verify(waiting.shard, self._reader), self._order.accept, verdict)
+            done = done_of(shards.verify(waiting.shard), self._order.accept, verdict)
         except (FormatError, OSError) as error:
             self._unreadable(state, round_id, path, error)
             return

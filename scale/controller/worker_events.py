@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from bimangrasp.files.schema import Columns, FormatError
-from bimangrasp.files.shard_format import ShardReader
 from scale.controller import tensorboard
 from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Meter, Progress
@@ -63,7 +62,6 @@ class WorkerEvents:
         self.meter = Meter()
         self.platforms = list(platforms)
         self.unsettled: set[str] = set()
-        self._reader = ShardReader()
         self._early_kills = 0
         self._was_ready = False
         self._tiles: dict[tuple[str, str], int] = {}
@@ -168,7 +166,7 @@ class WorkerEvents:
         """Takes a sealed round in."""
         state, round_id = self._settler.by_code[job["code"]], job["round"]
         try:
-            shard = shards.verify(path, self._reader)
+            shard = shards.verify(path)
         except (FormatError, OSError) as error:
             if path.exists():
                 self._folder.set_aside(path)
@@ -330,7 +328,7 @@ class WorkerEvents:
         place = self._folder.place(one.slot, one.launch)
         for path in self._folder.sealed_in(place):
             try:
-                shard = shards.verify(path, self._reader)
+                shard = shards.verify(path)
             except (FormatError, OSError):
                 self._folder.set_aside(path)
                 continue

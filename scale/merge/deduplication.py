@@ -13,7 +13,7 @@ from bimangrasp.files.schema import Columns
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation.duplicates import DuplicateThresholds, near_duplicates
 from scale.settings.filters import Accept
-from scale.store.sealed_columns import SealedColumns
+from scale.store.shards import sealed_columns
 
 DUPLICATE = "duplicate"
 """Why a row does not count that is like an earlier one that does."""
@@ -72,7 +72,7 @@ def duplicates(job: DedupJob) -> tuple[int, ...]:
         FormatError: the shard, the verdict or the final file is not what it was.
         OSError: it cannot be read.
     """
-    columns = SealedColumns().of(job)
+    columns = sealed_columns(job)
     rows = np.flatnonzero(job.accept(columns))
     poses = poses_of(columns).select(rows)
     alike = near_duplicates(poses, job.thresholds, job.distinct.below(job.round_id, job.final))

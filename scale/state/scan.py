@@ -11,7 +11,6 @@ from bimangrasp.errors import InputError
 from bimangrasp.files import final_format
 from bimangrasp.files.final_format import Header
 from bimangrasp.files.schema import FormatError
-from bimangrasp.files.shard_format import ShardReader
 from scale.merge import rejected_file
 from scale.merge.dataset_index import check_dataset
 from scale.merge.final_file import Merged
@@ -141,11 +140,11 @@ def survey(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: S
         found.untold.extend([] if is_told else [final])
     for verdict in _whole(folder.verdict_files(), verdict_files.verify, damaged):
         found.verdicts.setdefault(verdict.code, []).append(verdict)
-    read = partial(_shard, reader=ShardReader(), accept=accept, known=found.verdicts, key_of=key_of)
+    read = partial(_shard, accept=accept, known=found.verdicts, key_of=key_of)
     for shard in _whole(folder.shard_files(), read, damaged):
         found.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
     for file in _whole(folder.reject_files(), rejected_file.read, damaged):
-        found.rejects[file.header.object_code] = file.told
+        found.rejects[file.header.object_code] = file.summary
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))
     return found
@@ -203,11 +202,9 @@ def _final(path: Path, merged: dict[str, Event], verify: str) -> tuple[Merged, b
     return final, False
 
 
-def _shard(
-    path: Path, reader: ShardReader, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf
-) -> FoundShard:
+def _shard(path: Path, accept: Accept, known: Mapping[str, list[Verdict]], key_of: KeyOf) -> FoundShard:
     """Returns what is kept of a shard."""
-    shard = shards.verify(path, reader)
+    shard = shards.verify(path)
     code = shard.header.object_code
     verdict = verdict_files.on(shard.sha256, known.get(code, []), key_of(code))
     return FoundShard(shard.header, shard.round_id, done_of(shard, accept, verdict))
