@@ -87,21 +87,21 @@ def verify_final(path: Path | str, content: bool = True, sha256: str = "") -> Pr
     """
     if not content:
         with refuse_unreadable("final file"), h5py.File(path, "r") as file:
-            return _proof_of(file)
+            return _proof_of(file, path)
     with refuse_unreadable("final file"):
         image = Path(path).read_bytes()
     digest = hashlib.sha256(image).hexdigest()
     if sha256 and digest != sha256:
         raise FormatError(f"{path} has sha256 {digest[:16]}..., not {sha256[:16]}... as it was written")
     with opened(image, "final file") as file:
-        proof = _proof_of(file)
+        proof = _proof_of(file, path)
         _check_columns(read_columns(file, final_fields(proof.is_judged)), proof)
     return proof._replace(sha256=digest)
 
 
-def _proof_of(file: h5py.File) -> Proof:
+def _proof_of(file: h5py.File, path: Path | str) -> Proof:
     """Returns what an open final file says of itself, its grasps unread."""
-    header, ending = read_header(file), read_ending(file)
+    header, ending = read_header(file, str(path)), read_ending(file)
     is_judged = "verdict" in file
     fields = final_fields(is_judged)
     sizes = sizes_of({f.name: file[f.name] for f in fields}, fields)

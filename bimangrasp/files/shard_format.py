@@ -32,7 +32,7 @@ def shard_image(header: Header, columns: Columns) -> bytes:
 def read_shard(image: bytes) -> tuple[Header, dict[str, np.ndarray]]:
     """Returns header and columns of a shard's bytes; raises FormatError where they break the contract."""
     with opened(image, "shard") as file:
-        header = read_header(file)
+        header = read_header(file, "a shard")
         refuse_unknown(file, SHARD_FIELDS)
         columns = read_columns(file, SHARD_FIELDS)
     _check_shard(header, columns)
@@ -92,7 +92,7 @@ def read_rejects(image: bytes) -> tuple[Header, RejectsEnding, dict[str, np.ndar
         FormatError: it does not keep the contract or its own content_sha256.
     """
     with opened(image, "file of rejected grasps") as file:
-        header, ending = read_header(file), read_rejects_ending(file)
+        header, ending = read_header(file, "a file of rejected grasps"), read_rejects_ending(file)
         fields = reject_fields(ending.judging is not None)
         refuse_unknown(file, fields)
         columns = read_columns(file, fields)

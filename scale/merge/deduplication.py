@@ -1,4 +1,4 @@
-"""Near-duplicates of an object's grasps, decided round by round, each when all rounds below it are."""
+"""Finds near-duplicates among an object's grasps, round by round, each when all rounds below it are decided."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class DistinctPoses:
         if final is not None and any(r not in self.of_round for r in range(round_id)):
             with h5py.File(final, "r") as file:
                 rounds, poses = file["round"][...], poses_of({name: file[name][...] for name in _POSES})
-            for r in set(range(round_id)) - set(self.of_round):
-                self.of_round[r] = poses.select(rounds == r)
-        parts = [poses for r, poses in sorted(self.of_round.items()) if r < round_id]
+            for missing in set(range(round_id)) - set(self.of_round):
+                self.of_round[missing] = poses.select(rounds == missing)
+        parts = [poses for decided, poses in sorted(self.of_round.items()) if decided < round_id]
         return joined(parts) if parts else None
 
 
@@ -46,8 +46,8 @@ class DedupJob(NamedTuple):
 
     Attributes:
         code, round_id: the round.
-        shard, shard_sha256, verdict, verdict_sha256: see `merge_job.MergeRound`.
-        accept: columns -> mask of the rows that count but for their likes.
+        shard, shard_sha256, verdict, verdict_sha256: see `job.MergeRound`.
+        accept: columns -> mask of the rows that count unless they are duplicates.
         thresholds: which grasps are alike.
         distinct: what counts below it; gains the round's.
         final: see `DistinctPoses.below`.

@@ -49,18 +49,20 @@ class Shard(NamedTuple):
         return self.header.platforms[0]
 
 
-def round_columns(made: Mapping[str, np.ndarray], seed: int, round_id: int, tile_used: int) -> dict[str, np.ndarray]:
-    """Returns a shard's columns from what a round made.
+def round_columns(
+    computed: Mapping[str, np.ndarray], seed: int, round_id: int, tile_used: int
+) -> dict[str, np.ndarray]:
+    """Returns a shard's columns from those that a worker computed.
 
     Args:
-        made: the row columns without seed, round and row, and the curve's columns without the axis of rounds.
+        computed: the row columns without seed, round and row, and the curve's columns without the axis of rounds.
         seed: the round's.
         round_id: the round's.
         tile_used: how many grasps were evaluated at once.
     """
-    rows = len(made["object_scale"])
-    columns = {f.name: np.asarray(made[f.name]) for f in GRASP_FIELDS if f.name in made}
-    columns |= {f.name: np.asarray(made[f.name])[None] for f in CURVE_FIELDS if f.name in made}
+    rows = len(computed["object_scale"])
+    columns = {f.name: np.asarray(computed[f.name]) for f in GRASP_FIELDS if f.name in computed}
+    columns |= {f.name: np.asarray(computed[f.name])[None] for f in CURVE_FIELDS if f.name in computed}
     columns |= {"seed": np.full(rows, seed, np.int64), "round": np.full(rows, round_id, np.int64)}
     table = {"round": round_id, "seed": seed, "rows": rows}
     small = {"state": 0, "tile_used": tile_used, "platform": 0}
