@@ -26,9 +26,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 import bimangrasp
-from bimangrasp.files.checksums import Content
 from bimangrasp.files.dataset import GraspDataset
-from bimangrasp.files.final_format import lay_out
+from bimangrasp.files.final_format import final_image
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from scale.merge.dataset_index import dataset_image
@@ -47,27 +46,12 @@ def write_files(folder: Path, grasps: int, objects: int) -> Path:
     (folder / "final").mkdir(parents=True)
     names = tuple(f"J{number}" for number in range(JOINTS))
     hand = HandTable("toy", "ab" * 32, names, np.array([["tip"] * 140] * 2), np.zeros((2, 140, 3), np.float32))
-    content = Content()
-    for f in FINAL_FIELDS:
-        content.update(f.name, columns[f.name])
     links = {}
     for number in range(objects):
         code = f"object_{number:05d}"
-        layout = lay_out(
-            Header(code, number, "00" * 32, hand, {}, {}, {}),
-            Ending({}, rows, True, "quota"),
-            sizes,
-            content.hexdigest(sizes),
-        )
-        with (folder / "final" / f"{code}.h5").open("wb") as file:
-            file.truncate(layout.length)
-            for offset, page in layout.pages:
-                file.seek(offset)
-                file.write(page)
-            for f in FINAL_FIELDS:
-                if columns[f.name].size:
-                    file.seek(layout.offsets[f.name])
-                    file.write(columns[f.name].tobytes())
+        header = Header(code, number, "00" * 32, hand, {}, {}, {})
+        image = final_image(header, Ending({}, rows, True, "quota"), columns)
+        (folder / "final" / f"{code}.h5").write_bytes(image)
         links[code] = f"final/{code}.h5"
     (folder / "dataset.h5").write_bytes(dataset_image(links))
     return folder / "dataset.h5"

@@ -40,7 +40,7 @@ OBJECTS = 200  # in the manifest
 KILLS, KILL_EVERY_S = 4, 1.0  # during a merge
 
 
-def made(rows: int, seed: int) -> dict[str, np.ndarray]:
+def round_result(rows: int, seed: int) -> dict[str, np.ndarray]:
     """Returns the columns of a round, as large as the optimizer's."""
     draw, columns = np.random.default_rng(seed), {}
     for f in (*GRASP_FIELDS, *CURVE_FIELDS):
@@ -67,7 +67,7 @@ def seconds(body: Callable[[int], object], times: int) -> float:
 
 def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
     """Prints what a round pays, in its worker and in the parent."""
-    columns = made(rows, 0)
+    columns = round_result(rows, 0)
     place, book = folder.place(9, 9), Journal(folder)
     facts = {"code": "mug", "seed": 1, "rows": rows, "accepted": rows, "sha256": "ab" * 32, "tile_used": rows}
     entry = {"index": 1, "quota": 1000, "collected": 500, "skipped": [], "sha256": "ab" * 32, "notes": []}
@@ -91,7 +91,7 @@ def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
 
 def million(folder: RunFolder, grasps: int, rows: int) -> MergeJob:
     """Returns the merge of so many grasps, whose shards are sealed."""
-    columns, table = made(rows, 0), []
+    columns, table = round_result(rows, 0), []
     for n in range(-(-grasps // rows)):
         path = shards.seal(folder, folder.place(0, 0), header(), shards.round_columns(columns, n, n, rows))
         sha256, kept = shards.verify(path).sha256, min(rows, grasps - n * rows)
@@ -106,7 +106,7 @@ def resident() -> int:
 
 
 def sha256_rate(length: int = 2**27) -> float:
-    """Returns bytes per second of one SHA-256: a merge takes three of each byte, and shared machines vary."""
+    """Returns bytes per second of one SHA-256: a merge takes five of each byte, and shared machines vary."""
     return length / seconds(lambda _: hashlib.sha256(bytes(length)), 1)
 
 
@@ -117,7 +117,7 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
     """
     engine = WorkerPool(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
     living = [engine.start(slot) for slot in range(KILLS)]
-    while not all(one.ready for one in living):
+    while not all(worker.ready for worker in living):
         list(events([engine], 0.1))
     merger, before, peak, longest, noticed = MergeThread(folder), resident(), 0, 0.0, []
     merger.submit(job)

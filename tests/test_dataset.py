@@ -188,7 +188,7 @@ def test_pickles_hold_no_open_file(run, truth):
 
 
 def test_few_files_are_mapped_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "MOST_OPEN", 2)
+    monkeypatch.setattr(dataset, "MAX_MAPPED", 2)
     hand = shadow_table()
     for seed in range(5):
         write_final(tmp_path / f"{seed}.h5", str(seed), 2, seed, hand)

@@ -1,8 +1,7 @@
 """The HDF5 contract: equal input gives equal bytes, and a file that breaks the contract is not believed."""
 
+import hashlib
 import io
-import os
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,10 +10,9 @@ import pytest
 from bimangrasp.errors import InputError
 from bimangrasp.files import final_format, shard_format
 from bimangrasp.files import header as header_room
-from bimangrasp.files.checksums import Content
+from bimangrasp.files.checksums import content_sha256
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
-from bimangrasp.files.shard_format import ShardColumns
 
 HAND = HandTable(
     "toy", "ab" * 32, ("j0", "j1"), np.array([["tip", "palm"], ["tip", ""]]), np.zeros((2, 2, 3), np.float32)
@@ -39,25 +37,8 @@ def shard_columns(rows=5, round_id=2, seed=9):
     return columns
 
 
-def other_sizes(joints, contacts):
-    """Columns of a shard whose bytes are as many when seven joints more go with two contacts less."""
-    draw, sizes = np.random.default_rng(1), SIZES | {"J": joints, "C": contacts}
-    return {f.name: draw.normal(size=shape_of(f, sizes)).astype(f.dtype) for f in SHARD_FIELDS}
-
-
 def write_final(path, columns, ending=ENDING):
-    sizes = SIZES | {"N": len(columns["row"])}
-    content = Content()
-    for f in FINAL_FIELDS:
-        content.update(f.name, columns[f.name])
-    layout = final_format.lay_out(HEADER, ending, sizes, content.hexdigest(sizes))
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, layout.length)
-        for offset, page in layout.pages:
-            os.pwrite(file.fileno(), page, offset)
-        for name, offset in layout.offsets.items():
-            if offset is not None:
-                os.pwrite(file.fileno(), columns[name].tobytes(), offset)
+    path.write_bytes(final_format.final_image(HEADER, ending, columns))
 
 
 def final_columns(rows=5, accepted=6):
@@ -102,58 +83,6 @@ def test_a_wrong_column_is_named(name, wrong):
         shard_format.shard_image(HEADER, shard_columns() | {name: wrong})
 
 
-def test_columns_of_one_shard_after_another_are_those_of_each():
-    images = {
-        "first": shard_format.shard_image(HEADER, shard_columns()),
-        "like it": shard_format.shard_image(HEADER, shard_columns(round_id=3, seed=4)),
-        "longer": shard_format.shard_image(HEADER, shard_columns(rows=6)),
-        "of one length": shard_format.shard_image(HEADER, other_sizes(2, 4)),
-        "and of the same": shard_format.shard_image(HEADER, other_sizes(9, 2)),
-        "other words": shard_format.shard_image(replace(HEADER, object_code="cup"), shard_columns()),
-    }
-    assert len(images["of one length"]) == len(images["and of the same"])
-    found = ShardColumns()
-    for what, image in images.items():
-        columns, alone = found.of(image), shard_format.shard_columns(image)
-        assert all(columns[f.name].shape == alone[f.name].shape for f in SHARD_FIELDS), what
-        assert all(np.array_equal(columns[f.name], alone[f.name], equal_nan=True) for f in SHARD_FIELDS), what
-
-
-def test_a_copy_with_other_numbers_is_what_hdf5_would_write():
-    for r, sizes in ((1, {}), (2, {}), (3, {"rows": 6}), (4, {}), (5, {"rows": 0})):
-        header, columns = replace(HEADER, object_code=f"cup {r // 2}"), shard_columns(round_id=r, seed=r, **sizes)
-        written = shard_format.image_of(shard_format.header_attributes(header), SHARD_FIELDS, columns)
-        assert shard_format.shard_image(header, columns) == written
-
-
-def test_a_reader_that_saw_others_reads_as_one_that_did_not():
-    reader, odd = shard_format.ShardReader(), []
-    for r in (1, 2, 1):
-        for code in ("cup", "mug", "pot"):
-            image = shard_format.shard_image(replace(HEADER, object_code=code), shard_columns(round_id=r, seed=r))
-            (header, columns), (alone, fresh) = reader.read(image), shard_format.read_shard(image)
-            odd += [code] * (header.object_code != alone.object_code or header.platforms != alone.platforms)
-            odd += [f.name for f in SHARD_FIELDS if not np.array_equal(columns[f.name], fresh[f.name], equal_nan=True)]
-    assert not odd
-    broken = shard_format.shard_image(HEADER, shard_columns() | {"row": np.array([0, 1, 2, 3, 3])})
-    with pytest.raises(FormatError, match="not those of the shard's round"):
-        reader.read(broken)
-
-
-def test_only_a_shard_unlike_the_one_before_is_looked_at(monkeypatch):
-    looks = []
-    places = shard_format._places
-    monkeypatch.setattr(
-        shard_format, "_places", lambda image, fields: looks.append(len(image)) or places(image, fields)
-    )
-    image, like = (shard_format.shard_image(HEADER, shard_columns(round_id=r, seed=r)) for r in (1, 2))
-    other_key = shard_format.shard_image(replace(HEADER, run_key={"seed_base": 8}), shard_columns())
-    found = ShardColumns()
-    for one in (image, like, other_key, like):
-        found.of(one)
-    assert looks == [len(image)] * 3 and len(other_key) == len(image)
-
-
 def test_missing_and_unknown_columns_are_named():
     columns = shard_columns()
     columns["extra"] = columns.pop("seed")
@@ -165,11 +94,6 @@ def test_every_dataset_says_unit_frame_and_description():
     with h5py.File(io.BytesIO(shard_format.shard_image(HEADER, shard_columns()))) as file:
         for f in SHARD_FIELDS:
             assert {"unit", "frame", "description"} <= set(file[f.name].attrs)
-
-
-def test_layout_of_a_million_grasps_is_small():
-    layout = final_format.lay_out(HEADER, ENDING, SIZES | {"N": 10**6})
-    assert layout.length > 5e8 and sum(len(page) for _, page in layout.pages) < 1e5
 
 
 def test_final_file_proves_itself(tmp_path):
@@ -191,7 +115,8 @@ def test_any_flipped_bit_of_a_final_file_is_noticed_or_without_effect(tmp_path):
     path = tmp_path / "final.h5"
     write_final(path, final_columns())
     good = path.read_bytes()
-    offsets = final_format.lay_out(HEADER, ENDING, SIZES).offsets
+    with h5py.File(path) as file:
+        offsets = {f.name: file[f.name].id.get_offset() for f in FINAL_FIELDS}
     for name, offset in offsets.items():
         path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
         with pytest.raises(FormatError):
@@ -224,14 +149,46 @@ def test_a_final_file_that_breaks_the_contract_is_refused(tmp_path, change, mess
         final_format.verify_final(str(tmp_path / "final.h5"))
 
 
+def in_chunks(image, name):
+    """The same file, one column stored in chunks."""
+    data = io.BytesIO(image)
+    with h5py.File(data, "r+") as file:
+        column = file[name][...]
+        del file[name]
+        file.create_dataset(name, data=column, chunks=True)
+    return data.getvalue()
+
+
+def test_a_column_that_is_not_stored_in_one_piece_is_refused(tmp_path):
+    path, message = tmp_path / "final.h5", "hand/joints is not stored in one piece"
+    path.write_bytes(in_chunks(final_format.final_image(HEADER, ENDING, final_columns()), "hand/joints"))
+    with pytest.raises(FormatError, match=message):
+        final_format.verify_final(path)
+    with pytest.raises(FormatError, match=message):
+        shard_format.read_shard(in_chunks(shard_format.shard_image(HEADER, shard_columns()), "hand/joints"))
+
+
+def test_a_final_file_of_other_bytes_than_were_written_is_not_opened(tmp_path, monkeypatch):
+    path = tmp_path / "final.h5"
+    write_final(path, final_columns())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert final_format.verify_final(path, sha256=digest).sha256 == digest
+    path.write_bytes(path.read_bytes() + b"x")
+    assert final_format.verify_final(path).sha256 != digest
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: pytest.fail("HDF5 was given damaged bytes"))
+    with pytest.raises(FormatError, match="as it was written"):
+        final_format.verify_final(path, sha256=digest)
+
+
 def test_complete_means_quota(tmp_path):
     write_final(tmp_path / "final.h5", final_columns(), Ending({}, 6, True, "quota"))
     with pytest.raises(FormatError, match="quota 6"):
         final_format.verify_final(str(tmp_path / "final.h5"))
 
 
-def test_a_shard_with_rows_of_another_round_is_refused():
-    image = shard_format.shard_image(HEADER, shard_columns() | {"round": np.array([2, 2, 3, 2, 2])})
+@pytest.mark.parametrize("change", [{"round": np.array([2, 2, 3, 2, 2])}, {"row": np.array([0, 1, 2, 3, 3])}])
+def test_a_shard_with_rows_of_another_round_is_refused(change):
+    image = shard_format.shard_image(HEADER, shard_columns() | change)
     with pytest.raises(FormatError, match="seed, round and row"):
         shard_format.read_shard(image)
 
@@ -244,11 +201,15 @@ def test_a_newer_format_is_refused_with_the_remedy(monkeypatch):
         shard_format.read_shard(image)
 
 
-def test_content_hash_does_not_depend_on_blocks():
+def test_the_content_hash_is_of_names_dtypes_shapes_and_bytes():
     columns = final_columns()
-    whole, parts = Content(), Content()
-    for f in FINAL_FIELDS:
-        whole.update(f.name, columns[f.name])
-        for row in columns[f.name]:
-            parts.update(f.name, np.asarray(row)[None])
-    assert whole.hexdigest(SIZES) == parts.hexdigest(SIZES)
+    lines = (
+        f"{f.name} {f.dtype} {columns[f.name].shape} {hashlib.sha256(columns[f.name].tobytes()).hexdigest()}\n"
+        for f in FINAL_FIELDS
+    )
+    wanted = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert content_sha256(columns, FINAL_FIELDS) == wanted
+    turned = columns | {"hand/rotation": np.asfortranarray(columns["hand/rotation"])}
+    assert content_sha256(turned, FINAL_FIELDS) == wanted
+    other = columns | {"row": columns["row"] + 1}
+    assert content_sha256(other, FINAL_FIELDS) != wanted

@@ -21,7 +21,7 @@ from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_joints import RELEASED, SHADOW, to_released
-from bimangrasp.interop.bimangrasp_results import ReleasedResults, write_results
+from bimangrasp.interop.bimangrasp_results import ReleasedResults, results_image
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses
@@ -48,7 +48,7 @@ def near(count: int) -> Poses:
 
 def write(path: Path, poses: Poses, starts: Poses | None = None, **energy: np.ndarray) -> Path:
     released = [None if one is None else to_released(one, SHADOW, "test") for one in (poses, starts)]
-    write_results(str(path), ReleasedResults(*released, RELEASED, np.full(poses.count, 0.16), energy))
+    path.write_bytes(results_image(ReleasedResults(*released, RELEASED, np.full(poses.count, 0.16), energy)))
     return path
 
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_imported_is_refused_by_name(tmp_path):
     (tmp_path / "bowl.h5").touch()
     hands = near(1)._replace(joints=np.zeros((1, 2, 3)))
     names = ("thumb", "index", "little")
-    write_results(str(tmp_path / "mug.npy"), ReleasedResults(hands, None, names, np.full(1, 0.16), {}))
+    (tmp_path / "mug.npy").write_bytes(results_image(ReleasedResults(hands, None, names, np.full(1, 0.16), {})))
     for name, words in {
         "": "path='' is no result file of BimanGrasp; wanted path=<folder>/<object code>.npy",
         "bowl.h5": "bowl.h5' is no result file of BimanGrasp",

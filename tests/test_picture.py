@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,7 @@ from PIL import Image
 from scene import shadow_hands
 
 from bimangrasp import builtin
-from bimangrasp.files.final_format import lay_out
+from bimangrasp.files.final_format import final_image
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from bimangrasp.objects.model import check_mesh
@@ -64,15 +63,7 @@ def write_toy(path, shift=0.0):
     pose = [torch.as_tensor(columns[f"hand/{name}"]) for name in ("rotation", "translation", "joints")]
     candidate = torch.as_tensor(columns["contact/candidate"]).long()
     columns["contact/point"][:] = hands.contact_points(hands.frames_from_root(*pose), candidate).numpy() + shift
-    layout = lay_out(header, Ending({}, 2, True, "quota"), sizes)
-    with path.open("wb") as file:
-        for offset, page in layout.pages:
-            file.seek(offset)
-            file.write(page)
-        file.truncate(layout.length)
-    with h5py.File(path, "r+") as file:
-        for name, column in columns.items():
-            file[name][...] = column
+    path.write_bytes(final_image(header, Ending({}, 2, True, "quota"), columns))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
-from bimangrasp.interop.bimangrasp_results import ReleasedResults, read_results, write_results
+from bimangrasp.interop.bimangrasp_results import ReleasedResults, read_results, results_image
 from bimangrasp.poses import Poses
 
 JOINTS = ("robot0:FFJ3", "robot0:FFJ2", "robot0:THJ0")
@@ -64,7 +64,7 @@ def test_a_file_of_numpys_own_is_read(tmp_path):
 @pytest.mark.parametrize("starts", [True, False])
 def test_what_is_written_reads_back(tmp_path, starts):
     results = drawn(5, starts)
-    write_results(str(tmp_path / "mug.npy"), results)
+    (tmp_path / "mug.npy").write_bytes(results_image(results))
     found = read_results(str(tmp_path / "mug.npy"))
     assert (found.joint_names, found.unread, found.starts is None) == (JOINTS, (), not starts)
     np.testing.assert_array_equal(found.scale, results.scale)
@@ -79,7 +79,7 @@ def test_what_is_written_reads_back(tmp_path, starts):
 
 def test_what_is_written_is_what_the_release_reads(tmp_path):
     path = tmp_path / "mug.npy"
-    write_results(str(path), drawn(2))
+    path.write_bytes(results_image(drawn(2)))
     entry = np.load(path, allow_pickle=True)[1]  # as BimanGrasp's visualization.py does
     assert list(entry)[:1] == ["scale"] and set(entry["qpos_left_st"]) == {*JOINTS, *ROOT}
     assert all(type(value) is float for value in entry["qpos_right"].values())
@@ -88,7 +88,7 @@ def test_what_is_written_is_what_the_release_reads(tmp_path):
 
 def test_writing_again_gives_the_same_bytes(tmp_path):
     for name in ("one.npy", "other.npy"):
-        write_results(str(tmp_path / name), drawn(3))
+        (tmp_path / name).write_bytes(results_image(drawn(3)))
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "other.npy").read_bytes()
 
 
@@ -96,7 +96,7 @@ def test_a_file_without_grasps_has_none(tmp_path):
     for name, content in {"list.npy": [], "objects.npy": np.empty(0, object)}.items():
         results = read_results(save(tmp_path / name, content))
         assert results.poses.rotation.shape == (0, 2, 3, 3) and results.starts is None and not results.joint_names
-    write_results(str(tmp_path / "ours.npy"), drawn(0))
+    (tmp_path / "ours.npy").write_bytes(results_image(drawn(0)))
     assert read_results(str(tmp_path / "ours.npy")).poses.count == 0
 
 

@@ -63,6 +63,32 @@ def test_a_file_is_synced_before_it_takes_its_place_and_its_folder_after(folder,
     assert calls == ["write", "sync", "replace", "sync_folder"]
 
 
+def test_a_file_is_read_back_after_it_was_synced_and_before_it_takes_its_place(folder, monkeypatch):
+    calls = []
+    for name in ("write", "sync", "replace", "sync_folder"):
+        inner = getattr(durable_io, name)
+        monkeypatch.setattr(durable_io, name, lambda *a, _n=name, _f=inner: (calls.append(_n), _f(*a))[1])
+
+    def verify(path):
+        calls.append("verify")
+        return path.read_bytes()
+
+    assert folder.write_verified(folder.manifest, b"text", verify) == b"text"
+    assert calls == ["write", "sync", "verify", "sync", "replace", "sync_folder"]
+    assert folder.manifest.read_bytes() == b"text"
+
+
+def test_a_file_that_does_not_read_back_leaves_the_old_one(folder):
+    folder.write(folder.manifest, b"old")
+
+    def refuse(path):
+        raise ValueError(f"{path} is not what was written")
+
+    with pytest.raises(ValueError, match="not what was written"):
+        folder.write_verified(folder.manifest, b"new one", refuse)
+    assert folder.manifest.read_bytes() == b"old" and folder.remove_leftovers() == []
+
+
 def test_damaged_files_are_moved_aside_never_over_each_other(folder):
     for n in range(3):
         folder.write(folder.final("mug"), b"bad %d" % n)

@@ -21,7 +21,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.header import HandTable, Header
 from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.interop.bimangrasp_results import ReleasedResults, write_results
+from bimangrasp.interop.bimangrasp_results import ReleasedResults, results_image
 from bimangrasp.objects import convex_pieces
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
@@ -401,7 +401,7 @@ def released(bench: Bench, shared: Path) -> Callable[..., Path]:
         poses = Poses(translation, np.tile(np.eye(3), (count, 2, 1, 1)), joints)
         results = ReleasedResults(poses, None, tuple(order), np.full(count, 0.15), {"energy": np.ones(count)})
         path = bench.folder / "box.npy"
-        write_results(str(path), results._replace(**changes))
+        path.write_bytes(results_image(results._replace(**changes)))
         return path
 
     write.names = names
@@ -450,5 +450,5 @@ def test_results_of_the_release_want_its_hand(bench):
     bench.mesh("box")
     names = ("robot0:FFJ3",)
     poses = Poses(np.zeros((1, 2, 3)), np.tile(np.eye(3), (1, 2, 1, 1)), np.zeros((1, 2, 1)))
-    write_results(str(bench.folder / "box.npy"), ReleasedResults(poses, None, names, np.full(1, 0.15), {}))
+    (bench.folder / "box.npy").write_bytes(results_image(ReleasedResults(poses, None, names, np.full(1, 0.15), {})))
     bench.refused("robot0:FFJ3; those of hand=palms are bend: .*hand=release", bench.folder / "box.npy")

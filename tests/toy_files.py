@@ -12,10 +12,9 @@ from stub_rounds import made_columns
 
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
-from bimangrasp.files.checksums import Content
-from bimangrasp.files.final_format import lay_out
+from bimangrasp.files.final_format import final_image
 from bimangrasp.files.header import Ending, HandTable, Header
-from bimangrasp.files.schema import GRASP_FIELDS, VERDICT_FIELDS, final_fields, round_fields, shape_of
+from bimangrasp.files.schema import GRASP_FIELDS, VERDICT_FIELDS, round_fields, shape_of
 from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
@@ -91,20 +90,8 @@ def write_final(
     for f in round_fields(is_judged):
         if f.name not in columns:
             columns[f.name] = np.array([counts[f.name.removeprefix("rounds/")]], f.dtype)
-    content = Content(final_fields(is_judged))
-    for f in final_fields(is_judged):
-        content.update(f.name, columns[f.name])
-    layout = lay_out(header(code, hand), Ending({}, rows, True, "quota"), sizes, content.hexdigest(sizes))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        for offset, page in layout.pages:
-            file.seek(offset)
-            file.write(page)
-        for f in final_fields(is_judged):
-            if columns[f.name].size:
-                file.seek(layout.offsets[f.name])
-                file.write(columns[f.name].tobytes())
-        file.truncate(layout.length)
+    path.write_bytes(final_image(header(code, hand), Ending({}, rows, True, "quota"), columns))
     return columns
 
 

@@ -1,4 +1,4 @@
-"""Grasps of one or many files as a data set of PyTorch: lazy, sliceable, filterable; rows are read when asked for."""
+"""Loads grasps of one or many files as a data set of PyTorch: lazy, sliceable, filterable, read when asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import Header
-from bimangrasp.files.reader import Looker, RowFile, common_fields, find_files, header_of
+from bimangrasp.files.reader import RowFile, RowFileReader, common_fields, find_files, header_of
 from bimangrasp.files.schema import Field
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OBJECT = "object"
 """The column that no file has: which of `codes` a grasp is of."""
 
-MOST_OPEN = 256
+MAX_MAPPED = 256
 """Files that are mapped at a time: each takes one of the 1024 descriptors that a process usually has."""
 
 BLOCK = 65536
@@ -48,8 +48,8 @@ def load(path: Path | str | Sequence[Path | str], tensors: bool = False) -> Gras
         InputError: nothing is there, a file cannot be read, or the files are of different hands.
     """
     paths = [path] if isinstance(path, Path | str) else list(path)
-    looker = Looker()
-    files = [looker.look(file) for one in paths for file in find_files(one)]
+    reader = RowFileReader()
+    files = [reader.read(file) for path in paths for file in find_files(path)]
     if not files:
         raise InputError("an empty list of paths was given; wanted at least one grasp file")
     for file in files:
@@ -113,16 +113,16 @@ class GraspDataset(torch.utils.data.Dataset):
             IndexError: a row that is not there.
         """
         if isinstance(key, str):
-            return self._given(self._store.gather(self._rows, [self._known(key)]))[key]
+            return self._converted(self._store.gather(self._rows, [self._checked_name(key)]))[key]
         if isinstance(key, slice):
             return self._view(rows=self._rows[key])
         if np.ndim(key):
             return self._view(rows=self._chosen(key))
-        return self._given(self._store.row(self._number(key), self._columns))
+        return self._converted(self._store.row(self._number(key), self._columns))
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """Returns these grasps, read at once; PyTorch's DataLoader calls it for a batch."""
-        return Batch(self._given(self._store.gather(self._chosen(rows), self._columns)))
+        return Batch(self._converted(self._store.gather(self._chosen(rows), self._columns)))
 
     @staticmethod
     def collate(batch: Batch) -> dict[str, torch.Tensor]:
@@ -135,7 +135,7 @@ class GraspDataset(torch.utils.data.Dataset):
         Raises:
             InputError: a column that is not there.
         """
-        return self._view(columns=tuple(self._known(name) for name in columns if name != OBJECT))
+        return self._view(columns=tuple(self._checked_name(name) for name in columns if name != OBJECT))
 
     def of(self, *codes: str) -> GraspDataset:
         """Returns the grasps of these objects.
@@ -145,7 +145,7 @@ class GraspDataset(torch.utils.data.Dataset):
         """
         unknown = [code for code in codes if code not in self.codes]
         if unknown:
-            raise InputError(f"there are no grasps of {', '.join(unknown)}; the objects are {_some(self.codes)}")
+            raise InputError(f"there are no grasps of {', '.join(unknown)}; the objects are {_listed(self.codes)}")
         wanted = [self.codes.index(code) for code in codes]
         return self.where(lambda grasps: np.isin(grasps[OBJECT], wanted))
 
@@ -215,7 +215,7 @@ class GraspDataset(torch.utils.data.Dataset):
         chosen = self._rows if rows is None else rows
         return GraspDataset(self._store, chosen, self._columns if columns is None else columns, self._tensors)
 
-    def _given(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _converted(self, values: dict[str, Any]) -> dict[str, Any]:
         return {name: torch.as_tensor(value) for name, value in values.items()} if self._tensors else values
 
     def _number(self, key: Any) -> int:
@@ -245,11 +245,12 @@ class GraspDataset(torch.utils.data.Dataset):
             return self._rows.start + self._rows.step * chosen  # without making all of the range
         return self._rows[chosen]
 
-    def _known(self, name: str) -> str:
+    def _checked_name(self, name: str) -> str:
+        """Returns the name of a column that is there."""
         if name != OBJECT and name not in self._store.fields:
-            having = [file for file in self._store.files if name in {field.name for field in file.fields}]
-            some = f"; {len(having)} of {len(self._store.files)} files have it: load these alone" if having else ""
-            raise InputError(f"there is no column {name!r}{some}; there are {', '.join(self._store.fields)}")
+            count = sum(name in {field.name for field in file.fields} for file in self._store.files)
+            hint = f"; {count} of {len(self._store.files)} files have it: load these alone" if count else ""
+            raise InputError(f"there is no column {name!r}{hint}; there are {', '.join(self._store.fields)}")
         return name
 
     def _masks(self, condition: Callable[[Mapping[str, Any]], Any]) -> Iterator[np.ndarray]:
@@ -304,8 +305,8 @@ class _Store:
     def __init__(self, files: list[RowFile]):
         self.files, self.fields = files, common_fields(files)
         self.codes = tuple(dict.fromkeys(file.object_code for file in files))
-        known = {code: number for number, code in enumerate(self.codes)}
-        self._object = np.array([known[file.object_code] for file in files], np.int64)
+        numbers = {code: number for number, code in enumerate(self.codes)}
+        self._object = np.array([numbers[file.object_code] for file in files], np.int64)
         self._starts = np.cumsum([0, *(file.rows for file in files)])
         self._open: dict[int, dict[str, np.ndarray]] = {}
 
@@ -325,15 +326,15 @@ class _Store:
 
     def gather(self, rows: Rows, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns columns of these rows, copied into memory, and `object`."""
-        shapes = {name: self.fields[name] for name in names if name != OBJECT}
-        found = {name: np.empty((len(rows), *f.shape[1:]), f.dtype) for name, f in shapes.items()}
-        found[OBJECT] = np.empty(len(rows), np.int64)
+        fields = {name: self.fields[name] for name in names if name != OBJECT}
+        gathered = {name: np.empty((len(rows), *f.shape[1:]), f.dtype) for name, f in fields.items()}
+        gathered[OBJECT] = np.empty(len(rows), np.int64)
         for number, target, source in self._parts(rows):
-            columns = self._mapped(number) if shapes else {}
-            for name in shapes:
-                found[name][target] = columns[name][source]
-            found[OBJECT][target] = self._object[number]
-        return found
+            columns = self._mapped(number) if fields else {}
+            for name in fields:
+                gathered[name][target] = columns[name][source]
+            gathered[OBJECT][target] = self._object[number]
+        return gathered
 
     def _parts(self, rows: Rows) -> Iterator[tuple[int, Any, Any]]:
         """Yields for each file that has some of the rows its number, where they go, and which of its rows they are."""
@@ -362,11 +363,11 @@ class _Store:
         """Returns the mapped columns of a file; the one that was mapped first makes room."""
         columns = self._open.get(number)
         if columns is None:
-            if len(self._open) >= MOST_OPEN:
+            if len(self._open) >= MAX_MAPPED:
                 self._open.pop(next(iter(list(self._open))), None)
             columns = self._open[number] = self.files[number].columns()
         return columns
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

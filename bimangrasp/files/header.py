@@ -1,4 +1,4 @@
-"""What a grasp file says of itself: its header, how its rows end, and both as attributes."""
+"""Describes a grasp file: its header, how its rows end, and both as HDF5 attributes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bimangrasp.files.schema import FormatError
 
 FORMAT, VERDICT_FORMAT = "bimangrasp-grasps", "bimangrasp-verdicts"
 VERSION = 1
-LICENCE = "Apache-2.0"
+LICENSE = "Apache-2.0"
 CITATION = "Y. Shao and C. Xiao, Bimanual Grasp Synthesis for Dexterous Robot Hands, IEEE RA-L, 2024"
 
 
 @dataclass(frozen=True)
 class HandTable:
-    """What a reader must know of the hands. K contact candidates a hand, a shorter list ends in "" and NaN.
+    """Names and contact candidates of a pair of hands. K candidates a hand; a shorter list ends in "" and NaN.
 
     Attributes:
         name, sha256: the pair of hands.
@@ -38,7 +38,16 @@ class HandTable:
 
 @dataclass(frozen=True)
 class Header:
-    """What shard and final file say of themselves: nothing of worker, device number, time, host or path."""
+    """What a grasp file is about. Nothing in it depends on worker, device number, time, host or path.
+
+    Attributes:
+        object_code, object_index: of the object, in the run.
+        mesh_sha256: of the object's mesh file.
+        hand: the pair of hands.
+        energy_weights: name of a weight -> its value.
+        run_key, object_key: settings on which the rows of all objects, and of this one, depend.
+        platforms: where the rows were computed, without repeats.
+    """
 
     object_code: str
     object_index: int
@@ -52,7 +61,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Ending:
-    """What only a final file says of its rows and their end.
+    """What a final file says of its rows, beside the header: which count, how many are wanted, why they end.
 
     Attributes:
         acceptance_key: which rows count.
@@ -73,7 +82,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class RejectsEnding:
-    """What only a file of grasps that do not count says of its rows and their end.
+    """What a file of rejected grasps says of its rows, beside the header.
 
     Attributes:
         acceptance_key: which rows count.
@@ -89,7 +98,7 @@ class RejectsEnding:
 
 
 def as_json(value: Any) -> str:
-    """Returns an attribute that is no text or number."""
+    """Returns the text of an attribute that is no text or number."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
@@ -111,7 +120,7 @@ def header_attributes(header: Header) -> dict[str, Any]:
         "run_key": as_json(header.run_key),
         "object_key": as_json(header.object_key),
         "platforms": as_json(list(header.platforms)),
-        "licence": LICENCE,
+        "licence": LICENSE,
         "citation": CITATION,
     }
 
@@ -130,7 +139,7 @@ def ending_attributes(ending: Ending) -> dict[str, Any]:
 
 
 def rejects_attributes(ending: RejectsEnding) -> dict[str, Any]:
-    """Returns the file attributes of the ending of a file of grasps that do not count."""
+    """Returns the file attributes of the ending of a file of rejected grasps."""
     attributes = {
         "acceptance_key": as_json(ending.acceptance_key),
         "rejected_cap": ending.cap,
@@ -140,11 +149,14 @@ def rejects_attributes(ending: RejectsEnding) -> dict[str, Any]:
 
 
 def read_rejects_ending(file: h5py.File) -> RejectsEnding:
-    """Returns the ending of an open file of grasps that do not count."""
-    a = file.attrs
-    judging = json.loads(a["judging"]) if "judging" in a else None
-    reasons = tuple(text(reason) for reason in a["reject_reasons"])
-    return RejectsEnding(json.loads(a["acceptance_key"]), int(a["rejected_cap"]), reasons, judging)
+    """Returns the ending of an open file of rejected grasps."""
+    attributes = file.attrs
+    return RejectsEnding(
+        acceptance_key=json.loads(attributes["acceptance_key"]),
+        cap=int(attributes["rejected_cap"]),
+        reasons=tuple(text(reason) for reason in attributes["reject_reasons"]),
+        judging=json.loads(attributes["judging"]) if "judging" in attributes else None,
+    )
 
 
 def _texts(names: np.ndarray) -> np.ndarray:
@@ -152,32 +164,55 @@ def _texts(names: np.ndarray) -> np.ndarray:
     return np.char.encode(names.astype(np.str_), "utf-8")
 
 
-def read_header(file: h5py.File) -> Header:
-    """Returns the header of an open file; raises FormatError, or InputError for a newer format."""
-    a = file.attrs
-    if text(a.get("format", b"")) != FORMAT:
+def read_header(file: h5py.File, name: str = "") -> Header:
+    """Returns the header of an open file.
+
+    Args:
+        file: the file.
+        name: what a message calls it; its own name where that is empty.
+
+    Raises:
+        FormatError: it is no grasp file.
+        InputError: it has a newer format.
+    """
+    attributes = file.attrs
+    if text(attributes.get("format", b"")) != FORMAT:
         raise FormatError(f"not a {FORMAT} file")
-    if a["format_version"] > VERSION:
+    if attributes["format_version"] > VERSION:
         raise InputError(
-            f"{file.filename} has format version {a['format_version']}; this program reads up to {VERSION}: "
-            f"use the newer program that wrote it"
+            f"{name or file.filename} has format version {attributes['format_version']}; this program reads up to "
+            f"{VERSION}: use the newer program that wrote it"
         )
-    names = tuple(text(name) for name in a["joint_names"])
-    links = np.char.decode(a["candidate_link"], "utf-8")
-    hand = HandTable(text(a["hand_name"]), text(a["hand_sha256"]), names, links, a["candidate_position"])
-    weights, run_key, object_key, platforms = (
-        json.loads(a[name]) for name in ("energy_weights", "run_key", "object_key", "platforms")
+    hand = HandTable(
+        name=text(attributes["hand_name"]),
+        sha256=text(attributes["hand_sha256"]),
+        joint_names=tuple(text(name) for name in attributes["joint_names"]),
+        candidate_link=np.char.decode(attributes["candidate_link"], "utf-8"),
+        candidate_position=attributes["candidate_position"],
     )
-    code, mesh = text(a["object_code"]), text(a["mesh_sha256"])
-    return Header(code, int(a["object_index"]), mesh, hand, weights, run_key, object_key, tuple(platforms))
+    return Header(
+        object_code=text(attributes["object_code"]),
+        object_index=int(attributes["object_index"]),
+        mesh_sha256=text(attributes["mesh_sha256"]),
+        hand=hand,
+        energy_weights=json.loads(attributes["energy_weights"]),
+        run_key=json.loads(attributes["run_key"]),
+        object_key=json.loads(attributes["object_key"]),
+        platforms=tuple(json.loads(attributes["platforms"])),
+    )
 
 
 def read_ending(file: h5py.File) -> Ending:
     """Returns the ending of an open final file."""
-    a = file.attrs
-    key, rejected = json.loads(a["acceptance_key"]), json.loads(a["rejected"])
-    judging = json.loads(a["judging"]) if "judging" in a else None
-    return Ending(key, int(a["quota"]), bool(a["complete"]), text(a["end_reason"]), rejected, judging)
+    attributes = file.attrs
+    return Ending(
+        acceptance_key=json.loads(attributes["acceptance_key"]),
+        quota=int(attributes["quota"]),
+        complete=bool(attributes["complete"]),
+        end_reason=text(attributes["end_reason"]),
+        rejected=json.loads(attributes["rejected"]),
+        judging=json.loads(attributes["judging"]) if "judging" in attributes else None,
+    )
 
 
 def text(value: Any) -> str:

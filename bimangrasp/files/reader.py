@@ -1,4 +1,4 @@
-"""Grasp files as readers see them: which rows and columns they hold and where these lie. Read by memory map."""
+"""Finds grasp files, lists the columns that they have for each grasp, and maps these into memory."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class RowFile(NamedTuple):
         Raises:
             InputError: it is not there any more, or is another file now.
         """
-        where = Path(self.path)
-        state = where.stat() if where.is_file() else None
+        path = Path(self.path)
+        state = path.stat() if path.is_file() else None
         if state is None or (state.st_size, state.st_mtime_ns) != (self.size, self.mtime_ns):
             raise InputError(f"{self.path} is {'gone' if state is None else 'another file'} since it was loaded")
         image = np.memmap(self.path, np.uint8, "r")
@@ -78,11 +78,11 @@ def find_files(path: Path | str) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"{path} is not there; wanted a grasp file (.h5), a {LINKS}, or a run's folder")
     for name in FOLDERS:
-        found = sorted(file for file in (path / name).glob("*.h5") if not file.name.startswith("."))
-        if found == [path / LINKS]:
+        files = sorted(file for file in (path / name).glob("*.h5") if not file.name.startswith("."))
+        if files == [path / LINKS]:
             return _linked(path / LINKS)
-        if found:
-            return found
+        if files:
+            return files
     raise InputError(f"{path} has no grasp files (.h5), nor have final/ and generate/ in it: is the run unfinished?")
 
 
@@ -101,14 +101,14 @@ def _linked(path: Path) -> list[Path]:
     return [path.parent / link.filename for link in links]
 
 
-class Looker:
-    """Looks at grasp files; equal columns of many files are described once."""
+class RowFileReader:
+    """Reads what grasp files hold, not their rows; equal columns of many files are described once."""
 
     def __init__(self) -> None:
         self._fields: dict[tuple[str, str, tuple[int, ...]], Field] = {}
         self._same: dict[tuple, tuple] = {}
 
-    def look(self, path: Path) -> RowFile:
+    def read(self, path: Path) -> RowFile:
         """Returns what a grasp file holds.
 
         Raises:
@@ -116,31 +116,33 @@ class Looker:
         """
         try:
             with h5py.File(path, "r") as file:
-                return self._look(file, path)
+                return self._row_file(file, path)
         except (OSError, KeyError, FormatError) as error:
             raise InputError(f"{path} is not a readable grasp file: {error}") from error
 
-    def _look(self, file: h5py.File, path: Path) -> RowFile:
-        a = file.attrs
-        if text(a.get("format", b"")) != FORMAT:
-            raise FormatError(f"its format is {text(a.get('format', b'')) or 'not said'!r}; wanted {FORMAT!r}")
-        if a["format_version"] > VERSION:
-            raise FormatError(f"it has format version {a['format_version']}, this program reads up to {VERSION}")
+    def _row_file(self, file: h5py.File, path: Path) -> RowFile:
+        attributes = file.attrs
+        file_format = text(attributes.get("format", b""))
+        if file_format != FORMAT:
+            raise FormatError(f"its format is {file_format or 'not said'!r}; wanted {FORMAT!r}")
+        version = attributes["format_version"]
+        if version > VERSION:
+            raise FormatError(f"it has format version {version}, this program reads up to {VERSION}")
         rows = len(file["object_scale"])
-        found = sorted(self._columns(file, rows))
+        columns = sorted(self._columns(file, rows))
         state = path.stat()
         return RowFile(
             str(path),
             state.st_size,
             state.st_mtime_ns,
             rows,
-            text(a["object_code"]),
-            text(a["mesh_sha256"]),
-            text(a["hand_name"]),
-            text(a["hand_sha256"]),
-            self._shared(tuple(text(name) for name in a["joint_names"])),
-            self._shared(tuple(field for _, field, _ in found)),
-            self._shared(tuple(offset for _, _, offset in found)),
+            text(attributes["object_code"]),
+            text(attributes["mesh_sha256"]),
+            text(attributes["hand_name"]),
+            text(attributes["hand_sha256"]),
+            self._shared(tuple(text(name) for name in attributes["joint_names"])),
+            self._shared(tuple(field for _, field, _ in columns)),
+            self._shared(tuple(offset for _, _, offset in columns)),
         )
 
     def _columns(self, file: h5py.File, rows: int) -> Iterator[tuple[str, Field, int]]:
@@ -157,8 +159,8 @@ class Looker:
         key = (name, dataset.dtype.str, dataset.shape[1:])
         if key not in self._fields:
             attributes = h5py.Dataset(dataset).attrs
-            said = (text(attributes.get(what, "")) for what in ("unit", "frame", "description"))
-            self._fields[key] = Field(name, key[1], ("N", *key[2]), *said)
+            texts = (text(attributes.get(attribute, "")) for attribute in ("unit", "frame", "description"))
+            self._fields[key] = Field(name, key[1], ("N", *key[2]), *texts)
         return self._fields[key]
 
     def _shared(self, value: tuple) -> tuple:

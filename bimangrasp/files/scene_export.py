@@ -1,4 +1,4 @@
-"""A grasp of a file as bodies: triangle meshes of trimesh, or an MJCF scene. In the object's frame, m."""
+"""Makes bodies of a grasp of a file: triangle meshes of trimesh, or an MJCF scene. In the object's frame, m."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grasps as files that need no HDF5: `.npz` with all columns, CSV and Parquet with the scalars."""
+"""Writes grasps as files that need no HDF5: `.npz` with all columns, CSV and Parquet with the scalars."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ object's frame. Joint values are those of the release's hands (`hand=release`), 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,11 +85,6 @@ def results_image(results: ReleasedResults) -> bytes:
     for row in range(len(entries)):
         entries[row] = _entry(results, row)
     return object_image(entries)
-
-
-def write_results(path: str, results: ReleasedResults) -> None:
-    """Writes that file. Not atomic: whoever shares it renames it into place."""
-    Path(path).write_bytes(results_image(results))
 
 
 def _check_keys(path: str, row: int, entry: Any, first: Any) -> None:

@@ -134,13 +134,8 @@ def pieces_image(pieces: Pieces) -> bytes:
     return image.getvalue()
 
 
-def write_pieces(path: str, pieces: Pieces) -> None:
-    """Writes the file that `read_pieces` reads. Not atomic: whoever shares it renames it into place."""
-    Path(path).write_bytes(pieces_image(pieces))
-
-
 def read_pieces(path: str) -> Pieces:
-    """Returns the pieces of a file that `write_pieces` wrote.
+    """Returns the pieces of a file that holds a `pieces_image`.
 
     Raises:
         InputError: it is missing, damaged, or does not have the sha256 that it says.

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from scale.engine.failures import DISK_FULL
 from scale.formatting import duration
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
@@ -96,7 +95,7 @@ class Progress:
         try:
             durable_io.write(self._log, "".join(f"{stamp} {line}\n" for line in text.splitlines()).encode())
         except OSError as error:
-            if error.errno not in DISK_FULL:  # a full disk costs lines of the log, never the run
+            if error.errno not in durable_io.DISK_FULL:  # a full disk costs lines of the log, never the run
                 raise
 
     def is_due(self) -> bool:

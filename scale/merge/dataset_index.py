@@ -7,9 +7,7 @@ from pathlib import Path
 
 import h5py
 
-from bimangrasp.files.schema import (
-    FormatError,
-)
+from bimangrasp.files.schema import FormatError
 from scale.store.run_folder import RunFolder
 
 

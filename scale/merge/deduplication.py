@@ -1,4 +1,4 @@
-"""Near-duplicates of an object's grasps, decided round by round, each when all rounds below it are."""
+"""Finds near-duplicates among an object's grasps, round by round, each when all rounds below it are decided."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bimangrasp.poses import Poses, joined
 from bimangrasp.validation.config import DuplicateThresholds
 from bimangrasp.validation.duplicates import near_duplicates
 from scale.settings.filters import Accept
-from scale.store.sealed_columns import SealedColumns
+from scale.store.shards import sealed_columns
 
 DUPLICATE = "duplicate"
 """Why a row does not count that is like an earlier one that does."""
@@ -36,9 +36,9 @@ class DistinctPoses:
         if final is not None and any(r not in self.of_round for r in range(round_id)):
             with h5py.File(final, "r") as file:
                 rounds, poses = file["round"][...], poses_of({name: file[name][...] for name in _POSES})
-            for r in set(range(round_id)) - set(self.of_round):
-                self.of_round[r] = poses.select(rounds == r)
-        parts = [poses for r, poses in sorted(self.of_round.items()) if r < round_id]
+            for missing in set(range(round_id)) - set(self.of_round):
+                self.of_round[missing] = poses.select(rounds == missing)
+        parts = [poses for decided, poses in sorted(self.of_round.items()) if decided < round_id]
         return joined(parts) if parts else None
 
 
@@ -47,8 +47,8 @@ class DedupJob(NamedTuple):
 
     Attributes:
         code, round_id: the round.
-        shard, shard_sha256, verdict, verdict_sha256: see `merge_job.MergeRound`.
-        accept: columns -> mask of the rows that count but for their likes.
+        shard, shard_sha256, verdict, verdict_sha256: see `job.MergeRound`.
+        accept: columns -> mask of the rows that count unless they are duplicates.
         thresholds: which grasps are alike.
         distinct: what counts below it; gains the round's.
         final: see `DistinctPoses.below`.
@@ -73,7 +73,7 @@ def duplicates(job: DedupJob) -> tuple[int, ...]:
         FormatError: the shard, the verdict or the final file is not what it was.
         OSError: it cannot be read.
     """
-    columns = SealedColumns().of(job)
+    columns = sealed_columns(job)
     rows = np.flatnonzero(job.accept(columns))
     poses = poses_of(columns).select(rows)
     alike = near_duplicates(poses, job.thresholds, job.distinct.below(job.round_id, job.final))

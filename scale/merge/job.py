@@ -1,4 +1,4 @@
-"""What a merge is told: the rounds of a prefix, where their rows are, and what the files are to say."""
+"""Describes a merge: the rounds of a prefix, where their rows are, and what the final file says of itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.files.final_format import Ending, Header
+from bimangrasp.files.header import Ending, Header
 from bimangrasp.files.schema import Field
 from scale.settings.filters import Accept
 
 DONE, SKIPPED = 0, 1
 """States of a round in the table."""
 Sizes = dict[str, int]
-Blocks = dict[str, np.ndarray]
 
 
 class MergeRound(NamedTuple):
@@ -73,28 +72,28 @@ class MergeJob(NamedTuple):
         return self.accept.needs_verdict
 
 
-def platforms_of(some: Iterable[MergeRound]) -> tuple[dict[str, str], ...]:
+def platforms_of(rounds: Iterable[MergeRound]) -> tuple[dict[str, str], ...]:
     """Returns the platforms of the rounds in order of appearance."""
-    found: list[dict[str, str]] = []
-    for one in some:
-        if one.platform is not None and one.platform not in found:
-            found.append(one.platform)
-    return tuple(found)
+    platforms: list[dict[str, str]] = []
+    for merge_round in rounds:
+        if merge_round.platform is not None and merge_round.platform not in platforms:
+            platforms.append(merge_round.platform)
+    return tuple(platforms)
 
 
-def round_table(some: Sequence[MergeRound], fields: Iterable[Field]) -> Blocks:
+def round_table(rounds: Sequence[MergeRound], fields: Iterable[Field]) -> dict[str, np.ndarray]:
     """Returns columns of the table of rounds."""
-    platforms = platforms_of(some)
+    platforms = platforms_of(rounds)
     values: dict[str, Callable[[MergeRound], int | bytes]] = {
-        "rounds/round": lambda one: one.round_id,
-        "rounds/seed": lambda one: one.seed,
-        "rounds/state": lambda one: SKIPPED if one.platform is None else DONE,
-        "rounds/rows": lambda one: one.rows,
-        "rounds/tile_used": lambda one: one.tile_used,
-        "rounds/platform": lambda one: -1 if one.platform is None else platforms.index(one.platform),
-        "rounds/accepted": lambda one: one.accepted,
-        "rounds/kept": lambda one: one.kept,
-        "rounds/shard_sha256": lambda one: one.shard_sha256.encode(),
-        "rounds/verdict_sha256": lambda one: one.verdict_sha256.encode(),
+        "rounds/round": lambda r: r.round_id,
+        "rounds/seed": lambda r: r.seed,
+        "rounds/state": lambda r: SKIPPED if r.platform is None else DONE,
+        "rounds/rows": lambda r: r.rows,
+        "rounds/tile_used": lambda r: r.tile_used,
+        "rounds/platform": lambda r: -1 if r.platform is None else platforms.index(r.platform),
+        "rounds/accepted": lambda r: r.accepted,
+        "rounds/kept": lambda r: r.kept,
+        "rounds/shard_sha256": lambda r: r.shard_sha256.encode(),
+        "rounds/verdict_sha256": lambda r: r.verdict_sha256.encode(),
     }
-    return {f.name: np.array([values[f.name](one) for one in some], f.dtype) for f in fields}
+    return {f.name: np.array([values[f.name](r) for r in rounds], f.dtype) for f in fields}

@@ -1,4 +1,4 @@
-"""The merge thread: final files and near-duplicates, one after the other, while the parent's loop goes on."""
+"""Merges final files and finds near-duplicates in a thread, one job after the other, while the parent's loop runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MergeOutcome(NamedTuple):
 
 
 class DedupOutcome(NamedTuple):
-    """How the look for near-duplicates ended: the `duplicates` among a round's rows, or the error."""
+    """How the search for near-duplicates ended: the `duplicates` among a round's rows, or the error."""
 
     job: DedupJob
     duplicates: tuple[int, ...]
@@ -30,7 +30,7 @@ class DedupOutcome(NamedTuple):
 
 
 class MergeThread:
-    """Merges and tells near-duplicates in a thread; `wake` can be read when an outcome waits."""
+    """The thread and its queue of jobs; `wake` can be read when an outcome waits."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -49,12 +49,12 @@ class MergeThread:
 
     def outcomes(self) -> list[MergeOutcome | DedupOutcome]:
         """Returns what has ended since the last call."""
-        found = []
+        outcomes = []
         while self.wake.poll():
             self.wake.recv_bytes()
-            found.append(self._outcomes.get())
-        self.pending -= len(found)
-        return found
+            outcomes.append(self._outcomes.get())
+        self.pending -= len(outcomes)
+        return outcomes
 
     def close(self) -> None:
         """Waits for the work under way, drops the queued ones and ends the thread."""

@@ -1,4 +1,4 @@
-"""Grasps that do not count, kept for those who learn from failures: one file an object, up to a cap."""
+"""Writes and reads files of rejected grasps, for those who learn from failures: one file an object, up to a cap."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from bimangrasp.files.final_format import Proof
 from bimangrasp.files.header import Header, RejectsEnding
-from bimangrasp.files.schema import Field, FormatError, reject_fields, shape_of
+from bimangrasp.files.schema import Columns, Field, FormatError, reject_fields, shape_of
 from bimangrasp.files.shard_format import read_rejects, rejects_image
 from scale.merge.deduplication import DUPLICATE
-from scale.merge.job import Blocks, MergeJob, MergeRound, Sizes, platforms_of, round_table
+from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name
-from scale.store.sealed_columns import SealedColumns
+from scale.store.shards import sealed_columns
 
 
 class RejectedSummary(NamedTuple):
-    """What a file says of itself and its rounds, its rows let go.
+    """What a file of rejected grasps says of itself and its rounds, without its rows.
 
     Attributes:
         ending: its attributes.
@@ -30,7 +30,7 @@ class RejectedSummary(NamedTuple):
     """
 
     ending: RejectsEnding
-    table: Blocks
+    table: dict[str, np.ndarray]
     rows: int
 
     @property
@@ -39,8 +39,8 @@ class RejectedSummary(NamedTuple):
         return self.rows >= self.ending.cap
 
 
-class Rejects(NamedTuple):
-    """A file of rejected grasps.
+class RejectedFile(NamedTuple):
+    """A file of rejected grasps, read in full.
 
     Attributes:
         header, ending: its attributes.
@@ -49,61 +49,61 @@ class Rejects(NamedTuple):
 
     header: Header
     ending: RejectsEnding
-    columns: Blocks
+    columns: dict[str, np.ndarray]
 
     @property
-    def table(self) -> Blocks:
+    def table(self) -> dict[str, np.ndarray]:
         """Its table of rounds."""
         return {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
 
     @property
-    def told(self) -> RejectedSummary:
-        """What it says of itself and its rounds."""
+    def summary(self) -> RejectedSummary:
+        """What it says of itself and its rounds, without its rows."""
         return RejectedSummary(self.ending, self.table, len(self.columns["row"]))
 
 
-def read(path: Path) -> Rejects:
+def read(path: Path) -> RejectedFile:
     """Returns a file of rejected grasps, read in full.
 
     Raises:
         FormatError: it does not keep the contract.
         OSError: it cannot be read.
     """
-    found = Rejects(*read_rejects(path.read_bytes()))
-    if path.stem != file_name(found.header.object_code):
-        raise FormatError(f"{path} holds grasps of {found.header.object_code!r}")
-    return found
+    rejected = RejectedFile(*read_rejects(path.read_bytes()))
+    if path.stem != file_name(rejected.header.object_code):
+        raise FormatError(f"{path} holds grasps of {rejected.header.object_code!r}")
+    return rejected
 
 
-def misfit(found: RejectedSummary | None, damage: str, final: Proof, key: Key, cap: int) -> str:
+def misfit(rejected: RejectedSummary | None, damage: str, final: Proof, key: Key, cap: int) -> str:
     """Returns why a file cannot be gone on with that stands beside this final file; empty where it can.
 
     Args:
-        found: the file, None where there is none.
-        damage: why there is none that can be used; empty where none was found.
+        rejected: the file, None where there is none.
+        damage: why the file cannot be used that is there; empty where there is none.
         final: what the final file says.
         key: the call's acceptance key.
         cap: the call's.
     """
-    if found is None:
+    if rejected is None:
         return f"its file is damaged ({damage})" if damage else "it has none"
-    if differing := differences(found.ending.acceptance_key, key):
+    if differing := differences(rejected.ending.acceptance_key, key):
         return "its file was made with " + "; ".join(differing)
-    if found.ending.cap != cap:
-        return f"its file was made with rejected_cap={found.ending.cap}, this call has {cap}"
-    rounds = min(final.sizes["R"], len(found.table["rounds/round"]))
-    if rounds < final.sizes["R"] and not found.is_full:
+    if rejected.ending.cap != cap:
+        return f"its file was made with rejected_cap={rejected.ending.cap}, this call has {cap}"
+    rounds = min(final.sizes["R"], len(rejected.table["rounds/round"]))
+    if rounds < final.sizes["R"] and not rejected.is_full:
         return f"its file ends after {rounds} of {final.sizes['R']} rounds"
-    same = (found.table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
-    reaches = (found.table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
-    return "" if same and (reaches or found.is_full) else "its file is not about the rows of the final file"
+    same = (rejected.table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
+    reaches = (rejected.table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
+    return "" if same and (reaches or rejected.is_full) else "its file is not about the rows of the final file"
 
 
 class _Part(NamedTuple):
     """The rejected rows of one round; no columns where it has none."""
 
-    one: MergeRound
-    rows: Blocks
+    merge_round: MergeRound
+    rows: dict[str, np.ndarray]
 
     @property
     def count(self) -> int:
@@ -123,15 +123,12 @@ def image(job: MergeJob, path: Path, sizes: Sizes) -> bytes:
         FormatError: a shard, a verdict or the file before is not what it was.
         OSError: it cannot be read.
     """
-    has_old = any(one.platform is not None and one.shard is None for one in job.rounds)
-    parts = list(_up_to(job.rejected_cap, _parts(job, read(path).columns if has_old else {})))
-    none = {f.name: np.empty(shape_of(f, sizes | {"N": 0}), f.dtype) for f in _fields(job, "N")}
-    some = [part.rows for part in parts if part.count]
-    rows = {name: np.concatenate([empty, *(one[name] for one in some)]) for name, empty in none.items()}
-    header = replace(job.header, platforms=platforms_of(part.one for part in parts))
+    needs_old = any(merge_round.platform is not None and merge_round.shard is None for merge_round in job.rounds)
+    parts = list(_up_to(job.rejected_cap, _parts(job, read(path).columns if needs_old else {})))
+    header = replace(job.header, platforms=platforms_of(part.merge_round for part in parts))
     reasons = (*job.accept.reasons, DUPLICATE)
     ending = RejectsEnding(job.ending.acceptance_key, job.rejected_cap, reasons, job.ending.judging)
-    return rejects_image(header, ending, rows | _table(job, parts))
+    return rejects_image(header, ending, _rows(job, parts, sizes) | _table(job, parts))
 
 
 def _fields(job: MergeJob, axis: str) -> list[Field]:
@@ -139,23 +136,29 @@ def _fields(job: MergeJob, axis: str) -> list[Field]:
     return [f for f in reject_fields(job.is_judged) if f.shape[0] == axis]
 
 
-def _parts(job: MergeJob, old: Blocks) -> Iterator[_Part]:
+def _parts(job: MergeJob, old: Columns) -> Iterator[_Part]:
     """Yields what each round has, without a cap: from its shard, else from the file of the merge before."""
-    sealed, names = SealedColumns(), [f.name for f in _fields(job, "N")]
-    for one in job.rounds:
-        if one.shard is not None:
-            yield _Part(one, _rejected(one, job, sealed.of(one)))
+    names = [f.name for f in _fields(job, "N")]
+    for merge_round in job.rounds:
+        if merge_round.shard is not None:
+            yield _Part(merge_round, _rejected(merge_round, job))
+        elif old:
+            rows = old["round"] == merge_round.round_id
+            yield _Part(merge_round, {name: old[name][rows] for name in names})
         else:
-            yield _Part(one, {name: old[name][old["round"] == one.round_id] for name in names} if old else {})
+            yield _Part(merge_round, {})
 
 
-def _rejected(one: MergeRound, job: MergeJob, columns: Blocks) -> Blocks:
+def _rejected(merge_round: MergeRound, job: MergeJob) -> dict[str, np.ndarray]:
     """Returns the rows of a round before the cut that do not count; a round that is not cut is all before it."""
-    reason = job.accept.first_reason(columns)
-    reason[list(one.duplicates)] = len(job.accept.reasons)
-    is_cut = one.kept < one.accepted
-    end = 1 + np.flatnonzero(reason < 0)[one.kept - 1] if is_cut else len(reason)
-    rows, columns = np.flatnonzero(reason[:end] >= 0), columns | {"reject/reason": reason}
+    columns = sealed_columns(merge_round)
+    reason = job.accept.first_reason(columns)  # -1 where a row counts
+    reason[list(merge_round.duplicates)] = len(job.accept.reasons)
+    end = len(reason)
+    if merge_round.kept < merge_round.accepted:
+        end = 1 + np.flatnonzero(reason < 0)[merge_round.kept - 1]  # behind the last row that is kept
+    rows = np.flatnonzero(reason[:end] >= 0)
+    columns["reject/reason"] = reason
     return {f.name: columns[f.name][rows] for f in _fields(job, "N")}
 
 
@@ -169,8 +172,17 @@ def _up_to(cap: int, parts: Iterator[_Part]) -> Iterator[_Part]:
             return
 
 
-def _table(job: MergeJob, parts: list[_Part]) -> Blocks:
+def _rows(job: MergeJob, parts: list[_Part], sizes: Sizes) -> dict[str, np.ndarray]:
+    """Returns the columns of grasps, round after round."""
+    columns = {}
+    for f in _fields(job, "N"):
+        no_rows = np.empty(shape_of(f, sizes | {"N": 0}), f.dtype)
+        columns[f.name] = np.concatenate([no_rows, *(part.rows[f.name] for part in parts if part.count)])
+    return columns
+
+
+def _table(job: MergeJob, parts: list[_Part]) -> dict[str, np.ndarray]:
     """Returns the columns of the table of rounds."""
     own = "rounds/rejected"
-    told = round_table([part.one for part in parts], [f for f in _fields(job, "R") if f.name != own])
-    return told | {own: np.array([part.count for part in parts], np.int64)}
+    table = round_table([part.merge_round for part in parts], [f for f in _fields(job, "R") if f.name != own])
+    return table | {own: np.array([part.count for part in parts], np.int64)}

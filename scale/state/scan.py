@@ -140,7 +140,7 @@ def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say
     for shard in _whole(folder.shard_files(), read_shard, damaged):
         result.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
     for rejects in _whole(folder.reject_files(), rejected_file.read, damaged):
-        result.rejects[rejects.header.object_code] = rejects.told
+        result.rejects[rejects.header.object_code] = rejects.summary
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))
     return result

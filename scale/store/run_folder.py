@@ -6,14 +6,15 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from scale.store import durable_io
 
+Verified = TypeVar("Verified")
 _TEMPORARY = ".tmp-"
 _RESERVE_BYTES = 1 << 20  # room for some thousand lines of the journal when the disk is full
 _NAME_BYTES = 180  # of a file's 255, so that round, hash and suffix fit behind an object code
@@ -178,6 +179,16 @@ class RunFolder:
         """Puts a whole file in place: aside, synced, renamed, folder synced. An OSError leaves nothing."""
         with self.replacement(path, len(data)) as aside:
             durable_io.write(aside.fd, data, 0)
+
+    def write_verified(self, path: Path, data: bytes, verify: Callable[[Path], Verified]) -> Verified:
+        """Puts a whole file in place as `write` does, once `verify` has read it back; returns what that returns.
+
+        Whatever `verify` raises leaves nothing, and the old file stays.
+        """
+        with self.replacement(path, len(data)) as aside:
+            durable_io.write(aside.fd, data, 0)
+            durable_io.sync(aside.fd)
+            return verify(aside.path)
 
     @contextmanager
     def replacement(self, path: Path, length: int) -> Iterator[Aside]:

@@ -1,18 +1,17 @@
-"""One shard: complete a round's columns, seal them, verify what is found."""
+"""Seals the rounds that workers compute as shards, verifies shards, and reads rounds that were verified before."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from bimangrasp.files import shard_format
-from bimangrasp.files.final_format import Header
+from bimangrasp.files.header import Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, FormatError
-from bimangrasp.files.shard_format import ShardReader
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
@@ -50,18 +49,20 @@ class Shard(NamedTuple):
         return self.header.platforms[0]
 
 
-def round_columns(made: Mapping[str, np.ndarray], seed: int, round_id: int, tile_used: int) -> dict[str, np.ndarray]:
-    """Returns a shard's columns from what a round made.
+def round_columns(
+    computed: Mapping[str, np.ndarray], seed: int, round_id: int, tile_used: int
+) -> dict[str, np.ndarray]:
+    """Returns a shard's columns from those that a worker computed.
 
     Args:
-        made: the row columns without seed, round and row, and the curve's columns without the axis of rounds.
+        computed: the row columns without seed, round and row, and the curve's columns without the axis of rounds.
         seed: the round's.
         round_id: the round's.
         tile_used: how many grasps were evaluated at once.
     """
-    rows = len(made["object_scale"])
-    columns = {f.name: np.asarray(made[f.name]) for f in GRASP_FIELDS if f.name in made}
-    columns |= {f.name: np.asarray(made[f.name])[None] for f in CURVE_FIELDS if f.name in made}
+    rows = len(computed["object_scale"])
+    columns = {f.name: np.asarray(computed[f.name]) for f in GRASP_FIELDS if f.name in computed}
+    columns |= {f.name: np.asarray(computed[f.name])[None] for f in CURVE_FIELDS if f.name in computed}
     columns |= {"seed": np.full(rows, seed, np.int64), "round": np.full(rows, round_id, np.int64)}
     table = {"round": round_id, "seed": seed, "rows": rows}
     small = {"state": 0, "tile_used": tile_used, "platform": 0}
@@ -79,15 +80,15 @@ def seal(folder: RunFolder, place: Path, header: Header, columns: Mapping[str, n
     return path
 
 
-def verify(path: Path, reader: ShardReader | None = None) -> Shard:
-    """Returns the shard at `path`, read in full; a `reader` has seen others like it.
+def verify(path: Path) -> Shard:
+    """Returns the shard at `path`, read in full.
 
     Raises:
         FormatError: its bytes are not those that its name promises, or break the contract.
         OSError: it cannot be read.
     """
     name = parse_shard_name(path.name)
-    shard = read(path, reader)
+    shard = read(path)
     if name is None:
         raise FormatError(f"{path} is not named as a shard is")
     if (name.code_name, name.round_id) != (file_name(shard.header.object_code), shard.round_id):
@@ -104,14 +105,55 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
-def read(path: Path, reader: ShardReader | None = None) -> Shard:
-    """Returns the shard-format file at `path`, whatever its name."""
+def read(path: Path) -> Shard:
+    """Returns the shard-format file at `path`, whatever its name.
+
+    Raises:
+        FormatError: its bytes are not those that a shard's name promises, or break the contract.
+        OSError: it cannot be read.
+    """
     image = path.read_bytes()
     digest = hashlib.sha256(image).hexdigest()
     name = parse_shard_name(path.name)
     if name is not None and name.sha16 != digest[:16]:  # HDF5 need not survive damaged bytes
         raise FormatError(f"{path} has sha256 {digest[:16]}..., its name says {name.sha16}")
-    header, columns = (reader or ShardReader()).read(image)
+    header, columns = shard_format.read_shard(image)
     if len(header.platforms) != 1:
         raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
     return Shard(path, digest, header, columns)
+
+
+class SealedRound(Protocol):
+    """Which files hold a round.
+
+    Attributes:
+        shard, shard_sha256: its rows.
+        verdict, verdict_sha256: what the simulator said of them; None where rows do not count by that.
+    """
+
+    shard: Path
+    shard_sha256: str
+    verdict: Path | None
+    verdict_sha256: str
+
+
+def sealed_columns(sealed: SealedRound) -> dict[str, np.ndarray]:
+    """Returns the columns of a round that was verified before: the shard's, and the verdict's where there is one.
+
+    Raises:
+        FormatError: the bytes of a file are no longer those that were verified.
+        OSError: it cannot be read.
+    """
+    _, columns = shard_format.read_shard(_verified_image(sealed.shard, sealed.shard_sha256))
+    if sealed.verdict is not None:
+        _, verdict = shard_format.read_verdict(_verified_image(sealed.verdict, sealed.verdict_sha256))
+        columns |= verdict
+    return columns
+
+
+def _verified_image(path: Path, sha256: str) -> bytes:
+    """Returns the bytes of a file; raises FormatError unless they have this hash."""
+    image = path.read_bytes()
+    if hashlib.sha256(image).hexdigest() != sha256:
+        raise FormatError(f"{path} no longer has the sha256 {sha256}, with which it was verified")
+    return image

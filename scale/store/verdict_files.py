@@ -1,4 +1,4 @@
-"""One verdict: what a simulator says of a round, sealed, and verified where it is found."""
+"""Seals a simulator's verdicts on rounds, verifies them, and chooses the verdict on a shard."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def verify(path: Path) -> Verdict:
     return Verdict(path, sha256, code, round_id, shard_sha256, key, platform, judging, reason, links)
 
 
-def on(sha256: str, known: Iterable[Verdict], key: Key) -> Verdict | None:
+def on(sha256: str, verdicts: Iterable[Verdict], key: Key) -> Verdict | None:
     """Returns the verdict on a shard under an acceptance key, None without one; of several the smallest hash."""
-    fitting = [one for one in known if one.shard_sha256 == sha256 and one.acceptance_key == key]
-    return min(fitting, key=lambda one: one.sha256, default=None)
+    fitting = [verdict for verdict in verdicts if verdict.shard_sha256 == sha256 and verdict.acceptance_key == key]
+    return min(fitting, key=lambda verdict: verdict.sha256, default=None)
