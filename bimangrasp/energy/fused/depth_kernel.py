@@ -3,7 +3,7 @@
 import warp as wp
 
 from bimangrasp.energy.fused.geometry import Grid, grid_distance
-from bimangrasp.energy.fused.kernels import Frames, Shapes
+from bimangrasp.energy.fused.records import Frames, Shapes
 
 wp.set_module_options({"enable_backward": False})
 

@@ -5,7 +5,7 @@ from functools import cache
 import warp as wp
 
 from bimangrasp.energy.equilibrium import LEVER, ROUNDS, SMALLEST_RESIDUAL
-from bimangrasp.energy.fused.kernels import ContactTable, Weights, Wrenches
+from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
 
 REACH = wp.constant(wp.float64(LEVER))
 FLOOR = wp.constant(wp.float64(SMALLEST_RESIDUAL))

@@ -1,4 +1,4 @@
-"""FusedEnergies: the terms of a batch and the gradient of their total, without autograd."""
+"""Computes the terms of a batch and the gradient of their total by kernels, without autograd."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from torch import Tensor
 
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
-from bimangrasp.energy.fused import kernels
+from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.depth_kernel import depths
 from bimangrasp.energy.fused.equilibrium_kernel import equilibrium_kernel
+from bimangrasp.energy.fused.penetration_kernels import penetrations, shape_sums
+from bimangrasp.energy.fused.point_kernels import contacts_to_object, place_keypoints, push_keypoints
+from bimangrasp.energy.fused.sum_kernel import totals
 from bimangrasp.energy.fused.tables import DepthTables, HandTables, ObjectTables
+from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames
 from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
@@ -92,7 +96,7 @@ class FusedEnergies:
         self._terms = torch.zeros((len(Energies._fields), size), device=self._torch_device)
         self._gradient = torch.zeros((size, 2, 9 + joints), device=self._torch_device)
         self._frames = self._room(
-            kernels.Frames(),
+            records.Frames(),
             exact_rotation=((size, 2, links), wp.mat33d),
             exact_translation=((size, 2, links), wp.vec3d),
             rotation=((size, 2, links), wp.mat33),
@@ -103,7 +107,7 @@ class FusedEnergies:
         )
         place = (size, 2, contacts)
         self._contacts = self._room(
-            kernels.ContactTable(),
+            records.ContactTable(),
             link=(place, int),
             point=(place, wp.vec3d),
             normal=(place, wp.vec3d),
@@ -112,11 +116,11 @@ class FusedEnergies:
         )
         place = (size, 2, keypoints)
         self._keypoints = self._room(
-            kernels.KeypointTable(), overlap=(place, float), point=(place, wp.vec3), force=(place, wp.vec3)
+            records.KeypointTable(), overlap=(place, float), point=(place, wp.vec3), force=(place, wp.vec3)
         )
         by_shape, by_link = (size, 2, shapes), (size, 2, links)
         self._wrenches = self._room(
-            kernels.Wrenches(),
+            records.Wrenches(),
             object_depth=(by_shape, float),
             object_force=(by_shape, wp.vec3),
             object_moment=(by_shape, wp.vec3),
@@ -133,7 +137,7 @@ class FusedEnergies:
         clouds = (obj.cloud, *hands.clouds)
         points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
         self._pushes = self._room(
-            kernels.Pushes(),
+            records.Pushes(),
             shape=((size, 2, points), int),
             depth=((size, 2, points), float),
             force=((size, 2, points), wp.vec3),
@@ -161,7 +165,7 @@ class FusedEnergies:
         hands, obj, config, frames = self._hands, self._obj, self._config, self._frames
         pose, scale = wp.from_torch(self._pose), wp.from_torch(self._scale)
         candidate, terms = wp.from_torch(self._candidate), wp.from_torch(self._terms)
-        weights = kernels.Weights()
+        weights = records.Weights()
         weights.force_closure, weights.distance, weights.penetration = config.w_fc, config.w_dis, config.w_pen
         weights.self_penetration, weights.joint_limits = config.w_spen, config.w_joints
         weights.wrench_volume, weights.depth = config.w_vew, config.w_depth
@@ -175,16 +179,16 @@ class FusedEnergies:
             launch = wp.launch(kernel, whole, list(inputs), device=self.device, record_cmd=True)
             planned.append(Kernel(part, launch, dims))
 
-        def plan_cloud(part: str, cloud: kernels.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
+        def plan_cloud(part: str, cloud: records.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
             runs = len(cloud.run_first)
             arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
-            plan(part, kernels.penetrations, (tested, runs), *arguments)
-            plan(part, kernels.shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
+            plan(part, penetrations, (tested, runs), *arguments)
+            plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
 
-        plan("kinematics", kernels.link_frames, (2,), pose, hands.tree, frames)
-        plan("kinematics", kernels.shape_frames, (2, count), shapes, frames)
+        plan("kinematics", link_frames, (2,), pose, hands.tree, frames)
+        plan("kinematics", shape_frames, (2, count), shapes, frames)
         given = (candidate, hands.candidates, frames, obj.surface, scale, table)
-        plan("contacts to object", kernels.contacts, (2, contacts), *given)
+        plan("contacts to object", contacts_to_object, (2, contacts), *given)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
         if config.w_equilibrium:
@@ -199,13 +203,13 @@ class FusedEnergies:
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:
                 plan_cloud("hand points to hand", hands.clouds[carrier], carrier, tested, 1, *of_hand)
-        plan("keypoints", kernels.place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
-        plan("keypoints", kernels.push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
+        plan("keypoints", place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
+        plan("keypoints", push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
         tables = (frames, table, keys, wrenches, weights)
         gradient = wp.from_torch(self._gradient)
         given = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
-        plan("gradient and totals", kernels.gradients, (2,), *given)
-        plan("gradient and totals", kernels.totals, (), pose, hands.tree, *tables[1:], terms)
+        plan("gradient and totals", gradients, (2,), *given)
+        plan("gradient and totals", totals, (), pose, hands.tree, *tables[1:], terms)
         return planned
 
     def __call__(
@@ -233,7 +237,7 @@ class FusedEnergies:
 
 
 class FusedEvaluator:
-    """The energies of one batch through the kernels; see `evaluation.Evaluator`."""
+    """The energies of one batch through the kernels; see `evaluator.Evaluator`."""
 
     is_recordable = True
 
@@ -252,13 +256,13 @@ class FusedEvaluator:
 
     def terms(self, grasps: Grasps, rows: slice) -> Energies:
         """See `Evaluator`."""
-        found = self._energies(grasps.pose, grasps.candidate, self._scale[rows])
-        return Energies(*(term.clone() for term in found.terms))
+        result = self._energies(grasps.pose, grasps.candidate, self._scale[rows])
+        return Energies(*(term.clone() for term in result.terms))
 
     def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
         """See `Evaluator`."""
-        found = self._energies(pose, candidate, self._scale[rows])
-        return Evaluation(found.terms.total.clone(), found.gradient.clone())
+        result = self._energies(pose, candidate, self._scale[rows])
+        return Evaluation(result.terms.total.clone(), result.gradient.clone())
 
     @property
     def bytes(self) -> int:

@@ -4,7 +4,7 @@ from functools import cache
 
 import warp as wp
 
-from bimangrasp.energy.fused.kernels import ContactTable, Weights, Wrenches
+from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
 from bimangrasp.energy.wrench import SMALLEST_NORMAL, SMALLEST_SINGULAR_VALUE
 
 MOST_SWEEPS = wp.constant(12)  # six to eight do
