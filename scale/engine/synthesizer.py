@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
-from bimangrasp.files.schema import TERMS
 from scale.engine.devices import platform
 from scale.engine.interfaces import RoundResult, RoundTask
 

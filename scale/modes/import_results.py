@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from bimangrasp.energy.energies import energies
+from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.errors import InputError
 from bimangrasp.files import shard_format
 from bimangrasp.files.header import Header
-from bimangrasp.files.schema import CURVE_FIELDS, TERMS, shape_of
+from bimangrasp.files.schema import CURVE_FIELDS, shape_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
@@ -139,8 +140,8 @@ def _columns(config: Config, given: _Given, results: ReleasedResults) -> tuple[d
     had = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
     made |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in had.items()}
     made["object_scale"] = given.scale
-    optional = {"depth": config.energy.w_depth, "equilibrium": config.energy.w_equilibrium}  # 0: not computed
-    computed = tuple(term for term in TERMS if term not in had and optional.get(term, 1))
+    without_weight = {term.name for term in ENERGY_TERMS if not config.energy.computes(term)}
+    computed = tuple(term for term in TERMS if term not in had and term not in without_weight)
     return round_columns(made, seed=0, round_id=0, tile_used=0), computed
 
 

@@ -1,11 +1,11 @@
-"""The charts of a report: energies, how they fell, grasps per second."""
+"""Draws the charts of a report: energies, how they fell, grasps per second."""
 
 from __future__ import annotations
 
 import numpy as np
 from markupsafe import Markup
 
-from bimangrasp.files.schema import TERMS
+from bimangrasp.energy_terms import ENERGY_TERMS, TOTAL, Term
 from scale.formatting import number
 from scale.report import svg_charts
 from scale.report.file_statistics import Harvest
@@ -16,59 +16,62 @@ SPANS = 60  # of time in the chart of speed
 BINS = 40
 LINES = 6  # workers with a line of their own
 WIDE = 700  # of a chart that has the page's width
-ORDER = ("total", *TERMS[:-1])
+ORDER = (TOTAL, *ENERGY_TERMS)
 
 
-def energy_charts(told: History, sums: Harvest) -> list[tuple[str, Markup]]:
+def energy_charts(history: History, sums: Harvest) -> list[tuple[str, Markup]]:
     """Returns the distribution of each term that is not the same everywhere, with median and threshold."""
-    limits, found = told.acceptance_key, []
+    limits, charts = history.acceptance_key, []
     for term in ORDER:
-        values = sums.energies.get(term, np.zeros(0))
+        values = sums.energies.get(term.name, np.zeros(0))
         if not len(values) or values.min() == values.max():
             continue
         median, bins = float(np.median(values)), min(BINS, 8 + int(2 * len(values) ** 0.4))
         marks = [Mark(median, f"median {number(median)}")]
-        if f"filter.{term}" in limits:
-            marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
-        name = term.replace("_", " ")
-        found.append((name, svg_charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
-    return found
+        threshold = limits.get(f"filter.{term.name}")
+        if threshold is not None:
+            marks.append(Mark(float(threshold), f"threshold {number(threshold)}"))
+        axes = Axes(f"{term.label} ({reading(term)})", "grasps")
+        charts.append((term.label, svg_charts.histogram(values, axes, bins, marks)))
+    return charts
 
 
-def how(term: str) -> str:
-    """Returns how a term is to be read; energies have no unit."""
-    return "weighted sum" if term == "total" else "unweighted"
+def reading(term: Term) -> str:
+    """Returns how the numbers of a term are meant."""
+    return "weighted sum" if term is TOTAL else "unweighted"
 
 
 def curve_charts(sums: Harvest) -> list[tuple[str, Markup]]:
     """Returns how each term fell: medians over the rounds of the median and of both quartiles of a round's grasps."""
     if not len(sums.step):
         return []
-    found = []
+    charts = []
     for term in ORDER:
         with np.errstate(all="ignore"):
-            low, middle, high = _median(sums.curves[term]).T
+            low, middle, high = _median(sums.curves[term.name]).T
         if not np.isfinite(middle).any() or (np.nanmin(middle) == np.nanmax(middle) == 0):
             continue
-        name, line = term.replace("_", " "), Line(sums.step, middle, "", low, high)
-        found.append((name, svg_charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
+        line = Line(sums.step, middle, "", low, high)
+        axes = Axes("step", f"{term.label} ({reading(term)})", may_log=True)
+        charts.append((term.label, svg_charts.lines([line], axes)))
     share = Line(sums.step, 100 * _median(sums.acceptance))
-    return [*found, ("acceptance", svg_charts.lines([share], Axes("step", "proposals accepted (%)")))]
+    return [*charts, ("acceptance", svg_charts.lines([share], Axes("step", "proposals accepted (%)")))]
 
 
 def _median(rounds: np.ndarray) -> np.ndarray:
     """Returns the median over the first axis of what is finite; NaN where nothing is."""
     kept = np.isfinite(rounds).any(axis=0)
-    found = np.full(rounds.shape[1:], np.nan)
-    found[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
-    return found
+    medians = np.full(rounds.shape[1:], np.nan)
+    medians[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
+    return medians
 
 
-def speed_chart(told: History) -> tuple[Markup, Markup] | None:
+def speed_chart(history: History) -> tuple[Markup, Markup] | None:
     """Returns accepted grasps per second of each worker over time, with its legend; None where nothing was timed."""
-    if not any(one.seconds and one.accepted is not None and one.worker for one in told.work.values()):
+    rounds = history.work.values()
+    if not any(work.seconds and work.accepted is not None and work.worker for work in rounds):
         return None
-    pace = speed(told, SPANS)
+    pace = speed(history, SPANS)
     unit, length = _time_unit(pace.edges[-1])
     busiest = sorted(pace.rates, key=lambda name: -pace.rates[name].sum())
     drawn = {name: pace.rates[name] for name in sorted(busiest[:LINES])}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any, NamedTuple
 
+from bimangrasp.energy_terms import ENERGY_TERMS
 from bimangrasp.errors import InputError
 from bimangrasp.objects.normalization import CONVENTIONS, UNITS
 from bimangrasp.objects.preparation import PreparationConfig
@@ -90,11 +91,7 @@ RULES: dict[str, Rule] = {
     "dedup.translation": NULL_OR_NOT_NEGATIVE,
     "dedup.rotation": NULL_OR_NOT_NEGATIVE,
     "dedup.joints": NULL_OR_NOT_NEGATIVE,
-    "filter.force_closure": POSITIVE,
-    "filter.distance": POSITIVE,
-    "filter.penetration": POSITIVE,
-    "filter.depth": POSITIVE,
-    "filter.equilibrium": POSITIVE,
+    **{f"filter.{term.name}": POSITIVE for term in ENERGY_TERMS if term.filter},
     "hand.name": TEXT,
     "hand.format": _among("mjcf", "bimangrasp"),
     "hand.side": Rule(lambda value: value in ("right", "left", ""), "right or left"),
@@ -103,8 +100,7 @@ RULES: dict[str, Rule] = {
     "hand.candidates.per_link": _at_least(0),
     "hand.candidates.spread_rad": _between(0, math.pi / 2),
     "hand.surface_points": _at_least(1),
-    **{f"energy.w_{term}": NOT_NEGATIVE for term in ("fc", "dis", "pen", "spen", "joints", "vew")},
-    **{f"energy.w_{term}": NOT_NEGATIVE for term in ("depth", "equilibrium")},
+    **{f"energy.{term.weight}": NOT_NEGATIVE for term in ENERGY_TERMS},
     "energy.friction": NOT_NEGATIVE,
     "energy.keypoint_distance": NOT_NEGATIVE,
     "energy.inter_hand": _among("right_points", "symmetric"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy_terms import filtered_terms
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.initialization import InitializationConfig
 from bimangrasp.mala import OptimizerConfig
@@ -22,8 +23,8 @@ PHYSICS = "physics"
 TENSORBOARD = "tensorboard"
 FILTERS = {
     "none": (),
-    "energy": ("force_closure", "distance", "penetration"),
-    "firm": ("depth", "equilibrium"),
+    "energy": filtered_terms("energy"),
+    "firm": filtered_terms("firm"),
     PHYSICS: (),
 }
 """The terms on which each filter has a threshold."""

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.files.schema import TERMS, VERDICT_FIELDS
+from bimangrasp.energy_terms import TERMS
+from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, Exhibit

@@ -1,4 +1,4 @@
-"""How deep the hands' inscribed spheres are in the object, with force and moment on their links."""
+"""Finds how deep the hands' inscribed spheres are in the object, with force and moment on their links."""
 
 import warp as wp
 

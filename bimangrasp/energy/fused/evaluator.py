@@ -23,6 +23,7 @@ from bimangrasp.energy.fused.tables import DepthTables, HandTables, ObjectTables
 from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames
 from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
+from bimangrasp.energy_terms import ENERGY_TERMS, Slot
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.mala import Evaluation
@@ -165,11 +166,7 @@ class FusedEnergies:
         hands, obj, config, frames = self._hands, self._obj, self._config, self._frames
         pose, scale = wp.from_torch(self._pose), wp.from_torch(self._scale)
         candidate, terms = wp.from_torch(self._candidate), wp.from_torch(self._terms)
-        weights = records.Weights()
-        weights.force_closure, weights.distance, weights.penetration = config.w_fc, config.w_dis, config.w_pen
-        weights.self_penetration, weights.joint_limits = config.w_spen, config.w_joints
-        weights.wrench_volume, weights.depth = config.w_vew, config.w_depth
-        weights.equilibrium, weights.friction = config.w_equilibrium, config.friction
+        weights = records.Weights(*(config.weight(term) for term in ENERGY_TERMS))
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
         planned: list[Kernel] = []
@@ -191,8 +188,9 @@ class FusedEnergies:
         plan("contacts to object", contacts_to_object, (2, contacts), *given)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
-        if config.w_equilibrium:
-            plan("wrench terms", equilibrium_kernel(2 * contacts), (), table, weights, terms, wrenches)
+        if config.computes(ENERGY_TERMS[Slot.equilibrium]):
+            kernel = equilibrium_kernel(2 * contacts)
+            plan("wrench terms", kernel, (), table, config.friction, weights, terms, wrenches)
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
         plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
         if self._inside:
@@ -250,7 +248,7 @@ class FusedEvaluator:
         tile: int,
         contacts: int,
     ):
-        inside = DepthTables.of(hands, obj) if config.w_depth else None
+        inside = DepthTables.of(hands, obj) if config.computes(ENERGY_TERMS[Slot.depth]) else None
         self._energies = FusedEnergies(*_tables_of(hands, obj), inside, config, tile, contacts)
         self._scale = object_scale
 

@@ -7,8 +7,13 @@ moments about its origin, give the gradient by every joint above it in one walk 
 
 import warp as wp
 
+from bimangrasp.energy_terms import ENERGY_TERMS
+
 BOX, CYLINDER, MESH = wp.constant(0), wp.constant(1), wp.constant(2)
 ROOT_DOF = wp.constant(9)  # translation and rot6d come before the joints
+
+Weights = wp.types.vector(length=len(ENERGY_TERMS), dtype=float)
+"""Weights of the terms in the total, by `Slot`."""
 
 
 @wp.struct
@@ -167,21 +172,6 @@ class KeypointTable:
     overlap: wp.array3d(dtype=float)
     point: wp.array3d(dtype=wp.vec3)
     force: wp.array3d(dtype=wp.vec3)
-
-
-@wp.struct
-class Weights:
-    """Weights of the terms in the total."""
-
-    force_closure: float
-    distance: float
-    penetration: float
-    self_penetration: float
-    joint_limits: float
-    wrench_volume: float
-    depth: float
-    equilibrium: float
-    friction: float
 
 
 @wp.struct

@@ -3,8 +3,11 @@
 import warp as wp
 
 from bimangrasp.energy.fused.records import ROOT_DOF, ContactTable, KeypointTable, Tree, Weights, Wrenches
+from bimangrasp.energy_terms import ENERGY_TERMS, Slot
 
 wp.set_module_options({"enable_backward": False})
+
+TERM_COUNT = wp.constant(len(ENERGY_TERMS))
 
 
 @wp.kernel
@@ -17,7 +20,7 @@ def totals(
     weights: Weights,
     terms: wp.array2d(dtype=float),
 ):
-    """Adds up each term over hands, and the terms, in the order of `Energies`; those of the wrench are there."""
+    """Adds up over the hands what has no kernel of its own to do so, and then all terms with their weights."""
     b = wp.tid()
     distance = float(0.0)
     penetration = float(0.0)
@@ -38,18 +41,13 @@ def totals(
         for joint in range(tree.lower.shape[1]):
             angle = pose[b, h, ROOT_DOF + joint]
             limits += wp.max(angle - tree.upper[h, joint], 0.0) + wp.max(tree.lower[h, joint] - angle, 0.0)
-    terms[1, b] = distance
-    terms[2, b] = penetration
-    terms[3, b] = repelled
-    terms[4, b] = limits
-    terms[6, b] = inside
-    terms[8, b] = (
-        weights.force_closure * terms[0, b]
-        + weights.distance * distance
-        + weights.penetration * penetration
-        + weights.self_penetration * repelled
-        + weights.joint_limits * limits
-        + weights.wrench_volume * terms[5, b]
-        + weights.depth * inside
-        + weights.equilibrium * terms[7, b]
-    )
+    terms[Slot.distance, b] = distance
+    terms[Slot.penetration, b] = penetration
+    terms[Slot.self_penetration, b] = repelled
+    terms[Slot.joint_limits, b] = limits
+    terms[Slot.depth, b] = inside
+    # In the table's order, from the first term on and not from 0: so the roundings are those of one long sum.
+    total = weights[0] * terms[0, b]
+    for slot in range(1, TERM_COUNT):
+        total += weights[slot] * terms[slot, b]
+    terms[Slot.total, b] = total

@@ -14,6 +14,7 @@ from bimangrasp.energy.fused.records import (
     Weights,
     Wrenches,
 )
+from bimangrasp.energy_terms import Slot
 
 wp.set_module_options({"enable_backward": False})
 
@@ -81,14 +82,14 @@ def gradients(
         wrenches.force[b, h, link] = wp.vec3(0.0, 0.0, 0.0)
         wrenches.moment[b, h, link] = wp.vec3(0.0, 0.0, 0.0)
     # Shapes: what pushes them out of the object and out of the other hand. A hand that is not tested has no share.
-    inter = weights.self_penetration * wrenches.hand_share[h]
+    inter = weights[Slot.self_penetration] * wrenches.hand_share[h]
     for s in range(shapes.link.shape[0]):
         link = shapes.link[s]
-        force = weights.penetration * wrenches.object_force[b, h, s]
-        moment = weights.penetration * wrenches.object_moment[b, h, s]
-        if weights.depth != 0.0:
-            force += weights.depth * wrenches.inside_force[b, h, s]
-            moment += weights.depth * wrenches.inside_moment[b, h, s]
+        force = weights[Slot.penetration] * wrenches.object_force[b, h, s]
+        moment = weights[Slot.penetration] * wrenches.object_moment[b, h, s]
+        if weights[Slot.depth] != 0.0:
+            force += weights[Slot.depth] * wrenches.inside_force[b, h, s]
+            moment += weights[Slot.depth] * wrenches.inside_moment[b, h, s]
         if inter != 0.0:
             force += inter * wrenches.hand_force[b, h, s]
             moment += inter * wrenches.hand_moment[b, h, s]
@@ -97,14 +98,14 @@ def gradients(
     # Contacts: their distance to the object, and the wrench terms, which are weighted already.
     for c in range(contact_table.link.shape[2]):
         link = contact_table.link[b, h, c]
-        force = weights.distance * contact_table.force[b, h, c] + wrenches.closure[b, h, c]
+        force = weights[Slot.distance] * contact_table.force[b, h, c] + wrenches.closure[b, h, c]
         arm = wp.vec3(contact_table.point[b, h, c]) - frames.translation[b, h, link]
         wrenches.force[b, h, link] = wrenches.force[b, h, link] + force
         wrenches.moment[b, h, link] = wrenches.moment[b, h, link] + wp.cross(arm, force)
     # Keypoints: those of the same hand push each other apart.
     for k in range(keypoints.link.shape[1]):
         link = keypoints.link[h, k]
-        force = weights.self_penetration * keypoint_table.force[b, h, k]
+        force = weights[Slot.self_penetration] * keypoint_table.force[b, h, k]
         arm = keypoint_table.point[b, h, k] - frames.translation[b, h, link]
         wrenches.force[b, h, link] = wrenches.force[b, h, link] + force
         wrenches.moment[b, h, link] = wrenches.moment[b, h, link] + wp.cross(arm, force)
@@ -120,9 +121,9 @@ def gradients(
             angle = pose[b, h, ROOT_DOF + joint]
             slope = wp.dot(frames.rotation[b, h, link] * wp.vec3(tree.axis[h, link]), moment)
             if angle >= tree.upper[h, joint]:
-                slope += weights.joint_limits
+                slope += weights[Slot.joint_limits]
             if angle <= tree.lower[h, joint]:
-                slope -= weights.joint_limits
+                slope -= weights[Slot.joint_limits]
             gradient[b, h, ROOT_DOF + joint] = slope
         parent = tree.parent[link]
         arm = frames.translation[b, h, link] - frames.translation[b, h, parent]
