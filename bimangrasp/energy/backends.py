@@ -1,4 +1,4 @@
-"""The kernel paths by name: which are there, which is taken. Imports none of them."""
+"""Names the kernel paths and chooses one; imports none of them."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def joint_limits(
     lower: Float[Tensor, "hand joint"],
     upper: Float[Tensor, "hand joint"],
 ) -> Float[Tensor, " batch"]:
-    """Returns by how much all joints together exceed their limits, rad."""
+    """Returns the sum over the joints of max(0, q - upper) + max(0, lower - q), rad."""
     return ((joints - upper).clamp_min(0) + (lower - joints).clamp_min(0)).sum(dim=(1, 2))
 
 
@@ -179,15 +179,18 @@ def _force_closure(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 
 
 def _distance(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    """Returns the sum over the contacts of |signed distance to the object|, m."""
     return placed.contacts.distance.abs().sum(dim=(1, 2))
 
 
 def _penetration(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    """Returns the sum over both hands and the object's surface points of the depth in the hand, m."""
     points = placed.obj.scaled_surface_points(placed.object_scale)
     return penetration_depth(placed.hands.shapes, placed.frames, points).sum(-1)
 
 
 def _self_penetration(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    """Returns how much each hand overlaps itself, by keypoints, and the other, by surface points, m."""
     hands, frames, config = placed.hands, placed.frames, placed.config
     within_hands = keypoint_penetration(hands.keypoints(frames), config.keypoint_distance)
     return within_hands + inter_hand_penetration(hands, frames, config.inter_hand, placed.hand_points)

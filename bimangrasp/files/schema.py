@@ -1,4 +1,4 @@
-"""The fields of a grasp file: names, dtypes, shapes, units, frames, and the check of columns against them."""
+"""Declares the fields of a grasp file: names, dtypes, shapes, units, frames, and the check of columns against them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`logger=tensorboard`: the energy curve of each sealed round as scalars that TensorBoard shows.
+"""Writes the energy curve of each sealed round as scalars that TensorBoard shows (`logger=tensorboard`).
 
 Written by the parent from what a shard holds, a whole file at a time, so that a worker's steps cost nothing and a full
 disk leaves no half of a file. The files hold times; nothing ever reads them back.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from bimangrasp.files.header import HandTable
-from bimangrasp.trajectory import Frames, Record
+from bimangrasp.trajectory import Record, Trajectory
 
 if TYPE_CHECKING:  # only workers load the optimizer
     from bimangrasp.hand_files.config import HandConfig
@@ -47,12 +47,12 @@ class RoundResult(NamedTuple):
         columns: the row columns of `grasp_fields` without seed, round and row, and the curve's without
             their first axis.
         tile_used: how many grasps were evaluated at once.
-        frames: what was asked to be kept of the way there.
+        trajectory: what was asked to be kept of the way there.
     """
 
     columns: dict[str, np.ndarray]
     tile_used: int
-    frames: Frames | None = None
+    trajectory: Trajectory | None = None
 
 
 class RoundRunner(Protocol):

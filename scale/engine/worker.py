@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimangrasp.files.header import Header
-from bimangrasp.trajectory import frames_image
+from bimangrasp.trajectory import trajectory_image
 from scale.engine import failures
 from scale.engine.interfaces import RoundResult, RoundRunner, RoundTask
 from scale.store import locks, shards
@@ -155,8 +155,8 @@ def _round(folder: RunFolder, spec: WorkerSpec, bench: RoundRunner, job: Message
     names = ("code", "mesh", "mesh_sha256", "seed", "round", "attempt", "tile")
     task = RoundTask(*(job[name] for name in names), job.get("record"))
     made = _made(bench, task, connection)
-    if made.frames is not None:
-        folder.write(folder.frames(task.code), frames_image(made.frames))
+    if made.trajectory is not None:
+        folder.write(folder.frames(task.code), trajectory_image(made.trajectory))
     header = replace(
         spec.header,
         object_code=task.code,

@@ -1,4 +1,4 @@
-"""Which rows count towards the quota. Decided by the parent from sealed rows, never by a worker."""
+"""Decides which rows count towards the quota: in the parent, from sealed rows, never in a worker."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Accept:
         """Reason -> what finds the rows that do not pass for that."""
         tests = {f"energy/{term}": partial(self._is_above, term) for term in FILTERS[self.config.name]}
         if self.needs_verdict:
-            failures = [one for one in Reason if one is not Reason.HELD]
-            tests |= {f"{PHYSICS}/{one.name.lower()}": partial(_is_judged, one) for one in failures}
+            failures = [reason for reason in Reason if reason is not Reason.HELD]
+            tests |= {f"{PHYSICS}/{reason.name.lower()}": partial(_is_judged, reason) for reason in failures}
         return tests
 
     def _is_above(self, term: str, columns: Columns) -> np.ndarray:

@@ -184,8 +184,8 @@ class FusedEnergies:
 
         plan("kinematics", link_frames, (2,), pose, hands.tree, frames)
         plan("kinematics", shape_frames, (2, count), shapes, frames)
-        given = (candidate, hands.candidates, frames, obj.surface, scale, table)
-        plan("contacts to object", contacts_to_object, (2, contacts), *given)
+        arguments = (candidate, hands.candidates, frames, obj.surface, scale, table)
+        plan("contacts to object", contacts_to_object, (2, contacts), *arguments)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
         if config.computes(ENERGY_TERMS[Slot.equilibrium]):
@@ -195,8 +195,8 @@ class FusedEnergies:
         plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
         if self._inside:
             sums = (wrenches.inside_depth, wrenches.inside_force, wrenches.inside_moment)
-            given = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
-            plan("hands in object", depths, (2, count), *given, *sums)
+            arguments = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
+            plan("hands in object", depths, (2, count), *arguments, *sums)
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:
@@ -205,8 +205,8 @@ class FusedEnergies:
         plan("keypoints", push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
         tables = (frames, table, keys, wrenches, weights)
         gradient = wp.from_torch(self._gradient)
-        given = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
-        plan("gradient and totals", gradients, (2,), *given)
+        arguments = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
+        plan("gradient and totals", gradients, (2,), *arguments)
         plan("gradient and totals", totals, (), pose, hands.tree, *tables[1:], terms)
         return planned
 

@@ -21,8 +21,8 @@ Values = wp.types.vector(length=6, dtype=wp.float64)
 def wrench_kernel(contacts: int) -> wp.Kernel:
     """Returns the kernel for so many contacts of both hands together, at least six.
 
-    One-sided Jacobi turns the rows of the grasp matrix until they are orthogonal: row k is then s_k v_k, the turns
-    are u_k, and the gradient of s_k is u_k v_k^T. In float64, as `singular_values`.
+    One-sided Jacobi (Hestenes 1958) turns the rows of the grasp matrix until they are orthogonal: row k is then
+    s_k v_k, the turns are u_k, and the gradient of s_k is u_k v_k^T. In float64, as `singular_values`.
     """
     Wide = wp.types.matrix(shape=(6, contacts), dtype=wp.float64)
     half = contacts // 2
