@@ -18,7 +18,8 @@ import torch
 
 import conf
 from bimangrasp.energy.config import EnergyConfig
-from bimangrasp.energy.energies import OURS, Energies, contacts_of, energies
+from bimangrasp.energy.energies import contacts_of, energies
+from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.geometry.distances import SQUARED_DISTANCE_FLOOR
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
@@ -95,7 +96,8 @@ def compare(golden: Golden, hands: HandModel, obj: ObjectModel, config: EnergyCo
     contacts = contacts_of(hands, obj, golden.object_scale, hands.link_frames(grasps), grasps)
     terms = energies(hands, obj, golden.object_scale, grasps, config, golden.hand_points)
     rows = _contact_rows(golden.arrays, contacts.point.detach(), contacts.distance.detach())
-    for name in (name for name in Energies._fields if name not in OURS):
+    ours = {term.name for term in ENERGY_TERMS if term.is_optional}
+    for name in (name for name in TERMS if name not in ours):
         value = getattr(terms, name)
         (gradient,) = torch.autograd.grad(value.sum(), pose, retain_graph=True)
         rows += _energy_rows(golden.arrays, name, value.detach().numpy(), gradient.numpy())

@@ -1,4 +1,4 @@
-"""First grasps: both hands around the inflated convex hull of the object, opposite to each other."""
+"""Places the first grasps: both hands around the inflated convex hull of the object, opposite to each other."""
 
 from __future__ import annotations
 

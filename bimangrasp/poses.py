@@ -1,4 +1,4 @@
-"""Poses: both hands of many grasps as NumPy arrays, the way files hold them. Hand axis 0 = left, 1 = right."""
+"""Holds both hands' poses of many grasps as NumPy arrays, the way files do. Hand axis 0 = left, 1 = right."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def check_poses(poses: Poses) -> None:
     joints = poses.joints.shape[2] if poses.joints.ndim == 3 else "J"
     wanted = {"translation": (count, 2, 3), "rotation": (count, 2, 3, 3), "joints": (count, 2, joints)}
     for name, shape in wanted.items():
-        found = getattr(poses, name).shape
-        if found != shape:
-            raise InputError(f"{name} has shape {found}; wanted {shape}: grasp, hand (left, right), then its numbers")
+        given = getattr(poses, name).shape
+        if given != shape:
+            raise InputError(f"{name} has shape {given}; wanted {shape}: grasp, hand (left, right), then its numbers")
     if not poses.finite.all():
         row = int(np.flatnonzero(~poses.finite)[0])
         raise InputError(

@@ -1,4 +1,4 @@
-"""One object, one seed -> grasps with energies: the body of a round."""
+"""Computes a round: from one object and one seed a batch of grasps with their energies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames: where chosen grasps of a round were at every k-th step of the optimization."""
+"""Holds the trajectory of chosen grasps: where they were at every k-th step of the optimization."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxtyping import Float32, Int64
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Where some grasps were, in the object's frame; the last frame has the grasps that the round gave.
+class Trajectory:
+    """Where some grasps were, in the object's frame; the last snapshot has the grasps that the round gave.
 
     Attributes:
         step: steps made.
@@ -24,23 +24,23 @@ class Frames:
         object_scale: factor on the object's mesh.
     """
 
-    step: Int64[np.ndarray, " frame"]
+    step: Int64[np.ndarray, " snapshot"]
     row: Int64[np.ndarray, " grasp"]
-    translation: Float32[np.ndarray, "frame grasp 2 3"]
-    rotation: Float32[np.ndarray, "frame grasp 2 3 3"]
-    joints: Float32[np.ndarray, "frame grasp 2 joint"]
-    energy: Float32[np.ndarray, "frame grasp"]
+    translation: Float32[np.ndarray, "snapshot grasp 2 3"]
+    rotation: Float32[np.ndarray, "snapshot grasp 2 3 3"]
+    joints: Float32[np.ndarray, "snapshot grasp 2 joint"]
+    energy: Float32[np.ndarray, "snapshot grasp"]
     object_scale: Float32[np.ndarray, " grasp"]
 
 
-def frames_image(frames: Frames) -> bytes:
-    """Returns the bytes of the `.npz` file that holds these frames."""
+def trajectory_image(trajectory: Trajectory) -> bytes:
+    """Returns the bytes of the `.npz` file that holds a trajectory."""
     file = io.BytesIO()
-    np.savez(file, **vars(frames))
+    np.savez(file, **vars(trajectory))
     return file.getvalue()
 
 
-def read_frames(path: Path | str) -> Frames:
-    """Returns the frames of a file."""
-    with np.load(path, allow_pickle=False) as found:
-        return Frames(*(found[field.name] for field in fields(Frames)))
+def read_trajectory(path: Path | str) -> Trajectory:
+    """Returns the trajectory of a file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Trajectory(*(arrays[field.name] for field in fields(Trajectory)))

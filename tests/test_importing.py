@@ -13,8 +13,8 @@ from test_released_joints import drawn
 import bimangrasp
 import scale
 from bimangrasp.energy.energies import energies
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
-from bimangrasp.files.schema import TERMS
 from bimangrasp.files.shard_format import read_shard
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps

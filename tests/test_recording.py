@@ -23,8 +23,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.synthesis import synthesize
-from bimangrasp.trajectory import frames_image, read_frames
-from bimangrasp.trajectory_recorder import FrameKeeper
+from bimangrasp.trajectory import read_trajectory, trajectory_image
+from bimangrasp.trajectory_recorder import TrajectoryRecorder
 from scale.controller import recording
 from scale.errors import RunError
 from scale.store.run_folder import RunFolder
@@ -70,16 +70,16 @@ def test_a_generated_round_is_logged_for_tensorboard(recorded):
 
 def test_frames_begin_and_end_with_the_files_grasps(recorded):
     folder, _ = recorded
-    frames = read_frames(folder.frames("storage_bin"))
-    assert frames.step.tolist() == [0, 2, 4, 5] and frames.row.tolist() == [3, 0]
+    trajectory = read_trajectory(folder.frames("storage_bin"))
+    assert trajectory.step.tolist() == [0, 2, 4, 5] and trajectory.row.tolist() == [3, 0]
     with h5py.File(folder.final("storage_bin")) as file:
         for group, frame in (("initial", 0), ("hand", -1)):
             for part in ("translation", "rotation", "joints"):
                 wanted = file[f"{group}/{part}"][:][[3, 0]]
-                np.testing.assert_allclose(getattr(frames, part)[frame], wanted, atol=1e-6)
-        np.testing.assert_array_equal(frames.energy[-1], file["energy/total"][:][[3, 0]])
-        np.testing.assert_array_equal(frames.object_scale, file["object_scale"][:][[3, 0]])
-        assert not np.allclose(frames.translation[0], frames.translation[-1])
+                np.testing.assert_allclose(getattr(trajectory, part)[frame], wanted, atol=1e-6)
+        np.testing.assert_array_equal(trajectory.energy[-1], file["energy/total"][:][[3, 0]])
+        np.testing.assert_array_equal(trajectory.object_scale, file["object_scale"][:][[3, 0]])
+        assert not np.allclose(trajectory.translation[0], trajectory.translation[-1])
 
 
 def test_a_picture_shows_both_hands_and_the_object_in_every_frame(recorded):
@@ -110,17 +110,17 @@ def test_watching_moves_no_bit_and_frames_are_no_views_and_come_back_from_a_file
     config = quick_conf.load("round_batch_size=4", "num_iterations=6", "curve_stride=0").synthesis
     config.initialization.hull_samples_per_grasp = 10
     hands, obj = shadow_hands(F32), built_in("mug", F32)
-    keeper = FrameKeeper(Record(2, (1,)))
-    plain, seen = synthesize(hands, obj, config, 1), synthesize(hands, obj, config, 1, watch=keeper)
+    recorder = TrajectoryRecorder(Record(2, (1,)))
+    plain, seen = synthesize(hands, obj, config, 1), synthesize(hands, obj, config, 1, watch=recorder)
     assert torch.equal(plain.grasps.pose, seen.grasps.pose) and torch.equal(plain.energies.total, seen.energies.total)
-    frames = keeper.frames(seen, config.num_iterations)
-    assert frames.step.tolist() == [0, 2, 4, 6]
-    assert len({frame.tobytes() for frame in frames.translation}) > 2
+    trajectory = recorder.trajectory(seen, config.num_iterations)
+    assert trajectory.step.tolist() == [0, 2, 4, 6]
+    assert len({frame.tobytes() for frame in trajectory.translation}) > 2
     rotation = rot6d_to_matrix(seen.initial.rotation.double())[1].float().numpy()
-    np.testing.assert_allclose(frames.rotation[0, 0], rotation, atol=1e-6)
-    (tmp_path / "a.npz").write_bytes(frames_image(frames))
-    for name, column in vars(read_frames(tmp_path / "a.npz")).items():
-        np.testing.assert_array_equal(column, getattr(frames, name))
+    np.testing.assert_allclose(trajectory.rotation[0, 0], rotation, atol=1e-6)
+    (tmp_path / "a.npz").write_bytes(trajectory_image(trajectory))
+    for name, column in vars(read_trajectory(tmp_path / "a.npz")).items():
+        np.testing.assert_array_equal(column, getattr(trajectory, name))
 
 
 @pytest.mark.parametrize(

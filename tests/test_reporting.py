@@ -21,8 +21,8 @@ from toy_files import grasp_columns, header, shadow_table, write_final
 
 import scale
 from bimangrasp import builtin
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
-from bimangrasp.files.schema import TERMS
 from scale.controller.event_loop import EventLoop
 from scale.errors import RunError
 from scale.formatting import number
@@ -182,7 +182,7 @@ def test_energies_and_curves_are_those_of_the_final_files(run):
         curves = np.concatenate([file[f"curve/{term}"][:][one] for file, one in zip(files, done, strict=True)])
         np.testing.assert_array_equal(sums.curves[term], curves)
     wanted = figures.curve_charts(sums)
-    assert [name for name, _ in wanted] == [term.replace("_", " ") for term in figures.ORDER] + ["acceptance"]
+    assert [name for name, _ in wanted] == [term.name.replace("_", " ") for term in figures.ORDER] + ["acceptance"]
     page, _ = report(root)
     for name, chart in wanted + figures.energy_charts(history([]), sums):
         assert re.search(r'(polyline points|rect x)="[^"]+"', chart)[0] in page.source, name

@@ -11,7 +11,8 @@ from scene import POINTS, built_in, built_in_hands, shadow_hands
 from bimangrasp import builtin, synthesis
 from bimangrasp.config import ALGORITHM_VERSION
 from bimangrasp.energy import evaluator
-from bimangrasp.energy.energies import OURS, Energies, energies
+from bimangrasp.energy.energies import energies
+from bimangrasp.energy_terms import ENERGY_TERMS, Slot
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
@@ -83,8 +84,8 @@ def test_a_recorded_round_guards_the_version():
     assert ALGORITHM_VERSION == 2
     medians = make(num_iterations=3, curve_stride=3).curve.quartiles[:, :, 1]
     recorded = torch.tensor(RECORDED)
-    ours = [Energies._fields.index(name) for name in OURS]  # not computed without weight
-    released = [column for column in range(len(Energies._fields)) if column not in ours]
+    ours = [Slot[term.name] for term in ENERGY_TERMS if term.is_optional]  # not computed without weight
+    released = [slot for slot in range(len(Slot)) if slot not in ours]
     torch.testing.assert_close(medians[:, released], recorded, rtol=1e-3, atol=1e-5)
     assert (medians[:, ours] == 0).all()
 

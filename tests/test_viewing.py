@@ -13,9 +13,10 @@ import quick_conf
 from toy_files import grasp_columns, header, shadow_table, write_final, write_run, write_shard
 
 import scale
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import RejectsEnding
-from bimangrasp.files.schema import TERMS, VERDICT_FIELDS, reject_fields
+from bimangrasp.files.schema import VERDICT_FIELDS, reject_fields
 from bimangrasp.files.shard_format import rejects_image, verdict_image
 from bimangrasp.visualization.gallery import Thumbnail
 from bimangrasp.visualization.page import read_page

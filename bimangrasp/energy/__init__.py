@@ -1,1 +1,1 @@
-"""The energy of grasps: its terms, their weights, and the two ways to evaluate them."""
+"""Defines the energy of grasps: its terms, their weights, and the two ways to evaluate them."""

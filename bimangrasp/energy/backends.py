@@ -1,4 +1,4 @@
-"""Chooses between the kernel paths by name, and tells which of them are installed. Imports none of them."""
+"""Names the kernel paths and chooses one; imports none of them."""
 
 from __future__ import annotations
 

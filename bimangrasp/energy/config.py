@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from bimangrasp.energy_terms import Term
 from bimangrasp.ranges import NOT_NEGATIVE, Checked, among
 
 
@@ -16,7 +17,7 @@ class EnergyConfig(Checked):
         w_fc, w_dis, w_pen, w_spen, w_joints, w_vew: weights of force closure, contact distance, penetration,
             self-penetration, joint limits and wrench volume in the total.
         w_depth: weight of the hands' depth in the object.
-        w_equilibrium: weight of the residual wrench. A term of ours whose weight is 0 is not computed, and is 0.
+        w_equilibrium: weight of the residual wrench.
         keypoint_distance: two penetration keypoints of one hand closer than this cost energy, m.
         friction: coefficient with which the contacts press in the residual wrench.
         inter_hand: "right_points" measures the right hand's surface points against the left hand only,
@@ -34,3 +35,11 @@ class EnergyConfig(Checked):
     keypoint_distance: Annotated[float, NOT_NEGATIVE]
     friction: Annotated[float, NOT_NEGATIVE]
     inter_hand: Annotated[str, among("right_points", "symmetric")]
+
+    def weight(self, term: Term) -> float:
+        """Returns the weight of a term in the total."""
+        return getattr(self, term.weight)
+
+    def computes(self, term: Term) -> bool:
+        """Whether a term is computed; an optional one without weight is not, and is 0."""
+        return not term.is_optional or self.weight(term) > 0

@@ -1,7 +1,12 @@
-"""The six energy terms of BimanGrasp and two of ours, one short function each, and their weighted total."""
+"""Computes the terms of the energy in PyTorch, one short function each, and their weighted total.
+
+The first six are BimanGrasp's (Shao and Xiao, RA-L 2024, arXiv 2411.15903) as its released code computes them; the
+optional ones are ours.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +16,7 @@ from torch import Tensor
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.equilibrium import residual_wrench
 from bimangrasp.energy.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
+from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth
 from bimangrasp.hands.model import HandModel
@@ -19,22 +25,11 @@ from bimangrasp.objects.model import ObjectModel
 COINCIDENT_KEYPOINTS = 1e-6
 """Keypoints closer than this, m, are one point of the hand and repel nothing (released code)."""
 
-OURS = ("depth", "equilibrium")
-"""The terms that the release does not have."""
 
+class Energies(NamedTuple("Energies", [(name, Float[Tensor, " batch"]) for name in TERMS])):
+    """The terms of each grasp, unweighted, and their weighted total; the fields are the rows of `energy_terms`."""
 
-class Energies(NamedTuple):
-    """The terms of each grasp, unweighted, and their weighted total."""
-
-    force_closure: Float[Tensor, " batch"]
-    distance: Float[Tensor, " batch"]
-    penetration: Float[Tensor, " batch"]
-    self_penetration: Float[Tensor, " batch"]
-    joint_limits: Float[Tensor, " batch"]
-    wrench_volume: Float[Tensor, " batch"]
-    depth: Float[Tensor, " batch"]
-    equilibrium: Float[Tensor, " batch"]
-    total: Float[Tensor, " batch"]
+    __slots__ = ()
 
 
 class Contacts(NamedTuple):
@@ -46,6 +41,27 @@ class Contacts(NamedTuple):
     point: Float[Tensor, "batch hand contact 3"]
     normal: Float[Tensor, "batch hand contact 3"]
     distance: Float[Tensor, "batch hand contact"]
+
+
+class PlacedGrasps(NamedTuple):
+    """Grasps around an object, with what several terms need of them.
+
+    Attributes:
+        hands, obj, object_scale, grasps, config, hand_points: see `energies`.
+        frames: of the links.
+        contacts: the chosen ones.
+        singular_values: of the grasp matrix, descending; None where the contacts are too few for the wrench terms.
+    """
+
+    hands: HandModel
+    obj: ObjectModel
+    object_scale: Float[Tensor, " batch"]
+    grasps: Grasps
+    config: EnergyConfig
+    hand_points: Float[Tensor, "batch hand point 3"] | None
+    frames: LinkFrames
+    contacts: Contacts
+    singular_values: Float[Tensor, "batch 6"] | None
 
 
 def energies(
@@ -71,20 +87,16 @@ def energies(
     """
     frames = hands.link_frames(grasps)
     contacts = contacts_of(hands, obj, object_scale, frames, grasps)
-    closure, volume = (term.to(grasps.joints.dtype) for term in _wrench_terms(contacts))
-    nothing = torch.zeros_like(object_scale)
-    terms = (
-        closure,
-        contacts.distance.abs().sum(dim=(1, 2)).to(grasps.joints.dtype),
-        penetration_depth(hands.shapes, frames, obj.scaled_surface_points(object_scale)).sum(-1),
-        keypoint_penetration(hands.keypoints(frames), config.keypoint_distance)
-        + inter_hand_penetration(hands, frames, config.inter_hand, hand_points),
-        joint_limits(grasps.joints, hands.joint_lower, hands.joint_upper),
-        volume,
-        object_depth(hands, obj, object_scale, frames) if config.w_depth else nothing,
-        _equilibrium(contacts, config.friction).to(grasps.joints.dtype) if config.w_equilibrium else nothing,
+    placed = PlacedGrasps(
+        hands, obj, object_scale, grasps, config, hand_points, frames, contacts, _singular_values(contacts)
     )
-    return Energies(*terms, total=sum(w * term for w, term in zip(_weights(config), terms, strict=True)))
+    nothing = torch.zeros_like(object_scale)
+    total, values = 0, {}
+    for term in ENERGY_TERMS:
+        value = TERM_FUNCTIONS[term.name](placed).to(grasps.joints.dtype) if config.computes(term) else nothing
+        values[term.name] = value
+        total = total + config.weight(term) * value
+    return Energies(**values, total=total)
 
 
 def contacts_of(
@@ -152,25 +164,64 @@ def joint_limits(
     lower: Float[Tensor, "hand joint"],
     upper: Float[Tensor, "hand joint"],
 ) -> Float[Tensor, " batch"]:
-    """Returns by how much all joints together exceed their limits, rad."""
+    """Returns the sum over the joints of max(0, q - upper) + max(0, lower - q), rad."""
     return ((joints - upper).clamp_min(0) + (lower - joints).clamp_min(0)).sum(dim=(1, 2))
 
 
-def _wrench_terms(contacts: Contacts) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Returns force closure and wrench volume; zeros where the contacts are too few for either."""
+def _singular_values(contacts: Contacts) -> Float[Tensor, "batch 6"] | None:
     point, normal = contacts.point.flatten(1, 2), contacts.normal.flatten(1, 2)
-    if point.shape[1] < FEWEST_CONTACTS:
-        zero = point.new_zeros(len(point))
-        return zero, zero
-    values = singular_values(grasp_matrix(point, normal))
-    return force_closure(values), wrench_volume(values)
+    return singular_values(grasp_matrix(point, normal)) if point.shape[1] >= FEWEST_CONTACTS else None
 
 
-def _equilibrium(contacts: Contacts, friction: float) -> Float[Tensor, " batch"]:
-    return residual_wrench(contacts.point.flatten(1, 2), contacts.normal.flatten(1, 2), friction)
+def _force_closure(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    values = placed.singular_values
+    return torch.zeros_like(placed.object_scale) if values is None else force_closure(values)
 
 
-def _weights(config: EnergyConfig) -> tuple[float, ...]:
-    """Returns the weights in the order of `Energies`."""
-    released = (config.w_fc, config.w_dis, config.w_pen, config.w_spen, config.w_joints, config.w_vew)
-    return *released, config.w_depth, config.w_equilibrium
+def _distance(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    """Returns the sum over the contacts of |signed distance to the object|, m."""
+    return placed.contacts.distance.abs().sum(dim=(1, 2))
+
+
+def _penetration(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    """Returns the sum over both hands and the object's surface points of the depth in the hand, m."""
+    points = placed.obj.scaled_surface_points(placed.object_scale)
+    return penetration_depth(placed.hands.shapes, placed.frames, points).sum(-1)
+
+
+def _self_penetration(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    """Returns how much each hand overlaps itself, by keypoints, and the other, by surface points, m."""
+    hands, frames, config = placed.hands, placed.frames, placed.config
+    within_hands = keypoint_penetration(hands.keypoints(frames), config.keypoint_distance)
+    return within_hands + inter_hand_penetration(hands, frames, config.inter_hand, placed.hand_points)
+
+
+def _joint_limits(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    return joint_limits(placed.grasps.joints, placed.hands.joint_lower, placed.hands.joint_upper)
+
+
+def _wrench_volume(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    values = placed.singular_values
+    return torch.zeros_like(placed.object_scale) if values is None else wrench_volume(values)
+
+
+def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    return object_depth(placed.hands, placed.obj, placed.object_scale, placed.frames)
+
+
+def _equilibrium(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
+    point, normal = placed.contacts.point, placed.contacts.normal
+    return residual_wrench(point.flatten(1, 2), normal.flatten(1, 2), placed.config.friction)
+
+
+TERM_FUNCTIONS: dict[str, Callable[[PlacedGrasps], Float[Tensor, " batch"]]] = {
+    "force_closure": _force_closure,
+    "distance": _distance,
+    "penetration": _penetration,
+    "self_penetration": _self_penetration,
+    "joint_limits": _joint_limits,
+    "wrench_volume": _wrench_volume,
+    "depth": _depth,
+    "equilibrium": _equilibrium,
+}
+"""What computes each term of `energy_terms`, by name; the order is the table's."""

@@ -1,4 +1,7 @@
-"""Contacts -> the net wrench that their best forces leave: what force closure without signs and friction cannot see."""
+"""Computes the net wrench that contacts leave at best under Coulomb friction.
+
+Force closure without signs and friction does not see which way a normal points; this does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ def residual_wrench(
     """Returns how far the contacts are from holding by pressing alone: the length of the least net wrench.
 
     The least over forces within their friction cones whose normal parts add up to 1 N: 0 where they balance, 1 where
-    all press one way. The forces are found by Frank and Wolfe's method and constant in the gradient, as the normals.
+    all press one way. The forces are found by Frank and Wolfe's method (1956), and are constant in the gradient, as the
+    normals are.
 
     Args:
         point: object's frame, m.

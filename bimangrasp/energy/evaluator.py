@@ -1,4 +1,4 @@
-"""What a batch of grasps costs, and which way it goes down from there: by autograd, or by the fused kernels."""
+"""Evaluates the energy of a batch and its gradient by autograd, and declares what the fused kernels do as well."""
 
 from __future__ import annotations
 

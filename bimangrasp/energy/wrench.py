@@ -1,4 +1,7 @@
-"""Contacts -> grasp matrix -> singular values -> how well the contacts close around the object."""
+"""Measures how well contacts close around the object, by the singular values of their grasp matrix.
+
+Without friction (Shao and Xiao, RA-L 2024, section III, as the released code computes it).
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def _decomposed(matrix: Float[Tensor, "batch 6 contact"]) -> Float[Tensor, "batc
     except torch.linalg.LinAlgError:
         if len(matrix) == 1:
             return torch.full_like(matrix[..., 0], torch.nan)
-        return torch.cat([_decomposed(one) for one in matrix.split(1)])
+        return torch.cat([_decomposed(sample) for sample in matrix.split(1)])
 
 
 def force_closure(values: Float[Tensor, "batch 6"]) -> Float[Tensor, " batch"]:

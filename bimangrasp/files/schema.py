@@ -1,4 +1,4 @@
-"""The fields of a grasp file: names, dtypes, shapes, units, frames, and the check of columns against them."""
+"""Declares the fields of a grasp file: names, dtypes, shapes, units, frames, and the check of columns against them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-TERMS = (
-    "force_closure",
-    "distance",
-    "penetration",
-    "self_penetration",
-    "joint_limits",
-    "wrench_volume",
-    "depth",
-    "equilibrium",
-    "total",
-)
+from bimangrasp.energy_terms import ENERGY_TERMS, TOTAL
 
 Columns = Mapping[str, np.ndarray]
 
@@ -59,8 +49,8 @@ _GRASP = [
         "the object's outward normal at the contacts",
     ),
     Field("object_scale", "<f4", ("N",), "1", "object", "factor on the object's mesh"),
-    *(Field(f"energy/{t}", "<f4", ("N",), "1", "none", f"{t}, unweighted") for t in TERMS[:-1]),
-    Field("energy/total", "<f4", ("N",), "1", "none", "weighted sum of the terms"),
+    *(Field(f"energy/{t.name}", "<f4", ("N",), t.unit, "none", f"{t.name}, unweighted") for t in ENERGY_TERMS),
+    Field("energy/total", "<f4", ("N",), TOTAL.unit, "none", "weighted sum of the terms"),
     Field("seed", "<i8", ("N",), "1", "none", "seed of the grasp's round"),
     Field("round", "<i8", ("N",), "1", "none", "round that made the grasp"),
     Field("row", "<i8", ("N",), "1", "none", "row of the grasp in its round"),
@@ -81,7 +71,10 @@ _FINAL_ROUND = [
 _CURVE = [
     Field("curve/step", "<i8", ("R", "P"), "1", "none", "steps taken at each point of the curve"),
     Field("curve/acceptance", "<f4", ("R", "P"), "1", "none", "share of proposals accepted since the point before"),
-    *(Field(f"curve/{t}", "<f4", ("R", "P", 3), "1", "none", f"quartiles of {t} over the round") for t in TERMS),
+    *(
+        Field(f"curve/{t.name}", "<f4", ("R", "P", 3), t.unit, "none", f"quartiles of {t.name} over the round")
+        for t in (*ENERGY_TERMS, TOTAL)
+    ),
 ]
 _VERDICT = [
     Field("pose/translation", "<f4", ("N", 3, 2, 3), "m", "object", "origin of each hand's root at each stage"),

@@ -1,4 +1,4 @@
-"""Descent: the sampler's steps made in place, on a GPU as one recorded CUDA graph."""
+"""Makes the sampler's steps in place, on a GPU as one recorded CUDA graph."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Descent:
         """Makes one step: computes the next state and writes it over the present one."""
         state, accepted = self._step(self.state)
         self.accepted += accepted.sum()
-        for kept, new in zip(_leaves(self.state), _leaves(state), strict=True):
-            kept.copy_(new)
+        for present, following in zip(_leaves(self.state), _leaves(state), strict=True):
+            present.copy_(following)
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         """Returns a step that is not made yet."""

@@ -1,4 +1,8 @@
-"""The sampler: Langevin proposals with a preconditioner, annealing and index switching, for any energy.
+"""Samples any energy: Langevin proposals with a preconditioner, annealing, and switching of indices.
+
+The Metropolis-adjusted Langevin algorithm (MALA; Roberts and Tweedie 1996), changed as BimanGrasp does (Shao and Xiao,
+RA-L 2024): a preconditioner from the running mean of squared gradients, less noise, an acceptance without the ratio of
+proposal densities unless that is asked for, and a temperature that falls.
 
 A position is a batch of groups of coordinates (for grasps a group is a hand), a choice a batch of groups of indices.
 All evolving state goes in and comes out; a step asks the device for nothing, so a CUDA graph can record it.

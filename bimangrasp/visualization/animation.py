@@ -15,7 +15,7 @@ from bimangrasp.files.scene_export import SIDES, Placed, grasp_scene
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
-from bimangrasp.trajectory import Frames
+from bimangrasp.trajectory import Trajectory
 
 SIZE = 480  # pixels, of width and height
 FRAME_MS, LAST_MS = 120, 2500  # how long a frame is seen, and the last one
@@ -27,18 +27,18 @@ PAPER, INK = (0.96, 0.965, 0.975), (40, 44, 52)
 COLORS = 160  # of the palette, that of the last frame: an equal background costs nothing in the frames between
 
 
-def animation(frames: Frames, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> bytes:
-    """Returns the GIF of one grasp of some frames. The camera looks across both hands and comes nearer as they do.
+def animation(trajectory: Trajectory, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> bytes:
+    """Returns the GIF of one grasp of a trajectory. The camera looks across both hands and comes nearer as they do.
 
     Args:
-        frames: of a round.
-        grasp: which of the frames' grasps.
+        trajectory: of a round.
+        grasp: which of the trajectory's grasps.
         hands: the left and the right one.
         mesh: of the object, in its own unit.
     """
-    scene = _AnimatedScene(frames, grasp, hands, mesh)
+    scene = _AnimatedScene(trajectory, grasp, hands, mesh)
     try:
-        pictures = [scene.picture(frame) for frame in range(len(frames.step))]
+        pictures = [scene.picture(frame) for frame in range(len(trajectory.step))]
     finally:
         scene.close()
     palette = pictures[-1].quantize(COLORS)
@@ -51,9 +51,11 @@ def animation(frames: Frames, grasp: int, hands: tuple[HandDescription, HandDesc
 class _AnimatedScene:
     """The scene of one grasp, whose hands are put where a frame has them."""
 
-    def __init__(self, frames: Frames, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> None:
-        self._frames, self._grasp, self._hands = frames, grasp, hands
-        self._vertices = mesh.vertices * float(frames.object_scale[grasp])
+    def __init__(
+        self, trajectory: Trajectory, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh
+    ) -> None:
+        self._trajectory, self._grasp, self._hands = trajectory, grasp, hands
+        self._vertices = mesh.vertices * float(trajectory.object_scale[grasp])
         self._model = _scene(Placed(hands, *self._pose(-1), self._vertices, mesh.faces))
         self._data = mujoco.MjData(self._model)
         self._renderer = mujoco.Renderer(self._model, SIZE, SIZE)
@@ -69,12 +71,12 @@ class _AnimatedScene:
         self._camera.distance = self._distances[frame]
         self._renderer.update_scene(self._data, self._camera)
         picture = Image.fromarray(self._renderer.render())
-        text = f"step {self._frames.step[frame]}   energy {self._frames.energy[frame, self._grasp]:.4g}"
+        text = f"step {self._trajectory.step[frame]}   energy {self._trajectory.energy[frame, self._grasp]:.4g}"
         ImageDraw.Draw(picture).text((12, 10), text, INK, ImageFont.load_default(18))
         return picture
 
     def _pose(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        columns = (self._frames.translation, self._frames.rotation, self._frames.joints)
+        columns = (self._trajectory.translation, self._trajectory.rotation, self._trajectory.joints)
         return tuple(column[frame, self._grasp].astype(np.float64) for column in columns)
 
     def _put(self, frame: int) -> None:
@@ -89,7 +91,7 @@ class _AnimatedScene:
 
     def _framed(self) -> tuple[mujoco.MjvCamera, list[float]]:
         """Returns a camera before which the hands lie beside each other at the end, and its distance at each frame."""
-        last = len(self._frames.step) - 1
+        last = len(self._trajectory.step) - 1
         across = self._center("right", last) - self._center("left", last)
         azimuth = np.arctan2(across[1], across[0]) + np.pi / 2
         axes = _axes(azimuth, np.radians(ELEVATION))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.scene_export import COLORS, SIDES
-from bimangrasp.files.schema import TERMS
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.poses import Poses
 from bimangrasp.visualization.gallery import STAGES, Gallery, Shape, ShownGrasp

@@ -101,8 +101,8 @@ def _draw(path: Path, hand: HandConfig, mesh: Path) -> dict[int, bytes]:
     """Returns row -> GIF for the frames of a file."""
     from bimangrasp.hand_files.loading import load_hands
     from bimangrasp.objects.model import read_mesh
-    from bimangrasp.trajectory import read_frames
+    from bimangrasp.trajectory import read_trajectory
     from bimangrasp.visualization.animation import animation
 
-    frames, hands, shape = read_frames(path), load_hands(hand), read_mesh(str(mesh))
-    return {int(row): animation(frames, grasp, hands, shape) for grasp, row in enumerate(frames.row)}
+    trajectory, hands, shape = read_trajectory(path), load_hands(hand), read_mesh(str(mesh))
+    return {int(row): animation(trajectory, grasp, hands, shape) for grasp, row in enumerate(trajectory.row)}

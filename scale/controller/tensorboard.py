@@ -1,4 +1,4 @@
-"""`logger=tensorboard`: the energy curve of each sealed round as scalars that TensorBoard shows.
+"""Writes the energy curve of each sealed round as scalars that TensorBoard shows (`logger=tensorboard`).
 
 Written by the parent from what a shard holds, a whole file at a time, so that a worker's steps cost nothing and a full
 disk leaves no half of a file. The files hold times; nothing ever reads them back.
@@ -13,15 +13,16 @@ import time
 import numpy as np
 
 from bimangrasp.builtin import install_command
+from bimangrasp.energy_terms import ENERGY_TERMS, TOTAL
 from bimangrasp.errors import InputError
-from bimangrasp.files.schema import TERMS, Columns
+from bimangrasp.files.schema import Columns
 from scale.store.run_folder import RunFolder
 
 QUARTILES = ("Energy lower quartile", "Energy", "Energy upper quartile")
-"""First part of the names of scalars, in the order of the curve's last axis; the median has the short one."""
+"""First part of the names of scalars, in the order of the curve's last axis; the median has the short one.
 
-NAMES = dict(zip(TERMS, ("fc", "dis", "pen", "spen", "joints", "vew", "depth", "equilibrium", "energy"), strict=True))
-"""Their second part. `Energy/energy`, `Energy/fc` and so on is what BimanGrasp calls its means."""
+The second part is the term's tag. `Energy/energy`, `Energy/fc` and so on is what BimanGrasp calls its means.
+"""
 
 
 def check_installed() -> None:
@@ -52,10 +53,11 @@ def write_curve(folder: RunFolder, code: str, round_id: int, columns: Columns) -
 
 def scalars(columns: Columns) -> dict[str, np.ndarray]:
     """Returns name -> values of a round at the points of its curve; what is not finite is left out in the file."""
-    found = {"acceptance": columns["curve/acceptance"][0]}
-    for term in TERMS:
-        found |= {f"{group}/{NAMES[term]}": columns[f"curve/{term}"][0][:, i] for i, group in enumerate(QUARTILES)}
-    return found
+    named = {"acceptance": columns["curve/acceptance"][0]}
+    for term in (*ENERGY_TERMS, TOTAL):
+        curve = columns[f"curve/{term.name}"][0]
+        named |= {f"{group}/{term.tag}": curve[:, i] for i, group in enumerate(QUARTILES)}
+    return named
 
 
 def _event_file(step: np.ndarray, named: dict[str, np.ndarray]) -> bytes:

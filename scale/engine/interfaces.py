@@ -9,7 +9,7 @@ import numpy as np
 
 from bimangrasp.config import Record
 from bimangrasp.files.header import HandTable
-from bimangrasp.trajectory import Frames
+from bimangrasp.trajectory import Trajectory
 
 if TYPE_CHECKING:  # only workers load the optimizer
     from bimangrasp.config import SynthesisConfig
@@ -48,12 +48,12 @@ class RoundResult(NamedTuple):
         columns: the row columns of `grasp_fields` without seed, round and row, and the curve's without
             their first axis.
         tile_used: how many grasps were evaluated at once.
-        frames: what was asked to be kept of the way there.
+        trajectory: what was asked to be kept of the way there.
     """
 
     columns: dict[str, np.ndarray]
     tile_used: int
-    frames: Frames | None = None
+    trajectory: Trajectory | None = None
 
 
 class RoundRunner(Protocol):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
-from bimangrasp.files.schema import TERMS
 from scale.engine.devices import platform
 from scale.engine.interfaces import RoundResult, RoundTask
 
@@ -91,14 +91,14 @@ class OptimizerRunner:
     def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round."""
         from bimangrasp.synthesis import synthesize
-        from bimangrasp.trajectory_recorder import FrameKeeper
+        from bimangrasp.trajectory_recorder import TrajectoryRecorder
 
         loaded = self._object(task.mesh, task.mesh_sha256)
         settings = replace(self._synthesis, tile=task.tile)
-        keeper = FrameKeeper(task.record) if task.record else None
-        result = synthesize(self._hands, loaded, settings, task.seed, on_step, keeper)
-        frames = keeper.frames(result, settings.num_iterations) if keeper else None
-        return RoundResult(columns_from(result), result.tile_used, frames)
+        recorder = TrajectoryRecorder(task.record) if task.record else None
+        result = synthesize(self._hands, loaded, settings, task.seed, on_step, recorder)
+        trajectory = recorder.trajectory(result, settings.num_iterations) if recorder else None
+        return RoundResult(columns_from(result), result.tile_used, trajectory)
 
     def free(self) -> None:
         """Lets the objects go, and what torch keeps for later."""

@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bimangrasp.config import Record
 from bimangrasp.files.header import Header
-from bimangrasp.trajectory import Record, frames_image
+from bimangrasp.trajectory import trajectory_image
 from scale.engine import failures
 from scale.engine.interfaces import RoundResult, RoundRunner, RoundTask
 from scale.store import locks, shards
@@ -156,8 +157,8 @@ def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJ
     record = Record(job.record[0], tuple(job.record[1])) if job.record else None
     task = RoundTask(job.code, job.mesh, job.mesh_sha256, job.seed, job.round_id, job.attempt, job.tile, record)
     result = _computed(runner, task, connection)
-    if result.frames is not None:
-        folder.write(folder.frames(task.code), frames_image(result.frames))
+    if result.trajectory is not None:
+        folder.write(folder.frames(task.code), trajectory_image(result.trajectory))
     header = replace(
         spec.header,
         object_code=task.code,

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from bimangrasp.energy.energies import energies
+from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.errors import InputError
 from bimangrasp.files import shard_format
 from bimangrasp.files.header import Header
 from bimangrasp.files.provenance import mesh_named
-from bimangrasp.files.schema import CURVE_FIELDS, TERMS, shape_of
+from bimangrasp.files.schema import CURVE_FIELDS, shape_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
@@ -139,8 +140,8 @@ def _columns(
     in_file = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
     columns |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in in_file.items()}
     columns["object_scale"] = given.scale
-    optional = {"depth": config.energy.w_depth, "equilibrium": config.energy.w_equilibrium}  # 0: not computed
-    computed = tuple(term for term in TERMS if term not in in_file and optional.get(term, 1))
+    without_weight = {term.name for term in ENERGY_TERMS if not config.energy.computes(term)}
+    computed = tuple(term for term in TERMS if term not in in_file and term not in without_weight)
     return round_columns(columns, seed=0, round_id=0, tile_used=0), computed
 
 

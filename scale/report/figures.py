@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from bimangrasp.files.schema import TERMS
+from bimangrasp.energy_terms import ENERGY_TERMS, TOTAL, Term
 from scale.formatting import number
 from scale.report import svg_charts
 from scale.report.file_statistics import FileStatistics
@@ -16,28 +16,29 @@ SPANS = 60  # of time in the chart of speed
 BINS = 40
 LINES = 6  # workers with a line of their own
 WIDE = 700  # of a chart that has the page's width
-ORDER = ("total", *TERMS[:-1])
+ORDER = (TOTAL, *ENERGY_TERMS)
 
 
 def energy_charts(history: History, statistics: FileStatistics) -> list[tuple[str, Markup]]:
     """Returns the distribution of each term that is not the same everywhere, with median and threshold."""
     limits, charts = history.acceptance_key, []
     for term in ORDER:
-        values = statistics.energies.get(term, np.zeros(0))
+        values = statistics.energies.get(term.name, np.zeros(0))
         if not len(values) or values.min() == values.max():
             continue
         median, bins = float(np.median(values)), min(BINS, 8 + int(2 * len(values) ** 0.4))
         marks = [Mark(median, f"median {number(median)}")]
-        if f"filter.{term}" in limits:
-            marks.append(Mark(float(limits[f"filter.{term}"]), f"threshold {number(limits[f'filter.{term}'])}"))
-        name = term.replace("_", " ")
-        charts.append((name, svg_charts.histogram(values, Axes(f"{name} ({how(term)})", "grasps"), bins, marks)))
+        threshold = limits.get(f"filter.{term.name}")
+        if threshold is not None:
+            marks.append(Mark(float(threshold), f"threshold {number(threshold)}"))
+        axes = Axes(f"{term.label} ({reading(term)})", "grasps")
+        charts.append((term.label, svg_charts.histogram(values, axes, bins, marks)))
     return charts
 
 
-def how(term: str) -> str:
-    """Returns how a term is to be read; energies have no unit."""
-    return "weighted sum" if term == "total" else "unweighted"
+def reading(term: Term) -> str:
+    """Returns how the numbers of a term are meant."""
+    return "weighted sum" if term is TOTAL else "unweighted"
 
 
 def curve_charts(statistics: FileStatistics) -> list[tuple[str, Markup]]:
@@ -47,11 +48,12 @@ def curve_charts(statistics: FileStatistics) -> list[tuple[str, Markup]]:
     charts = []
     for term in ORDER:
         with np.errstate(all="ignore"):
-            low, middle, high = _median(statistics.curves[term]).T
+            low, middle, high = _median(statistics.curves[term.name]).T
         if not np.isfinite(middle).any() or (np.nanmin(middle) == np.nanmax(middle) == 0):
             continue
-        name, line = term.replace("_", " "), Line(statistics.step, middle, "", low, high)
-        charts.append((name, svg_charts.lines([line], Axes("step", f"{name} ({how(term)})", may_log=True))))
+        line = Line(statistics.step, middle, "", low, high)
+        axes = Axes("step", f"{term.label} ({reading(term)})", may_log=True)
+        charts.append((term.label, svg_charts.lines([line], axes)))
     share = Line(statistics.step, 100 * _median(statistics.acceptance))
     return [*charts, ("acceptance", svg_charts.lines([share], Axes("step", "proposals accepted (%)")))]
 
@@ -59,14 +61,15 @@ def curve_charts(statistics: FileStatistics) -> list[tuple[str, Markup]]:
 def _median(rounds: np.ndarray) -> np.ndarray:
     """Returns the median over the first axis of what is finite; NaN where nothing is."""
     kept = np.isfinite(rounds).any(axis=0)
-    median = np.full(rounds.shape[1:], np.nan)
-    median[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
-    return median
+    medians = np.full(rounds.shape[1:], np.nan)
+    medians[kept] = np.nanmedian(np.where(np.isfinite(rounds), rounds, np.nan)[:, kept], axis=0)
+    return medians
 
 
 def speed_chart(history: History) -> tuple[Markup, Markup] | None:
     """Returns accepted grasps per second of each worker over time, with its legend; None where nothing was timed."""
-    if not any(work.seconds and work.accepted is not None and work.worker for work in history.work.values()):
+    rounds = history.work.values()
+    if not any(work.seconds and work.accepted is not None and work.worker for work in rounds):
         return None
     pace = speed(history, SPANS)
     unit, length = _time_unit(pace.edges[-1])

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import text
-from bimangrasp.files.schema import TERMS
 from scale.store import shards
 from scale.store.run_folder import RunFolder, parse_shard_name
 

@@ -1,4 +1,4 @@
-"""Decides which rows count toward the quota. The parent decides, from sealed rows; a worker never does."""
+"""Decides which rows count towards the quota: in the parent, from sealed rows, never in a worker."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from bimangrasp.config import InitializationConfig, Record, SynthesisConfig
 from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy_terms import filtered_terms
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.objects.config import ObjectConfig, PiecesConfig, PreparationConfig
 from bimangrasp.ranges import (
@@ -30,8 +31,8 @@ TENSORBOARD = "tensorboard"
 GENERATE = "generate"
 FILTERS = {
     "none": (),
-    "energy": ("force_closure", "distance", "penetration"),
-    "firm": ("depth", "equilibrium"),
+    "energy": filtered_terms("energy"),
+    "firm": filtered_terms("firm"),
     PHYSICS: (),
 }
 """The terms on which each filter has a threshold."""

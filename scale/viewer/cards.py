@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.provenance import MadeWith
-from bimangrasp.files.schema import TERMS, VERDICT_FIELDS
+from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, ShownGrasp

@@ -1,6 +1,7 @@
-"""All energies of a batch and their gradient in a dozen kernels, one source for CPU and CUDA (NVIDIA Warp).
+"""Computes all energies of a batch and their gradient in a dozen kernels, one source for CPU and CUDA (NVIDIA Warp).
 
-`energy.FusedEnergies` is the door. The plain PyTorch functions in `energies` are its oracle.
+`evaluator.FusedEnergies` runs them in order; every sum has one thread and one order, and there are no atomics. The
+plain PyTorch functions in `energy.energies` are their oracle.
 """
 
 import warp

@@ -1,9 +1,9 @@
-"""How deep the hands' inscribed spheres are in the object, with force and moment on their links."""
+"""Finds how deep the hands' inscribed spheres are in the object, with force and moment on their links."""
 
 import warp as wp
 
 from bimangrasp.energy.fused.geometry import Grid, grid_distance
-from bimangrasp.energy.fused.kernels import Frames, Shapes
+from bimangrasp.energy.fused.records import Frames, Shapes
 
 wp.set_module_options({"enable_backward": False})
 

@@ -1,11 +1,12 @@
-"""The residual wrench of all contacts of a sample, with its gradient by the contact points."""
+"""Computes the residual wrench of all contacts of a sample, with its gradient by the contact points."""
 
 from functools import cache
 
 import warp as wp
 
 from bimangrasp.energy.equilibrium import LEVER, ROUNDS, SMALLEST_RESIDUAL
-from bimangrasp.energy.fused.kernels import ContactTable, Weights, Wrenches
+from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
+from bimangrasp.energy_terms import Slot
 
 REACH = wp.constant(wp.float64(LEVER))
 FLOOR = wp.constant(wp.float64(SMALLEST_RESIDUAL))
@@ -19,10 +20,16 @@ def equilibrium_kernel(contacts: int) -> wp.Kernel:
     half, equal = contacts // 2, wp.constant(wp.float64(1.0 / contacts))
 
     @wp.kernel(enable_backward=False, module="unique")
-    def equilibrium(table: ContactTable, weights: Weights, terms: wp.array2d(dtype=float), wrenches: Wrenches):
+    def equilibrium(
+        table: ContactTable,
+        friction_coefficient: float,
+        weights: Weights,
+        terms: wp.array2d(dtype=float),
+        wrenches: Wrenches,
+    ):
         b = wp.tid()
         forces = Forces()
-        friction = wp.float64(weights.friction)
+        friction = wp.float64(friction_coefficient)
         for i in range(contacts):
             inward = -table.normal[b, i // half, i % half]
             for axis in range(3):
@@ -62,11 +69,11 @@ def equilibrium_kernel(contacts: int) -> wp.Kernel:
             net += force
             twist += wp.cross(table.point[b, i // half, i % half], force) / REACH
         residual = wp.sqrt(wp.length_sq(net) + wp.length_sq(twist))
-        terms[7, b] = float(residual)
+        terms[Slot.equilibrium, b] = float(residual)
         lever = twist / (wp.max(residual, FLOOR) * REACH)
         for i in range(contacts):
             force = wp.vec3d(forces[i, 0], forces[i, 1], forces[i, 2])
-            push = wp.float64(weights.equilibrium) * wp.cross(force, lever)
+            push = wp.float64(weights[Slot.equilibrium]) * wp.cross(force, lever)
             wrenches.closure[b, i // half, i % half] = wrenches.closure[b, i // half, i % half] + wp.vec3(push)
 
     return equilibrium

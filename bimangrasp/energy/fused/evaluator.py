@@ -1,4 +1,4 @@
-"""FusedEnergies: the terms of a batch and the gradient of their total, without autograd."""
+"""Computes the terms of a batch and the gradient of their total by kernels, without autograd."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from torch import Tensor
 
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
-from bimangrasp.energy.fused import kernels
+from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.depth_kernel import depths
 from bimangrasp.energy.fused.equilibrium_kernel import equilibrium_kernel
+from bimangrasp.energy.fused.penetration_kernels import penetrations, shape_sums
+from bimangrasp.energy.fused.point_kernels import contacts_to_object, place_keypoints, push_keypoints
+from bimangrasp.energy.fused.sum_kernel import totals
 from bimangrasp.energy.fused.tables import DepthTables, HandTables, ObjectTables
+from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames
 from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
+from bimangrasp.energy_terms import ENERGY_TERMS, Slot
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
@@ -92,7 +97,7 @@ class FusedEnergies:
         self._terms = torch.zeros((len(Energies._fields), size), device=self._torch_device)
         self._gradient = torch.zeros((size, 2, 9 + joints), device=self._torch_device)
         self._frames = self._room(
-            kernels.Frames(),
+            records.Frames(),
             exact_rotation=((size, 2, links), wp.mat33d),
             exact_translation=((size, 2, links), wp.vec3d),
             rotation=((size, 2, links), wp.mat33),
@@ -103,7 +108,7 @@ class FusedEnergies:
         )
         place = (size, 2, contacts)
         self._contacts = self._room(
-            kernels.ContactTable(),
+            records.ContactTable(),
             link=(place, int),
             point=(place, wp.vec3d),
             normal=(place, wp.vec3d),
@@ -112,11 +117,11 @@ class FusedEnergies:
         )
         place = (size, 2, keypoints)
         self._keypoints = self._room(
-            kernels.KeypointTable(), overlap=(place, float), point=(place, wp.vec3), force=(place, wp.vec3)
+            records.KeypointTable(), overlap=(place, float), point=(place, wp.vec3), force=(place, wp.vec3)
         )
         by_shape, by_link = (size, 2, shapes), (size, 2, links)
         self._wrenches = self._room(
-            kernels.Wrenches(),
+            records.Wrenches(),
             object_depth=(by_shape, float),
             object_force=(by_shape, wp.vec3),
             object_moment=(by_shape, wp.vec3),
@@ -133,7 +138,7 @@ class FusedEnergies:
         clouds = (obj.cloud, *hands.clouds)
         points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
         self._pushes = self._room(
-            kernels.Pushes(),
+            records.Pushes(),
             shape=((size, 2, points), int),
             depth=((size, 2, points), float),
             force=((size, 2, points), wp.vec3),
@@ -161,11 +166,7 @@ class FusedEnergies:
         hands, obj, config, frames = self._hands, self._obj, self._config, self._frames
         pose, scale = wp.from_torch(self._pose), wp.from_torch(self._scale)
         candidate, terms = wp.from_torch(self._candidate), wp.from_torch(self._terms)
-        weights = kernels.Weights()
-        weights.force_closure, weights.distance, weights.penetration = config.w_fc, config.w_dis, config.w_pen
-        weights.self_penetration, weights.joint_limits = config.w_spen, config.w_joints
-        weights.wrench_volume, weights.depth = config.w_vew, config.w_depth
-        weights.equilibrium, weights.friction = config.w_equilibrium, config.friction
+        weights = records.Weights(*(config.weight(term) for term in ENERGY_TERMS))
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
         planned: list[Kernel] = []
@@ -175,37 +176,38 @@ class FusedEnergies:
             launch = wp.launch(kernel, whole, list(inputs), device=self.device, record_cmd=True)
             planned.append(Kernel(part, launch, dims))
 
-        def plan_cloud(part: str, cloud: kernels.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
+        def plan_cloud(part: str, cloud: records.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
             runs = len(cloud.run_first)
             arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
-            plan(part, kernels.penetrations, (tested, runs), *arguments)
-            plan(part, kernels.shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
+            plan(part, penetrations, (tested, runs), *arguments)
+            plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
 
-        plan("kinematics", kernels.link_frames, (2,), pose, hands.tree, frames)
-        plan("kinematics", kernels.shape_frames, (2, count), shapes, frames)
-        given = (candidate, hands.candidates, frames, obj.surface, scale, table)
-        plan("contacts to object", kernels.contacts, (2, contacts), *given)
+        plan("kinematics", link_frames, (2,), pose, hands.tree, frames)
+        plan("kinematics", shape_frames, (2, count), shapes, frames)
+        arguments = (candidate, hands.candidates, frames, obj.surface, scale, table)
+        plan("contacts to object", contacts_to_object, (2, contacts), *arguments)
         if 2 * contacts >= FEWEST_CONTACTS:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
-        if config.w_equilibrium:
-            plan("wrench terms", equilibrium_kernel(2 * contacts), (), table, weights, terms, wrenches)
+        if config.computes(ENERGY_TERMS[Slot.equilibrium]):
+            kernel = equilibrium_kernel(2 * contacts)
+            plan("wrench terms", kernel, (), table, config.friction, weights, terms, wrenches)
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
         plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
         if self._inside:
             sums = (wrenches.inside_depth, wrenches.inside_force, wrenches.inside_moment)
-            given = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
-            plan("hands in object", depths, (2, count), *given, *sums)
+            arguments = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
+            plan("hands in object", depths, (2, count), *arguments, *sums)
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:
                 plan_cloud("hand points to hand", hands.clouds[carrier], carrier, tested, 1, *of_hand)
-        plan("keypoints", kernels.place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
-        plan("keypoints", kernels.push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
+        plan("keypoints", place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
+        plan("keypoints", push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
         tables = (frames, table, keys, wrenches, weights)
         gradient = wp.from_torch(self._gradient)
-        given = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
-        plan("gradient and totals", kernels.gradients, (2,), *given)
-        plan("gradient and totals", kernels.totals, (), pose, hands.tree, *tables[1:], terms)
+        arguments = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
+        plan("gradient and totals", gradients, (2,), *arguments)
+        plan("gradient and totals", totals, (), pose, hands.tree, *tables[1:], terms)
         return planned
 
     def __call__(
@@ -233,7 +235,7 @@ class FusedEnergies:
 
 
 class FusedEvaluator:
-    """The energies of one batch through the kernels; see `evaluation.Evaluator`."""
+    """The energies of one batch through the kernels; see `evaluator.Evaluator`."""
 
     is_recordable = True
 
@@ -246,19 +248,19 @@ class FusedEvaluator:
         tile: int,
         contacts: int,
     ):
-        inside = DepthTables.of(hands, obj) if config.w_depth else None
+        inside = DepthTables.of(hands, obj) if config.computes(ENERGY_TERMS[Slot.depth]) else None
         self._energies = FusedEnergies(*_tables_of(hands, obj), inside, config, tile, contacts)
         self._scale = object_scale
 
     def terms(self, grasps: Grasps, rows: slice) -> Energies:
         """See `Evaluator`."""
-        found = self._energies(grasps.pose, grasps.candidate, self._scale[rows])
-        return Energies(*(term.clone() for term in found.terms))
+        result = self._energies(grasps.pose, grasps.candidate, self._scale[rows])
+        return Energies(*(term.clone() for term in result.terms))
 
     def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
         """See `Evaluator`."""
-        found = self._energies(pose, candidate, self._scale[rows])
-        return Evaluation(found.terms.total.clone(), found.gradient.clone())
+        result = self._energies(pose, candidate, self._scale[rows])
+        return Evaluation(result.terms.total.clone(), result.gradient.clone())
 
     @property
     def bytes(self) -> int:

@@ -1,11 +1,11 @@
-"""Functions of one thread: distances with their gradients, rotations and their adjoints. No tensor, no array."""
+"""Provides functions of one thread: distances with their gradients, rotations and their adjoints."""
 
 from typing import Any
 
 import warp as wp
 
-SQUARED_DISTANCE_FLOOR = wp.constant(1e-8)  # as in signed_distance.py
-SMALLEST_NORM = 1e-8  # as in rotation.py
+SQUARED_DISTANCE_FLOOR = wp.constant(1e-8)  # as in geometry/distances.py
+SMALLEST_NORM = 1e-8  # as in geometry/rotation.py
 TINY = 1.1754943508222875e-38
 FARTHEST = wp.constant(1.0e6)  # m; the search wants a bound
 TIE = wp.constant(1.0e-6)  # m; triangles this close to the nearest point that was found may be as near, and
@@ -146,8 +146,8 @@ def nearest_face(p: Any, bvh: wp.uint64, corners: Any, first: int) -> int:
         reach = TIE + LATERAL_TIE * float(wp.sqrt(least))
         around = wp.vec3(reach, reach, reach)
         for other in wp.mesh_query_aabb(bvh, wp.vec3(middle) - around, wp.vec3(middle) + around):
-            one, _ = on_face(p, corners, first + other)
-            squared = wp.length_sq(p - one)
+            point, _ = on_face(p, corners, first + other)
+            squared = wp.length_sq(p - point)
             if squared < least or (squared == least and other < face):
                 face = other
                 least = squared
@@ -247,7 +247,7 @@ def rotation_adjoint(a: wp.vec3, b: wp.vec3, g1: wp.vec3, g2: wp.vec3, g3: wp.ve
     minus = unit_adjoint(middle - across, g2 + wp.cross(g, first))
     by_sum = unit_adjoint(x + y, plus + minus)
     by_difference = unit_adjoint(x - y, plus - minus)
-    found = Pair()
-    found.a = unit_adjoint(a, by_sum + by_difference)
-    found.b = unit_adjoint(b, by_sum - by_difference)
-    return found
+    gradients = Pair()
+    gradients.a = unit_adjoint(a, by_sum + by_difference)
+    gradients.b = unit_adjoint(b, by_sum - by_difference)
+    return gradients

@@ -1,4 +1,4 @@
-"""The constants of hands and objects as the kernels read them."""
+"""Makes the tables of hands and objects that kernels read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import warp as wp
 from torch import Tensor
 
-from bimangrasp.energy.fused import kernels
+from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.depth_kernel import Spheres
 from bimangrasp.energy.fused.geometry import Grid
 from bimangrasp.geometry.spatial_order import RUN
@@ -24,11 +24,11 @@ RUN_SLACK = 1e-5
 class HandTables:
     """Both hands on a device; `meshes` keeps the structures alive that `shapes` names."""
 
-    tree: kernels.Tree
-    shapes: kernels.Shapes
-    candidates: kernels.Candidates
-    keypoints: kernels.Keypoints
-    clouds: tuple[kernels.Cloud, kernels.Cloud]
+    tree: records.Tree
+    shapes: records.Shapes
+    candidates: records.Candidates
+    keypoints: records.Keypoints
+    clouds: tuple[records.Cloud, records.Cloud]
     meshes: tuple[wp.Mesh, ...]
 
     @classmethod
@@ -36,7 +36,7 @@ class HandTables:
         """Returns the tables of a hand model."""
         device = wp.device_from_torch(hands.device)
         shapes, meshes = _shapes(hands, device)
-        candidates, keypoints = kernels.Candidates(), kernels.Keypoints()
+        candidates, keypoints = records.Candidates(), records.Keypoints()
         candidates.link = _array(hands.candidate_link, int, device)
         candidates.position = _array(hands.candidate_position, wp.vec3d, device)
         keypoints.link = _array(hands.keypoint_link, int, device)
@@ -50,15 +50,15 @@ class ObjectTables:
     """One object on a device; `mesh` keeps the structure alive that `surface` names."""
 
     mesh: wp.Mesh
-    surface: kernels.Surface
-    cloud: kernels.Cloud
+    surface: records.Surface
+    cloud: records.Cloud
 
     @classmethod
     def of(cls, obj: ObjectModel) -> ObjectTables:
         """Returns the tables of an object."""
         device = wp.device_from_torch(obj.surface_points.device)
         points = obj.surface_points.cpu().numpy()
-        mesh, surface = _mesh(obj.mesh, device), kernels.Surface()
+        mesh, surface = _mesh(obj.mesh, device), records.Surface()
         surface.bvh, surface.is_open = mesh.id, int(obj.mesh.sign == "winding")
         surface.corners = _array(obj.mesh.corners, wp.vec3, device)
         surface.exact = _array(obj.mesh.corners, wp.vec3d, device)
@@ -88,7 +88,7 @@ class DepthTables:
         return cls(spheres, grid)
 
 
-def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
+def _tree(hands: HandModel, device: wp.Device) -> records.Tree:
     left = hands.descriptions[0]
     fixed = np.stack([hand.T_parent_link for hand in hands.descriptions])
     axis = np.zeros((2, len(left.parent), 3))
@@ -96,7 +96,7 @@ def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
     joint[left.joint_link] = np.arange(len(left.joint_link))
     for side, hand in enumerate(hands.descriptions):
         axis[side, hand.joint_link] = hand.joint_axis
-    tree = kernels.Tree()
+    tree = records.Tree()
     tree.parent, tree.joint = _array(left.parent, int, device), _array(joint, int, device)
     tree.rotation = _array(fixed[..., :3, :3], wp.mat33d, device)
     tree.translation = _array(fixed[..., :3, 3], wp.vec3d, device)
@@ -105,19 +105,19 @@ def _tree(hands: HandModel, device: wp.Device) -> kernels.Tree:
     return tree
 
 
-def _shapes(hands: HandModel, device: wp.Device) -> tuple[kernels.Shapes, tuple[wp.Mesh, ...]]:
+def _shapes(hands: HandModel, device: wp.Device) -> tuple[records.Shapes, tuple[wp.Mesh, ...]]:
     """Returns the collision shapes, and what finds the nearest triangles of those that are meshes."""
     from_torch, count = hands.shapes, len(hands.shapes.link)
-    kind = np.where(from_torch.is_cylinder.cpu(), kernels.CYLINDER, kernels.BOX)
+    kind = np.where(from_torch.is_cylinder.cpu(), records.CYLINDER, records.BOX)
     bvh, first = np.zeros((2, count), np.uint64), np.zeros((2, count), np.int32)
     meshes, corners, normals, faces = [], [np.zeros((0, 3, 3))], [np.zeros((0, 7, 3))], 0
     for (hand, shape), mesh in from_torch.meshes.items():
         meshes.append(_mesh(mesh, device))
-        kind[shape], bvh[hand, shape], first[hand, shape] = kernels.MESH, meshes[-1].id, faces
+        kind[shape], bvh[hand, shape], first[hand, shape] = records.MESH, meshes[-1].id, faces
         corners.append(mesh.corners.cpu().numpy())
         normals.append(mesh.normals.cpu().numpy())
         faces += len(mesh.corners)
-    shapes = kernels.Shapes()
+    shapes = records.Shapes()
     shapes.link, shapes.kind = _array(from_torch.link, int, device), _array(kind, int, device)
     shapes.rotation = _array(from_torch.rotation, wp.mat33, device)
     for name in ("translation", "extent", "bound_center", "bound_extent"):
@@ -129,25 +129,25 @@ def _shapes(hands: HandModel, device: wp.Device) -> tuple[kernels.Shapes, tuple[
     return shapes, tuple(meshes)
 
 
-def _hand_cloud(hands: HandModel, side: int, device: wp.Device) -> kernels.Cloud:
+def _hand_cloud(hands: HandModel, side: int, device: wp.Device) -> records.Cloud:
     """Returns the surface points of one hand; the order within a link is the one in which runs are short."""
     weights = hands.surface[side].view(len(hands.surface[side]), -1, 4).cpu().numpy()
     link = weights[..., 3].argmax(axis=1)
     return _cloud(link, weights[np.arange(len(link)), link, :3], device)
 
 
-def _cloud(link: np.ndarray, points: np.ndarray, device: wp.Device) -> kernels.Cloud:
+def _cloud(link: np.ndarray, points: np.ndarray, device: wp.Device) -> records.Cloud:
     """Returns points in runs, each of one link."""
     firsts, counts = [], []
-    for one in dict.fromkeys(link.tolist()):
-        rows = np.flatnonzero(link == one)
+    for carrier in dict.fromkeys(link.tolist()):
+        rows = np.flatnonzero(link == carrier)
         starts = np.arange(rows[0], rows[-1] + 1, RUN)
         firsts += starts.tolist()
         counts += np.minimum(RUN, rows[-1] + 1 - starts).tolist()
     runs = [points[first : first + count] for first, count in zip(firsts, counts, strict=True)]
     center = np.stack([(run.min(axis=0) + run.max(axis=0)) / 2 for run in runs])
     radius = [np.linalg.norm(run - middle, axis=1).max() for run, middle in zip(runs, center, strict=True)]
-    cloud = kernels.Cloud()
+    cloud = records.Cloud()
     cloud.link, cloud.point = _array(link, int, device), _array(points, wp.vec3, device)
     cloud.run_first, cloud.run_count = _array(firsts, int, device), _array(counts, int, device)
     cloud.run_center = _array(center, wp.vec3, device)

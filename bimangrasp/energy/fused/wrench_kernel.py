@@ -1,11 +1,12 @@
-"""Force closure and wrench volume of all contacts of a sample, with their gradient by the contact points."""
+"""Computes force closure and wrench volume of all contacts of a sample, with their gradient by the contact points."""
 
 from functools import cache
 
 import warp as wp
 
-from bimangrasp.energy.fused.kernels import ContactTable, Weights, Wrenches
+from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
 from bimangrasp.energy.wrench import SMALLEST_NORMAL, SMALLEST_SINGULAR_VALUE
+from bimangrasp.energy_terms import Slot
 
 MOST_SWEEPS = wp.constant(12)  # six to eight do
 ORTHOGONAL = wp.constant(wp.float64(1e-14))  # cosine of two rows that counts as a right angle
@@ -20,8 +21,8 @@ Values = wp.types.vector(length=6, dtype=wp.float64)
 def wrench_kernel(contacts: int) -> wp.Kernel:
     """Returns the kernel for so many contacts of both hands together, at least six.
 
-    One-sided Jacobi turns the rows of the grasp matrix until they are orthogonal: row k is then s_k v_k, the turns
-    are u_k, and the gradient of s_k is u_k v_k^T. In float64, as `singular_values`.
+    One-sided Jacobi (Hestenes 1958) turns the rows of the grasp matrix until they are orthogonal: row k is then
+    s_k v_k, the turns are u_k, and the gradient of s_k is u_k v_k^T. In float64, as `singular_values`.
     """
     Wide = wp.types.matrix(shape=(6, contacts), dtype=wp.float64)
     half = contacts // 2
@@ -86,13 +87,13 @@ def wrench_kernel(contacts: int) -> wp.Kernel:
         under = values[smallest] + FLOOR
         ratio = values[largest] / under
         volume = wp.exp(-logs / wp.float64(10.0))
-        terms[0, b] = float(wp.log(ratio + wp.float64(1.0)) / wp.float64(10.0))
-        terms[5, b] = float(volume)
+        terms[Slot.force_closure, b] = float(wp.log(ratio + wp.float64(1.0)) / wp.float64(10.0))
+        terms[Slot.wrench_volume, b] = float(volume)
         slopes = Values()
-        by_ratio = wp.float64(weights.force_closure) / (wp.float64(10.0) * (ratio + wp.float64(1.0)))
+        by_ratio = wp.float64(weights[Slot.force_closure]) / (wp.float64(10.0) * (ratio + wp.float64(1.0)))
         for k in range(6):
             if values[k] >= FLOOR:
-                slopes[k] = -wp.float64(weights.wrench_volume) * volume / (wp.float64(10.0) * values[k])
+                slopes[k] = -wp.float64(weights[Slot.wrench_volume]) * volume / (wp.float64(10.0) * values[k])
         slopes[largest] = slopes[largest] + by_ratio / under
         slopes[smallest] = slopes[smallest] - by_ratio * ratio / under
         for k in range(6):
