@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.hands.mujoco_bodies import UNTOUCHING, add_shape
+from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape
 from bimangrasp.hands.tree import frames_at
 
 BACKGROUND = (0.955, 0.96, 0.97)
@@ -179,7 +179,7 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
     for number, shape in enumerate(hand.primitives):
         slight = replace(shape, size=np.maximum(shape.size - number * APART * (shape.size > 0), 0.0))
         T = frames[shape.link] @ shape.T_link_shape
-        add_shape(spec, spec.worldbody, str(number), slight, T, rgba=GLASS if panel.inside else HAND, **UNTOUCHING)
+        add_shape(spec, spec.worldbody, str(number), slight, T, rgba=GLASS if panel.inside else HAND, **NO_CONTACT)
         corners.append(_corners(slight, T))
     points = np.concatenate(corners)
     length = float(np.ptp(points, axis=0).max())
@@ -234,7 +234,7 @@ def _add_balls(
 
 
 def _add_geom(spec: mujoco.MjSpec, **what: object) -> None:
-    spec.worldbody.add_geom(**UNTOUCHING, **what)
+    spec.worldbody.add_geom(**NO_CONTACT, **what)
 
 
 def _camera_rows(panel: Panel) -> np.ndarray:

@@ -29,7 +29,7 @@ from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panel
 from bimangrasp.hand_setup.proposal import propose
 from bimangrasp.hand_setup.yaml_writer import hand_yaml
 from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.tree import frames_at
+from bimangrasp.hands.tree import frames_at, points_of_links
 from scale.modes.hand_report import Asked, HandReport
 from scale.settings.schema import Config
 from scale.store import output_paths
@@ -186,8 +186,7 @@ def _contradictions(survey: Survey, hand: HandConfig) -> list[str]:
 
 def _open_keypoints(hand: HandDescription) -> np.ndarray:
     """Returns the keypoints of a hand whose joints are at their means, (P, 3) m in the hand's frame."""
-    frames = frames_at(hand, hand.joint_mean)[hand.keypoint_link]
-    return np.einsum("nij,nj->ni", frames[:, :3, :3], hand.keypoint_position) + frames[:, :3, 3]
+    return points_of_links(frames_at(hand, hand.joint_mean), hand.keypoint_link, hand.keypoint_position)
 
 
 def _cramped(pair: tuple[HandDescription, HandDescription], least: float) -> list[str]:
