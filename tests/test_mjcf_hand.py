@@ -241,6 +241,6 @@ def test_the_builtin_hand_has_the_recorded_capsules(shared: Path):
     assert len(capsules) == len(recorded) == 15
     for shape in capsules:
         wanted = recorded[f"robot0:{right.link_names[shape.link].replace('_', '')}_child"]
-        half = wanted["length_between_centers"] / 2
+        half = wanted["length_between_centres"] / 2
         np.testing.assert_allclose(shape.size, [wanted["radius"], half, 0], atol=1e-9)
         np.testing.assert_allclose(shape.T_link_shape, frame(np.array([0, 0, half]), np.eye(3)), atol=1e-9)

@@ -102,7 +102,7 @@ def test_shapes_are_fifteen_capsules_and_two_meshes(hands: dict, names: dict, si
     assert (shapes.count("capsule"), shapes.count("mesh"), len(shapes)) == (15, 2, 17)
     for shape in (s for s in hand.primitives if s.shape == "capsule"):
         recorded = names[side]["capsules"][f"{hand.link_names[shape.link]}_child"]
-        half = recorded["length_between_centers"] / 2
+        half = recorded["length_between_centres"] / 2
         np.testing.assert_allclose(shape.size, [recorded["radius"], half, 0], atol=1e-9)
         np.testing.assert_allclose(shape.T_link_shape[:3, 3], [0, 0, half], atol=1e-9)
 

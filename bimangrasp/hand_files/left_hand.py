@@ -87,7 +87,7 @@ def _reordered(right: HandDescription, left: HandDescription, source: str) -> Ha
 
 
 def _order(right: Sequence[str], left: Sequence[str], kind: str, source: str) -> np.ndarray:
-    """Returns for each of the right hand's names the index of its counterpart in the left hand: by name, or by order."""
+    """Returns for each of the right hand's names its counterpart's index in the left hand: by name, or by order."""
     if len(right) != len(left):
         raise InputError(
             f"hand.left_mjcf={source!r} has {len(left)} {kind}, the right hand {len(right)}; wanted the same hand for "
