@@ -1,4 +1,4 @@
-"""Where the package keeps its own hand and objects."""
+"""Locates the hands and objects that the package brings."""
 
 from __future__ import annotations
 

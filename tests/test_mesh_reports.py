@@ -87,7 +87,7 @@ def test_missing_and_empty_files_are_found_before_any_is_read(tmp_path, reads):
 
 
 def test_a_long_check_is_not_silent(monkeypatch, capsys):
-    monkeypatch.setattr(mesh_checks, "SILENCE_S", 0.0)
+    monkeypatch.setattr(mesh_checks, "PROGRESS_INTERVAL_S", 0.0)
     check_objects(resolve_objects("", ["mug", "bowl"]), SIZES)
     assert capsys.readouterr().err.splitlines() == ["checked 1 of 2 meshes", "checked 2 of 2 meshes"]
 
@@ -98,7 +98,7 @@ def test_a_size_that_makes_no_sense_is_refused():
 
 
 def test_many_meshes_are_checked_in_other_processes(monkeypatch):
-    monkeypatch.setattr(mesh_checks, "ALONE", 1)
+    monkeypatch.setattr(mesh_checks, "MAX_IN_PROCESS", 1)
     entries = [ObjectEntry(f"{entry.code}{i}", entry.path) for i in range(2) for entry in resolve_objects("", "all")]
     steps: list[tuple[int, int]] = []
     reports = check_objects(entries, SIZES, remember=False, on_progress=lambda *step: steps.append(step))

@@ -1,4 +1,4 @@
-"""Mesh checks at the door: all objects before any worker starts, in parallel, remembered by file."""
+"""Checks the meshes of all objects before any worker starts, in parallel, and caches the reports by file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bimangrasp.objects.model import MeshReport, ObjectConfig, check_mesh, check
 from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
 
-CHECKS = 1
-"""Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""
-ALONE = 64
-"""Up to so many meshes are checked in this process: starting others takes longer."""
-SILENCE_S = 5.0
-"""Seconds between two lines of progress."""
-MOST_NAMED = 10
-"""So many bad meshes are named in one message."""
+CHECK_VERSION = 1
+"""Part of the cache key: increase it when `check_mesh` refuses or measures differently, to ignore older reports."""
+MAX_IN_PROCESS = 64
+"""Largest number of meshes that are checked in this process: starting others takes longer."""
+PROGRESS_INTERVAL_S = 5.0
+"""Time between two lines of progress, s."""
+MAX_NAMED = 10
+"""Largest number of unusable meshes that a message names."""
 
 
 def check_objects(
@@ -38,14 +38,14 @@ def check_objects(
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, MeshReport]:
-    """Returns code -> what its mesh holds, for meshes that two hands can grasp.
+    """Returns code -> the report on its mesh, for meshes that two hands can grasp.
 
     Args:
         entries: the objects of a run.
         config: their sizes.
-        remember: write the reports into the cache; a dry run reads it only.
-        on_progress: called with (done, total) after each mesh that had to be read; where it is left out, a line
-            goes to stderr every few seconds.
+        remember: whether new reports are written into the cache, which a dry run only reads.
+        on_progress: called with (done, total) after each mesh that had to be read; by default a line goes to stderr
+            every few seconds.
 
     Raises:
         InputError: meshes that cannot be used, each with its reason.
@@ -54,7 +54,7 @@ def check_objects(
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
-    tell = on_progress or teller("checked")
+    report_progress = on_progress or progress_printer("checked")
     for done, (entry, result) in enumerate(_checked(new), start=1):
         if isinstance(result, MeshReport):
             reports[entry.code] = result
@@ -62,70 +62,70 @@ def check_objects(
                 _remember(entry.path, result)
         else:
             failures[entry.code] = result
-        tell(done, len(new))
+        report_progress(done, len(new))
     _refuse(failures)
     _refuse(_wrong_sizes(entries, reports, config))
     return {entry.code: reports[entry.code] for entry in entries}
 
 
 def cache_folder() -> Path:
-    """Returns where mesh reports are kept: BIMANGRASP_CACHE, else `bimangrasp` in the user's cache."""
+    """Returns the folder of cached mesh reports: in BIMANGRASP_CACHE, else in the user's cache."""
     own = os.environ.get("BIMANGRASP_CACHE")
     if own:
         return Path(own) / "meshes"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
 
 
-def teller(what: str) -> Callable[[int, int], None]:
-    """Returns what says on stderr, every few seconds, how many meshes are done; `what` is the word for it."""
+def progress_printer(verb: str) -> Callable[[int, int], None]:
+    """Returns a function (done, total) that prints progress to stderr every few seconds; `verb` says what was done."""
     last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def report_progress(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= SILENCE_S:
+        if time.monotonic() - last >= PROGRESS_INTERVAL_S:
             last = time.monotonic()
-            sys.stderr.write(f"{what} {done} of {total} meshes\n")
+            sys.stderr.write(f"{verb} {done} of {total} meshes\n")
 
-    return tell
+    return report_progress
 
 
 def unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
-    """Returns the cheap findings: files that are missing, empty or not to be read."""
-    found = {}
+    """Returns code -> reason for files that are missing, empty or unreadable, without parsing any."""
+    failures = {}
     for code, path in entries:
         try:
             empty = path.stat().st_size == 0
         except OSError as error:
-            found[code] = f"{path} cannot be read ({error.strerror})"
+            failures[code] = f"{path} cannot be read ({error.strerror})"
             continue
         if empty or not os.access(path, os.R_OK):
-            found[code] = f"{path} {'is empty' if empty else 'cannot be read (permission)'}"
-    return found
+            failures[code] = f"{path} {'is empty' if empty else 'cannot be read (permission)'}"
+    return failures
 
 
 def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], config: ObjectConfig) -> dict[str, str]:
-    """Returns the objects whose size makes no sense."""
-    found = {}
+    """Returns code -> reason for objects with an implausible size."""
+    failures = {}
     for entry in entries:
         try:
             check_size(reports[entry.code], config, entry.code)
         except InputError as error:
-            found[entry.code] = str(error)
-    return found
+            failures[entry.code] = str(error)
+    return failures
 
 
 def _refuse(failures: dict[str, str]) -> None:
-    """Raises one error for all bad meshes."""
+    """Raises an error that names all unusable meshes; returns if there are none."""
     if not failures:
         return
     named = sorted((code, reason) for code, reason in failures.items())
     lines = [f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named]
-    rest = [f"  and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+    rest = [f"  and {len(lines) - MAX_NAMED} more"] if len(lines) > MAX_NAMED else []
     raise InputError(
         "\n".join(
             [
                 f"{len(lines)} of the objects cannot be used; repair them or leave them out of the list:",
-                *lines[:MOST_NAMED],
+                *lines[:MAX_NAMED],
                 *rest,
             ]
         )
@@ -133,8 +133,8 @@ def _refuse(failures: dict[str, str]) -> None:
 
 
 def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshReport | str]]:
-    """Yields each object with its report, or the reason why there is none, as they come."""
-    if len(entries) <= ALONE:
+    """Yields each object with its report, or the reason why there is none, in order of completion."""
+    if len(entries) <= MAX_IN_PROCESS:
         yield from ((entry, _check(str(entry.path))) for entry in entries)
         return
     cores = min(len(os.sched_getaffinity(0)), len(entries) // 4, 32)
@@ -147,7 +147,7 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
         except BrokenProcessPool as error:
             left = [entry.code for future, entry in waiting.items() if not future.done() or future.exception()]
             raise InputError(
-                f"a process that checked meshes died (out of memory?) at {listed(left, MOST_NAMED)}; try "
+                f"a process that checked meshes died (out of memory?) at {listed(left, MAX_NAMED)}; try "
                 f"fewer objects at once: what was checked is remembered"
             ) from error
         finally:
@@ -168,15 +168,15 @@ def _leave_signals() -> None:
 
 
 def _cache_file(path: Path) -> Path:
-    """Returns where the report of a file with this path, size and time of change is kept."""
+    """Returns the cache file of the report on a mesh file, keyed by its path, size and time of change."""
     state = path.stat()
-    parts = (CHECKS, MeshReport._fields, str(path.absolute()), state.st_size, state.st_mtime_ns)
+    parts = (CHECK_VERSION, MeshReport._fields, str(path.absolute()), state.st_size, state.st_mtime_ns)
     name = hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
     return cache_folder() / name[:2] / f"{name}.json"
 
 
 def _remembered(path: Path) -> MeshReport | None:
-    """Returns the report in the cache; None where there is none or its hash says that it is broken."""
+    """Returns the report in the cache; None if there is none or its hash does not match."""
     try:
         digest, _, text = _cache_file(path).read_text(encoding="utf-8").partition("\n")
     except (OSError, ValueError):
@@ -184,16 +184,17 @@ def _remembered(path: Path) -> MeshReport | None:
     if digest != hashlib.sha256(text.encode()).hexdigest():
         return None
     content = json.loads(text)
-    return MeshReport(**{name: tuple(it) if isinstance(it, list) else it for name, it in content.items()})
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    return MeshReport(**fields)
 
 
 def _remember(path: Path, report: MeshReport) -> None:
-    """Writes a report aside and renames it; a cache that cannot be written only costs time."""
+    """Writes a report to the cache atomically; ignores a cache that cannot be written, which only costs time."""
     text = json.dumps(report._asdict())
     with contextlib.suppress(OSError):
         target = _cache_file(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=target.parent)
+        handle, temporary = tempfile.mkstemp(dir=target.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
-        Path(aside).replace(target)
+        Path(temporary).replace(target)
