@@ -24,7 +24,7 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
-from bimangrasp.validation.evaluate import Subject, judge
+from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config
@@ -71,14 +71,14 @@ def poses_of(grasps: Grasps) -> Poses:
 def judged(made: RoundResult, mesh: Path, settings: list[str], threads: int) -> Summary:
     """Returns the figures under the protocol and the pose rule of the settings."""
     grasps, config = made.synthesis.grasps, conf.load(settings)
-    subject = Subject(
+    subject = ObjectGrasps(
         poses_of(grasps),
         grasps.candidate.numpy().astype(np.int32),
         made.synthesis.contact_normal.numpy(),
         made.synthesis.object_scale.numpy(),
     )
     pieces = [piece.vertices for piece in convex_pieces(str(mesh), config.pieces).pieces]
-    verdicts = judge(made.hands, pieces, subject, config.validation, config.poses, threads)
+    verdicts = evaluate_grasps(made.hands, pieces, subject, config.validation, config.poses, threads)
     return summary_of(mesh.stem, verdicts, made.hands.descriptions[0])
 
 

@@ -18,7 +18,7 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import Judged, Subject, judge
+from bimangrasp.validation.evaluate import Evaluation, ObjectGrasps, evaluate_grasps
 from bimangrasp.validation.protocol import ProtocolConfig
 from bimangrasp.validation.verdict import Reason
 from scale.engine.synthesizer import columns_from
@@ -32,15 +32,15 @@ def unlimited(name: str) -> ProtocolConfig:
     return replace(protocol, limits=replace(protocol.limits, **limits))
 
 
-def make_grasps(config: Config, hands: HandModel, mesh: str) -> Subject:
+def make_grasps(config: Config, hands: HandModel, mesh: str) -> ObjectGrasps:
     """Returns grasps of the optimizer."""
     synthesis.set_determinism(1)
     columns = columns_from(synthesis.synthesize(hands, ObjectModel.load(mesh, config.object), config.synthesis, 1))
     poses = Poses(*(columns[f"hand/{part}"] for part in Poses._fields))
-    return Subject(poses, *(columns[name] for name in ("contact/candidate", "contact/normal", "object_scale")))
+    return ObjectGrasps(poses, *(columns[name] for name in ("contact/candidate", "contact/normal", "object_scale")))
 
 
-def reasons_of(judged: Judged) -> str:
+def reasons_of(judged: Evaluation) -> str:
     """Returns how the grasps fared."""
     counts = Counter(Reason(reason) for reason in judged.reason.tolist())
     return ", ".join(f"{reason.name.lower()} {count}" for reason, count in sorted(counts.items()))
@@ -63,7 +63,7 @@ def main() -> None:
     for name in ("bench", "paper"):
         for threads in given.threads:
             wall, cpu = time.perf_counter(), time.process_time()
-            judged = judge(hands, pieces, grasps, unlimited(name), config.poses, threads)
+            judged = evaluate_grasps(hands, pieces, grasps, unlimited(name), config.poses, threads)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             rate, cost = given.grasps / wall, 1e3 * cpu / given.grasps
             print(f"| {name} | {threads} | {rate:.2f} | {cost:.0f} | {reasons_of(judged)} |")

@@ -1,4 +1,4 @@
-"""The constants of a validation protocol; their values and sources stand in conf/validation/."""
+"""Defines the constants of a validation protocol; conf/validation/ has their values and sources."""
 
 from __future__ import annotations
 

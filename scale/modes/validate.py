@@ -15,7 +15,7 @@ from rich.progress import Progress
 from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
-from bimangrasp.validation.evaluate import Judged, judge, reading, verdict_columns
+from bimangrasp.validation.evaluate import Evaluation, evaluate_grasps, verdict_attributes, verdict_columns
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
@@ -75,7 +75,7 @@ def validate(config: Config) -> ValidationReport:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for target, one in given.items():
             at = bar.add_task(one.code, total=one.subject.poses.count)
-            judged = judge(
+            judged = evaluate_grasps(
                 hands,
                 [piece.vertices for piece in pieces[one.code].pieces],
                 one.subject,
@@ -116,7 +116,7 @@ def _targets(config: Config) -> Iterator[Target]:
         yield Target(final, folder.judgment(protocol, final.stem))
 
 
-def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Judged) -> None:
+def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Evaluation) -> None:
     """Writes the verdict file."""
     about = given.about | {
         "object_code": given.code,
@@ -124,7 +124,7 @@ def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, giv
         "hand_name": config.hand.name,
         "hand_sha256": list(hands.sha256),
         "joint_names": list(hands.joint_names),
-        "judging": reading(hands.names),
+        "judging": verdict_attributes(hands.names),
         "protocol": asdict(config.validation),
         "pose_rule": asdict(config.poses),
         "pieces_source": pieces.source,
