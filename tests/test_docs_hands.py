@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quick_conf
-from test_hand_survey import TEXTS
+from hand_texts import TEXTS
 from test_readme import README, keys_of
 
 import conf

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quick_conf
-from test_hand_survey import FILES, TEXTS
+from hand_texts import FILES, TEXTS
 
 import conf
 import main

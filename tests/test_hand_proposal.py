@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import quick_conf
 import torch
+from hand_texts import FILES, TEXTS, TURN, turned, written
 from scene import energy_config
-from test_hand_survey import FILES, TEXTS, TURN, turned, written
 from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp.energy.energies import keypoint_penetration

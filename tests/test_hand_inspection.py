@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quick_conf
-from scipy.spatial.transform import Rotation
+from hand_texts import FILES, TEXTS, TURN, turned, written
 
-from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.hand_setup.inspection import (
     HandInspection,
@@ -22,10 +21,6 @@ from bimangrasp.hand_setup.inspection import (
     tip_at,
 )
 from bimangrasp.hands.tree import at_rest
-
-FILES = {name: f"{name}_hand/right_hand.xml" for name in quick_conf.BUILT_IN}
-TEXTS = {name: (ASSET_ROOT / file).read_text() for name, file in FILES.items()}
-TURN = Rotation.from_rotvec([0.7, -1.1, 0.4])
 
 CHAINS = {
     "shadow": [
@@ -43,19 +38,6 @@ CHAINS = {
 }
 TIPS = {"shadow": [0.03105] * 4 + [0.03518], "allegro": [0.0387] * 3 + [0.0543]}
 """m beyond the last joint, along its link: half lengths and radii of the files' last capsules."""
-
-
-def written(folder: Path, text: str) -> str:
-    (folder / "hand.xml").write_text(text)
-    return str(folder / "hand.xml")
-
-
-def turned(text: str) -> str:
-    """The same hand below a root whose frame is turned: everything in it has other coordinates."""
-    x, y, z, w = TURN.inv().as_quat()
-    inside = re.search(r"<worldbody>\s*<body name=\"palm\">(.*)</body>\s*</worldbody>", text, re.DOTALL)[1]
-    body = f'<body name="base"><body name="palm" quat="{w} {x} {y} {z}">{inside}</body></body>'
-    return re.sub(r"<worldbody>.*</worldbody>", lambda _: f"<worldbody>{body}</worldbody>", text, flags=re.DOTALL)
 
 
 def guesses(inspection: HandInspection) -> tuple[np.ndarray, np.ndarray, str]:
