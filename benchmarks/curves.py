@@ -1,4 +1,4 @@
-"""Energies over steps with the released settings, to set beside curves recorded from the BimanGrasp release.
+"""Prints energies over steps with the released settings, to compare with curves recorded from the BimanGrasp release.
 
     python benchmarks/curves.py --hands <mjcf folder> --mesh <file.obj> [--seeds 1 2 3] [--steps 1000]
 
@@ -58,23 +58,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--recorded", type=Path, nargs="*", default=[], help="recorded curves to print beside ours")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     set_determinism(threads=1)
     ends = []
-    for seed in asked.seeds:
+    for seed in options.seeds:
         start = time.perf_counter()
-        result = run(asked.hands, asked.mesh, seed, asked.steps, asked.device)
+        result = run(options.hands, options.mesh, seed, options.steps, options.device)
         seconds = time.perf_counter() - start
         ends.append(float(result.energies.total.mean()))
-        print(f"seed {seed}: {1000 * seconds / asked.steps:.1f} ms a step, models included")
+        print(f"seed {seed}: {1000 * seconds / options.steps:.1f} ms a step, models included")
         for step, acceptance, quartiles in zip(*result.curve, strict=True):
             median = dict(zip(Energies._fields, quartiles[:, 1].tolist(), strict=True))
             print(f"  step {int(step):6d}  median total {median['total']:8.3f}  accepted {float(acceptance):.3f}")
         shares = ", ".join(f"{name} {share:.0%}" for name, share in thresholds(result.energies).items())
         print(f"  mean total {ends[-1]:.3f}; {shares}", flush=True)
-    print(f"mean over seeds of the mean total at step {asked.steps}: {sum(ends) / len(ends):.3f}")
-    for path in asked.recorded:
-        print(f"recorded in {path.name}: {recorded_mean(path, asked.steps):.3f}")
+    print(f"mean over seeds of the mean total at step {options.steps}: {sum(ends) / len(ends):.3f}")
+    for path in options.recorded:
+        print(f"recorded in {path.name}: {recorded_mean(path, options.steps):.3f}")
     return 0
 
 

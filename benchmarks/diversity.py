@@ -1,4 +1,4 @@
-r"""How D and H depend on the number of grasps: of the starts and of the results of one large batch, and of parts of it.
+r"""Measures how D and H depend on the number of grasps, for the starts and the results of a large batch and its parts.
 
     python benchmarks/diversity.py --object_root DATA --objects NAME NAME --set experiment=firm --batch 512
 
@@ -44,20 +44,20 @@ def mean_of(figure: Callable[[Poses], float], parts: list[Poses]) -> str:
 
 def main() -> None:
     """Prints the table: means over the parts."""
-    given = parser_of_batches(__doc__, batch=512).parse_args()
+    options = parser_of_batches(__doc__, batch=512).parse_args()
     set_determinism(1)
     print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
-    for settings in given.set or [""]:
-        for one in resolve_objects(given.object_root, given.objects):
-            config = conf.load([f"round_batch_size={given.batch}", "curve_stride=0", *settings.split()])
-            synthesis = make(config, one.path, given.seed).synthesis
+    for settings in options.set or [""]:
+        for entry in resolve_objects(options.object_root, options.objects):
+            config = conf.load([f"round_batch_size={options.batch}", "curve_stride=0", *settings.split()])
+            synthesis = make(config, entry.path, options.seed).synthesis
             initial, grasps = poses_of(synthesis.initial), poses_of(synthesis.grasps)
             batches = (initial, grasps, turned(grasps))
-            for size in (2**power for power in range(5, given.batch.bit_length())):
+            for size in (2**power for power in range(5, options.batch.bit_length())):
                 starts, ends, random = ([*parts_of(poses, size)] for poses in batches)
                 shares = [mean_of(first_component_share, parts) for parts in (starts, ends, random)]
                 entropies = [mean_of(histogram_entropy, parts) for parts in (starts, ends)]
-                cells = (settings, one.code, str(size), str(len(ends)), *shares, *entropies)
+                cells = (settings, entry.code, str(size), str(len(ends)), *shares, *entropies)
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""How fast, and in how much memory, a data set of grasps is read.
+"""Measures how fast, and in how much memory, a data set of grasps is read.
 
     python benchmarks/loading.py [--grasps 1000000] [--objects 100] [--folder /tmp]
 
@@ -62,7 +62,7 @@ class Memory:
 
     def __enter__(self) -> Memory:
         """Starts looking."""
-        self.most, self._before, self._over = {}, self._now(), threading.Event()
+        self.largest, self._before, self._over = {}, self._now(), threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
         return self
@@ -76,7 +76,7 @@ class Memory:
         while True:
             is_over = self._over.wait(0.01)
             for kind, held in self._now().items():
-                self.most[kind] = max(self.most.get(kind, 0.0), held - self._before[kind])
+                self.largest[kind] = max(self.largest.get(kind, 0.0), held - self._before[kind])
             if is_over:
                 return
 
@@ -147,7 +147,7 @@ def measure(name: str, path: Path) -> None:
         else:
             grasps = len(bimangrasp.load(path)) if name == OPEN else one_by_one_h5py(path)
         seconds = time.perf_counter() - start
-    print(json.dumps({"grasps": grasps, "seconds": seconds, "most": memory.most}))
+    print(json.dumps({"grasps": grasps, "seconds": seconds, "most": memory.largest}))
 
 
 def main() -> int:
@@ -157,23 +157,23 @@ def main() -> int:
     parser.add_argument("--objects", type=int, default=100)
     parser.add_argument("--folder", type=Path, help="for the files; else the system's temporary folder")
     parser.add_argument("--case", nargs=2, metavar=("NAME", "PATH"), help="measure one case here")
-    asked = parser.parse_args()
-    if asked.case:
-        measure(asked.case[0], Path(asked.case[1]))
+    options = parser.parse_args()
+    if options.case:
+        measure(options.case[0], Path(options.case[1]))
         return 0
-    with tempfile.TemporaryDirectory(dir=asked.folder) as scratch:
-        path = write_files(Path(scratch) / "run", asked.grasps, asked.objects)
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+        path = write_files(Path(scratch) / "run", options.grasps, options.objects)
         size = sum(file.stat().st_size for file in path.parent.glob("final/*"))
-        print(f"{asked.grasps} grasps of {asked.objects} objects, {size / 1e6:.0f} MB", flush=True)
+        print(f"{options.grasps} grasps of {options.objects} objects, {size / 1e6:.0f} MB", flush=True)
         print("| | grasps/s | s | anonymous, MB | mapped, MB |\n|---|---|---|---|---|", flush=True)
         for name in (OPEN, *CASES, H5PY):
             command = [sys.executable, __file__, "--case", name, str(path)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-            one = json.loads(done.stdout)
-            speed = f"{one['grasps'] / one['seconds']:.3g}"
-            held = " | ".join(f"{one['most'][kind]:.0f}" for kind in ("RssAnon:", "RssFile:"))
-            print(f"| {name} | {speed} | {one['seconds']:.2f} | {held} |", flush=True)
+            process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            figures = json.loads(process.stdout)
+            speed = f"{figures['grasps'] / figures['seconds']:.3g}"
+            held = " | ".join(f"{figures['most'][kind]:.0f}" for kind in ("RssAnon:", "RssFile:"))
+            print(f"| {name} | {speed} | {figures['seconds']:.2f} | {held} |", flush=True)
     return 0
 
 

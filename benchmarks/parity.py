@@ -1,4 +1,4 @@
-"""How closely this code computes what the BimanGrasp release computes, against values recorded from it.
+"""Measures how closely this code reproduces the BimanGrasp release, against values recorded from it.
 
     python benchmarks/parity.py --hands <mjcf folder> --golden <file.npz> [--mesh <file.obj>]
 
@@ -176,10 +176,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hands", type=Path, required=True, help="a BimanGrasp mjcf/ folder")
     parser.add_argument("--golden", type=Path, required=True, help="recorded values of one object (.npz)")
     parser.add_argument("--mesh", type=Path, help="the object's mesh; without it the one in the golden file")
-    asked = parser.parse_args(arguments)
-    golden = read_golden(asked.golden)
-    obj = golden_object(golden, asked.mesh)
-    rows = compare(golden, release_hands(asked.hands), obj, conf.load([]).energy)
+    options = parser.parse_args(arguments)
+    golden = read_golden(options.golden)
+    obj = golden_object(golden, options.mesh)
+    rows = compare(golden, release_hands(options.hands), obj, conf.load([]).energy)
     return 0 if print_table(rows) else 1
 
 

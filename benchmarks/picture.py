@@ -1,4 +1,4 @@
-"""A picture of grasps from final files: what the optimizer computed with, rendered by MuJoCo without a window.
+"""Draws grasps from final files with the shapes that the optimizer uses, rendered by MuJoCo without a window.
 
     python benchmarks/picture.py final/mug.h5 [final/bowl.h5 ...] [--rows 3 7 ...] --out picture.png
 
@@ -38,7 +38,7 @@ COLUMNS = ("hand/rotation", "hand/translation", "hand/joints", "object_scale", "
 SAME_POINT = 1e-4  # m: single precision over a hand's length leaves far less between two ways to one contact
 
 
-class Shown(NamedTuple):
+class PlacedGrasp(NamedTuple):
     """One grasp of a file in the object's frame, m.
 
     Attributes:
@@ -54,7 +54,7 @@ class Shown(NamedTuple):
     energies: dict[str, float]
 
 
-class Chosen(NamedTuple):
+class GraspRows(NamedTuple):
     """Rows of a final file as it has them: header, row numbers, columns and energies of these rows."""
 
     header: Header
@@ -63,7 +63,7 @@ class Chosen(NamedTuple):
     energies: dict[str, np.ndarray]
 
 
-def read_rows(path: Path, rows: list[int] | None, count: int) -> Chosen:
+def read_rows(path: Path, rows: list[int] | None, count: int) -> GraspRows:
     """Returns these rows of a final file, or the `count` of lowest total energy.
 
     Raises:
@@ -76,10 +76,10 @@ def read_rows(path: Path, rows: list[int] | None, count: int) -> Chosen:
             raise InputError(f"--rows {chosen}: {path} has rows 0 to {len(total) - 1}; choose among these")
         columns = {name: torch.as_tensor(file[name][...][chosen]) for name in COLUMNS}
         energies = {term: file[f"energy/{term}"][...][chosen] for term in TERMS}
-        return Chosen(read_header(file), chosen, columns, energies)
+        return GraspRows(read_header(file), chosen, columns, energies)
 
 
-def grasps_of(path: Path, chosen: Chosen, mesh: Path | None, settings: list[str]) -> list[Shown]:
+def grasps_of(path: Path, chosen: GraspRows, mesh: Path | None, settings: list[str]) -> list[PlacedGrasp]:
     """Returns the grasps with hands and object as the file's header names them.
 
     Raises:
@@ -99,7 +99,7 @@ def grasps_of(path: Path, chosen: Chosen, mesh: Path | None, settings: list[str]
         raise InputError(f"{path}: hand={header.hand.name} does not have its contacts where the file has them")
     poses = frames.rotation.numpy(), frames.translation.numpy(), contacts.flatten(1, 2).numpy()
     return [
-        Shown(
+        PlacedGrasp(
             source=f"{path.name} row {row}",
             bodies=SceneBodies(hands.descriptions, solid.vertices * float(columns["object_scale"][i]), solid.faces),
             poses=LinkPoses(*(part[i] for part in poses)),
@@ -110,7 +110,7 @@ def grasps_of(path: Path, chosen: Chosen, mesh: Path | None, settings: list[str]
 
 
 def render(
-    grasp: Shown, width: int, height: int, search: ViewSearch = THOROUGH_SEARCH
+    grasp: PlacedGrasp, width: int, height: int, search: ViewSearch = THOROUGH_SEARCH
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the (height, width, 3) uint8 panel of a grasp, and the part that each of its pixels shows."""
     renderer = BestViewRenderer(grasp.bodies, width, height, search)
@@ -132,21 +132,21 @@ def main(arguments: list[str] | None = None, search: ViewSearch = THOROUGH_SEARC
     parser.add_argument("--mesh", type=Path, nargs="+", help="a mesh for each file; else the built-in object")
     parser.add_argument("--settings", nargs="*", default=[], help="of the hand, such as hand.root=FOLDER")
     parser.add_argument("--size", type=int, nargs=2, default=[1600, 500], help="width and height in pixels")
-    asked = parser.parse_args(arguments)
-    if asked.rows and len(asked.files) not in (1, len(asked.rows)):
-        parser.error(f"{len(asked.rows)} rows for {len(asked.files)} files: wanted one file, or a row for each")
-    if asked.mesh and len(asked.mesh) != len(asked.files):
-        parser.error(f"{len(asked.mesh)} meshes for {len(asked.files)} files: wanted a mesh for each")
+    options = parser.parse_args(arguments)
+    if options.rows and len(options.files) not in (1, len(options.rows)):
+        parser.error(f"{len(options.rows)} rows for {len(options.files)} files: wanted one file, or a row for each")
+    if options.mesh and len(options.mesh) != len(options.files):
+        parser.error(f"{len(options.mesh)} meshes for {len(options.files)} files: wanted a mesh for each")
     grasps = []
-    for i, path in enumerate(asked.files):
-        rows = asked.rows if not asked.rows or len(asked.files) == 1 else asked.rows[i : i + 1]
-        mesh = asked.mesh[i] if asked.mesh else None
-        grasps += grasps_of(path, read_rows(path, rows, asked.count), mesh, asked.settings)
+    for i, path in enumerate(options.files):
+        rows = options.rows if not options.rows or len(options.files) == 1 else options.rows[i : i + 1]
+        mesh = options.mesh[i] if options.mesh else None
+        grasps += grasps_of(path, read_rows(path, rows, options.count), mesh, options.settings)
     panels = []
     for grasp in grasps:
-        panels.append(render(grasp, asked.size[0] // len(grasps), asked.size[1], search)[0])
+        panels.append(render(grasp, options.size[0] // len(grasps), options.size[1], search)[0])
         print(grasp.source, *(f"{term} {value:.4g}" for term, value in grasp.energies.items()), sep="  ", flush=True)
-    asked.out.write_bytes(encode(np.concatenate(panels, axis=1), "PNG"))
+    options.out.write_bytes(encode(np.concatenate(panels, axis=1), "PNG"))
     return 0
 
 

@@ -1,4 +1,4 @@
-r"""How good the grasps of given settings are: made, judged in MuJoCo, and their cost.
+r"""Measures how good the grasps of given settings are in MuJoCo, and what they cost.
 
     python benchmarks/quality.py --object_root DATA --objects NAME NAME --set experiment=fast \
         --set 'experiment=firm energy.w_depth=50' --poses poses.rule=palm --poses poses.rule=none
@@ -24,7 +24,7 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
-from bimangrasp.validation.evaluate import Subject, judge
+from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.objects import resolve_objects
 from scale.settings.schema import Config
@@ -68,35 +68,35 @@ def poses_of(grasps: Grasps) -> Poses:
     return Poses(grasps.translation.numpy(), rotation, grasps.joints.numpy())
 
 
-def judged(made: RoundResult, mesh: Path, settings: list[str], threads: int) -> Summary:
+def summarize(result: RoundResult, mesh: Path, settings: list[str], threads: int) -> Summary:
     """Returns the figures under the protocol and the pose rule of the settings."""
-    grasps, config = made.synthesis.grasps, conf.load(settings)
-    subject = Subject(
+    grasps, config = result.synthesis.grasps, conf.load(settings)
+    object_grasps = ObjectGrasps(
         poses_of(grasps),
         grasps.candidate.numpy().astype(np.int32),
-        made.synthesis.contact_normal.numpy(),
-        made.synthesis.object_scale.numpy(),
+        result.synthesis.contact_normal.numpy(),
+        result.synthesis.object_scale.numpy(),
     )
     pieces = [piece.vertices for piece in convex_pieces(str(mesh), config.pieces).pieces]
-    verdicts = judge(made.hands, pieces, subject, config.validation, config.poses, threads)
-    return summary_of(mesh.stem, verdicts, made.hands.descriptions[0])
+    verdicts = evaluate_grasps(result.hands, pieces, object_grasps, config.validation, config.poses, threads)
+    return summary_of(mesh.stem, verdicts, result.hands.descriptions[0])
 
 
-def row(names: tuple[str, ...], made: RoundResult, one: Summary) -> str:
+def table_row(names: tuple[str, ...], result: RoundResult, summary: Summary) -> str:
     """Returns a row of the table, under `HEADINGS`."""
-    count = len(made.synthesis.object_scale)
-    contacts = float(made.synthesis.energies.distance.mean()) / made.synthesis.contact_point[0, ..., 0].numel()
+    count = len(result.synthesis.object_scale)
+    contacts = float(result.synthesis.energies.distance.mean()) / result.synthesis.contact_point[0, ..., 0].numel()
     figures = (
-        f"{one.gsr:.1%}",
-        f"{one.both_hands:.0%}",
+        f"{summary.gsr:.1%}",
+        f"{summary.both_hands:.0%}",
         f"{1e3 * contacts:.2f}",
-        f"{1e3 * one.pd:.2f}",
-        f"{1e3 * one.spd:.2f}",
-        f"{one.d:.3f}",
-        f"{one.h:.2f}",
-        f"{made.seconds / count:.2f}",
-        f"{one.held / made.seconds:.3f}",
-        ", ".join(f"{name} {number}" for name, number in one.reasons.items()),
+        f"{1e3 * summary.pd:.2f}",
+        f"{1e3 * summary.spd:.2f}",
+        f"{summary.d:.3f}",
+        f"{summary.h:.2f}",
+        f"{result.seconds / count:.2f}",
+        f"{summary.held / result.seconds:.3f}",
+        ", ".join(f"{name} {number}" for name, number in summary.reasons.items()),
     )
     return "| " + " | ".join((*names, *figures)) + " |"
 
@@ -118,17 +118,17 @@ def main() -> None:
     parser.add_argument("--poses", action="append", default=[], help="settings of the pose rule, parted by blanks")
     parser.add_argument("--protocols", nargs="+", default=["bench", "paper"])
     parser.add_argument("--threads", type=int, default=2, help="that simulate")
-    given = parser.parse_args()
+    options = parser.parse_args()
     set_determinism(1)
     print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
-    for settings in given.set or [""]:
-        for one in resolve_objects(given.object_root, given.objects):
-            config = conf.load([f"round_batch_size={given.batch}", "curve_stride=0", *settings.split()])
-            made = make(config, one.path, given.seed)
-            for poses in given.poses or [""]:
-                for protocol in given.protocols:
-                    figures = judged(made, one.path, [f"validation={protocol}", *poses.split()], given.threads)
-                    print(row((settings, poses, one.code, protocol), made, figures), flush=True)
+    for settings in options.set or [""]:
+        for entry in resolve_objects(options.object_root, options.objects):
+            config = conf.load([f"round_batch_size={options.batch}", "curve_stride=0", *settings.split()])
+            result = make(config, entry.path, options.seed)
+            for poses in options.poses or [""]:
+                for protocol in options.protocols:
+                    figures = summarize(result, entry.path, [f"validation={protocol}", *poses.split()], options.threads)
+                    print(table_row((settings, poses, entry.code, protocol), result, figures), flush=True)
 
 
 if __name__ == "__main__":

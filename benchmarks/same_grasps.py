@@ -136,18 +136,18 @@ def _contents(before: Path, after: Path) -> Iterator[str]:
 
 def _flat(file: h5py.File) -> dict[str, tuple]:
     """Returns name -> dtype, shape and bytes of every column and attribute."""
-    found = {}
+    contents = {}
 
     def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
         values = {f"{name}@{key}": value for key, value in item.attrs.items()}
         values |= {name: item[...]} if isinstance(item, h5py.Dataset) else {}
         for key, value in values.items():
             array = np.asarray(value)
-            found[key] = (str(array.dtype), array.shape, array.tobytes())
+            contents[key] = (str(array.dtype), array.shape, array.tobytes())
 
     take("", file)
     file.visititems(take)
-    return found
+    return contents
 
 
 def summary(run: Path) -> str:

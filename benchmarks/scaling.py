@@ -1,4 +1,4 @@
-"""How much N workers do of what N devices could, from the last worker's "ready" to the last round's "done".
+"""Measures the throughput of N workers relative to N devices, from the last worker's "ready" to the last "done".
 
     PYTHONPATH=tests python benchmarks/scaling.py                     a stand-in that sleeps, 1 to 16 workers
     PYTHONPATH=tests python benchmarks/scaling.py --real --workers 1 2  the optimizer, one CPU thread a worker
@@ -109,14 +109,16 @@ def settings(root: str, workers: int, rounds: int, batch: int, steps: int) -> ob
     )
 
 
-def measure(asked: argparse.Namespace, workers: int) -> tuple[float, float]:
+def measure(options: argparse.Namespace, workers: int) -> tuple[float, float]:
     """Returns the seconds from the last "ready" to the last "done", and to the end of the run with its merge."""
     with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as marks:
-        config = settings(root, workers, asked.rounds, asked.batch, asked.steps)
+        config = settings(root, workers, options.rounds, options.batch, options.steps)
 
         def maker(hand: object, synthesis: object) -> RoundFactory:
-            made = Synthesizer(hand, synthesis) if asked.real else Sleeper(rows=asked.batch, round_s=asked.round_s)
-            return Together(made, marks, workers)
+            synthesizer = (
+                Synthesizer(hand, synthesis) if options.real else Sleeper(rows=options.batch, round_s=options.round_s)
+            )
+            return Together(synthesizer, marks, workers)
 
         scale.run(config, maker)
         lines = (Path(root) / "scaling" / "journal.jsonl").read_text().splitlines()
@@ -125,23 +127,23 @@ def measure(asked: argparse.Namespace, workers: int) -> tuple[float, float]:
     return times["done"] - times["ready"], times["end"] - times["ready"]
 
 
-def alone(asked: argparse.Namespace, marks: str, workers: int, seed: int) -> float:
+def alone(options: argparse.Namespace, marks: str, workers: int, seed: int) -> float:
     """Returns the seconds that one process of several takes for its rounds, without any engine."""
-    config = settings("unused", workers, asked.rounds, asked.batch, asked.steps)
+    config = settings("unused", workers, options.rounds, options.batch, options.steps)
     bench = Together(Synthesizer(config.hand, config.synthesis), marks, workers).load("cpu", 1)
     mesh = str(OBJECT_ROOT / f"{CODE}.obj")
     sha256 = read_mesh(mesh).sha256
     start = time.perf_counter()
-    for round_id in range(asked.rounds):
-        bench.make(RoundTask(CODE, mesh, sha256, seed + round_id, round_id, 0, asked.batch), lambda _: None)
+    for round_id in range(options.rounds):
+        bench.make(RoundTask(CODE, mesh, sha256, seed + round_id, round_id, 0, options.batch), lambda _: None)
     return time.perf_counter() - start
 
 
-def without_engine(asked: argparse.Namespace, workers: int) -> float:
+def without_engine(options: argparse.Namespace, workers: int) -> float:
     """Returns the seconds of the slowest of so many processes."""
     with tempfile.TemporaryDirectory() as marks, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        seeds = range(0, workers * asked.rounds, asked.rounds)
-        return max(pool.map(alone, [asked] * workers, [marks] * workers, [workers] * workers, seeds))
+        seeds = range(0, workers * options.rounds, options.rounds)
+        return max(pool.map(alone, [options] * workers, [marks] * workers, [workers] * workers, seeds))
 
 
 def main() -> None:
@@ -153,12 +155,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000, help="of the optimizer")
     parser.add_argument("--real", action="store_true", help="the optimizer instead of the stand-in")
-    asked = parser.parse_args()
-    heading = "without the engine" if asked.real else "ideal"
+    options = parser.parse_args()
+    heading = "without the engine" if options.real else "ideal"
     print(f"| workers | {heading}, s | last done, s | of {heading} | merged, s |\n|---|---|---|---|---|")
-    for workers in asked.workers:
-        ideal = without_engine(asked, workers) if asked.real else asked.rounds * asked.round_s
-        done, end = measure(asked, workers)
+    for workers in options.workers:
+        ideal = without_engine(options, workers) if options.real else options.rounds * options.round_s
+        done, end = measure(options, workers)
         print(f"| {workers} | {ideal:.2f} | {done:.2f} | {100 * done / ideal:.1f} % | {end:.2f} |", flush=True)
 
 

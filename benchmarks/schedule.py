@@ -1,4 +1,4 @@
-"""How good the grasps are after shorter runs: the released schedule squeezed to fewer steps, beside the release's run.
+"""Measures how good grasps are after shorter runs: the released schedule in fewer steps, beside the full run.
 
     python benchmarks/schedule.py --mesh <file.obj> <file.obj> --lengths 6000 4000 3000 --seeds 1 2 3
 
@@ -32,7 +32,7 @@ RELEASED = 0
 """Stands for the released run among the lengths."""
 
 
-class Run(NamedTuple):
+class Job(NamedTuple):
     """One round."""
 
     mesh: Path
@@ -47,15 +47,15 @@ class Ends(NamedTuple):
     is_good: Tensor
 
 
-def run(one: Run, overrides: list[str], batch: int, device: str) -> Ends:
+def run(job: Job, overrides: list[str], batch: int, device: str) -> Ends:
     """Returns the ends of one round."""
     set_determinism(threads=1)
-    length = [f"num_iterations={one.length}", f"optimizer.schedule_steps={one.length}"] if one.length else []
+    length = [f"num_iterations={job.length}", f"optimizer.schedule_steps={job.length}"] if job.length else []
     config = conf.load(["experiment=released", "filter=energy", "curve_stride=0", *length, *overrides])
     config.round_batch_size = batch
     pair = HandModel(*load_hands(config.hand), config.hand.surface_points, device)
-    obj = ObjectModel.load(str(one.mesh), config.object, device)
-    energies = synthesize(pair, obj, config.synthesis, one.seed).energies
+    obj = ObjectModel.load(str(job.mesh), config.object, device)
+    energies = synthesize(pair, obj, config.synthesis, job.seed).energies
     terms = ("force_closure", "distance", "penetration")
     met = [getattr(energies, term) < getattr(config.filter, term) for term in terms]
     return Ends(energies.total.cpu(), torch.stack(met).all(dim=0).cpu())
@@ -82,20 +82,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--overrides", nargs="*", default=[], help="settings, such as hand=release hand.root=<folder>")
-    asked = parser.parse_args(arguments)
-    runs = [Run(*parts) for parts in product(asked.mesh, [RELEASED, *asked.lengths], asked.seeds)]
-    with ProcessPoolExecutor(asked.processes, get_context("spawn")) as pool:
-        waiting = {one: pool.submit(run, one, asked.overrides, asked.batch, asked.device) for one in runs}
-        found = {}
-        for one, future in waiting.items():
-            found[one] = future.result()
-            print(f"{one}: mean total {found[one].total.nanmean():.3f}", file=sys.stderr, flush=True)
-    for group in [*([mesh] for mesh in asked.mesh), asked.mesh]:
+    options = parser.parse_args(arguments)
+    runs = [Job(*parts) for parts in product(options.mesh, [RELEASED, *options.lengths], options.seeds)]
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+        waiting = {job: pool.submit(run, job, options.overrides, options.batch, options.device) for job in runs}
+        ends = {}
+        for job, future in waiting.items():
+            ends[job] = future.result()
+            print(f"{job}: mean total {ends[job].total.nanmean():.3f}", file=sys.stderr, flush=True)
+    for group in [*([mesh] for mesh in options.mesh), options.mesh]:
         print(f"\n{', '.join(map(str, group))}")
         print("| steps | mean total | of released | under thresholds |\n|---|---|---|---|")
-        released = [found[Run(mesh, RELEASED, seed)] for mesh in group for seed in asked.seeds]
-        for length in (RELEASED, *asked.lengths):
-            short = [found[Run(mesh, length, seed)] for mesh in group for seed in asked.seeds]
+        released = [ends[Job(mesh, RELEASED, seed)] for mesh in group for seed in options.seeds]
+        for length in (RELEASED, *options.lengths):
+            short = [ends[Job(mesh, length, seed)] for mesh in group for seed in options.seeds]
             print(line(str(length or "released, 10 000"), released, short))
     return 0
 

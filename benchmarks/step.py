@@ -1,4 +1,4 @@
-"""What a step of the sampler costs, where it goes, and how far that is from the floor.
+"""Measures what a step of the sampler costs, in which parts, and how far that is from the lower bound.
 
 `python benchmarks/step.py --mesh bin.obj --batches 16 64 256`
 """
@@ -84,7 +84,7 @@ def measure(scene: synthesis.Scene, grasps: Grasps, steps: int) -> None:
         names, kernels = zip(*costs.parts(), strict=True)
         taken = milliseconds(kernels, device, steps)
         for part in dict.fromkeys(names):
-            time_of_part = sum(one for name, one in zip(names, taken, strict=True) if name == part)
+            time_of_part = sum(duration for name, duration in zip(names, taken, strict=True) if name == part)
             print(f"  {part}: {time_of_part:.3f} ms, {100 * time_of_part / whole:.0f} %")
         print(f"  room for an evaluation: {costs.bytes / batch / 1e6:.3f} MB a grasp")
     if device.type == "cuda":
@@ -100,17 +100,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="measured; as many again make the grasps")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("overrides", nargs="*", help="settings, such as hand=release kernels=plain")
-    given = parser.parse_args()
-    config = conf.load(["experiment=released", "curve_stride=0", *given.overrides])
+    options = parser.parse_args()
+    config = conf.load(["experiment=released", "curve_stride=0", *options.overrides])
     synthesis.set_determinism(1)
-    hands = HandModel(*load_hands(config.hand), config.hand.surface_points, given.device)
-    obj = ObjectModel.load(given.mesh, config.object, given.device)
-    print(f"{given.mesh} on {given.device}, hand {config.hand.name}, kernels {resolve_kernels(config.kernels)}")
-    for batch in given.batches:
-        settings = replace(config.synthesis, round_batch_size=batch, num_iterations=given.steps)
-        made = synthesis.synthesize(hands, obj, settings, 0)
-        scene = synthesis.Scene(hands, obj, made.object_scale, replace(settings, num_iterations=RELEASED_STEPS))
-        measure(scene, made.grasps, given.steps)
+    hands = HandModel(*load_hands(config.hand), config.hand.surface_points, options.device)
+    obj = ObjectModel.load(options.mesh, config.object, options.device)
+    print(f"{options.mesh} on {options.device}, hand {config.hand.name}, kernels {resolve_kernels(config.kernels)}")
+    for batch in options.batches:
+        settings = replace(config.synthesis, round_batch_size=batch, num_iterations=options.steps)
+        result = synthesis.synthesize(hands, obj, settings, 0)
+        scene = synthesis.Scene(hands, obj, result.object_scale, replace(settings, num_iterations=RELEASED_STEPS))
+        measure(scene, result.grasps, options.steps)
     print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL strikes workers and parent at random until each run is complete; then every byte is compared.
+"""Kills workers and parent at random until each run is complete, then compares every byte.
 
 `PYTHONPATH=tests python benchmarks/storm.py --trials 20` prints one line: kills, and what was redone, lost, doubled,
 stuck or different. Rounds are those of the tests' stand-in, of short random length: what is tried is the running, not
@@ -163,7 +163,7 @@ def workers_of(pid: int) -> Iterator[int]:
     """Yields the worker processes of a parent."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        yield from (int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes())
+        yield from (int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
     except OSError:  # gone meanwhile
         return
 
@@ -179,18 +179,18 @@ def kill(pid: int) -> bool:
 
 def compare(undisturbed: Path, folder: Path, damage: Damage) -> None:
     """Adds what the files of a run lack, have twice, or have otherwise."""
-    told = events(folder)
-    done = Counter((event["code"], event["round"]) for event in told if event["event"] == "done")
+    recorded = events(folder)
+    done = Counter((event["code"], event["round"]) for event in recorded if event["event"] == "done")
     damage.rounds += len(done)
     damage.redone += sum(done.values()) - len(done)
-    damage.skipped += sum(event["event"] == "skip" for event in told)
+    damage.skipped += sum(event["event"] == "skip" for event in recorded)
     is_different = False
     for path in sorted((undisturbed / "final").iterdir()):
-        found = folder / "final" / path.name
-        wanted, have = grasps(path), grasps(found)
-        damage.lost += sum((wanted - have).values())
-        damage.doubled += sum(count - 1 for count in have.values())
-        is_different |= sha256(path) != sha256(found)
+        final = folder / "final" / path.name
+        expected, counts = grasps(path), grasps(final)
+        damage.lost += sum((expected - counts).values())
+        damage.doubled += sum(count - 1 for count in counts.values())
+        is_different |= sha256(path) != sha256(final)
     damage.different += is_different or sha256(undisturbed / "dataset.h5") != sha256(folder / "dataset.h5")
 
 
@@ -258,13 +258,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", type=Path, default=None, help="keep the run folders here")
     parser.add_argument("--storm", type=json.loads, default={}, help='JSON, as {"kills": 20, "mean_s": 0.5}')
-    given = parser.parse_args()
-    storm = Storm(**given.storm)
+    options = parser.parse_args()
+    storm = Storm(**options.storm)
     with tempfile.TemporaryDirectory() as place:
-        root = given.root or Path(place)
+        root = options.root or Path(place)
         root.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        damage = blow(storm, given.trials, root, given.seed)
+        damage = blow(storm, options.trials, root, options.seed)
         print(f"{damage}, in {time.monotonic() - started:.0f} s")
         sys.exit(0 if damage.is_none else 1)
 

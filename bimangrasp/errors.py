@@ -1,4 +1,4 @@
-"""The error that a user's mistake raises."""
+"""Defines the error that a user's mistake raises."""
 
 
 class InputError(ValueError):

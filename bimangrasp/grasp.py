@@ -1,4 +1,4 @@
-"""Holds a batch of bimanual grasps as a value. Hand axis 0 = left, 1 = right."""
+"""Holds a batch of bimanual grasps as an immutable value. Hand axis 0 = left, 1 = right."""
 
 from __future__ import annotations
 

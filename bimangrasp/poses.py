@@ -1,4 +1,4 @@
-"""Holds both hands' poses of many grasps as NumPy arrays, the way files do. Hand axis 0 = left, 1 = right."""
+"""Holds the poses of both hands of many grasps as NumPy arrays, as in files. Hand axis 0 = left, 1 = right."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Poses(NamedTuple):
 
     @property
     def count(self) -> int:
-        """Number of grasps; `len` is that of the tuple."""
+        """Number of grasps; `len` counts the fields."""
         return len(self.translation)
 
     @property
@@ -40,18 +40,20 @@ class Poses(NamedTuple):
 
 
 def check_poses(poses: Poses) -> None:
-    """Refuses poses whose arrays do not fit each other or hold numbers that are not finite.
+    """Refuses poses whose arrays have mismatched shapes or hold numbers that are not finite.
 
     Raises:
         InputError: naming the array and its shape, or the first grasp that is not finite.
     """
     count = poses.count
     joints = poses.joints.shape[2] if poses.joints.ndim == 3 else "J"
-    wanted = {"translation": (count, 2, 3), "rotation": (count, 2, 3, 3), "joints": (count, 2, joints)}
-    for name, shape in wanted.items():
-        given = getattr(poses, name).shape
-        if given != shape:
-            raise InputError(f"{name} has shape {given}; wanted {shape}: grasp, hand (left, right), then its numbers")
+    wanted_shapes = {"translation": (count, 2, 3), "rotation": (count, 2, 3, 3), "joints": (count, 2, joints)}
+    for name, wanted_shape in wanted_shapes.items():
+        given_shape = getattr(poses, name).shape
+        if given_shape != wanted_shape:
+            raise InputError(
+                f"{name} has shape {given_shape}; wanted {wanted_shape}: grasp, hand (left, right), then its numbers"
+            )
     if not poses.finite.all():
         row = int(np.flatnonzero(~poses.finite)[0])
         raise InputError(
@@ -60,5 +62,5 @@ def check_poses(poses: Poses) -> None:
 
 
 def joined(parts: Sequence[Poses]) -> Poses:
-    """Returns the grasps of all parts behind each other."""
+    """Returns the grasps of all parts, concatenated in order."""
     return Poses(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

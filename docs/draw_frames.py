@@ -28,7 +28,7 @@ WIDTH, HEIGHT, FIELD_OF_VIEW = 1200, 620, 26.0
 OBJECT_SCALE = 0.15
 
 
-def placed() -> Placed:
+def placed_hands() -> Placed:
     """Returns both hands at their mean joint values, palms towards a bowl from two sides."""
     hands = load_hands(conf.load([]).hand)
     mesh = read_mesh(str(OBJECT_ROOT / "bowl.obj"))
@@ -38,7 +38,7 @@ def placed() -> Placed:
     return Placed(hands, translation, rotation, joints, mesh.vertices * OBJECT_SCALE, mesh.faces)
 
 
-def drawn(grasp: Placed) -> Image.Image:
+def draw(grasp: Placed) -> Image.Image:
     """Returns the picture."""
     spec = grasp_scene(grasp)
     spec.visual.global_.offwidth, spec.visual.global_.offheight = WIDTH, HEIGHT
@@ -66,11 +66,11 @@ def drawn(grasp: Placed) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     for name, letter, color, tip in labels:
         body = data.body(name)
-        at = _pixel(camera, body.xpos + body.xmat.reshape(3, 3) @ (tip + 0.02 * tip / np.linalg.norm(tip)))
-        pen.text(at, letter, tuple(int(255 * c) for c in color), ImageFont.load_default(30), anchor="mm")
+        position = _pixel(camera, body.xpos + body.xmat.reshape(3, 3) @ (tip + 0.02 * tip / np.linalg.norm(tip)))
+        pen.text(position, letter, tuple(int(255 * c) for c in color), ImageFont.load_default(30), anchor="mm")
     for name, text in NAMES.items():
-        at = _pixel(camera, [0.0, data.body(name).xpos[1], -0.19])
-        pen.text(at, text, (60, 60, 60), ImageFont.load_default(28), anchor="mm")
+        position = _pixel(camera, [0.0, data.body(name).xpos[1], -0.19])
+        pen.text(position, text, (60, 60, 60), ImageFont.load_default(28), anchor="mm")
     return picture
 
 
@@ -85,4 +85,4 @@ def _pixel(camera: mujoco.MjvCamera, point: np.ndarray) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    drawn(placed()).save(Path(__file__).with_name("frames.png"), optimize=True)
+    draw(placed_hands()).save(Path(__file__).with_name("frames.png"), optimize=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest has them all
@@ -21,11 +21,14 @@ def spans(numbers: Sequence[int]) -> str:
     return ", ".join(" to ".join(map(str, part)) for part in parts)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns lines with aligned columns."""
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Collection[int] = ()) -> list[str]:
+    """Returns lines with aligned columns: those with the indices `right` to the right, the others to the left."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    aligned = [
+        [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)] for row in cells
+    ]
+    return ["  ".join(row).rstrip() for row in aligned]
 
 
 def duration(seconds: float | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import trimesh
 from omegaconf import OmegaConf
 
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
+from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.validation.config import ProtocolConfig
 from bimangrasp.validation.scene import Scene, build_scene
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
+from bimangrasp.validation.simulate import simulate_grasp
+from bimangrasp.validation.verdict import Verdict
 from conf.overrides import FOLDER
 
 HALF = 0.03
@@ -101,6 +105,17 @@ def palms(bend: float, turn: np.ndarray | None = None, gap: float = 0.0) -> Hand
 def squeeze(bend: float = CLOSED, turn: np.ndarray | None = None) -> GraspPoses:
     """Open, on the box, and pressed together to `bend`."""
     return GraspPoses(palms(OPEN, turn), palms(0.0, turn), palms(bend, turn))
+
+
+def verdict_on(scene: Scene, poses: GraspPoses) -> Verdict:
+    """The verdict on a grasp, without MuJoCo's log file."""
+    return verdicts_on(scene, [poses])[0]
+
+
+def verdicts_on(scene: Scene, grasps: list[GraspPoses], threads: int = 1) -> list[Verdict]:
+    """The verdicts on grasps, in their order."""
+    with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(partial(simulate_grasp, scene), grasps))
 
 
 MJCF = f"""

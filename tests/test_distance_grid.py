@@ -4,7 +4,7 @@ import torch
 import trimesh
 from scene import built_in, slope
 
-from bimangrasp.geometry.distance_grid import RIM, DistanceGrid
+from bimangrasp.geometry.distance_grid import MARGIN, DistanceGrid
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 
 F64 = torch.float64
@@ -67,7 +67,7 @@ def test_a_point_that_is_not_finite_has_no_distance():
 
 @pytest.mark.parametrize("extents", [(1.0, 1.0, 1.0), (1.0, 0.3, 0.5)])
 def test_cells_are_cubes_and_the_rim_is_as_wide_as_said(extents):
-    grid, corner = grid_of(trimesh.creation.box(extents), 24), torch.tensor(extents, dtype=F64) / 2 + RIM
+    grid, corner = grid_of(trimesh.creation.box(extents), 24), torch.tensor(extents, dtype=F64) / 2 + MARGIN
     high = grid.low + grid.cell * (torch.tensor(grid.values.shape, dtype=F64) - 1)
     assert (grid.low <= -corner + 1e-9).all() and (high >= corner - 1e-9).all()
     assert max(grid.values.shape) in (25, 26) and np.isclose(grid.cell, 1.2 / 24)

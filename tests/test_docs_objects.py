@@ -43,8 +43,8 @@ def test_the_numbers_are_those_of_the_code():
     for words in (
         f"at {points} points",
         f"({sign_check.STEP:g} of the diagonal)",
-        f"refused when {preparation.MOST_WRONG:.0%} are".replace("%", " %"),
-        f"more\nthan {preparation.UNIT_MESH:g} gets a note",
+        f"refused when {preparation.MAX_WRONG_SHARE:.0%} are".replace("%", " %"),
+        f"more\nthan {preparation.LARGEST_UNIT_EXTENT:g} gets a note",
         f"within {normalization.ALREADY:.0%} of a convention".replace("%", " %"),
         "1/1.03 from it",
     ):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quick_conf
-from test_hand_survey import FILES, TEXTS
+from hand_texts import FILES, TEXTS
 
 import conf
 import main
@@ -61,13 +61,13 @@ def test_it_asks_what_the_file_does_not_say_and_writes_no_yaml(capsys, monkeypat
 
 def test_what_is_given_is_not_asked_again():
     report = check(palm_normal=[1.0, 0.0, 0.0])
-    assert [asked.key for asked in report.asked] == ["hand.finger_direction", "hand.side"]
+    assert [question.key for question in report.questions] == ["hand.finger_direction", "hand.side"]
     assert "'hand.palm_normal=[1,0,0]'" in str(report)
 
 
 def test_the_guess_of_the_side_follows_the_palm_that_was_given():
     report = check(palm_normal=[-1.0, 0.0, 0.0])
-    assert report.asked[-1].guess.value == "left"
+    assert report.questions[-1].guess.value == "left"
 
 
 def test_the_yaml_loads_as_a_hand_and_is_what_was_proposed():
@@ -96,7 +96,7 @@ def test_the_yaml_goes_where_hydra_looks_for_hands(out: str, yaml: str):
 
 def test_a_shipped_hand_is_looked_at_and_nothing_but_its_picture_is_written():
     report = scale.check_hand(quick_conf.load("mode=hand", "hand=shadow"))
-    assert report.yaml is None and not report.asked
+    assert report.yaml is None and not report.questions
     assert report.hand.candidates.palmar == quick_conf.load().hand.candidates.palmar
     assert "140 contact candidates on 14 links, 19 penetration keypoints" in str(report)
     assert {path.name for path in Path().iterdir()} <= {"right.xml", "shadow.png", "cache"}
@@ -112,7 +112,7 @@ def test_directions_are_made_unit_vectors_at_a_right_angle():
 
 def test_a_palm_normal_against_the_motion_of_the_fingers_is_noted():
     given = TOLD | {"palm_normal": [0.0, 1.0, 0.0]}
-    side = check(**(given | {"side": ""})).asked[0].guess.value or "right"
+    side = check(**(given | {"side": ""})).questions[0].guess.value or "right"
     report = check(**(given | {"side": side}))
     assert "is not where the fingertips go when the joints close, [1,0,0]" in str(report)
 

@@ -15,7 +15,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import read_bare_hand
-from bimangrasp.hand_setup.inspection import survey_hand
+from bimangrasp.hand_setup.inspection import inspect_hand
 from bimangrasp.hands.description import HandDescription
 
 
@@ -99,8 +99,8 @@ def test_a_mimic_joint_is_said_not_to_count(allegro: HandDescription, tmp_path: 
         'name="index_3" type="revolute">', 'name="index_3" type="revolute"><mimic joint="index_2" multiplier="1"/>'
     )
     (tmp_path / "hand.urdf").write_text(text)
-    survey = survey_hand(str(tmp_path / "hand.urdf"))
-    assert [line for line in survey.warnings if "1 equality or mimic constraints do not count" in line]
+    inspection = inspect_hand(str(tmp_path / "hand.urdf"))
+    assert [line for line in inspection.warnings if "1 equality or mimic constraints do not count" in line]
 
 
 URDF = '<robot name="r"><link name="a"><collision><geometry>{}</geometry></collision></link></robot>'

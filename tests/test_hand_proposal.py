@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import quick_conf
 import torch
+from hand_texts import FILES, TEXTS, TURN, turned, written
 from scene import energy_config
-from test_hand_survey import FILES, TEXTS, TURN, turned, written
 from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_setup.inspection import survey_hand, tip_at
+from bimangrasp.hand_setup.inspection import inspect_hand, tip_at
 from bimangrasp.hand_setup.proposal import propose
 from bimangrasp.hands.model import HandModel
 
@@ -35,7 +35,7 @@ def own(name: str, **changes: object) -> HandConfig:
 
 @cache
 def proposed(name: str) -> HandConfig:
-    return propose(survey_hand(FILES[name]), own(name), LEAST)
+    return propose(inspect_hand(FILES[name]), own(name), LEAST)
 
 
 def test_the_palmar_sides_of_the_shadow_hand_are_those_that_ship():
@@ -73,10 +73,12 @@ def test_a_palmar_side_leads_when_the_finger_closes(name: str):
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_proposal_is_the_same_hand_in_a_turned_frame(name: str, tmp_path: Path):
-    survey = survey_hand(written(tmp_path, turned(TEXTS[name])))
+    inspection = inspect_hand(written(tmp_path, turned(TEXTS[name])))
     plain = own(name)
     palm, fingers = (TURN.inv().apply(way).tolist() for way in (plain.palm_normal, plain.finger_direction))
-    other = propose(survey, replace(plain, palm_normal=palm, finger_direction=fingers, mjcf=str(survey.path)), LEAST)
+    other = propose(
+        inspection, replace(plain, palm_normal=palm, finger_direction=fingers, mjcf=str(inspection.path)), LEAST
+    )
     assert other.candidates.palmar.keys() == proposed(name).candidates.palmar.keys()
     for link, side in proposed(name).candidates.palmar.items():
         np.testing.assert_allclose(other.candidates.palmar[link], side, atol=1e-5)
@@ -100,11 +102,11 @@ def test_the_open_hand_costs_no_self_penetration_and_a_fist_does(name: str):
 @pytest.mark.parametrize("name", FILES)
 def test_keypoints_line_each_finger_without_gaps_and_never_fight_their_neighbors(name: str):
     hand = load_hands(proposed(name))[1]
-    survey = survey_hand(FILES[name])
+    inspection = inspect_hand(FILES[name])
     for seed in range(5):
         frames = link_frames(hand, random_joints(hand, seed))
         points = points_in_hand(frames, hand.keypoint_link, hand.keypoint_position)
-        for chain in survey.chains:
+        for chain in inspection.chains:
             shaped = [link for link in chain.links if link in {shape.link for shape in hand.primitives}]
             for first, second in zip(shaped, shaped[1:], strict=False):
                 near = points[np.isin(hand.keypoint_link, [first, second])]
@@ -112,20 +114,20 @@ def test_keypoints_line_each_finger_without_gaps_and_never_fight_their_neighbors
                 assert gap.min() > LEAST
     frames = link_frames(hand, hand.joint_mean)
     points = points_in_hand(frames, hand.keypoint_link, hand.keypoint_position)
-    for number, chain in enumerate(survey.chains):
+    for number, chain in enumerate(inspection.chains):
         mine = points[np.isin(hand.keypoint_link, chain.links)]
         steps = np.linalg.norm(mine[:, None] - mine[None], axis=-1) + np.eye(len(mine))
         assert steps.min(axis=1).max() < 2 * LEAST
-        tip = tip_at(survey, number, hand.joint_mean)
+        tip = tip_at(inspection, number, hand.joint_mean)
         assert np.linalg.norm(mine - tip, axis=1).min() < 0.013  # the last one: a tip's radius from the end
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_thumb_starts_in_front_of_the_palm_and_the_fingers_slightly_bent(name: str):
-    hand, survey = load_hands(proposed(name))[1], survey_hand(FILES[name])
-    tips = np.stack([tip_at(survey, number, hand.joint_mean) for number in range(len(survey.chains))])
+    hand, inspection = load_hands(proposed(name))[1], inspect_hand(FILES[name])
+    tips = np.stack([tip_at(inspection, number, hand.joint_mean) for number in range(len(inspection.chains))])
     rest = np.stack(
-        [tip_at(survey, number, np.clip(0, hand.joint_lower, hand.joint_upper)) for number in range(len(tips))]
+        [tip_at(inspection, number, np.clip(0, hand.joint_lower, hand.joint_upper)) for number in range(len(tips))]
     )
     forward = tips @ hand.palm_normal
     assert forward[-1] > 0.04
@@ -139,7 +141,7 @@ def test_what_the_user_says_stays():
     config = own(
         "allegro", candidates=rule, joint_mean={"index_1": 0.5}, keypoints={"thumb_distal": [[0.0, 0.0, 0.01]]}
     )
-    ours = propose(survey_hand(FILES["allegro"]), config, LEAST)
+    ours = propose(inspect_hand(FILES["allegro"]), config, LEAST)
     assert ours.candidates.palmar == {"thumb_distal": [1.0, 0.0, 0.0], "index_distal": [0.0, 1.0, 0.0]}
     assert (ours.joint_mean["index_1"], ours.joint_mean["middle_1"]) == (0.5, 0.241)
     assert ours.keypoints == {"thumb_distal": [[0.0, 0.0, 0.01]]}
@@ -159,4 +161,4 @@ def test_names_that_the_hand_does_not_have_are_refused(changes: dict, words: str
     if "palmar" in changes:
         changes = {"candidates": replace(config.candidates, palmar=changes["palmar"])}
     with pytest.raises(InputError, match=words):
-        propose(survey_hand(FILES["allegro"]), replace(config, **changes), LEAST)
+        propose(inspect_hand(FILES["allegro"]), replace(config, **changes), LEAST)

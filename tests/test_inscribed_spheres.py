@@ -5,7 +5,7 @@ from scene import shadow_hands
 
 from bimangrasp.geometry.farthest_point_sampling import uniform_points
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
-from bimangrasp.hands.inscribed_spheres import MOST_SPHERES, UNCOVERED, inscribed_spheres
+from bimangrasp.hands.inscribed_spheres import MAX_SPHERES, UNCOVERED, inscribed_spheres
 from bimangrasp.hands.mirror import mirror
 from bimangrasp.hands.shape_surface import shape_surface
 
@@ -23,8 +23,8 @@ def test_spheres_lie_inside_their_shape_and_fill_it(index):
     torch.testing.assert_close(depth, radius, rtol=0, atol=1e-9)
     samples = uniform_points(np.asarray(surface.triangles), torch.rand((2000, 3)))
     uncovered = (torch.cdist(samples, center) - radius).amin(dim=1).mean()
-    assert 0 < len(radius) <= MOST_SPHERES
-    assert uncovered < (1.3 * UNCOVERED if len(radius) < MOST_SPHERES else 0.0035)
+    assert 0 < len(radius) <= MAX_SPHERES
+    assert uncovered < (1.3 * UNCOVERED if len(radius) < MAX_SPHERES else 0.0035)
 
 
 def test_the_spheres_of_a_shape_stand_together():

@@ -7,16 +7,15 @@ from functools import cache
 
 import numpy as np
 import pytest
-from palms import CLOSED, HALF, box, palm, palms, protocol, shipped_scene, squeeze
+from palms import CLOSED, HALF, box, palm, palms, protocol, shipped_scene, squeeze, verdict_on
 
 from bimangrasp.errors import InputError
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import simulate
 from bimangrasp.validation.config import PoseConfig
-from bimangrasp.validation.evaluate import FARTHEST_LINK, Judged, Subject, judge
+from bimangrasp.validation.evaluate import MAX_LINK_DISTANCE, Evaluation, ObjectGrasps, evaluate_grasps
 from bimangrasp.validation.sim_poses import HandPoses
-from bimangrasp.validation.simulate import validate
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])
@@ -31,12 +30,12 @@ def hands() -> HandModel:
     return HandModel(palm("left"), palm("right"), surface_points=8)
 
 
-def subject(grasps: list[HandPoses], scale: list[float] | None = None) -> Subject:
+def subject(grasps: list[HandPoses], scale: list[float] | None = None) -> ObjectGrasps:
     """These grasps, with the middle of each palm as its contact."""
     poses = Poses(*(np.stack(part) for part in zip(*grasps, strict=True)))
     normal = np.array([[[-1.0, 0, 0]], [[1.0, 0, 0]]])
     count = len(grasps)
-    return Subject(
+    return ObjectGrasps(
         poses,
         np.zeros((count, 2, 1), np.int64),
         np.repeat(normal[None], count, axis=0),
@@ -44,15 +43,17 @@ def subject(grasps: list[HandPoses], scale: list[float] | None = None) -> Subjec
     )
 
 
-def judged(given: Subject, name: str = "bench", threads: int = 1, rule: PoseConfig = RULE, **limits: object) -> Judged:
-    return judge(hands(), [box()], given, protocol(name, **limits), rule, threads)
+def judged(
+    given: ObjectGrasps, name: str = "bench", threads: int = 1, rule: PoseConfig = RULE, **limits: object
+) -> Evaluation:
+    return evaluate_grasps(hands(), [box()], given, protocol(name, **limits), rule, threads)
 
 
-def rows(of: Judged, chosen: list[int]) -> Judged:
-    return Judged(tuple(stage.select(np.array(chosen)) for stage in of.stages), *(part[chosen] for part in of[1:]))
+def rows(of: Evaluation, chosen: list[int]) -> Evaluation:
+    return Evaluation(tuple(stage.select(np.array(chosen)) for stage in of.stages), *(part[chosen] for part in of[1:]))
 
 
-def assert_same_bits(first: Judged, second: Judged) -> None:
+def assert_same_bits(first: Evaluation, second: Evaluation) -> None:
     pairs = zip([*first.stages, first[1:]], [*second.stages, second[1:]], strict=True)
     for one, other in pairs:
         for a, b in zip(one, other, strict=True):
@@ -63,7 +64,7 @@ def assert_same_bits(first: Judged, second: Judged) -> None:
 @BOTH
 def test_a_grasp_is_judged_as_it_is_alone(name):
     found = judged(subject(MIXED), name)
-    alone = validate(shipped_scene(name), squeeze())
+    alone = verdict_on(shipped_scene(name), squeeze())
     assert found.reason[0] == alone.reason == Reason.HELD
     np.testing.assert_array_equal(found.start_penetration[0], alone.penetration)
     for part in ("displacement", "rotation", "held", "bears_load"):
@@ -84,26 +85,26 @@ def test_links_have_the_distance_of_the_gap():
     gaps = [0.015, 0.003, 0.0, -0.004]
     found = judged(subject([palms(0.0, gap=gap) for gap in gaps])).link_distance
     np.testing.assert_allclose(found[:, :, 1], np.repeat(np.array(gaps)[:, None], 2, axis=1), atol=1e-6)
-    assert (found[:, :, 0] == FARTHEST_LINK).all(), "the root has no shape"
+    assert (found[:, :, 0] == MAX_LINK_DISTANCE).all(), "the root has no shape"
 
 
 def test_links_are_far_from_where_they_are_looked_for():
-    gaps = [FARTHEST_LINK - 1e-4, FARTHEST_LINK + 1e-4, 0.5]
+    gaps = [MAX_LINK_DISTANCE - 1e-4, MAX_LINK_DISTANCE + 1e-4, 0.5]
     found = judged(subject([palms(0.0, gap=gap) for gap in gaps])).link_distance[:, :, 1]
-    assert (found[0] < FARTHEST_LINK).all() and (found[1:] == FARTHEST_LINK).all()
+    assert (found[0] < MAX_LINK_DISTANCE).all() and (found[1:] == MAX_LINK_DISTANCE).all()
 
 
 def test_the_nearest_of_the_pieces_counts():
     near, inside = box(), 0.8 * box()
     for pieces in ([inside, near], [near, inside]):
-        found = judge(hands(), pieces, subject([palms(0.0, gap=0.003)]), protocol("bench"), RULE, 1)
+        found = evaluate_grasps(hands(), pieces, subject([palms(0.0, gap=0.003)]), protocol("bench"), RULE, 1)
         np.testing.assert_allclose(found.link_distance[0, :, 1], 0.003, atol=1e-6)
 
 
 def test_a_small_piece_beside_a_corner_is_found():
     piece = box() / 15 + [-HALF - 0.005, 0.046, 0.046]  # 4 mm beyond two edges of the left plate
-    found = judge(hands(), [piece], subject([palms(0.0)]), protocol("bench"), RULE, 1).link_distance
-    assert found[0, :, 1] == pytest.approx([0.004 * np.sqrt(2), FARTHEST_LINK], abs=1e-6)
+    found = evaluate_grasps(hands(), [piece], subject([palms(0.0)]), protocol("bench"), RULE, 1).link_distance
+    assert found[0, :, 1] == pytest.approx([0.004 * np.sqrt(2), MAX_LINK_DISTANCE], abs=1e-6)
 
 
 def test_penetration_is_that_of_the_start_and_that_of_the_grasp():
@@ -135,14 +136,14 @@ def test_neither_threads_nor_order_change_a_bit(name):
 
 def test_each_grasp_is_told_as_its_simulation_begins():
     seen: list[int] = []
-    judge(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append)
+    evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append)
     assert seen == [0, 1, 2, 3, 4]
 
 
 def test_a_deadly_grasp_is_not_simulated_and_the_others_do_not_notice():
     seen: list[int] = []
-    once = judge(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1)
-    found = judge(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append, (1, 3))
+    once = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1)
+    found = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append, (1, 3))
     assert seen == [0, 2, 4] and (found.reason[[1, 3]] == Reason.SIMULATION_FAILED).all()
     assert np.isnan(found.penetration[[1, 3]]).all() and not found.held[[1, 3]].any()
     assert_same_bits(rows(once, [0, 2, 4]), rows(found, [0, 2, 4]))
@@ -194,7 +195,7 @@ def test_a_protocol_that_blows_up_is_counted_for_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wild = protocol("bench")
     wild.hand.kp, wild.hand.force_limit, wild.hand.joint_damping = 1e16, np.inf, 0.0
-    found = judge(hands(), [box()], subject([palms(0.0)] * 3), wild, RULE, 2)
+    found = evaluate_grasps(hands(), [box()], subject([palms(0.0)] * 3), wild, RULE, 2)
     assert found.reason.tolist() == [Reason.SIMULATION_FAILED] * 3
     assert np.isfinite(found.penetration).all() and np.isnan(found.displacement).all()
     assert not list(tmp_path.iterdir()), "MuJoCo writes MUJOCO_LOG.TXT into the current folder"
@@ -202,7 +203,7 @@ def test_a_protocol_that_blows_up_is_counted_for_all(tmp_path, monkeypatch):
 
 def test_no_grasps_are_no_rows():
     given = subject(MIXED)
-    found = judged(Subject(given.poses.select(slice(0)), *(part[:0] for part in given[1:])))
+    found = judged(ObjectGrasps(given.poses.select(slice(0)), *(part[:0] for part in given[1:])))
     shapes = [part.shape for part in found[1:]]
     assert shapes == [(0,), (0, 3), (0, 3), (0, 2, 2), (0, 6), (0, 6), (0, 6), (0, 2)]
 

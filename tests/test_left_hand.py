@@ -23,14 +23,11 @@ from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.inscribed_spheres import InscribedSpheres
 from bimangrasp.hands.mirror import mirror
 from bimangrasp.hands.model import HandModel
+from bimangrasp.hands.mujoco_bodies import quaternion
 
 TURNED = ("index_0", "thumb_1", "thumb_3")
 ROOT = Rotation.from_rotvec([0.4, -0.9, 0.3])
 SHIFT = np.array([0.02, -0.01, 0.03])
-
-
-def quaternion(rotation: np.ndarray) -> np.ndarray:
-    return Rotation.from_matrix(rotation).as_quat(scalar_first=True)
 
 
 def write_hand(path: Path, hand: HandDescription, turned: tuple[str, ...] = TURNED, skip: str = "") -> Path:

@@ -8,7 +8,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimangrasp.objects.mesh_repair import Repairs, apart, bodies_of, repaired
+from bimangrasp.objects.mesh_repair import Repairs, bodies_of, repaired, split_bodies
 from bimangrasp.objects.model import is_closed, volume_of
 
 CUBE = trimesh.creation.box((1, 1, 1))
@@ -135,6 +135,6 @@ def test_bodies_that_touch_are_two():
         mesh = joined(CUBE, other)
         mesh.merge_vertices()
         assert bodies_of(mesh.vertices, mesh.faces).tolist() == [0] * 12 + [1] * 12
-        vertices, faces = apart(np.array(mesh.vertices), np.array(mesh.faces))
+        vertices, faces = split_bodies(np.array(mesh.vertices), np.array(mesh.faces))
         assert len(vertices) == 16 and faces[:12].max() == 7 and faces[12:].min() == 8
         assert volume_of(vertices[faces]) == pytest.approx(2.0)

@@ -11,7 +11,7 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.model import read_mesh
-from bimangrasp.objects.preparation import as_written, draft, finished, obj_image
+from bimangrasp.objects.preparation import as_written, finish_draft, make_draft, obj_image
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
 TURN = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
@@ -22,7 +22,7 @@ def settings(*overrides):
 
 
 def ready(path, *overrides):
-    return finished(draft(str(path), settings(*overrides)), settings(*overrides))
+    return finish_draft(make_draft(str(path), settings(*overrides)), settings(*overrides))
 
 
 def saved(folder: Path, mesh, name="thing.ply") -> Path:
@@ -36,7 +36,7 @@ def test_what_is_written_is_what_was_tested(tmp_path):
     back = read_mesh(str(tmp_path / "made.obj"))
     assert np.array_equal(back.vertices, made.mesh.vertices) and np.array_equal(back.faces, made.mesh.faces)
     assert back.sha256 == made.mesh.sha256 and back.sign == made.mesh.sign == "normal"
-    assert made.made.volume == pytest.approx(BALL.volume / 1.03**3, rel=0.01) and made.sign.wrong == 0
+    assert made.prepared.volume == pytest.approx(BALL.volume / 1.03**3, rel=0.01) and made.sign.wrong == 0
 
 
 @pytest.mark.parametrize("convention", ["dexgraspnet", "plain", "keep"])
@@ -49,13 +49,13 @@ def test_preparing_twice_gives_the_same_bytes(tmp_path, convention):
 @pytest.mark.parametrize("ending", ["obj", "stl", "ply", "off", "glb"])
 def test_every_format_becomes_the_same_object(tmp_path, ending):
     made = ready(saved(tmp_path, BALL, f"ball.{ending}"))
-    assert made.made[:4] == (42, 80, True, 1)
-    assert made.made.volume == pytest.approx(BALL.volume / 1.03**3, rel=1e-5)
+    assert made.prepared[:4] == (42, 80, True, 1)
+    assert made.prepared.volume == pytest.approx(BALL.volume / 1.03**3, rel=1e-5)
 
 
 def test_the_place_takes_the_file_to_the_prepared_mesh(tmp_path):
     made = ready(saved(tmp_path, BALL.copy().apply_scale(40).apply_translation((100, 0, 0))), "normalize=plain")
-    np.testing.assert_allclose(made.place(np.array([[140.0, 0, 0]])), [[0.5, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(made.placement(np.array([[140.0, 0, 0]])), [[0.5, 0, 0]], atol=1e-6)
 
 
 def test_a_mesh_in_millimeters_is_guessed_and_said(tmp_path):
@@ -63,14 +63,16 @@ def test_a_mesh_in_millimeters_is_guessed_and_said(tmp_path):
     (said,) = ready(path).warnings
     assert "spans 200: its unit may be mm" in said and "prepare.normalize=keep" in said
     kept = ready(path, "normalize=keep", "unit=mm")
-    assert max(kept.made.extents) == pytest.approx(0.2) and not kept.warnings
+    assert max(kept.prepared.extents) == pytest.approx(0.2) and not kept.warnings
 
 
 def test_overlapping_bodies_become_one(tmp_path):
     both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0, 0))])
     made = ready(saved(tmp_path, both), "normalize=keep")
-    assert made.repairs.joined == 1 and made.made.bodies == 1 and made.sign.wrong == 0
-    assert made.made.volume == pytest.approx(trimesh.boolean.union([both.split()[0], both.split()[1]]).volume, rel=1e-6)
+    assert made.repairs.joined == 1 and made.prepared.bodies == 1 and made.sign.wrong == 0
+    assert made.prepared.volume == pytest.approx(
+        trimesh.boolean.union([both.split()[0], both.split()[1]]).volume, rel=1e-6
+    )
     assert "until 2 bodies became 1" in made.warnings[0]
     with pytest.raises(InputError, match=r"wrong sign .* join them \(prepare.interior_faces=remove\)"):
         ready(saved(tmp_path, both), "interior_faces=keep")
@@ -79,14 +81,14 @@ def test_overlapping_bodies_become_one(tmp_path):
 def test_bodies_that_do_not_touch_stay(tmp_path):
     both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((3, 0, 0))])
     made = ready(saved(tmp_path, both.apply_scale(0.3)))
-    assert made.made.bodies == 2 and made.repairs.joined == 0 and not made.warnings
+    assert made.prepared.bodies == 2 and made.repairs.joined == 0 and not made.warnings
 
 
 def test_a_mesh_that_stays_open_is_taken_where_its_inside_is_known(tmp_path):
     fine = trimesh.creation.icosphere(subdivisions=2)
     holed = fine.submesh([np.flatnonzero(fine.triangles_center[:, 2] < 0.9)])[0]
     made = ready(saved(tmp_path, holed))
-    assert made.mesh.sign == "winding" and not made.made.closed and "open, with holes of" in made.warnings[0]
+    assert made.mesh.sign == "winding" and not made.prepared.closed and "open, with holes of" in made.warnings[0]
     half = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0.3)])[0]
     with pytest.raises(InputError, match=r"not closed.*prepare.surface=pieces.*holes of 0\.\d+"):
         ready(saved(tmp_path, half, "half.ply"))

@@ -22,10 +22,10 @@ from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.objects import convex_pieces as pieces_room
 from bimangrasp.objects.convex_pieces import convex_pieces
-from bimangrasp.objects.preparation import draft
+from bimangrasp.objects.preparation import make_draft
 from scale.modes import prepare_objects
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
-from scale.settings.objects import sorted_out
+from scale.settings.objects import select_usable
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
 BOX = trimesh.creation.box((2, 1, 1))
@@ -69,8 +69,8 @@ def test_a_check_writes_nothing_and_names_each_fault(meshes, tmp_path):
     assert states(report) == {"ball": READY, "box": READY, "points": LEFT_OUT} and report.exit_code == 3
     assert tree(tmp_path) == {f"meshes/{name}": what for name, what in before.items()}
     ball, box, points = report.objects
-    assert ball.repairs == "faces added over holes: 1" and not ball.found.closed and ball.made.closed
-    assert (box.found.vertices, box.found.faces, box.found.bodies, box.pieces) == (36, 12, 1, 1)
+    assert ball.repairs == "faces added over holes: 1" and not ball.original.closed and ball.prepared.closed
+    assert (box.original.vertices, box.original.faces, box.original.bodies, box.pieces) == (36, 12, 1, 1)
     assert "no face" in points.reason
     text = str(report)
     for words in (
@@ -175,7 +175,9 @@ def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     found = convex_pieces(str(tmp_path / "out/cross/coacd/decomposed.obj"), quick_conf.load().pieces)
     assert len(found.pieces) == one.pieces
     solid = trimesh.boolean.union([BOX, ACROSS])
-    assert one.made.volume / np.prod(one.made.extents) == pytest.approx(solid.volume / np.prod(solid.extents), rel=0.1)
+    assert one.prepared.volume / np.prod(one.prepared.extents) == pytest.approx(
+        solid.volume / np.prod(solid.extents), rel=0.1
+    )
 
 
 @pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
@@ -189,7 +191,7 @@ def test_an_open_shell_gets_a_surface_from_its_pieces(tmp_path):
     checked = called(tmp_path / "meshes", *asked).objects[0]
     assert checked.state == READY and "are not made yet" in checked.warnings[0]
     made = called(tmp_path / "meshes", f"out={tmp_path}/out", *asked).objects[0]
-    assert made.state == PREPARED and made.made.closed and made.pieces > 1, made.reason
+    assert made.state == PREPARED and made.prepared.closed and made.pieces > 1, made.reason
 
 
 def layout(folder, code, meshes, whole):
@@ -253,7 +255,7 @@ def test_every_unusable_thing_is_named_with_its_reason(tmp_path):
 
 def test_the_builtin_choice_stands_for_all_of_another_folder(meshes):
     assert set(states(scale.prepare_objects(conf.load([f"object_root={meshes}"])))) == {"ball", "box", "points"}
-    assert [entry.code for entry in sorted_out("", conf.load([]).object_code_list)[0]] == ["storage_bin", "bowl"]
+    assert [entry.code for entry in select_usable("", conf.load([]).object_code_list)[0]] == ["storage_bin", "bowl"]
     with pytest.raises(InputError, match="'bxo'.*nearest: box"):
         scale.prepare_objects(conf.load([f"object_root={meshes}", "object_code_list=[bxo]"]))
 
@@ -306,4 +308,4 @@ def test_the_command_line_ends_with_three_where_one_falls_short(meshes, tmp_path
 
 def test_the_builtin_objects_need_no_repair():
     config = quick_conf.load().prepare
-    assert {str(draft(str(path), config).repairs) for path in OBJECT_ROOT.glob("*.obj")} == {""}
+    assert {str(make_draft(str(path), config).repairs) for path in OBJECT_ROOT.glob("*.obj")} == {""}

@@ -10,14 +10,26 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from palms import HALF, OPEN, box, gripper, palm, palms, palms_scene, protocol, shipped_scene, squeeze
+from palms import (
+    HALF,
+    OPEN,
+    box,
+    gripper,
+    palm,
+    palms,
+    palms_scene,
+    protocol,
+    shipped_scene,
+    squeeze,
+    verdict_on,
+    verdicts_on,
+)
 from scene import random_rotation, shadow_hands
 
 from bimangrasp.errors import InputError
 from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.scene import build_scene, place
+from bimangrasp.validation.scene import build_scene, set_pose
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses, interpolate
-from bimangrasp.validation.simulate import validate, validate_all
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep, verdict_of
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])
@@ -43,7 +55,7 @@ def end(displacement: float = 0.0, rotation: float = 0.0, force: float = 1.0) ->
 
 @BOTH
 def test_pressed_palms_hold_a_box(name):
-    verdict = validate(shipped_scene(name), squeeze())
+    verdict = verdict_on(shipped_scene(name), squeeze())
     assert verdict.reason is Reason.HELD
     assert verdict.held.all() and verdict.bears_load.all()
     assert verdict.displacement.max() < 0.01
@@ -51,7 +63,7 @@ def test_pressed_palms_hold_a_box(name):
 
 @BOTH
 def test_palms_that_do_not_press_lose_it(name):
-    verdict = validate(shipped_scene(name), squeeze(OPEN))
+    verdict = verdict_on(shipped_scene(name), squeeze(OPEN))
     assert verdict.reason is LOST[name]
     assert not verdict.held[2:].any() and not verdict.bears_load.any()
 
@@ -60,14 +72,14 @@ def test_palms_that_do_not_press_lose_it(name):
 def test_palms_without_friction_lose_it(name):
     slippery = protocol(name)
     slippery.physics.friction = [0.0, 0.0, 0.0]
-    verdict = validate(palms_scene(slippery), squeeze())
+    verdict = verdict_on(palms_scene(slippery), squeeze())
     assert verdict.reason is LOST[name]
     assert not verdict.held[2:].any()
 
 
 def test_one_palm_pushes_the_box_away():
     poses = GraspPoses(*(pose._replace(translation=pose.translation + [[0, 0, 0], [1, 0, 0]]) for pose in squeeze()))
-    verdict = validate(shipped_scene("bench"), poses)
+    verdict = verdict_on(shipped_scene("bench"), poses)
     assert verdict.reason is Reason.MOVED
     assert not verdict.held[0] and not verdict.bears_load.any()
 
@@ -77,7 +89,7 @@ def test_one_hand_may_hold_alone_and_the_record_says_which(name):
     away = np.array([[0.0, 0, 0], [1, 0, 0]])
     poses = GraspPoses(*(pose._replace(translation=pose.translation + away) for pose in squeeze()))
     scene = build_scene(gripper("left"), gripper("right"), [box()], protocol(name))
-    verdict = validate(scene, poses)
+    verdict = verdict_on(scene, poses)
     assert verdict.reason is Reason.HELD
     assert verdict.bears_load.tolist() == [True, False]
 
@@ -86,8 +98,8 @@ def test_one_hand_may_hold_alone_and_the_record_says_which(name):
 @pytest.mark.parametrize("bend", [0.1, OPEN])
 @pytest.mark.parametrize("turn", TURNS, ids=["about z", "about x", "about y"])
 def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
-    straight = validate(shipped_scene(name), squeeze(bend))
-    turned = validate(shipped_scene(name), squeeze(bend, turn))
+    straight = verdict_on(shipped_scene(name), squeeze(bend))
+    turned = verdict_on(shipped_scene(name), squeeze(bend, turn))
     there = [int(np.argmax(DIRECTIONS @ (turn @ direction))) for direction in DIRECTIONS]
     assert turned.reason is straight.reason
     assert np.array_equal(turned.held[there], straight.held)
@@ -99,7 +111,7 @@ def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
 def test_a_mirrored_scene_has_the_mirrored_verdict(name):
     uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.3)._replace(joints=np.array([[0.3], [0.2]])))
     swapped = uneven._replace(squeeze=palms(0.3)._replace(joints=np.array([[0.2], [0.3]])))
-    verdict, mirrored = (validate(shipped_scene(name), poses) for poses in (uneven, swapped))
+    verdict, mirrored = (verdict_on(shipped_scene(name), poses) for poses in (uneven, swapped))
     assert verdict.reason is mirrored.reason
     assert np.array_equal(verdict.held, mirrored.held[[1, 0, 2, 3, 4, 5]])
     np.testing.assert_allclose(verdict.displacement, mirrored.displacement[[1, 0, 2, 3, 4, 5]], atol=2e-3)
@@ -114,7 +126,7 @@ def test_hands_are_where_the_optimizer_has_them(name):
     joints = rng.uniform(hands.joint_lower.numpy(), hands.joint_upper.numpy())
     rotation = np.stack([random_rotation(seed).numpy() for seed in (1, 2)])
     pose = HandPoses(rng.normal(size=(2, 3)), rotation, joints)
-    place(scene, data, pose)
+    set_pose(scene, data, pose)
     mujoco.mj_kinematics(scene.model, data)
     frames = hands.frames_from_root(*(torch.as_tensor(pose[part])[None] for part in (1, 0, 2)))
     for hand, side in enumerate(("left", "right")):
@@ -140,14 +152,14 @@ def test_pieces_make_one_body():
     )
     np.testing.assert_allclose(cut.model.body_ipos[cut.object_body], 0.0, atol=1e-9)
     assert penetration(cut, palms(0.0, gap=-0.004)).hand_object == pytest.approx(0.004, abs=1e-5)
-    assert validate(cut, squeeze()).holds
+    assert verdict_on(cut, squeeze()).holds
 
 
 @BOTH
 def test_a_free_object_is_pushed_as_its_mass_says(name):
     endless = protocol(name, displacement=np.inf, rotation=np.inf)
     away = palms(0.0, gap=50.0)
-    verdict = validate(palms_scene(endless), GraspPoses(away, away, away))
+    verdict = verdict_on(palms_scene(endless), GraspPoses(away, away, away))
     trial, dt = endless.trial, endless.physics.timestep
     steps = trial.looks * trial.steps_per_look
     assert steps * dt == pytest.approx(2.0)
@@ -198,7 +210,7 @@ def test_depths_are_those_of_the_scene():
 @BOTH
 def test_a_start_inside_the_object_fails_without_simulation(name):
     deep = GraspPoses(*[palms(0.0, gap=-0.011)] * 3)
-    verdict = validate(shipped_scene(name), deep)
+    verdict = verdict_on(shipped_scene(name), deep)
     assert verdict.reason is Reason.PENETRATION
     assert np.isnan(verdict.displacement).all() and not verdict.held.any()
 
@@ -210,14 +222,14 @@ def test_a_pose_with_nan_is_a_verdict(pose, part):
     broken = getattr(getattr(poses, pose), part).copy()
     broken.flat[-1] = np.nan
     poses = poses._replace(**{pose: getattr(poses, pose)._replace(**{part: broken})})
-    assert validate(shipped_scene("bench"), poses).reason is Reason.NOT_FINITE
+    assert verdict_on(shipped_scene("bench"), poses).reason is Reason.NOT_FINITE
 
 
 def test_a_simulation_that_blows_up_is_a_verdict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wild = protocol("bench")
     wild.hand.kp, wild.hand.force_limit, wild.hand.joint_damping = 1e16, np.inf, 0.0
-    verdicts = list(validate_all(palms_scene(wild), [squeeze()] * 2, threads=2))
+    verdicts = verdicts_on(palms_scene(wild), [squeeze()] * 2, threads=2)
     assert [verdict.reason for verdict in verdicts] == [Reason.SIMULATION_FAILED] * 2
     assert not list(tmp_path.iterdir()), "MuJoCo writes MUJOCO_LOG.TXT into the current folder"
 
@@ -225,12 +237,12 @@ def test_a_simulation_that_blows_up_is_a_verdict(tmp_path, monkeypatch):
 def test_neither_order_nor_threads_change_a_verdict():
     grasps = [squeeze(bend) for bend in (0.1, OPEN, 0.02, 0.05)]
     scene = shipped_scene("bench")
-    once = list(validate_all(scene, grasps, threads=1))
-    assert all(itertools.starmap(same, zip(once, validate_all(scene, grasps, threads=3), strict=True)))
-    backwards = list(validate_all(scene, grasps[::-1], threads=1))[::-1]
+    once = verdicts_on(scene, grasps)
+    assert all(itertools.starmap(same, zip(once, verdicts_on(scene, grasps, threads=3), strict=True)))
+    backwards = verdicts_on(scene, grasps[::-1])[::-1]
     assert all(itertools.starmap(same, zip(once, backwards, strict=True)))
     assert all(
-        same(verdict, validate(palms_scene(protocol("bench")), g)) for verdict, g in zip(once, grasps, strict=True)
+        same(verdict, verdict_on(palms_scene(protocol("bench")), g)) for verdict, g in zip(once, grasps, strict=True)
     )
 
 
@@ -266,10 +278,10 @@ def test_poses_of_another_hand_are_refused():
     poses = squeeze()
     wide = poses.grasp._replace(joints=np.zeros((2, 22)))
     with pytest.raises(InputError, match=r"grasp.joints has shape \(2, 22\)"):
-        validate(shipped_scene("bench"), poses._replace(grasp=wide))
+        verdict_on(shipped_scene("bench"), poses._replace(grasp=wide))
     skewed = poses.grasp._replace(rotation=2 * poses.grasp.rotation)
     with pytest.raises(InputError, match="grasp.rotation is no proper rotation"):
-        validate(shipped_scene("bench"), poses._replace(grasp=skewed))
+        verdict_on(shipped_scene("bench"), poses._replace(grasp=skewed))
 
 
 def test_pieces_that_are_none_are_refused():

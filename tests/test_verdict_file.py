@@ -15,14 +15,14 @@ from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
 from bimangrasp.files.shard_format import read_verdict, verdict_image
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES
-from bimangrasp.validation.evaluate import Judged, reading, verdict_columns
+from bimangrasp.validation.evaluate import Evaluation, verdict_attributes, verdict_columns
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 
 ABOUT = {"object_code": "Tasse ü", "protocol": {"name": "bench", "limits": {"touch": False}}, "hand_sha256": ["a", "b"]}
-ABOUT["judging"] = reading(["palm", "tip"])
+ABOUT["judging"] = verdict_attributes(["palm", "tip"])
 
 
-def drawn(count: int, seed: int = 0) -> Judged:
+def drawn(count: int, seed: int = 0) -> Evaluation:
     """Verdicts in which no two numbers are alike."""
     draw = np.random.default_rng(seed)
     blank = judged([Reason.HELD] * count)
@@ -33,10 +33,10 @@ def drawn(count: int, seed: int = 0) -> Judged:
     }
     stages = tuple(Poses(*(draw.normal(size=part.shape) for part in spread(count))) for _ in STAGES)
     reason = draw.integers(len(Reason), size=count).astype(np.int32)
-    return Judged(stages, reason, **columns)
+    return Evaluation(stages, reason, **columns)
 
 
-def image(found: Judged, about: dict) -> bytes:
+def image(found: Evaluation, about: dict) -> bytes:
     return verdict_image(about, verdict_columns(found))
 
 

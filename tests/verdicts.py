@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import Judged
+from bimangrasp.validation.evaluate import Evaluation
 from bimangrasp.validation.verdict import Reason
 
 
@@ -16,7 +16,7 @@ def spread(count: int) -> Poses:
     return Poses(translation, np.tile(np.eye(3), (count, 2, 1, 1)), np.zeros((count, 2, 1)))
 
 
-def judged(reason: list[Reason], **columns: np.ndarray) -> Judged:
+def judged(reason: list[Reason], **columns: np.ndarray) -> Evaluation:
     """Verdicts with these reasons; columns that are not given are what a grasp far from all has."""
     count, poses = len(reason), spread(len(reason))
     nothing = {
@@ -28,4 +28,4 @@ def judged(reason: list[Reason], **columns: np.ndarray) -> Judged:
         "held": np.zeros((count, 6), bool),
         "bears_load": np.zeros((count, 2), bool),
     }
-    return Judged((poses, poses, poses), np.array(reason, np.int32).reshape(count), **nothing | columns)
+    return Evaluation((poses, poses, poses), np.array(reason, np.int32).reshape(count), **nothing | columns)

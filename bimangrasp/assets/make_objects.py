@@ -245,8 +245,8 @@ def box() -> trimesh.Trimesh:
 
 def unit(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Returns the mesh with its bounding box about the origin and its farthest vertex at distance 1."""
-    centerd = mesh.vertices - mesh.bounds.mean(axis=0)
-    return trimesh.Trimesh(centerd / np.linalg.norm(centerd, axis=1).max(), mesh.faces, process=False)
+    centered = mesh.vertices - mesh.bounds.mean(axis=0)
+    return trimesh.Trimesh(centered / np.linalg.norm(centered, axis=1).max(), mesh.faces, process=False)
 
 
 def write(mesh: trimesh.Trimesh, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Rotations, triangle meshes, distances and sampling, without hands or objects."""
+"""Computes with rotations, triangle meshes, distances and samples; knows no hands and no objects."""

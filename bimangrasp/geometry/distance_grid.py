@@ -1,4 +1,4 @@
-"""The signed distance of an object on a grid: one look-up in place of a search."""
+"""Tabulates the signed distance of a mesh on a grid, so that a lookup replaces the search for the nearest triangle."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 
-RIM = 0.1
-"""How far the grid reaches beyond the object, share of its longest side: farther than a finger is thick."""
+MARGIN = 0.1
+"""How far the grid reaches beyond the object, as a share of its longest side: more than the thickness of a finger."""
 
 
 class DistanceGrid(NamedTuple):
@@ -32,9 +32,9 @@ class DistanceGrid(NamedTuple):
         """Returns the exact distances of a mesh at the nodes, `cells` along the longest side."""
         low, high = mesh.corners.amin(dim=(0, 1)), mesh.corners.amax(dim=(0, 1))
         longest = float((high - low).max())
-        cell = (1 + 2 * RIM) * longest / cells
-        low = (low - RIM * longest).to(dtype)
-        counts = ((high + RIM * longest - low) / cell).ceil().long() + 1
+        cell = (1 + 2 * MARGIN) * longest / cells
+        low = (low - MARGIN * longest).to(dtype)
+        counts = ((high + MARGIN * longest - low) / cell).ceil().long() + 1
         axes = [low[k] + cell * torch.arange(int(counts[k]), dtype=dtype, device=low.device) for k in range(3)]
         nodes = torch.cartesian_prod(*axes)
         nearest = mesh.nearest(nodes)
@@ -44,12 +44,12 @@ class DistanceGrid(NamedTuple):
     def distance(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Returns the trilinear interpolation at points of the unit mesh, m, with its own gradient.
 
-        Off the grid it is the distance at the nearest place on it and the way there.
+        Outside of the grid it is the distance at the nearest point of the grid plus the distance to that point.
         """
         last = torch.tensor(self.values.shape, device=points.device) - 1
-        place = (points - self.low) / self.cell
-        inside = torch.minimum(place.clamp_min(0), last)
-        node = torch.minimum(inside.detach().long().clamp_min(0), last - 1)  # NaN has no whole number
+        position = (points - self.low) / self.cell
+        inside = torch.minimum(position.clamp_min(0), last)
+        node = torch.minimum(inside.detach().long().clamp_min(0), last - 1)  # for NaN, whose integer is undefined
         x, y, z = node.unbind(-1)
         u, v, w = (inside - node).unbind(-1)
 
@@ -57,4 +57,4 @@ class DistanceGrid(NamedTuple):
             return torch.lerp(self.values[x, y, z], self.values[x, y, z + 1], w)
 
         sides = [torch.lerp(along_z(x + i, y), along_z(x + i, y + 1), v) for i in (0, 1)]
-        return torch.lerp(*sides, u) + self.cell * torch.linalg.vector_norm(place - inside, dim=-1)
+        return torch.lerp(*sides, u) + self.cell * torch.linalg.vector_norm(position - inside, dim=-1)

@@ -10,7 +10,6 @@ from bimangrasp.geometry.triangle_mesh import TriangleMesh
 SQUARED_DISTANCE_FLOOR = 1e-8
 """Added under the root of a mesh distance, m^2, so that its gradient exists on the surface (released code)."""
 
-
 SQUARED_NORMAL_FLOOR = 1e-16
 """The same for the normal, m^2: on the surface it is 0 and not NaN (released code)."""
 

@@ -1,4 +1,4 @@
-"""Euler angles in sxyz order and back: turns about the fixed axes x, y, z, in that order."""
+"""Converts Euler angles in sxyz order (rotations about the fixed axes x, y, z) to matrices and back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 def euler_to_matrix(angles: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3 3"]:
     """Returns R = Rz(c) Ry(b) Rx(a) for angles (a, b, c), rad, in float64."""
-    (sa, sb, sc), (ca, cb, cc) = np.moveaxis(np.sin(angles), -1, 0), np.moveaxis(np.cos(angles), -1, 0)
+    sa, sb, sc = np.moveaxis(np.sin(angles), -1, 0)
+    ca, cb, cc = np.moveaxis(np.cos(angles), -1, 0)
     rows = (
         (cc * cb, cc * sb * sa - sc * ca, cc * sb * ca + sc * sa),
         (sc * cb, sc * sb * sa + cc * ca, sc * sb * ca - cc * sa),
@@ -26,6 +27,9 @@ def matrix_to_euler(matrix: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray
     r = np.asarray(matrix, np.float64)
     last = np.arctan2(r[..., 1, 0], r[..., 0, 0])
     s, c = np.sin(last)[..., None], np.cos(last)[..., None]
-    x, y = c * r[..., 0, :] + s * r[..., 1, :], c * r[..., 1, :] - s * r[..., 0, :]
-    first, middle = np.arctan2(-y[..., 2], y[..., 1]), np.arctan2(-r[..., 2, 0], x[..., 0])
+    # the first two rows of Rz(-c) R, which is Ry(b) Rx(a)
+    x = c * r[..., 0, :] + s * r[..., 1, :]
+    y = c * r[..., 1, :] - s * r[..., 0, :]
+    first = np.arctan2(-y[..., 2], y[..., 1])
+    middle = np.arctan2(-r[..., 2, 0], x[..., 0])
     return np.stack((first, middle, last), axis=-1)

@@ -1,4 +1,4 @@
-"""Points spread evenly over a triangle surface: area-uniform samples, of them the farthest from each other."""
+"""Spreads points evenly over triangles: draws area-uniform samples and keeps those farthest from each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outer surface of a body that is made of several: what lies inside of another one is cut away."""
+"""Computes the outer surface of overlapping bodies: cuts away what lies inside another body."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def outer_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
         ) from error
     solids = []
     for body in _bodies(vertices, faces):
-        used, corner = np.unique(vertices[body].reshape(-1, 3), axis=0, return_inverse=True)
-        mesh = manifold3d.Mesh64(used, corner.reshape(-1, 3).astype(np.uint64))
+        corners, corner_index = np.unique(vertices[body].reshape(-1, 3), axis=0, return_inverse=True)
+        mesh = manifold3d.Mesh64(corners, corner_index.reshape(-1, 3).astype(np.uint64))
         solid = manifold3d.Manifold(mesh)
         if solid.status() != manifold3d.Error.NoError:
             raise InputError(
@@ -43,7 +43,7 @@ def outer_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
 def _bodies(vertices: np.ndarray, faces: np.ndarray) -> list[np.ndarray]:
     """Returns the faces (F, 3) of each body, bodies in the order of their first vertices."""
     ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    joined = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(len(vertices), len(vertices)))
-    count, body = connected_components(joined, directed=False)
-    of_face = body[faces[:, 0]]
-    return [faces[of_face == number] for number in range(count)]
+    adjacency = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(len(vertices), len(vertices)))
+    count, body = connected_components(adjacency, directed=False)
+    body_of_face = body[faces[:, 0]]
+    return [faces[body_of_face == number] for number in range(count)]

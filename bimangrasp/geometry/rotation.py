@@ -1,4 +1,4 @@
-"""Rotations: 6D vectors to matrices and back, turns about an axis."""
+"""Converts 6D rotation vectors to matrices and back, and builds rotations about an axis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 SMALLEST_NORM = 1e-8
-"""Norms below this are taken as this, so that a zero vector gives zeros and not NaN (released code)."""
+"""Norms are clamped to at least this, so that a zero vector gives zeros and not NaN (released code)."""
 
 
 def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
@@ -17,7 +17,7 @@ def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3
     form; the symmetric variant is BimanGrasp's). Proper for every pair of vectors that are not parallel.
 
     Args:
-        rot6d: a and b behind each other; their lengths do not matter.
+        rot6d: a followed by b; their lengths do not matter.
     """
     x, y = _normalize(rot6d[..., :3]), _normalize(rot6d[..., 3:])
     middle, across = _normalize(x + y), _normalize(x - y)
@@ -27,27 +27,29 @@ def rot6d_to_matrix(rot6d: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3
 
 
 def matrix_to_rot6d(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
-    """Returns the first two columns behind each other; `rot6d_to_matrix` takes them back to the matrix."""
+    """Returns the first column followed by the second; `rot6d_to_matrix` maps them back to the matrix."""
     return torch.cat((matrix[..., 0], matrix[..., 1]), dim=-1)
 
 
 def turn_x(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
     """Returns the rotation by `angle` (rad) about the x axis."""
-    one, zero, c, s = torch.ones_like(angle), torch.zeros_like(angle), angle.cos(), angle.sin()
-    return _rows((one, zero, zero), (zero, c, -s), (zero, s, c))
+    ones, zeros = torch.ones_like(angle), torch.zeros_like(angle)
+    cos, sin = angle.cos(), angle.sin()
+    return _rows((ones, zeros, zeros), (zeros, cos, -sin), (zeros, sin, cos))
 
 
 def turn_z(angle: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3 3"]:
     """Returns the rotation by `angle` (rad) about the z axis."""
-    one, zero, c, s = torch.ones_like(angle), torch.zeros_like(angle), angle.cos(), angle.sin()
-    return _rows((c, -s, zero), (s, c, zero), (zero, zero, one))
+    ones, zeros = torch.ones_like(angle), torch.zeros_like(angle)
+    cos, sin = angle.cos(), angle.sin()
+    return _rows((cos, -sin, zeros), (sin, cos, zeros), (zeros, zeros, ones))
 
 
 def cross_matrix(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Returns the matrix K with K x = vector x x."""
     x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return _rows((zero, -z, y), (z, zero, -x), (-y, x, zero))
+    zeros = torch.zeros_like(x)
+    return _rows((zeros, -z, y), (z, zeros, -x), (-y, x, zeros))
 
 
 def _rows(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:

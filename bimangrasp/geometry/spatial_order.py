@@ -1,15 +1,15 @@
-"""An order of points in which neighbors in the list are neighbors in space, so that runs of it can be culled."""
+"""Sorts points so that neighbors in the list are neighbors in space, which lets whole runs of points be culled."""
 
 from __future__ import annotations
 
 import numpy as np
 
 RUN = 32
-"""Points of a run. Measured: shorter runs cost more in the first pass than they save in the second."""
+"""Points in a run. Measured: shorter runs cost more in the first pass than they save in the second."""
 
 
 def spatial_order(points: np.ndarray) -> np.ndarray:
-    """Returns an order (N,) of points (N, 3) in which every `RUN` consecutive ones lie close together.
+    """Returns an order (N,) of points (N, 3) in which every `RUN` consecutive points lie close together.
 
     Halves the points at the median of their longest extent, at a multiple of `RUN`, until one run is left.
     """

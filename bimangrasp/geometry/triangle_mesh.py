@@ -1,4 +1,4 @@
-"""A triangle mesh that answers for the nearest triangle, exactly, on any device."""
+"""Finds the exact nearest triangle of a mesh, and the side of its surface, for many points on any device."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Boxes(NamedTuple):
 
 
 class TriangleMesh:
-    """Triangles, in runs of close ones, with the bounding boxes of runs and triangles.
+    """The triangles of a mesh, in runs of nearby triangles, with the bounding boxes of runs and triangles.
 
-    The distance to a box bounds the distance to what is in it from below, the distance to a corner of any triangle
-    bounds the distance to the mesh from above: what lies above the bound is culled, and the nearest never is.
+    The distance to a box is a lower bound for the triangles in it; the distance to a corner of any triangle is an upper
+    bound for the whole mesh. Boxes beyond the upper bound are culled; the nearest triangle never is.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TriangleMesh:
             vertices: (V, 3) m.
             faces: (F, 3), counter-clockwise seen from outside.
             device: where queries run.
-            dtype: of the search, which culls in it; what is left is measured in the precision of the points.
+            dtype: precision of the culling; triangles that remain are measured in the precision of the points.
             sign: "normal" takes the side from the normal at the nearest point; on an edge or corner, where the
                 triangles that meet there may contradict each other, from their angle-weighted mean (Baerentzen and
                 Aanaes 2005). "winding" takes it from the generalised winding number (Jacobson et al. 2013), which
@@ -85,7 +85,7 @@ class TriangleMesh:
         by_run = self._corners[self._runs]
         self._boxes = Boxes(by_run.amin(dim=2), by_run.amax(dim=2))  # by run and member: a run is one copy
         self._run_boxes = Boxes(self._boxes.low.amin(dim=1), self._boxes.high.amax(dim=1))
-        self._a_corner = by_run[:, :, 0].contiguous()
+        self._first_corner = by_run[:, :, 0].contiguous()
         self._slack = CULL_SLACK * float(np.linalg.norm(np.ptp(corners.reshape(-1, 3), axis=0)))
 
     def nearest(self, points: Float[Tensor, "point 3"]) -> Nearest:
@@ -102,11 +102,11 @@ class TriangleMesh:
     def _nearest_face(self, points: Float[Tensor, "point 3"]) -> Int[Tensor, " point"]:
         """Returns the nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
         exact, points = points, points.to(self._corners.dtype)
-        bound = torch.cdist(points, self._a_corner[:, 0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        bound = torch.cdist(points, self._first_corner[:, 0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
         row, run = torch.nonzero(
             self._run_boxes.distance(points[:, None]) <= bound[:, None] + self._slack, as_tuple=True
         )
-        reach = torch.linalg.vector_norm(points[row, None] - self._a_corner[run], dim=-1)
+        reach = torch.linalg.vector_norm(points[row, None] - self._first_corner[run], dim=-1)
         bound = bound.scatter_reduce(0, row, reach.amin(dim=1), "amin")
         near = self._boxes.at(run).distance(points[row, None]) <= bound[row, None] + self._slack
         pair, member = torch.nonzero(near, as_tuple=True)
@@ -185,12 +185,12 @@ def _pseudonormals(corners: np.ndarray) -> np.ndarray:
     normals = _unit(np.cross(edges[:, 0], edges[:, 1]))
     cosines = -(_unit(edges) * _unit(np.roll(edges, 1, axis=1))).sum(axis=-1)
     weighted = np.arccos(cosines.clip(-1, 1))[..., None] * normals[:, None]
-    _, place = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
-    place = place.reshape(-1, 3)
-    ends = np.sort(np.stack((place, np.roll(place, -1, axis=1)), axis=-1), axis=-1)
-    _, edge = np.unique(ends[..., 0] * (place.max() + 1) + ends[..., 1], return_inverse=True)
-    at_edges = _sum_by(edge.reshape(-1, 3), np.broadcast_to(normals[:, None], weighted.shape))
-    return np.concatenate((at_edges, _sum_by(place, weighted), normals[:, None]), axis=1)
+    _, corner_id = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
+    corner_id = corner_id.reshape(-1, 3)
+    ends = np.sort(np.stack((corner_id, np.roll(corner_id, -1, axis=1)), axis=-1), axis=-1)
+    _, edge_id = np.unique(ends[..., 0] * (corner_id.max() + 1) + ends[..., 1], return_inverse=True)
+    at_edges = _sum_by(edge_id.reshape(-1, 3), np.broadcast_to(normals[:, None], weighted.shape))
+    return np.concatenate((at_edges, _sum_by(corner_id, weighted), normals[:, None]), axis=1)
 
 
 def _sum_by(key: np.ndarray, values: np.ndarray) -> np.ndarray:

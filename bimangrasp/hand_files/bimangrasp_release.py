@@ -1,4 +1,4 @@
-"""Reads both hands from a `mjcf/` folder of the BimanGrasp release, its files as they are."""
+"""Reads both hands from an unchanged `mjcf/` folder of the BimanGrasp release."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Table(NamedTuple):
 
 
 class _Side(NamedTuple):
-    """One hand as its XML has it, with the limits and joint means that the release uses."""
+    """One hand of the release's XML, with the limits and joint means that the release uses."""
 
     name: str
     tree: KinematicTree
@@ -57,31 +57,34 @@ def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescrip
     """
     root = _folder(config.root)
     tree, shapes = _read_side(root, "right")
-    joints = (tree_fields(tree)[f"joint_{part}"] for part in ("names", "lower", "upper"))
-    right = _Side("right", tree, shapes, joint_mean(config, *joints))
+    fields = tree_fields(tree)
+    mean = joint_mean(config, fields["joint_names"], fields["joint_lower"], fields["joint_upper"])
+    right = _Side("right", tree, shapes, mean)
     left = _left_side(*_read_side(root, "left"), right)
     return _describe(config, root, left), _describe(config, root, right)
 
 
 def _left_side(tree: KinematicTree, shapes: tuple[Primitive, ...], right: _Side) -> _Side:
     """Returns the left hand with limits and means made from the right hand's."""
-    names = [[joint.name for joint in joints] for joints in (tree.joints, right.tree.joints)]
-    if names[0] != names[1]:
-        raise InputError(f"the left hand's joints are {names[0]}, the right hand's {names[1]}; wanted the same.")
+    joint_names = [[joint.name for joint in joints] for joints in (tree.joints, right.tree.joints)]
+    if joint_names[0] != joint_names[1]:
+        raise InputError(
+            f"the left hand's joints are {joint_names[0]}, the right hand's {joint_names[1]}; wanted the same."
+        )
     joints = [
         own._replace(lower=0.0 - other.upper, upper=0.0 - other.lower)
         for own, other in zip(tree.joints, right.tree.joints, strict=True)
     ]
-    about_y = [abs(joint.axis[1]) > 0.5 for joint in joints]
-    mean = np.where(about_y, right.joint_mean, 0.0 - right.joint_mean)
+    turns_about_y = [abs(joint.axis[1]) > 0.5 for joint in joints]
+    mean = np.where(turns_about_y, right.joint_mean, 0.0 - right.joint_mean)
     return _Side("left", tree._replace(joints=joints), shapes, mean)
 
 
 def _folder(root: str) -> Path:
     """Returns the folder, which must hold every file that is read."""
-    wanted = [name.format(side=side) for side in ("left", "right") for name in (_HAND, _CANDIDATES)]
-    wanted += [_KEYPOINTS, _BOX]
-    missing = [name for name in wanted if not root or not (Path(root) / name).is_file()]
+    names = [name.format(side=side) for side in ("left", "right") for name in (_HAND, _CANDIDATES)]
+    names += [_KEYPOINTS, _BOX]
+    missing = [name for name in names if not root or not (Path(root) / name).is_file()]
     if missing:
         raise InputError(
             f"hand.root={root!r} lacks {', '.join(missing)}; hand=release wants the folder mjcf/ of the "
@@ -104,7 +107,7 @@ def _read_side(root: Path, side: str) -> tuple[KinematicTree, tuple[Primitive, .
 
 
 def _reduced(path: Path) -> str:
-    """Returns the MJCF with what MuJoCo needs for kinematics and collision shapes, and nothing else.
+    """Returns the MJCF reduced to what MuJoCo needs for kinematics and collision shapes.
 
     The file as it is has an unknown attribute, a mesh folder that is not there, and actuators on joints that
     do not exist.

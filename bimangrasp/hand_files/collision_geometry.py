@@ -1,4 +1,4 @@
-"""The collision shapes of a compiled MuJoCo model as primitives of links."""
+"""Reads the collision shapes of a compiled MuJoCo model as primitives of links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_primitives(model: mujoco.MjModel, body_link: dict[int, int], source: st
     pair names it. A mesh stands for its convex hull, which is what MuJoCo collides.
 
     Raises:
-        InputError: a shape that is not known, or none at all.
+        InputError: a shape of an unknown type, or no collision shape at all.
     """
     geoms = [g for g in range(model.ngeom) if int(model.geom_bodyid[g]) in body_link and _collides(model, g)]
     if not geoms:
@@ -39,21 +39,22 @@ def _collides(model: mujoco.MjModel, geom: int) -> bool:
 
 
 def _primitive(model: mujoco.MjModel, geom: int, link: int, source: str) -> Primitive:
-    """Returns one geom as a primitive."""
-    kind, (a, b, c) = _GEOM(int(model.geom_type[geom])), model.geom_size[geom]
+    """Returns a geom as a primitive of its link."""
+    kind = _GEOM(int(model.geom_type[geom]))
+    a, b, c = model.geom_size[geom]
     T_link_shape = pose(model.geom_pos[geom], model.geom_quat[geom])
     if kind == _GEOM.mjGEOM_MESH:
         hull = _convex_hull(model, int(model.geom_dataid[geom]))
         return Primitive(link, "mesh", T_link_shape, np.zeros(3), *hull)
-    known = {
+    analytic = {
         _GEOM.mjGEOM_CAPSULE: ("capsule", (a, b, 0.0)),
         _GEOM.mjGEOM_SPHERE: ("capsule", (a, 0.0, 0.0)),
         _GEOM.mjGEOM_CYLINDER: ("cylinder", (a, b, 0.0)),
         _GEOM.mjGEOM_BOX: ("box", (a, b, c)),
     }
-    if kind not in known:
+    if kind not in analytic:
         raise InputError(_unknown_shape(model, geom, kind, source))
-    shape, size = known[kind]
+    shape, size = analytic[kind]
     return Primitive(link, shape, T_link_shape, np.array(size), NO_VERTICES, NO_FACES)
 
 

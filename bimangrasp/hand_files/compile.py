@@ -1,4 +1,4 @@
-"""The file of a hand, MJCF or URDF, as a compiled MuJoCo model."""
+"""Compiles the file of a hand, MJCF or URDF, to a MuJoCo model."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ import mujoco
 from bimangrasp.errors import InputError
 
 MESHES = (".stl", ".obj", ".msh")
-"""Kinds of mesh files that MuJoCo reads."""
+"""Suffixes of the mesh files that MuJoCo reads."""
 
 WANTED = "Wanted an MJCF that MuJoCo compiles on its own, or a URDF."
 
 SMALLEST_MASS, SMALLEST_INERTIA = 1e-6, 1e-9
-"""kg and kg m2 of a URDF's links that have none: MuJoCo wants some, and a hand is only measured here."""
+"""Mass, kg, and inertia, kg m2, of links of a URDF that have none: MuJoCo requires them, and nothing here uses them."""
 
 
 def compile_hand(path: Path) -> mujoco.MjModel:
     """Returns the model of an MJCF or URDF file.
 
-    Of a URDF the visual meshes are left out, every link stays a body, and `package://` paths are looked up in the
+    A URDF is read without its visual meshes, with every link as a body, and with `package://` paths looked up in the
     folders above the file.
 
     Raises:
-        InputError: no XML, a file that must be expanded first, a mesh that is not there, or MuJoCo refuses it.
+        InputError: no XML, a file that must be expanded first, a missing mesh, or MuJoCo refuses it.
     """
     root = _parsed(path)
-    urdf = _as_mujoco_takes_it(root, path) if root.tag == "robot" else None
+    urdf = _prepared_urdf(root, path) if root.tag == "robot" else None
     try:
         spec = mujoco.MjSpec.from_string(urdf) if urdf else mujoco.MjSpec.from_file(str(path))
         return spec.compile()
     except ValueError as error:
-        said = str(error).strip().removeprefix("Error: ")
-        missing = "opening file" in said
-        advice = f"Put it there: paths are relative to {path.resolve().parent} and meshdir." if missing else WANTED
-        raise InputError(f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {said}. {advice}") from error
+        reason = str(error).strip().removeprefix("Error: ")
+        is_file_missing = "opening file" in reason
+        advice = (
+            f"Put it there: paths are relative to {path.resolve().parent} and meshdir." if is_file_missing else WANTED
+        )
+        raise InputError(f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {reason}. {advice}") from error
 
 
 def is_urdf(path: Path) -> bool:
@@ -62,8 +64,8 @@ def _parsed(path: Path) -> ElementTree.Element:
     return root
 
 
-def _as_mujoco_takes_it(root: ElementTree.Element, path: Path) -> str:
-    """Returns the text of a URDF with absolute paths of meshes, without what is only seen."""
+def _prepared_urdf(root: ElementTree.Element, path: Path) -> str:
+    """Returns the text of a URDF as MuJoCo can read it: absolute mesh paths, no visuals, only our settings."""
     macros = [element.tag for element in root.iter() if isinstance(element.tag, str) and "xacro" in element.tag]
     if macros:
         raise InputError(
@@ -75,7 +77,7 @@ def _as_mujoco_takes_it(root: ElementTree.Element, path: Path) -> str:
     for mesh in root.iter("mesh"):
         mesh.set("filename", str(_mesh_file(mesh.get("filename", ""), path)))
     for extension in root.findall("mujoco"):
-        root.remove(extension)  # its paths are for the file as it was
+        root.remove(extension)  # its paths were relative to the original file
     compiler = ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler")
     settings = {"strippath": "false", "fusestatic": "false", "discardvisual": "false", "balanceinertia": "true"}
     masses = {"boundmass": str(SMALLEST_MASS), "boundinertia": str(SMALLEST_INERTIA)}
@@ -87,25 +89,25 @@ def _mesh_file(name: str, urdf: Path) -> Path:
     """Returns the absolute path of a mesh that a URDF names.
 
     Raises:
-        InputError: it is not there, or of a kind that MuJoCo does not read.
+        InputError: it is missing, or of a kind that MuJoCo does not read.
     """
-    asked = name.removeprefix("file://")
+    relative = name.removeprefix("file://")
     if name.startswith("package://"):
         package, _, inside = name.removeprefix("package://").partition("/")
-        above = urdf.resolve().parents
-        tried = [folder / part for folder in above for part in (f"{package}/{inside}", inside)]
+        folders = urdf.resolve().parents
+        paths = [folder / part for folder in folders for part in (f"{package}/{inside}", inside)]
     else:
-        tried = [urdf.resolve().parent / asked]
-    found = next((file for file in tried if file.is_file()), None)
-    if found is None:
-        where = f"below {urdf.resolve().parent} or a folder above it" if "package://" in name else f"at {tried[0]}"
+        paths = [urdf.resolve().parent / relative]
+    mesh = next((file for file in paths if file.is_file()), None)
+    if mesh is None:
+        where = f"below {urdf.resolve().parent} or a folder above it" if "package://" in name else f"at {paths[0]}"
         raise InputError(
             f"hand.mjcf={str(urdf)!r} names the mesh {name!r}, which is not there (looked {where}). Put it there, or "
             "change the path in the file."
         )
-    if found.suffix.lower() not in MESHES:
+    if mesh.suffix.lower() not in MESHES:
         raise InputError(
             f"hand.mjcf={str(urdf)!r} names the collision mesh {name!r}; MuJoCo reads {', '.join(MESHES)}. Convert it, "
             "for instance trimesh.load(file, force='mesh').export('file.stl'), and change the path."
         )
-    return found
+    return mesh

@@ -1,4 +1,4 @@
-"""Where a hand may touch: contact candidates by rule on the palmar side of its links."""
+"""Places contact candidates on the palmar side of a hand's links by a deterministic rule."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def place_candidates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (K,) link indices and (K, 3) candidates in link coordinates, in link order, on the surface.
 
-    Of a link with several shapes the one that reaches farthest to the palmar side carries them. The same hand
-    and rule give the same candidates; there is no randomness.
+    On a link with several shapes, the shape that reaches farthest to the palmar side carries the candidates. Equal
+    hands and rules give equal candidates; there is no randomness.
 
     Raises:
         InputError: a listed link that the hand does not have or that has no shape.
@@ -118,14 +118,14 @@ def _around(middle: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _even(count: int) -> np.ndarray:
-    """Returns `count` numbers in [0, 1) that cover it evenly, as any run of consecutive ones of them does."""
+    """Returns `count` numbers in [0, 1) that cover it evenly, as does any run of consecutive ones."""
     return (0.5 + np.arange(count) * _GOLDEN) % 1.0
 
 
 def _on_faces(vertices: np.ndarray, faces: np.ndarray, palmar: np.ndarray, rule: CandidateRule) -> np.ndarray:
     """Returns points evenly spread over the faces whose normals lie within the spread of the palm direction.
 
-    Where no face does, those that come nearest count.
+    Where no face does, the faces that come nearest are used.
     """
     corners = vertices[faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -146,8 +146,8 @@ def _area_samples(corners: np.ndarray, area: np.ndarray, count: int) -> np.ndarr
 
 
 def _thin_out(samples: np.ndarray, count: int) -> np.ndarray:
-    """Returns `count` of the samples, each near the middle of those that it is nearest to."""
-    chosen = [0]
+    """Returns `count` of the samples, each near the middle of the samples that are nearest to it."""
+    chosen = [0]  # farthest-point sampling, then rounds of k-medoids
     while len(chosen) < count:
         chosen.append(int(_distances(samples, samples[chosen]).min(axis=1).argmax()))
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""The kinematic tree of a compiled MuJoCo model: links with fixed poses, hinges through their origins."""
+"""Reads the kinematic tree of a compiled MuJoCo model: links with fixed poses, hinges through their origins."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _hinges(model: mujoco.MjModel, body: int, is_root: bool, source: str) -> lis
 
 
 def _check_joint(model: mujoco.MjModel, joint: int, is_root: bool, source: str) -> None:
-    """Refuses a joint that the hand model does not know."""
+    """Refuses a joint that is no named, limited hinge of a moving body."""
     name, body = model.joint(joint).name, _body_name(model, int(model.jnt_bodyid[joint]))
     where = f"{source}: joint {name!r} of body {body!r}"
     if model.jnt_type[joint] != _HINGE:

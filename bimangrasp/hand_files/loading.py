@@ -21,12 +21,12 @@ def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
     _check(config)
     if config.format == "bimangrasp":
         return read_release_hands(config)
-    given = read_mjcf_hand(config)
+    hand = read_mjcf_hand(config)
     if config.side == "left":
-        return given, mirror(given)
+        return hand, mirror(hand)
     if config.left_mjcf:
-        return read_left_hand(given, config), given
-    return mirror(given), given
+        return read_left_hand(hand, config), hand
+    return mirror(hand), hand
 
 
 def _check(config: HandConfig) -> None:

@@ -24,8 +24,8 @@ from bimangrasp.hands.description import HandDescription
 def read_mjcf_hand(config: HandConfig) -> HandDescription:
     """Returns the hand of `config.mjcf`.
 
-    What counts as a link, a joint and a collision shape is said in `read_tree` and `read_primitives`.
-    Tendons, equalities and actuators of the file do not count: every hinge moves on its own.
+    `read_tree` and `read_primitives` define what is a link, a joint and a collision shape. Tendons, equalities and
+    actuators of the file are ignored: every hinge moves independently.
 
     Raises:
         InputError: the file is missing, MuJoCo refuses it, it holds something that a hand cannot have, or the
@@ -51,7 +51,7 @@ def read_bare_hand(mjcf: str) -> HandDescription:
     """Returns tree and shapes of a file: all that can be read from it.
 
     Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
-    values nearest to 0. Such a hand can be walked and drawn, not grasped with.
+    values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
 
     Raises:
         InputError: see `read_mjcf_hand`.
@@ -81,12 +81,12 @@ def find_mjcf(mjcf: str) -> Path:
     Raises:
         InputError: there is no such file.
     """
-    tried = [ASSET_ROOT / mjcf, Path(mjcf).expanduser()] if mjcf else []
-    for path in tried:
+    candidates = [ASSET_ROOT / mjcf, Path(mjcf).expanduser()] if mjcf else []
+    for path in candidates:
         if path.is_file():
             return path
-    looked = f" (looked for {' and '.join(str(path.absolute()) for path in tried)})" if tried else ""
-    raise InputError(f"hand.mjcf={mjcf!r} is no file{looked}; give the path of the hand's MJCF or URDF.")
+    where = f" (looked for {' and '.join(str(path.absolute()) for path in candidates)})" if candidates else ""
+    raise InputError(f"hand.mjcf={mjcf!r} is no file{where}; give the path of the hand's MJCF or URDF.")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The tables of a hand's YAML as arrays: joint means, keypoints, directions; every name is checked."""
+"""Converts the tables of a hand's YAML to arrays: joint means, keypoints, directions; checks every name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 
 
-def check_names(given: Iterable[str], known: Sequence[str], key: str) -> None:
-    """Refuses the first name that is not known, with the nearest ones.
+def check_names(mentioned: Iterable[str], names: Sequence[str], key: str) -> None:
+    """Refuses the first name that the hand does not have, and names the nearest ones.
 
     Raises:
         InputError: naming the key and the name.
     """
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
-            raise InputError(f"{key} names {name!r}, which the hand does not have. Nearest: {', '.join(near)}.")
+    for name in mentioned:
+        if name not in names:
+            nearest = get_close_matches(name, names, n=3, cutoff=0.4) or list(names)
+            raise InputError(f"{key} names {name!r}, which the hand does not have. Nearest: {', '.join(nearest)}.")
 
 
 def joint_mean(config: HandConfig, names: Sequence[str], lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

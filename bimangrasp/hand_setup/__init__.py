@@ -1,1 +1,1 @@
-"""Inspects a hand file of one's own and proposes what it does not say."""
+"""Inspects the file of a user's hand and proposes what the file does not state."""

@@ -1,4 +1,4 @@
-"""What a hand's file says by itself: fingers, thumb, size, what is odd; and guesses at what it cannot say."""
+"""Inspects a hand's file: finds fingers, thumb, size and oddities, and guesses side and directions of the palm."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.hands.tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts
 
-SNAP_RAD = 0.35
-"""A guessed direction this near to an axis of the hand's frame, 20 degrees, is that axis."""
+AXIS_SNAP_RAD = 0.35
+"""A guessed direction within this angle (20 degrees) of an axis of the hand's frame becomes that axis."""
 
-CLOSING = 0.5
-"""Share of the way to their farther limits at which joints show where fingertips go."""
+CLOSING_SHARE = 0.5
+"""Fraction of the range to their farther limits by which joints are bent to see where the fingertips move."""
 
-ALIKE = 0.8
-"""A joint whose nearer limit is farther than this share of the other one spreads a finger and does not close it."""
+SYMMETRIC_RANGE = 0.8
+"""A joint whose smaller range is more than this fraction of the larger one spreads a finger and does not close it."""
 
 THUMB_NAMES = re.compile(r"(^|[^a-z])(thumb|th)([^a-z]|j\d|$)", re.IGNORECASE)
-APART = 0.94
-"""Fingers are parallel whose directions have cosines above this (20 degrees); the one that is not is the thumb."""
+PARALLEL_COSINE = 0.94
+"""Fingers are parallel if the cosine of their directions is above this (20 degrees); the thumb is not parallel."""
 
-SURE_SIDE = 0.1
-"""A thumb that stands aside by less than this share of the hand's size tells no side."""
+MIN_THUMB_OFFSET = 0.1
+"""A thumb whose sideways offset is less than this fraction of the hand's size does not determine the side."""
 
-SMALLEST, LARGEST = 0.05, 0.6
-"""Sizes of hands, m; others are most likely in millimeters or hold more than a hand."""
+SMALLEST_HAND, LARGEST_HAND = 0.05, 0.6
+"""Plausible sizes of a hand, m; others are probably in millimeters, or the file holds more than a hand."""
 
-MANY_FACES = 500
-"""Of a convex hull; each step looks at every face."""
+MAX_HULL_FACES = 500
+"""Faces of a convex hull above which a warning is given: each optimizer step visits every face."""
 
-MOST_FINGERS = 5
+MAX_FINGERS = 5
 
 
 class Guess(NamedTuple):
-    """A value that the file does not say, and why it may be this one; empty without a guess."""
+    """A guess at a value that the file does not state, and the reason for it; both empty without a guess."""
 
     value: str
     reason: str
 
 
-class Survey(NamedTuple):
-    """What was found.
+class HandInspection(NamedTuple):
+    """The facts that were read from a hand's file.
 
     Attributes:
         path: the file.
@@ -58,9 +58,9 @@ class Survey(NamedTuple):
         palm: the link that carries the fingers.
         chains: the fingers, in the order of the tree.
         thumb: which of them is the thumb; None where none stands out.
-        tips: (finger, 3) m, the farthest point of each finger from its last joint, in that link's frame.
+        tips: (finger, 3) m, the point of each finger farthest from its last joint, in that link's frame.
         size: (3,) m, of the box around the hand with its joints at 0.
-        warnings: what is odd or does not count, one line each.
+        warnings: what is unusual or ignored, a line for each.
     """
 
     path: Path
@@ -73,8 +73,8 @@ class Survey(NamedTuple):
     warnings: list[str]
 
 
-def survey_hand(mjcf: str) -> Survey:
-    """Returns what the file of one hand says by itself.
+def inspect_hand(mjcf: str) -> HandInspection:
+    """Returns what can be read from the file of one hand.
 
     Raises:
         InputError: it cannot be a hand; the message says what to change.
@@ -85,88 +85,104 @@ def survey_hand(mjcf: str) -> Survey:
     _refuse_unlimited(model, path)
     hand = read_bare_hand(mjcf)
     chains = find_chains(hand)
-    if len(chains) > MOST_FINGERS:
+    if len(chains) > MAX_FINGERS:
         _refuse_two_hands(hand, path)
     tips = np.stack([_tip(hand, chain) for chain in chains])
     frames = frames_at(hand, at_rest(hand))
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
     size = np.ptp(np.concatenate(corners), axis=0)
-    warnings = [*_oddities(model), *_shape_oddities(hand, chains), *_size_oddities(size, chains)]
-    return Survey(path, hand, find_palm(hand), chains, _find_thumb(hand, chains, tips), tips, size, warnings)
+    warnings = [*_ignored_parts(model), *_shape_warnings(hand, chains), *_size_warnings(size, chains)]
+    return HandInspection(path, hand, find_palm(hand), chains, _find_thumb(hand, chains, tips), tips, size, warnings)
 
 
-def guess_finger_direction(survey: Survey) -> Guess:
-    """Returns where the stretched fingers point."""
-    directions = [_direction(survey, number) for number in fingers_of(survey)]
+def guess_finger_direction(inspection: HandInspection) -> Guess:
+    """Returns a guess at the direction of the stretched fingers."""
+    directions = [_direction(inspection, number) for number in fingers_of(inspection)]
     value = _snapped(np.sum(directions, axis=0))
     return Guess(_text(value), "the fingers point there with their joints at 0") if value is not None else NO_GUESS
 
 
-def guess_palm_normal(survey: Survey) -> Guess:
-    """Returns where the fingertips go when the joints close."""
-    fingers = fingers_of(survey)
-    along = np.sum([_direction(survey, number) for number in fingers], axis=0)
+def guess_palm_normal(inspection: HandInspection) -> Guess:
+    """Returns a guess at the palm normal: the direction in which the fingertips move when the joints close."""
+    fingers = fingers_of(inspection)
+    along = np.sum([_direction(inspection, number) for number in fingers], axis=0)
     along = along / max(np.linalg.norm(along), 1e-12)
-    rest = at_rest(survey.hand)
+    rest = at_rest(inspection.hand)
     motion = np.zeros(3)
     for number in fingers:
         closed = rest.copy()
-        for joint in survey.chains[number].joints:
-            closed[joint] += CLOSING * farther_limit(survey.hand, joint)
-        moved = tip_at(survey, number, closed) - tip_at(survey, number, rest)
+        for joint in inspection.chains[number].joints:
+            closed[joint] += CLOSING_SHARE * farther_limit(inspection.hand, joint)
+        moved = tip_at(inspection, number, closed) - tip_at(inspection, number, rest)
         motion += moved - (moved @ along) * along
     value = _snapped(motion)
     reason = "the fingertips move there when their joints turn towards their farther limits"
     return Guess(_text(value), reason) if value is not None else NO_GUESS
 
 
-def guess_side(survey: Survey, palm_normal: np.ndarray, finger_direction: np.ndarray) -> Guess:
+def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direction: np.ndarray) -> Guess:
     """Returns "right" or "left": fingers up and the palm to the viewer, a right hand's thumb is on the left."""
-    if survey.thumb is None:
+    if inspection.thumb is None:
         return NO_GUESS
-    rest = at_rest(survey.hand)
-    frames = frames_at(survey.hand, rest)
-    middles = [(base_at(survey, i, frames) + tip_at(survey, i, rest)) / 2 for i in range(len(survey.chains))]
-    others = np.delete(middles, survey.thumb, axis=0)
-    aside = (middles[survey.thumb] - others.mean(axis=0)) @ np.cross(finger_direction, palm_normal)
-    if abs(aside) < SURE_SIDE * survey.size.max():
+    rest = at_rest(inspection.hand)
+    frames = frames_at(inspection.hand, rest)
+    numbers = range(len(inspection.chains))
+    middles = [(base_at(inspection, i, frames) + tip_at(inspection, i, rest)) / 2 for i in numbers]
+    others = np.delete(middles, inspection.thumb, axis=0)
+    aside = (middles[inspection.thumb] - others.mean(axis=0)) @ np.cross(finger_direction, palm_normal)
+    if abs(aside) < MIN_THUMB_OFFSET * inspection.size.max():
         return NO_GUESS
-    name = survey.hand.link_names[survey.chains[survey.thumb].tip]
+    name = inspection.hand.link_names[inspection.chains[inspection.thumb].tip]
     return Guess("right" if aside > 0 else "left", f"the thumb, which ends in {name!r}, stands on that side")
 
 
 NO_GUESS = Guess("", "")
 
 
-def tip_at(survey: Survey, finger: int, joints: np.ndarray) -> np.ndarray:
-    """Returns where a fingertip is in the hand's frame, m."""
-    frame = frames_at(survey.hand, joints)[survey.chains[finger].tip]
-    return frame[:3, :3] @ survey.tips[finger] + frame[:3, 3]
+def tip_at(inspection: HandInspection, finger: int, joints: np.ndarray) -> np.ndarray:
+    """Returns the position of a fingertip at joint values, (J,) rad, in the hand's frame, m."""
+    return fingertip(frames_at(inspection.hand, joints), inspection.chains[finger], inspection.tips[finger])
 
 
-def base_at(survey: Survey, finger: int, frames: np.ndarray) -> np.ndarray:
-    """Returns where a finger begins, its first joint, in the hand's frame, m."""
-    return frames[survey.hand.joint_link[survey.chains[finger].joints[0]], :3, 3]
+def base_at(inspection: HandInspection, finger: int, frames: np.ndarray) -> np.ndarray:
+    """Returns the position of a finger's first joint in the hand's frame, m."""
+    return _first_joint(inspection.hand, frames, inspection.chains[finger])
 
 
-def fingers_of(survey: Survey) -> list[int]:
+def fingertip(frames: np.ndarray, chain: Chain, tip: np.ndarray) -> np.ndarray:
+    """Returns the position of a fingertip in the hand's frame, m.
+
+    Args:
+        frames: (L, 4, 4) poses of the links in the hand's frame.
+        chain: the finger.
+        tip: (3,) the fingertip in the frame of the finger's last link, m.
+    """
+    return frames[chain.tip, :3, :3] @ tip + frames[chain.tip, :3, 3]
+
+
+def _first_joint(hand: HandDescription, frames: np.ndarray, chain: Chain) -> np.ndarray:
+    """Returns the position of a finger's first joint in the hand's frame, m."""
+    return frames[hand.joint_link[chain.joints[0]], :3, 3]
+
+
+def fingers_of(inspection: HandInspection) -> list[int]:
     """Returns the numbers of all fingers but the thumb."""
-    return [number for number in range(len(survey.chains)) if number != survey.thumb]
+    return [number for number in range(len(inspection.chains)) if number != inspection.thumb]
 
 
 def farther_limit(hand: HandDescription, joint: int) -> float:
-    """Returns how far a joint can turn from 0 to the side where it can go farther, rad; 0 where both are alike."""
+    """Returns the signed range of a joint from rest to its farther limit, rad; 0 where both are about alike."""
     rest = at_rest(hand)[joint]
     up, down = hand.joint_upper[joint] - rest, rest - hand.joint_lower[joint]
-    if min(up, down) > ALIKE * max(up, down):
+    if min(up, down) > SYMMETRIC_RANGE * max(up, down):
         return 0.0
     return float(up if up > down else -down)
 
 
-def _direction(survey: Survey, finger: int) -> np.ndarray:
+def _direction(inspection: HandInspection, finger: int) -> np.ndarray:
     """Returns the unit vector from the base of a finger to its tip, joints at 0."""
-    rest = at_rest(survey.hand)
-    along = tip_at(survey, finger, rest) - base_at(survey, finger, frames_at(survey.hand, rest))
+    rest = at_rest(inspection.hand)
+    along = tip_at(inspection, finger, rest) - base_at(inspection, finger, frames_at(inspection.hand, rest))
     return along / max(np.linalg.norm(along), 1e-12)
 
 
@@ -178,11 +194,11 @@ def _snapped(vector: np.ndarray) -> np.ndarray | None:
     unit = vector / length
     axis = np.argmax(np.abs(unit))
     near = np.sign(unit[axis]) * np.eye(3)[axis]
-    return near if unit @ near > np.cos(SNAP_RAD) else unit
+    return near if unit @ near > np.cos(AXIS_SNAP_RAD) else unit
 
 
 def _text(vector: np.ndarray) -> str:
-    """Returns a direction as it is typed."""
+    """Returns a direction as it is written on the command line."""
     return "[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in vector) + "]"
 
 
@@ -202,23 +218,28 @@ def _tip(hand: HandDescription, chain: Chain) -> np.ndarray:
 
 
 def _find_thumb(hand: HandDescription, chains: list[Chain], tips: np.ndarray) -> int | None:
-    """Returns the finger that is called a thumb, else the one that points away from the others."""
+    """Returns the finger whose name says thumb, else the one that points away from the others; None without one."""
     names = [
         " ".join([hand.link_names[chain.tip], *(hand.joint_names[joint] for joint in chain.joints)]) for chain in chains
     ]
-    called = [number for number, name in enumerate(names) if THUMB_NAMES.search(name)]
-    if len(called) == 1:
-        return called[0]
+    named_thumb = [number for number, name in enumerate(names) if THUMB_NAMES.search(name)]
+    if len(named_thumb) == 1:
+        return named_thumb[0]
     if len(chains) < 3:
         return None
     frames = frames_at(hand, at_rest(hand))
-    ends = [frames[c.tip, :3, :3] @ tip + frames[c.tip, :3, 3] for c, tip in zip(chains, tips, strict=True)]
-    ways = np.stack([e - frames[hand.joint_link[c.joints[0]], :3, 3] for c, e in zip(chains, ends, strict=True)])
-    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-    parallel = [np.linalg.norm(np.delete(ways, number, axis=0).mean(axis=0)) for number in range(len(chains))]
-    odd = int(np.argmax(parallel))
-    rest = np.delete(ways, odd, axis=0).mean(axis=0)
-    return odd if ways[odd] @ rest / np.linalg.norm(rest) < APART else None
+    directions = np.stack(
+        [
+            fingertip(frames, chain, tip) - _first_joint(hand, frames, chain)
+            for chain, tip in zip(chains, tips, strict=True)
+        ]
+    )
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    # without the thumb the others agree best: the mean of their directions is then longest
+    agreement = [np.linalg.norm(np.delete(directions, number, axis=0).mean(axis=0)) for number in range(len(chains))]
+    thumb = int(np.argmax(agreement))
+    mean = np.delete(directions, thumb, axis=0).mean(axis=0)
+    return thumb if directions[thumb] @ mean / np.linalg.norm(mean) < PARALLEL_COSINE else None
 
 
 def _refuse_unlimited(model: mujoco.MjModel, path: Path) -> None:
@@ -236,58 +257,61 @@ def _refuse_unlimited(model: mujoco.MjModel, path: Path) -> None:
 def _refuse_two_hands(hand: HandDescription, path: Path) -> None:
     """Refuses a file with many fingers whose joints are called left and right."""
     marks = {"left": r"(^|[^a-z])(left|lh|l)(?=[^a-z])", "right": r"(^|[^a-z])(right|rh|r)(?=[^a-z])"}
-    found = {
+    joints_of_side = {
         side: [name for name in hand.joint_names if re.search(mark, name, re.IGNORECASE)]
         for side, mark in marks.items()
     }
-    if all(len(names) > 2 for names in found.values()):
+    if all(len(names) > 2 for names in joints_of_side.values()):
         raise InputError(
-            f"{path} has joints of two hands, such as {found['left'][0]!r} and {found['right'][0]!r}; keep one hand in "
-            "the file, or give one file for each: hand.mjcf=<right> hand.left_mjcf=<left>."
+            f"{path} has joints of two hands, such as {joints_of_side['left'][0]!r} and "
+            f"{joints_of_side['right'][0]!r}; keep one hand in the file, or give one file for each: "
+            "hand.mjcf=<right> hand.left_mjcf=<left>."
         )
 
 
-def _oddities(model: mujoco.MjModel) -> list[str]:
-    """Returns a line for each thing in the model that does not count."""
-    found = []
+def _ignored_parts(model: mujoco.MjModel) -> list[str]:
+    """Returns a warning for each thing in the model that is ignored."""
+    warnings = []
     if model.neq:
-        found.append(f"{model.neq} equality or mimic constraints do not count: every hinge moves on its own")
+        warnings.append(f"{model.neq} equality or mimic constraints do not count: every hinge moves on its own")
     if model.ntendon:
-        found.append(f"{model.ntendon} tendons do not count: every hinge moves on its own")
+        warnings.append(f"{model.ntendon} tendons do not count: every hinge moves on its own")
     if (model.jnt_type == int(mujoco.mjtJoint.mjJNT_FREE)).any():
-        found.append("the free joint of the root does not count: the optimizer places the hand")
-    trees = {int(root) for root in model.body_rootid[1:]} - {int(model.body_rootid[b]) for b in model.jnt_bodyid}
-    if trees:
-        names = ", ".join(repr(model.body(root).name) for root in sorted(trees))
-        found.append(f"bodies without joints are left out: {names}")
+        warnings.append("the free joint of the root does not count: the optimizer places the hand")
+    moving = {int(model.body_rootid[body]) for body in model.jnt_bodyid}
+    fixed = {int(root) for root in model.body_rootid[1:]} - moving
+    if fixed:
+        names = ", ".join(repr(model.body(root).name) for root in sorted(fixed))
+        warnings.append(f"bodies without joints are left out: {names}")
     if (model.geom_bodyid == 0).any():
-        found.append("shapes of the world, such as a floor, are left out")
-    return found
+        warnings.append("shapes of the world, such as a floor, are left out")
+    return warnings
 
 
-def _shape_oddities(hand: HandDescription, chains: list[Chain]) -> list[str]:
-    """Returns a line for links without shapes, joints that move nothing, and meshes with many faces."""
+def _shape_warnings(hand: HandDescription, chains: list[Chain]) -> list[str]:
+    """Returns warnings of links without shapes, joints that move nothing, and meshes with many faces."""
     shaped = {shape.link for shape in hand.primitives}
-    bare = [name for link, name in enumerate(hand.link_names) if link not in shaped and ":" not in name]
-    found = [f"links without collision shapes: {', '.join(bare)}"] if bare else []
-    above = {joint for chain in chains for joint in _above(hand, chain)} - {j for chain in chains for j in chain.joints}
-    if above:
-        names = ", ".join(hand.joint_names[joint] for joint in sorted(above))
-        found.append(f"joints above the palm move with the others, and the hand's frame is above them: {names}")
-    idle = set(range(len(hand.joint_names))) - {joint for chain in chains for joint in _above(hand, chain)}
+    shapeless = [name for link, name in enumerate(hand.link_names) if link not in shaped and ":" not in name]
+    warnings = [f"links without collision shapes: {', '.join(shapeless)}"] if shapeless else []
+    moving = {joint for chain in chains for joint in _moving_joints(hand, chain)}
+    above_palm = moving - {joint for chain in chains for joint in chain.joints}
+    if above_palm:
+        names = ", ".join(hand.joint_names[joint] for joint in sorted(above_palm))
+        warnings.append(f"joints above the palm move with the others, and the hand's frame is above them: {names}")
+    idle = set(range(len(hand.joint_names))) - moving
     if idle:
-        found.append(f"joints that move no shape: {', '.join(hand.joint_names[joint] for joint in sorted(idle))}")
+        warnings.append(f"joints that move no shape: {', '.join(hand.joint_names[joint] for joint in sorted(idle))}")
     for shape in hand.primitives:
-        if len(shape.faces) > MANY_FACES:
-            found.append(
+        if len(shape.faces) > MAX_HULL_FACES:
+            warnings.append(
                 f"the mesh of {hand.link_names[shape.link]!r} has a hull of {len(shape.faces)} faces, which makes each "
-                f"step slow: simplify it to {MANY_FACES} or fewer, or put capsules and boxes in its place"
+                f"step slow: simplify it to {MAX_HULL_FACES} or fewer, or put capsules and boxes in its place"
             )
-    return found
+    return warnings
 
 
-def _above(hand: HandDescription, chain: Chain) -> list[int]:
-    """Returns all joints that move a finger, those above the palm too."""
+def _moving_joints(hand: HandDescription, chain: Chain) -> list[int]:
+    """Returns all joints that move a finger, including those above the palm."""
     links, joints = [chain.tip], []
     while links[-1]:
         joints += np.flatnonzero(hand.joint_link == links[-1]).tolist()
@@ -295,11 +319,11 @@ def _above(hand: HandDescription, chain: Chain) -> list[int]:
     return joints
 
 
-def _size_oddities(size: np.ndarray, chains: list[Chain]) -> list[str]:
-    """Returns a line where this is hardly one hand in meters."""
-    found = []
-    if not SMALLEST < size.max() < LARGEST:
-        found.append(f"the hand is {size.max():.4g} m long; is the file in meters?")
-    if len(chains) > MOST_FINGERS:
-        found.append(f"{len(chains)} fingers: is there more than one hand in the file?")
-    return found
+def _size_warnings(size: np.ndarray, chains: list[Chain]) -> list[str]:
+    """Returns warnings where the file is hardly a single hand in meters."""
+    warnings = []
+    if not SMALLEST_HAND < size.max() < LARGEST_HAND:
+        warnings.append(f"the hand is {size.max():.4g} m long; is the file in meters?")
+    if len(chains) > MAX_FINGERS:
+        warnings.append(f"{len(chains)} fingers: is there more than one hand in the file?")
+    return warnings

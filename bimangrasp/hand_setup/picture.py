@@ -1,4 +1,4 @@
-"""A picture of a pair of hands: shapes, contact candidates and penetration keypoints, rendered by MuJoCo."""
+"""Draws a pair of hands with MuJoCo: collision shapes, contact candidates and penetration keypoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.hands.mujoco_bodies import UNTOUCHING, add_shape
+from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape
 from bimangrasp.hands.tree import frames_at
 
 BACKGROUND = (0.955, 0.96, 0.97)
@@ -27,7 +27,7 @@ FIELD_OF_VIEW = 20.0
 """Degrees, vertical: that of a long lens, so that sides do not look bent."""
 
 FILL = 0.9
-"""Share of a panel's width or height that the hand takes."""
+"""Fraction of a panel's width or height that the hand fills."""
 
 DOT = 0.1
 """Radius of a marked candidate, share of the distance at which keypoints cost energy."""
@@ -36,13 +36,13 @@ ROD = 0.0045
 """Radius of the arrows of the hand's frame, share of the hand's length."""
 
 ARROW = 0.08
-"""How far the arrows of the hand's frame stand out of it, share of the hand's length."""
+"""Length by which the arrows of the hand's frame stick out of it, share of the hand's length."""
 
-APART = 2e-5
-"""m by which each shape is drawn smaller than the one before: faces in one plane would be lit twice."""
+SHRINK = 2e-5
+"""Each shape is drawn this much smaller than the one before, m: coplanar faces would be lit twice."""
 
 SOFTWARE = ("Software", "bimangrasp mode=hand")
-"""What tells a picture of ours from any other file."""
+"""PNG text entry that marks pictures written by this module."""
 
 OVERSAMPLING = 2
 
@@ -57,7 +57,7 @@ class Panel(NamedTuple):
         hand: the hand, with its joints at their means.
         back: (3,) unit vector from the hand to the viewer, in the hand's frame.
         up: (3,) unit vector that is up in the picture.
-        inside: show keypoints in a hand of glass instead of the candidates on it.
+        inside: show keypoints inside a transparent hand instead of the candidates on it.
     """
 
     hand: HandDescription
@@ -79,7 +79,7 @@ def panels_of(left: HandDescription, right: HandDescription) -> list[Panel]:
 
 
 def panels_of_frame(hand: HandDescription) -> list[Panel]:
-    """Returns a hand of which only the file is known, seen along each axis of its frame."""
+    """Returns views of a hand along each axis of its frame, for a hand whose directions are not given yet."""
     x, y, z = np.eye(3)
     return [Panel(hand, x, z), Panel(hand, -y, z), Panel(hand, z, y)]
 
@@ -119,7 +119,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a picture that `png` made."""
+    """Whether a file is a picture that `png` encoded."""
     try:
         with Image.open(path) as image:
             return image.info.get(SOFTWARE[0]) == SOFTWARE[1]
@@ -147,8 +147,8 @@ def _context(width: int, height: int) -> object:
 def _render(panel: Panel, keypoint_distance: float, width: int, height: int) -> np.ndarray:
     """Returns one panel as (height, width, 3) uint8."""
     spec, points = _scene(panel, keypoint_distance)
-    look = spec.visual
-    look.global_.offwidth, look.global_.offheight = width, height
+    visual = spec.visual
+    visual.global_.offwidth, visual.global_.offheight = width, height
     with quiet_mujoco():
         model = spec.compile()
     data = mujoco.MjData(model)
@@ -157,7 +157,7 @@ def _render(panel: Panel, keypoint_distance: float, width: int, height: int) -> 
     options.geomgroup[:] = 1
     camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
     camera.fixedcamid = 0
-    _frame(model, rows, points, width / height)
+    _fit_camera(model, rows, points, width / height)
     mujoco.mj_forward(model, data)
     mujoco.mjv_updateScene(model, data, options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
@@ -177,24 +177,24 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
     _set_look(spec)
     corners = []
     for number, shape in enumerate(hand.primitives):
-        slight = replace(shape, size=np.maximum(shape.size - number * APART * (shape.size > 0), 0.0))
+        shrunk = replace(shape, size=np.maximum(shape.size - number * SHRINK * (shape.size > 0), 0.0))
         T = frames[shape.link] @ shape.T_link_shape
-        add_shape(spec, spec.worldbody, str(number), slight, T, rgba=GLASS if panel.inside else HAND, **UNTOUCHING)
-        corners.append(_corners(slight, T))
+        add_shape(spec, spec.worldbody, str(number), shrunk, T, rgba=GLASS if panel.inside else HAND, **NO_CONTACT)
+        corners.append(_corners(shrunk, T))
     points = np.concatenate(corners)
     length = float(np.ptp(points, axis=0).max())
     if panel.inside:
         _add_balls(spec, frames, hand.keypoint_link, hand.keypoint_position, keypoint_distance / 2, KEYPOINT)
     else:
         _add_balls(spec, frames, hand.candidate_link, hand.candidate_position, DOT * keypoint_distance, CANDIDATE)
-    marks = []
+    arrow_tips = []
     for axis, color in enumerate(AXES):
         tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
         ends = np.concatenate((np.zeros(3), tip))
         _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[ROD * length, 0, 0], rgba=color)
         _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[3 * ROD * length, 0, 0], rgba=color)
-        marks.append(tip)
-    points = np.concatenate((points, marks))
+        arrow_tips.append(tip)
+    points = np.concatenate((points, arrow_tips))
     spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
     spec.stat.center, spec.stat.extent = points.mean(axis=0), length
     return spec, points
@@ -202,10 +202,10 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
 
 def _set_look(spec: mujoco.MjSpec) -> None:
     """Sets background and lights."""
-    look = spec.visual
-    look.quality.shadowsize, look.quality.offsamples = SHADOW, 0
-    look.quality.numslices, look.quality.numstacks = 32, 24
-    look.headlight.ambient, look.headlight.diffuse, look.headlight.specular = [0.42] * 3, [0.38] * 3, [0.05] * 3
+    visual = spec.visual
+    visual.quality.shadowsize, visual.quality.offsamples = SHADOW, 0
+    visual.quality.numslices, visual.quality.numstacks = 32, 24
+    visual.headlight.ambient, visual.headlight.diffuse, visual.headlight.specular = [0.42] * 3, [0.38] * 3, [0.05] * 3
     sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
     sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, BACKGROUND, BACKGROUND
     light = spec.worldbody.add_light(name="key", castshadow=True)
@@ -229,12 +229,12 @@ def _add_balls(
 ) -> None:
     """Adds a ball at each of the points, which are in link coordinates, m."""
     for link, position in zip(links, positions, strict=True):
-        place = frames[link, :3, :3] @ position + frames[link, :3, 3]
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=place, size=[radius, 0, 0], rgba=color)
+        center = frames[link, :3, :3] @ position + frames[link, :3, 3]
+        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=center, size=[radius, 0, 0], rgba=color)
 
 
-def _add_geom(spec: mujoco.MjSpec, **what: object) -> None:
-    spec.worldbody.add_geom(**UNTOUCHING, **what)
+def _add_geom(spec: mujoco.MjSpec, **attributes: object) -> None:
+    spec.worldbody.add_geom(**NO_CONTACT, **attributes)
 
 
 def _camera_rows(panel: Panel) -> np.ndarray:
@@ -245,12 +245,12 @@ def _camera_rows(panel: Panel) -> np.ndarray:
     return np.stack((np.cross(up, back), up, back))
 
 
-def _frame(model: mujoco.MjModel, rows: np.ndarray, points: np.ndarray, aspect: float) -> None:
+def _fit_camera(model: mujoco.MjModel, rows: np.ndarray, points: np.ndarray, aspect: float) -> None:
     """Places camera and light so that the points fill the panel."""
-    seen = points @ rows.T
-    low, high = seen.min(axis=0), seen.max(axis=0)
-    room = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
-    distance = float(((high - low)[:2] / room).max()) + (high - low)[2] / 2
+    projected = points @ rows.T
+    low, high = projected.min(axis=0), projected.max(axis=0)
+    visible = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
+    distance = float(((high - low)[:2] / visible).max()) + (high - low)[2] / 2
     model.cam_pos[0] = ((low + high) / 2 + [0, 0, distance]) @ rows
     mujoco.mju_mat2Quat(model.cam_quat[0], np.ascontiguousarray(rows.T).ravel())
     key = np.array([0.6, -1.0, -1.2]) @ rows  # from the upper left

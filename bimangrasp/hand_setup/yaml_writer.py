@@ -1,4 +1,4 @@
-"""A hand's config as the text of a YAML that people read and change."""
+"""Writes a hand's config as a commented YAML for people to read and edit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bimangrasp.hand_files.config import HandConfig
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-"""Names that YAML takes for something else."""
+"""Names that YAML would read as booleans or null."""
 
 
 def hand_yaml(config: HandConfig, head: str) -> str:
-    """Returns the YAML of a hand, commented, with `head` as its first lines of comment."""
+    """Returns the commented YAML of a hand; the lines of `head` become its first comments."""
     rule = config.candidates
     return "\n".join(
         [
@@ -62,6 +62,6 @@ def _row(values: list[float]) -> str:
 
 
 def _text(name: str) -> str:
-    """Returns a text as YAML spells it: quoted where it could be read as something else."""
+    """Returns a YAML scalar: quoted where YAML could read the plain text as another type."""
     plain = _PLAIN.fullmatch(name) and name.lower() not in _WORDS
     return name if plain else json.dumps(name)

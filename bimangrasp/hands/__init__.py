@@ -1,1 +1,1 @@
-"""A pair of hands as tensors: kinematics, collision shapes and surfaces."""
+"""Represents a pair of hands as tensors: kinematics, collision shapes and surfaces."""

@@ -1,6 +1,6 @@
-"""Points to the collision shapes of both hands: signed distance, and how deep a hand holds points inside itself.
+"""Measures the signed distance of points to the collision shapes of both hands, and how deep they lie inside.
 
-The fast path (`penetration_depth`) and the plain reference (`penetration_depth_reference`) have one signature.
+The fast path (`penetration_depth`) and the plain reference (`penetration_depth_reference`) share a signature.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class LinkFrames(NamedTuple):
 
 @dataclass(frozen=True)
 class HandShapes:
-    """The collision shapes of one or both hands. S shapes a hand, alike in kind from hand to hand.
+    """The collision shapes of one or both hands: S shapes for each hand, of the same kinds in each.
 
-    Capsules, spheres and boxes are one formula, a box with rounded corners: half extents `extent`, rounding
-    `radius`. A cylinder is that formula in the half plane (distance from the axis, 0, height).
+    Capsules, spheres and boxes share a formula, that of a box with rounded corners: half extents `extent`, rounding
+    `radius`. A cylinder is the same formula in the half plane (distance from the axis, 0, height).
 
     Attributes:
         link: the link that carries a shape.
         rotation, translation: pose of the shape in its link, m.
-        extent, radius: see above, m.
+        extent, radius: half extents and rounding of the shape's rounded box, m.
         is_cylinder: which shapes are cylinders.
         bound_center, bound_extent: a box around the shape, along the shape's axes, m.
         meshes: (hand, shape) -> its triangles, in the shape's frame.
@@ -144,7 +144,7 @@ def penetration_depth(
 def penetration_depth_reference(
     shapes: HandShapes, links: LinkFrames, points: Float[Tensor, "batch point 3"]
 ) -> Float[Tensor, "batch hand"]:
-    """Returns what `penetration_depth` does, from all distances of all points."""
+    """Returns the value of `penetration_depth`, computed from all distances of all points, m."""
     return (-signed_distance(shapes, links, points)).clamp_min(0).sum(-1)
 
 

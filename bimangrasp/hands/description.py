@@ -1,4 +1,4 @@
-"""The description of one hand: a plain record in NumPy, read from MJCF, before any tensor is made of it."""
+"""Describes one hand as a plain NumPy record, read from a file, before any tensor is made of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Primitive:
     Attributes:
         link: index of the link that carries it.
         shape: a sphere is a capsule of length 0.
-        T_link_shape: (4, 4) pose of the shape in its link; capsules and cylinders lie along z, centerd at 0.
+        T_link_shape: (4, 4) pose of the shape in its link; capsules and cylinders lie along z, centered at 0.
         size: (3,) m. Capsule and cylinder: radius, half length between the end centers, 0. Box: half extents.
             Mesh: zeros.
         vertices: (V, 3) m in the shape's frame, empty unless it is a mesh.
@@ -74,7 +74,7 @@ class HandDescription:
 
     @property
     def sha256(self) -> str:
-        """The hash of everything above: two hands with one hash make the same grasps."""
+        """Hash of all attributes: two hands with equal hashes make the same grasps."""
         digest = hashlib.sha256()
         _update(digest, self)
         return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Spheres that fill the collision shapes of a hand, by which its depth in an object is measured."""
+"""Fills the collision shapes of a hand with spheres, by which its depth in an object is measured."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bimangrasp.hands.mirror import mirror, mirror_direction
 from bimangrasp.hands.shape_surface import shape_surface
 
 UNCOVERED = 0.0005
-"""Mean distance from a shape's surface to the nearest of its spheres at which these are enough, m."""
+"""Spheres are added until the mean distance from the shape's surface to the nearest sphere is below this, m."""
 
-MOST_SPHERES = 24
-"""Of a shape."""
+MAX_SPHERES = 24
+"""Largest number of spheres in one shape."""
 
 NODES = 9
-"""Possible centers along each side of the box around a shape; odd, so that the axis of a capsule is among them."""
+"""Candidate centers along each side of the box around a shape; odd, so that they include the axis of a capsule."""
 
 SURFACE_SAMPLES = 500
 
 
 class InscribedSpheres(NamedTuple):
-    """Spheres inside the shapes of one hand, those of a shape in one run.
+    """Spheres inside the shapes of one hand; the spheres of a shape are consecutive.
 
     Attributes:
         shape: (K,) index of the shape.
@@ -40,18 +40,18 @@ class InscribedSpheres(NamedTuple):
 
 
 def inscribed_spheres(hand: HandDescription) -> InscribedSpheres:
-    """Returns spheres inside each shape of a hand, chosen one by one, each where it covers the surface most.
+    """Returns spheres inside each shape of a hand, chosen greedily: each covers the most of the remaining surface.
 
     A left hand has the mirror image of its right twin's.
     """
     if hand.side == "left":
         twin = inscribed_spheres(mirror(hand))
         return twin._replace(center=mirror_direction(twin.center))
-    found = [_spheres_of(shape) for shape in hand.primitives]
+    spheres = [_spheres_of(shape) for shape in hand.primitives]
     return InscribedSpheres(
-        np.repeat(np.arange(len(found)), [len(radius) for _, radius in found]),
-        np.concatenate([center for center, _ in found]),
-        np.concatenate([radius for _, radius in found]),
+        np.repeat(np.arange(len(spheres)), [len(radius) for _, radius in spheres]),
+        np.concatenate([center for center, _ in spheres]),
+        np.concatenate([radius for _, radius in spheres]),
     )
 
 
@@ -67,7 +67,7 @@ def _spheres_of(shape: Primitive) -> tuple[np.ndarray, np.ndarray]:
     centers, depth = centers[depth > 0], depth[depth > 0]
     gap = torch.cdist(centers, samples) - depth[:, None]
     chosen, uncovered = [], torch.full((SURFACE_SAMPLES,), torch.inf, dtype=torch.float64)
-    while len(chosen) < MOST_SPHERES and not uncovered.mean() < UNCOVERED:
+    while len(chosen) < MAX_SPHERES and not uncovered.mean() < UNCOVERED:
         chosen.append(int(torch.minimum(gap, uncovered).sum(dim=1).argmin()))
         uncovered = torch.minimum(gap[chosen[-1]], uncovered)
     return centers[chosen].numpy(), depth[chosen].numpy()

@@ -1,4 +1,4 @@
-"""A hand's exact mirror image in the plane y = 0 of its own frame, driven by the same joint values."""
+"""Mirrors a hand exactly in the plane y = 0 of its own frame, driven by the same joint values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mirror(hand: HandDescription) -> HandDescription:
     """Returns the other hand: the mirror image at the same joint values, with the same names and limits.
 
     With M = diag(1, -1, 1): positions M p, rotations M R M, joint axes -M a; the faces of meshes are
-    turned round, so that outside stays outside. Only signs change: mirroring twice gives the same bits.
+    reversed, so that outside stays outside. Only signs change: mirroring twice gives the same bits.
     """
     return replace(
         hand,

@@ -1,4 +1,4 @@
-"""HandModel: the constants of both hands as tensors; pose -> link frames, contact points, penetration keypoints."""
+"""Computes link frames, contact points and penetration keypoints of both hands from their poses, in batches."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SURFACE_SAMPLES_PER_POINT = 100
 
 
 class Spheres(NamedTuple):
-    """Spheres inside the collision shapes of both hands, those of a shape in one run.
+    """Spheres inside the collision shapes of both hands; the spheres of a shape are consecutive.
 
     Attributes:
-        shape: the shape.
+        shape: index of the shape that contains the sphere.
         center: in link coordinates, m.
         radius: m.
     """
@@ -75,24 +75,22 @@ class HandModel:
         Raises:
             InputError: the hands have different trees.
         """
-        _check_alike(left, right)
+        _check_same_tree(left, right)
         hands = (left, right)
 
-        def table(name: str, dtype: torch.dtype = dtype) -> Tensor:
+        def table(name: str, dtype: torch.dtype | None = dtype) -> Tensor:
             column = np.stack([getattr(hand, name) for hand in hands])
             return torch.as_tensor(column, dtype=dtype, device=device)
-
-        def index(name: str) -> Tensor:
-            return torch.as_tensor(np.stack([getattr(hand, name) for hand in hands]), device=device)
 
         self.descriptions = hands
         self.device, self.dtype = torch.device(device), dtype
         self.names, self.joint_names = left.link_names, left.joint_names
         self.joint_lower, self.joint_upper = table("joint_lower"), table("joint_upper")
         self.joint_mean = table("joint_mean")
-        self.candidate_link = index("candidate_link")
+        self.candidate_link = table("candidate_link", None)
         self.candidate_position = table("candidate_position", torch.float64)
-        self.keypoint_link, self.keypoint_position = index("keypoint_link"), table("keypoint_position")
+        self.keypoint_link = table("keypoint_link", None)
+        self.keypoint_position = table("keypoint_position")
         self.palm_normal, self.finger_direction = table("palm_normal"), table("finger_direction")
         self.shapes = HandShapes.from_descriptions(hands, device, dtype)
         self.surface = torch.stack([self._surface_weights(hand, surface_points) for hand in hands])
@@ -114,24 +112,25 @@ class HandModel:
         return self.descriptions[0].sha256, self.descriptions[1].sha256
 
     def _plan_tree(self, hand: HandDescription, fixed: Tensor, axis: Tensor) -> None:
-        """Sorts links by their depth, so that the frames of one depth are one batched product."""
+        """Groups links by their depth in the tree: the frames of each depth are then one batched product."""
         depth = np.zeros(len(hand.parent), dtype=np.int64)
         for link, parent in enumerate(hand.parent[1:], start=1):
             depth[link] = depth[parent] + 1
         joint = np.full(len(depth), len(hand.joint_link))
         joint[hand.joint_link] = np.arange(len(hand.joint_link))
         order = np.argsort(depth, kind="stable")
-        place = np.argsort(order)
+        tree_position = np.argsort(order)
 
         def on_device(values: np.ndarray) -> Tensor:
             return torch.as_tensor(values, device=self.device)
 
         first = np.searchsorted(depth[order], np.arange(int(depth.max()) + 1))
         self._levels = [
-            (on_device(place[hand.parent[links]] - first[d]), on_device(links))
+            (on_device(tree_position[hand.parent[links]] - first[d]), on_device(links))
             for d, links in enumerate(np.flatnonzero(depth == d + 1) for d in range(int(depth.max())))
         ]
-        self._place, self._joint_of_link = on_device(place), on_device(joint)
+        self._tree_position = on_device(tree_position)
+        self._joint_of_link = on_device(joint)
         self._fixed_rotation, self._fixed_translation = fixed[..., :3, :3], fixed[..., :3, 3]
         turn = cross_matrix(torch.nn.functional.pad(axis, (0, 0, 0, 1)))
         self._turn, self._turn_squared = turn, turn @ turn
@@ -139,7 +138,7 @@ class HandModel:
     def link_frames(self, grasps: Grasps) -> LinkFrames:
         """Returns the poses of all links in the object's frame, entry [b, h, l] of link l of hand h of sample b.
 
-        In float64: normals at contacts are small differences of places, and drown in the rounding of float32.
+        In float64: normals at contacts are small differences of positions, below the rounding errors of float32.
         """
         return self.frames_from_root(rot6d_to_matrix(grasps.rotation.double()), grasps.translation, grasps.joints)
 
@@ -162,7 +161,8 @@ class HandModel:
             translations.append(translations[-1][:, :, parent] + offset)
             rotations.append(above @ local[:, :, links])
         return LinkFrames(
-            torch.cat(rotations, dim=2)[:, :, self._place], torch.cat(translations, dim=2)[:, :, self._place]
+            torch.cat(rotations, dim=2)[:, :, self._tree_position],
+            torch.cat(translations, dim=2)[:, :, self._tree_position],
         )
 
     def contact_points(
@@ -178,19 +178,19 @@ class HandModel:
 
     @cached_property
     def spheres(self) -> Spheres:
-        """Spheres inside the collision shapes. Made when they are first asked for: a second or two."""
-        both = [inscribed_spheres(hand) for hand in self.descriptions]
-        if not np.array_equal(both[0].shape, both[1].shape):
+        """Spheres inside the collision shapes, computed on first use (one to two seconds)."""
+        per_hand = [inscribed_spheres(hand) for hand in self.descriptions]
+        if not np.array_equal(per_hand[0].shape, per_hand[1].shape):
             raise InputError(
                 "energy.w_depth wants hands whose shapes are mirror images; theirs take different numbers of inscribed "
                 "spheres: leave hand.left_mjcf out"
             )
 
         def table(name: str) -> Tensor:
-            column = np.stack([getattr(one, name) for one in both])
+            column = np.stack([getattr(spheres, name) for spheres in per_hand])
             return torch.as_tensor(column, dtype=self.dtype, device=self.device)
 
-        return Spheres(torch.as_tensor(both[0].shape, device=self.device), table("center"), table("radius"))
+        return Spheres(torch.as_tensor(per_hand[0].shape, device=self.device), table("center"), table("radius"))
 
     def sphere_centers(self, frames: LinkFrames) -> Float[Tensor, "batch hand sphere 3"]:
         """Returns the centers of the inscribed spheres in the object's frame, m."""
@@ -203,7 +203,7 @@ class HandModel:
         return self.surface[side] @ frame.flatten(1, 2)
 
     def _surface_weights(self, hand: HandDescription, count: int) -> Float[Tensor, "point weight"]:
-        """Returns for each surface point its link coordinates and a 1 at its link's place, zeros elsewhere."""
+        """Returns for each surface point its link coordinates and a 1 in its link's columns, zeros elsewhere."""
         link, position = surface_of(hand, count)
         weights = np.zeros((count, len(hand.link_names), 4))
         weights[np.arange(count), link] = np.concatenate((position, np.ones((count, 1))), axis=1)
@@ -224,8 +224,8 @@ class HandModel:
 def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns link (N,) and position (N, 3) of `count` points spread over the hand's collision shapes.
 
-    Each link gets its share of the area, rounded down, the rest goes to the root (or the first link with a shape).
-    Drawn on the CPU from a generator keyed by the hand and the count, so that every round and device sees the same.
+    Each link gets its share of the area, rounded down; the remainder goes to the first link with a shape. Drawn on the
+    CPU from a generator keyed by the hand and the count, so that every round and device sees the same points.
     A left hand has the mirror image of its right twin's points, so that mirrored scenes have equal energies.
     """
     if hand.side == "left":
@@ -246,8 +246,8 @@ def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarra
     return np.repeat(links, counts), np.concatenate([points[spatial_order(points)] for points in chosen])
 
 
-def _check_alike(left: HandDescription, right: HandDescription) -> None:
-    """Refuses two hands that do not share one tree."""
+def _check_same_tree(left: HandDescription, right: HandDescription) -> None:
+    """Refuses two hands whose kinematic trees differ."""
     for name in ("link_names", "joint_names"):
         if getattr(left, name) != getattr(right, name):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Hands and meshes as bodies of a MuJoCo model that is being written. Meters, (w, x, y, z) quaternions."""
+"""Adds hands and meshes as bodies to a MuJoCo model specification. Meters, (w, x, y, z) quaternions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.hands.description import HandDescription, Primitive
 
-UNTOUCHING = {"contype": 0, "conaffinity": 0}
-"""Of a geom that is only looked at."""
+NO_CONTACT = {"contype": 0, "conaffinity": 0}
+"""Attributes of a geom that is displayed and never collides."""
 
 _KINDS = {
     "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
@@ -23,12 +23,12 @@ _KINDS = {
 def add_links(root: mujoco.MjsBody, hand: HandDescription, side: str) -> list[mujoco.MjsBody]:
     """Adds the links `<side>/<link>` below the root and returns all of them, the root first.
 
-    They are added in depth-first order, in which MuJoCo numbers joints too: that of the joint axis.
+    Links are added in depth-first order. MuJoCo numbers joints in that order too, so they match the joint axis.
     """
     bodies = [root]
     for link in range(1, len(hand.parent)):
         above = bodies[hand.parent[link]]
-        bodies.append(above.add_body(name=link_name(hand, side, link), **place(hand.T_parent_link[link])))
+        bodies.append(above.add_body(name=link_name(hand, side, link), **pose_attributes(hand.T_parent_link[link])))
     return bodies
 
 
@@ -38,7 +38,7 @@ def link_name(hand: HandDescription, side: str, link: int) -> str:
 
 
 def weigh_shapeless(bodies: list[mujoco.MjsBody], hand: HandDescription, mass: float, inertia: float) -> None:
-    """Gives links without a shape, which have none of their own, mass, kg, and inertia, kg m2, about each axis."""
+    """Sets mass, kg, and inertia, kg m2 about each axis, of links without a shape; MuJoCo computes the others."""
     for link in set(range(len(bodies))) - {shape.link for shape in hand.primitives}:
         bodies[link].explicitinertial = True
         bodies[link].mass, bodies[link].inertia = mass, np.full(3, inertia)
@@ -51,25 +51,25 @@ def add_shape(
     shape: Primitive,
     T_body_shape: np.ndarray,
     is_hull: bool = False,
-    **what: Any,
+    **attributes: Any,
 ) -> mujoco.MjsGeom:
     """Adds a collision shape of a hand and returns its geom.
 
     Args:
-        spec: the model.
-        body: of the model.
-        name: of the geom, and of its mesh.
-        shape: without its place.
-        T_body_shape: (4, 4) its place.
-        is_hull: a mesh is the convex hull of its vertices, else its triangles.
-        what: attributes of the geom.
+        spec: the model that is being built.
+        body: the body that gets the geom.
+        name: name of the geom and of its mesh.
+        shape: the collision shape; its pose in the link is ignored.
+        T_body_shape: (4, 4) pose of the shape in the body.
+        is_hull: a mesh stands for the convex hull of its vertices, else for its triangles.
+        attributes: further attributes of the geom.
     """
-    where = place(T_body_shape)
+    placement = pose_attributes(T_body_shape)
     if shape.shape == "mesh":
-        return add_mesh(spec, body, name, shape.vertices, None if is_hull else shape.faces, **where, **what)
-    is_ball = shape.shape == "capsule" and not shape.size[1]
-    kind = mujoco.mjtGeom.mjGEOM_SPHERE if is_ball else _KINDS[shape.shape]
-    return body.add_geom(name=name, type=kind, size=shape.size, **where, **what)
+        return add_mesh(spec, body, name, shape.vertices, None if is_hull else shape.faces, **placement, **attributes)
+    is_sphere = shape.shape == "capsule" and not shape.size[1]
+    kind = mujoco.mjtGeom.mjGEOM_SPHERE if is_sphere else _KINDS[shape.shape]
+    return body.add_geom(name=name, type=kind, size=shape.size, **placement, **attributes)
 
 
 def add_mesh(
@@ -78,22 +78,23 @@ def add_mesh(
     name: str,
     vertices: np.ndarray,
     faces: np.ndarray | None = None,
-    **what: Any,
+    **attributes: Any,
 ) -> mujoco.MjsGeom:
     """Adds (V, 3) vertices with (F, 3) faces, as a shell since it may be open; without faces their convex hull."""
-    shell, hull = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL, mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
     if faces is None:
-        spec.add_mesh(name=name, uservert=vertices.ravel(), inertia=hull)
+        inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        spec.add_mesh(name=name, uservert=vertices.ravel(), inertia=inertia)
     else:
-        spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=shell)
-    return body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **what)
+        inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+        spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=inertia)
+    return body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **attributes)
 
 
-def place(T: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns `pos` and `quat` of a (4, 4) transform."""
+def pose_attributes(T: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the MuJoCo attributes `pos` and `quat` of a (4, 4) pose."""
     return {"pos": T[:3, 3], "quat": quaternion(T[:3, :3])}
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Returns the quaternion of a rotation matrix."""
+    """Returns the (w, x, y, z) quaternion of a rotation matrix."""
     return Rotation.from_matrix(rotation).as_quat(scalar_first=True)

@@ -1,4 +1,4 @@
-"""The surface of a collision shape as triangles."""
+"""Triangulates the surface of a collision shape."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import trimesh
 from bimangrasp.hands.description import Primitive
 
 ROUND_SECTIONS = 64
-"""Corners of the circles by which surfaces of capsules and cylinders are sampled: off by 0.1 % of the radius."""
+"""Corners of the circles that approximate capsules and cylinders: the error is 0.1 % of the radius."""
 
 
 def shape_surface(shape: Primitive, sections: int = ROUND_SECTIONS) -> trimesh.Trimesh:
-    """Returns the shape's surface as triangles in link coordinates; `sections` is the corners of its circles."""
+    """Returns the shape's surface as triangles in link coordinates; circles have `sections` corners."""
     radius, half_length = float(shape.size[0]), float(shape.size[1])
     match shape.shape:
         case "capsule":

@@ -1,4 +1,4 @@
-"""The tree of a hand as NumPy sees it: poses of its links, parts that move as one, chains of fingers."""
+"""Walks the kinematic tree of a hand in NumPy: poses of links, rigid parts, the palm and the chains of fingers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bimangrasp.hands.description import HandDescription
 
 
 class Chain(NamedTuple):
-    """A finger: what moves from the palm to one tip.
+    """A finger: the links and joints from the palm to one tip.
 
     Attributes:
-        links: every link on the way, from the one next to the palm on; the last ones move with the tip.
-        joints: those that move them, in the same order.
-        tip: the last link with a joint, which carries the tip.
+        links: every link from the palm, exclusive, to the tip, then the links that are fixed to the tip.
+        joints: the joints of these links, in the same order.
+        tip: the last link with a joint, which carries the fingertip.
     """
 
     links: tuple[int, ...]
@@ -33,6 +33,11 @@ def frames_at(hand: HandDescription, joints: np.ndarray) -> np.ndarray:
     for link, parent in enumerate(hand.parent[1:], start=1):
         local[link] = local[parent] @ local[link]
     return local
+
+
+def points_of_links(frames: np.ndarray, links: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Returns points (N, 3) in link coordinates of the `links` (N,), m, in the hand's frame, for `frames` (L, 4, 4)."""
+    return np.einsum("nij,nj->ni", frames[links][:, :3, :3], points) + frames[links][:, :3, 3]
 
 
 def at_rest(hand: HandDescription) -> np.ndarray:
@@ -53,11 +58,10 @@ def find_palm(hand: HandDescription) -> int:
 
     A part without collision shapes below it, such as a frame for a sensor, is no finger.
     """
-    ends = _ends(hand)
-    ways = [_way(hand, end) for end in ends]
-    if len(ways) == 1:
+    paths = [_path_from_root(hand, tip) for tip in _fingertip_parts(hand)]
+    if len(paths) == 1:
         return 0
-    shared = [links[0] for links in zip(*ways, strict=False) if len(set(links)) == 1]
+    shared = [links[0] for links in zip(*paths, strict=False) if len(set(links)) == 1]
     return shared[-1]
 
 
@@ -65,26 +69,26 @@ def find_chains(hand: HandDescription) -> list[Chain]:
     """Returns the fingers, in the order of the tree."""
     palm, parts = find_palm(hand), rigid_parts(hand)
     chains = []
-    for tip in _ends(hand):
-        way = _way(hand, tip)
-        below = way[way.index(palm) + 1 :]
+    for tip in _fingertip_parts(hand):
+        path = _path_from_root(hand, tip)
+        below = path[path.index(palm) + 1 :]
         links = below + [link for link, part in enumerate(parts) if part == tip and link != tip]
         joints = [int(np.flatnonzero(hand.joint_link == link)[0]) for link in below if link in hand.joint_link]
         chains.append(Chain(tuple(links), tuple(joints), tip))
     return chains
 
 
-def _ends(hand: HandDescription) -> list[int]:
-    """Returns the parts with shapes below which no other part has any."""
+def _fingertip_parts(hand: HandDescription) -> list[int]:
+    """Returns the rigid parts that have shapes and no other part with shapes below them."""
     parts = rigid_parts(hand)
     shaped = {parts[shape.link] for shape in hand.primitives} - {0}
-    carrying = {parts[link] for part in shaped for link in _way(hand, part)[:-1]}
+    carrying = {parts[link] for part in shaped for link in _path_from_root(hand, part)[:-1]}
     return sorted(shaped - carrying)
 
 
-def _way(hand: HandDescription, link: int) -> list[int]:
-    """Returns the links from the root to one link, both included."""
-    way = [link]
-    while way[-1]:
-        way.append(int(hand.parent[way[-1]]))
-    return way[::-1]
+def _path_from_root(hand: HandDescription, link: int) -> list[int]:
+    """Returns the links from the root to a link, both included."""
+    path = [link]
+    while path[-1]:
+        path.append(int(hand.parent[path[-1]]))
+    return path[::-1]

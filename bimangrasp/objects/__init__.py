@@ -1,1 +1,1 @@
-"""Objects: meshes on the disk, their repair, their convex pieces, and the model that is grasped."""
+"""Reads, repairs and decomposes meshes, and represents the object that is grasped."""

@@ -1,4 +1,4 @@
-"""The convex pieces of an object for the simulator: given, the mesh itself, or decomposed by CoACD; and their file."""
+"""Finds the convex pieces of an object for the simulator (given, its hull, or from CoACD) and reads their file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.objects.model import Mesh, read_mesh
 
 GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
-"""Where pieces come from."""
+"""Sources of convex pieces."""
 
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
-_OURS = ("convex_tolerance", "cover_tolerance", "smallest_volume")
+_NOT_FOR_COACD = ("convex_tolerance", "cover_tolerance", "smallest_volume")
 _DAMAGE = (
     OSError,
     ValueError,
@@ -42,12 +42,12 @@ _DAMAGE = (
     MemoryError,
     zipfile.BadZipFile,
 )
-"""What NumPy and zipfile raise on a file that is not what they wrote."""
+"""Exceptions that NumPy and zipfile raise on a damaged file."""
 
 DECOMPOSE_TIMEOUT_S = 3600.0
-"""CoACD is ended after this long, s; scanned objects take seconds to minutes."""
+"""CoACD is stopped after this time, s; scanned objects take seconds to minutes."""
 
-_BLOCK = 2**22  # distances of points to planes that are held at once, 32 MB
+_BLOCK = 2**22  # point-plane distances in memory at the same time, 32 MB
 
 
 class Piece(NamedTuple):
@@ -81,16 +81,16 @@ class Pieces(NamedTuple):
 def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
     """Returns the convex pieces of a mesh file, each its own convex hull, at unit scale.
 
-    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet) are taken where there are any; else
-    the mesh's hull, where the mesh is convex; else CoACD decomposes it, which takes up to a minute. Equal files and
+    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet) are used if there are any; else the
+    hull of the mesh if it is convex; else CoACD decomposes the mesh, which takes up to a minute. Equal files and
     settings give equal pieces.
 
     Args:
         mesh: path of the mesh.
-        config: see there.
+        config: tolerances, and CoACD's settings.
 
     Raises:
-        InputError: the mesh cannot be read (`read_mesh`) or decomposed, CoACD is wanted and not installed, or the
+        InputError: the mesh cannot be read (`read_mesh`) or decomposed, CoACD is needed and not installed, or the
             files beside the mesh have gaps, are not convex or do not fill it.
     """
     body = read_mesh(mesh)
@@ -109,7 +109,7 @@ def is_convex(body: Mesh, config: PiecesConfig) -> bool:
 
 
 def decomposed(name: str, body: Mesh, config: PiecesConfig) -> Pieces:
-    """Returns CoACD's pieces of a mesh, which it remeshes where that is no manifold; `name` is for messages.
+    """Returns CoACD's pieces of a mesh; CoACD remeshes what is no manifold. `name` is for messages.
 
     Raises:
         InputError: CoACD is not installed or cannot decompose the mesh.
@@ -118,8 +118,9 @@ def decomposed(name: str, body: Mesh, config: PiecesConfig) -> Pieces:
 
 
 def pieces_image(pieces: Pieces) -> bytes:
-    """Returns the bytes of the file that holds these pieces; equal pieces give equal bytes."""
-    corners, faces = ([getattr(piece, part) for piece in pieces.pieces] for part in ("vertices", "faces"))
+    """Returns the bytes of a file of these pieces, for `read_pieces`; equal pieces give equal bytes."""
+    corners = [piece.vertices for piece in pieces.pieces]
+    faces = [piece.faces for piece in pieces.pieces]
     image = io.BytesIO()
     np.savez(
         image,
@@ -138,7 +139,7 @@ def read_pieces(path: str) -> Pieces:
     """Returns the pieces of a file that holds a `pieces_image`.
 
     Raises:
-        InputError: it is missing, damaged, or does not have the sha256 that it says.
+        InputError: the file is missing, damaged, or does not have the sha256 that it states.
     """
     try:
         pieces = _unpacked(path)
@@ -146,10 +147,10 @@ def read_pieces(path: str) -> Pieces:
         raise InputError(f"pieces {path} are not there; convex_pieces makes them from the mesh") from error
     except _DAMAGE as error:
         raise InputError(f"pieces {path} are damaged: {error}; delete the file to have it made again") from error
-    found = _sha256(pieces.pieces)
-    if found != pieces.sha256:
+    sha256 = _sha256(pieces.pieces)
+    if sha256 != pieces.sha256:
         raise InputError(
-            f"pieces {path} are damaged: they say sha256 {pieces.sha256} and have {found}; delete the file to have "
+            f"pieces {path} are damaged: they say sha256 {pieces.sha256} and have {sha256}; delete the file to have "
             "it made again"
         )
     return pieces
@@ -165,18 +166,18 @@ def _unpacked(path: str) -> Pieces:
 
 def piece_files(folder: Path) -> list[Path]:
     """Returns DexGraspNet's piece files in numeric order; they must be numbered 0, 1, 2, ... without a gap."""
-    found = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
-    missing = [number for number in range(max(found, default=-1)) if number not in found]
+    by_number = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
+    missing = [number for number in range(max(by_number, default=-1)) if number not in by_number]
     if missing:
         raise InputError(
-            f"{folder} has {len(found)} files coacd_convex_piece_<k>.obj up to {max(found)} and lacks "
+            f"{folder} has {len(by_number)} files coacd_convex_piece_<k>.obj up to {max(by_number)} and lacks "
             f"k = {', '.join(map(str, missing))}; copy all of them, or none to have the mesh decomposed anew"
         )
-    return [found[number] for number in sorted(found)]
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def _given_pieces(mesh: str, body: Mesh, files: Sequence[Path], config: PiecesConfig) -> Pieces:
-    """Returns the pieces of files that are convex and fill the mesh."""
+    """Returns the pieces in the given files; refuses files that are not convex or do not fill the mesh."""
     bodies = [read_mesh(str(file)) for file in files]
     diagonal = _diagonal(body)
     for file, piece in zip(files, bodies, strict=True):
@@ -206,7 +207,7 @@ def _gap(points: np.ndarray, pieces: Sequence[Piece]) -> float:
     """
     corners = np.concatenate([piece.vertices for piece in pieces])
     boxes = [np.stack((cloud.min(axis=0), cloud.max(axis=0))) for cloud in (points, corners)]
-    outside = np.min([_height(points, ConvexHull(piece.vertices)) for piece in pieces], axis=0)
+    outside = np.min([_height_above_hull(points, ConvexHull(piece.vertices)) for piece in pieces], axis=0)
     return float(max(np.abs(boxes[0] - boxes[1]).max(), outside.max()))
 
 
@@ -217,25 +218,25 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
             f"{install_command('objects')}"
         )
-    settings = {name: value for name, value in asdict(config).items() if name not in _OURS}
+    settings = {name: value for name, value in asdict(config).items() if name not in _NOT_FOR_COACD}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "mesh.npz", vertices=body.vertices, faces=body.faces.astype(np.int32))
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         command = [sys.executable, "-P", str(Path(__file__).with_name("coacd_process.py")), name]
-        done = _run(mesh, command)
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        process = _run(mesh, command)
+        if process.returncode:
+            message = (process.stderr.strip() or process.stdout.strip() or "nothing").splitlines()[-1]
             raise InputError(
-                f"mesh {mesh} cannot be decomposed: CoACD ended with {done.returncode} and said: {said}; repair the "
-                "mesh, or lay coacd_convex_piece_<k>.obj beside it"
+                f"mesh {mesh} cannot be decomposed: CoACD ended with {process.returncode} and said: {message}; "
+                "repair the mesh, or lay coacd_convex_piece_<k>.obj beside it"
             )
         with np.load(folder / "pieces.npz", allow_pickle=False) as pieces:
             return [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
 
 
 def _run(mesh: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Returns how the process that decomposes a mesh ended; refuses the mesh where it does not end."""
+    """Runs the process that decomposes a mesh and returns its result; refuses the mesh on a timeout."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
         return subprocess.run(
@@ -268,12 +269,12 @@ def _hull(points: np.ndarray, smallest: float) -> Piece | None:
         return None
     if hull.volume < smallest:
         return None
-    place = np.zeros(len(points), np.int64)
-    place[hull.vertices] = np.arange(len(hull.vertices))
+    new_index = np.zeros(len(points), np.int64)
+    new_index[hull.vertices] = np.arange(len(hull.vertices))
     corners = points[hull.simplices]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     inward = np.einsum("fi,fi->f", normal, hull.equations[:, :3]) < 0
-    faces = place[hull.simplices]
+    faces = new_index[hull.simplices]
     faces[inward] = faces[inward, ::-1]
     return Piece(points[hull.vertices].astype(np.float64), faces)
 
@@ -283,10 +284,10 @@ def _concavity(corners: Float[np.ndarray, "face corner 3"], hull: ConvexHull) ->
 
     By the faces' centers: a face whose center lies on the hull lies on it as a whole.
     """
-    return float(-_height(corners.mean(axis=1), hull).min())
+    return float(-_height_above_hull(corners.mean(axis=1), hull).min())
 
 
-def _height(points: Float[np.ndarray, "point 3"], hull: ConvexHull) -> Float[np.ndarray, " point"]:
+def _height_above_hull(points: Float[np.ndarray, "point 3"], hull: ConvexHull) -> Float[np.ndarray, " point"]:
     """Returns each point's height above a hull's highest plane, m: minus its depth inside, at most its distance."""
     rows = max(1, _BLOCK // len(hull.equations))
     blocks = [points[first : first + rows] for first in range(0, len(points), rows)]

@@ -1,4 +1,4 @@
-"""Which meshes a folder holds, by object code."""
+"""Finds the meshes in a folder by object code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".off")
 SHOWN = 8
 """Codes in a message."""
 DECOMPOSED = Path("coacd", "decomposed.obj")
-"""Where DexGraspNet and BimanGrasp keep an object's mesh below the folder of its code."""
+"""Path of an object's mesh below the folder of its code, in DexGraspNet and BimanGrasp."""
 
 
 def root_of(object_root: Path | str) -> Path:
-    """Returns the folder of meshes; that of the built-in objects for an empty text."""
+    """Returns the folder of meshes; for an empty text, that of the built-in objects."""
     return Path(object_root).absolute() if object_root else OBJECT_ROOT
 
 
@@ -23,7 +23,7 @@ def meshes_below(root: Path) -> dict[str, list[Path]]:
     """Returns code -> its meshes below the root; hidden names are left out.
 
     Raises:
-        InputError: it is no folder, or cannot be read.
+        InputError: the root is no folder, or cannot be read.
     """
     if not root.is_dir():
         raise InputError(
@@ -34,31 +34,31 @@ def meshes_below(root: Path) -> dict[str, list[Path]]:
         items = list(root.iterdir())
     except OSError as error:
         raise InputError(f"object_root={str(root)!r} cannot be read ({error}); wanted a readable folder") from error
-    found: dict[str, list[Path]] = {}
+    meshes: dict[str, list[Path]] = {}
     for item in items:
         if item.name.startswith("."):
             continue
         if item.suffix.lower() in SUFFIXES and item.is_file():
-            found.setdefault(item.stem, []).append(item)
+            meshes.setdefault(item.stem, []).append(item)
         elif (item / DECOMPOSED).is_file():
-            found.setdefault(item.name, []).append(item / DECOMPOSED)
-    return found
+            meshes.setdefault(item.name, []).append(item / DECOMPOSED)
+    return meshes
 
 
 def mesh_of(object_root: Path | str, code: str) -> Path:
     """Returns the mesh of one object.
 
     Raises:
-        InputError: there is none, or a choice between several.
+        InputError: there is no mesh, or several.
     """
     root = root_of(object_root)
     meshes = meshes_below(root)
-    found = meshes.get(code, [])
-    if len(found) != 1:
+    meshes_of_code = meshes.get(code, [])
+    if len(meshes_of_code) != 1:
         others = ", ".join(map(repr, sorted(meshes)[:SHOWN])) + (", ..." if len(meshes) > SHOWN else "")
         raise InputError(
-            f"object {code!r} has {len(found)} meshes in {root}, which has those of {others or 'no object'}; wanted "
-            f"one, as <code>/{DECOMPOSED} or as <code>{'|'.join(SUFFIXES)}: set object_root to the folder that the "
+            f"object {code!r} has {len(meshes_of_code)} meshes in {root}, which has those of "
+            f"{others or 'no object'}; wanted one, as <code>/{DECOMPOSED} or as <code>{'|'.join(SUFFIXES)}: set object_root to the folder that the "
             "grasps were made with"
         )
-    return found[0]
+    return meshes_of_code[0]

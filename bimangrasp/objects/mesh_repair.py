@@ -1,4 +1,4 @@
-"""Repairs of a triangle mesh: what makes it a closed solid without changing its shape, each counted."""
+"""Repairs a triangle mesh so that it becomes a closed solid of the same shape, and counts each repair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects.model import is_closed, volume_of
 
 MERGE = 1e-6
-"""Vertices of an open mesh that agree up to this share of its diagonal are one vertex."""
+"""Vertices of an open mesh that agree up to this share of its diagonal are merged."""
 
 
 class Repairs(NamedTuple):
@@ -25,7 +25,7 @@ class Repairs(NamedTuple):
         not_finite: faces with a vertex that is no finite number, left out.
         merged: vertices that became one with another.
         degenerate: faces with two corners at one vertex, left out.
-        repeated: faces that stand there more than once, left out, and walls between touching bodies.
+        repeated: duplicate faces, left out, and walls between touching bodies.
         turned: faces whose corners were in the wrong order.
         filled: faces that close holes.
         joined: bodies that became one with others.
@@ -58,8 +58,8 @@ class Repaired(NamedTuple):
     Attributes:
         vertices: (V, 3), those that faces use.
         faces: (F, 3).
-        repairs: what was done.
-        holes: size of each hole that is left, share of the mesh's diagonal.
+        repairs: number of repairs of each kind.
+        holes: size of each hole that remains, share of the mesh's diagonal.
     """
 
     vertices: Float[np.ndarray, "vertex 3"]
@@ -71,15 +71,15 @@ class Repaired(NamedTuple):
 def repaired(
     vertices: Float[np.ndarray, "vertex 3"], faces: Int[np.ndarray, "face 3"], largest_hole: float
 ) -> Repaired:
-    """Returns a mesh with what can be repaired repaired; one that needs nothing comes back as it is.
+    """Returns a mesh after all possible repairs; a mesh that needs none comes back unchanged.
 
     Args:
         vertices: in any unit.
         faces: in any orientation.
-        largest_hole: holes up to this share of the mesh's diagonal are closed, and missing triangles of any size.
+        largest_hole: holes up to this share of the mesh's diagonal are closed; single missing faces always are.
     """
     finite = np.isfinite(vertices).all(axis=1)[faces].all(axis=1)
-    vertices, faces = used(vertices, faces[finite])
+    vertices, faces = used_vertices(vertices, faces[finite])
     counts = {"not_finite": int((~finite).sum())}
     if not len(faces):
         return Repaired(vertices, faces, Repairs(**counts), ())
@@ -87,7 +87,7 @@ def repaired(
     distinct = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
     counts["degenerate"] = int((~distinct).sum())
     if not distinct.any():
-        return Repaired(*used(vertices, faces[distinct]), Repairs(**counts), ())
+        return Repaired(*used_vertices(vertices, faces[distinct]), Repairs(**counts), ())
     single = _without_repeats(faces[distinct])
     counts["repeated"] = int(distinct.sum()) - len(single)
     wound, turned = _outward(vertices, single)
@@ -95,11 +95,11 @@ def repaired(
     counts["filled"] = len(closed) - len(wound)
     closed, again = _outward(vertices, closed)
     counts["turned"] = int((turned ^ again[: len(turned)]).sum())
-    return Repaired(*used(vertices, closed), Repairs(**counts), holes)
+    return Repaired(*used_vertices(vertices, closed), Repairs(**counts), holes)
 
 
-def used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the vertices that faces use, in their order, and the faces by their new numbers."""
+def used_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the vertices that faces use, in their order, and the faces with renumbered vertices."""
     kept, number = np.unique(faces, return_inverse=True)
     return vertices[kept], number.reshape(-1, 3)
 
@@ -107,17 +107,17 @@ def used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def bodies_of(vertices: np.ndarray, faces: np.ndarray) -> Int[np.ndarray, " face"]:
     """Returns the number of the body that each face belongs to, numbered by their first faces.
 
-    A body hangs together by edges that two faces have; vertices at one place count as one. Bodies that touch in a
-    point, or in an edge that four faces have, are two.
+    Faces of a body are connected by edges that exactly two faces share; vertices at the same position count as one.
+    Bodies that touch in a point, or in an edge of four faces, are separate.
     """
-    _, place = np.unique(vertices, axis=0, return_inverse=True)
-    return _joined_by_edges(place.reshape(-1)[faces])
+    _, vertex_id = np.unique(vertices, axis=0, return_inverse=True)
+    return _joined_by_edges(vertex_id.reshape(-1)[faces])
 
 
-def apart(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mesh with vertices of its own for each of its bodies, one body after the other."""
+def split_bodies(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mesh with its bodies one after the other; bodies share no vertices."""
     body = bodies_of(vertices, faces)
-    parts = [used(vertices, faces[body == number]) for number in range(body.max() + 1)]
+    parts = [used_vertices(vertices, faces[body == number]) for number in range(body.max() + 1)]
     starts = np.cumsum([0, *(len(part) for part, _ in parts)])
     numbered = [own + start for (_, own), start in zip(parts, starts, strict=False)]
     return np.concatenate([part for part, _ in parts]), np.concatenate(numbered)
@@ -148,33 +148,33 @@ def _components(count: int, pairs: np.ndarray) -> Int[np.ndarray, " node"]:
 
 
 def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the mesh with vertices at one place as one, where it does not close by its own vertices."""
+    """Returns the mesh and a count of merged vertices: those at the same position, where the mesh is not closed."""
     if not _odd_edges(faces).any():
         return vertices, faces, 0
     step = MERGE * float(np.linalg.norm(np.ptp(vertices, axis=0)))
-    exact, place = np.unique(vertices, axis=0, return_inverse=True)
-    faces = place.reshape(-1)[faces]
+    exact, vertex_id = np.unique(vertices, axis=0, return_inverse=True)
+    faces = vertex_id.reshape(-1)[faces]
     merged = len(vertices) - len(exact)
     if step and _odd_edges(faces).any():
         grid = np.round((exact - exact.min(axis=0)) / step).astype(np.int64)
-        _, first, place = np.unique(grid, axis=0, return_index=True, return_inverse=True)
-        faces, merged = place.reshape(-1)[faces], merged + len(exact) - len(first)
+        _, first, vertex_id = np.unique(grid, axis=0, return_index=True, return_inverse=True)
+        faces, merged = vertex_id.reshape(-1)[faces], merged + len(exact) - len(first)
         exact = exact[first]
     return exact, faces, merged
 
 
 def _odd_edges(faces: np.ndarray) -> Bool[np.ndarray, " edge"]:
-    """Returns for each edge whether an odd number of faces has it: some hole is there."""
+    """Returns for each edge whether an odd number of faces has it, which means a hole."""
     ends = np.sort(np.concatenate([faces[:, [k, (k + 1) % 3]] for k in range(3)]), axis=1)
     _, count = np.unique(ends, axis=0, return_counts=True)
     return count % 2 == 1
 
 
 def _without_repeats(faces: np.ndarray) -> np.ndarray:
-    """Returns faces without those that stand there again.
+    """Returns faces without duplicates.
 
-    Faces that stand there in both directions are either a solid that was written twice, of which one remains, or a wall
-    between two bodies, which goes: what leaves the mesh closed is right.
+    A face that occurs in both directions belongs either to a solid that was written twice, of which one copy remains,
+    or to a wall between two bodies, which is removed. The choice that leaves the mesh closed is taken.
     """
     _, first, kind = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_inverse=True)
     if len(first) == len(faces):
@@ -188,9 +188,9 @@ def _without_repeats(faces: np.ndarray) -> np.ndarray:
 
 
 def _outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Bool[np.ndarray, " face"]]:
-    """Returns faces in one order within each body, closed bodies outward, and which faces were turned.
+    """Returns faces wound consistently within each body, closed bodies outward, and which faces were turned.
 
-    A closed body within another one keeps its direction: it may be a cavity.
+    A closed body inside another body keeps its direction: it may be a cavity.
     """
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     trimesh.repair.fix_winding(mesh)
@@ -208,14 +208,14 @@ def _outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Bool[
 
 
 def _same_order(first: np.ndarray, second: np.ndarray) -> Bool[np.ndarray, " face"]:
-    """Returns which faces walk round their corners in the same direction."""
+    """Returns which faces list their corners in the same direction."""
     start = (second == first[:, :1]).argmax(axis=1)
     rows = np.arange(len(first))
     return second[rows, (start + 1) % 3] == first[:, 1]
 
 
 def _is_within(vertices: np.ndarray, faces: np.ndarray, own: np.ndarray) -> bool:
-    """Returns whether a body lies in what the other bodies enclose."""
+    """Whether a body lies inside the other bodies."""
     others = torch.as_tensor(vertices[faces[~own]], dtype=torch.float64)
     if not len(others):
         return False
@@ -224,16 +224,17 @@ def _is_within(vertices: np.ndarray, faces: np.ndarray, own: np.ndarray) -> bool
 
 
 def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Returns faces with those that close small holes after them, and the sizes of the holes that are left.
+    """Returns the faces followed by faces that close small holes, and the sizes of the remaining holes.
 
-    A hole with three corners can only be a face that is missing: it is closed whatever its size.
+    A hole with three corners can only be a missing face: it is closed whatever its size.
     """
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     trimesh.repair.fill_holes(mesh, use_fan=True)
     added = np.array(mesh.faces[len(faces) :], dtype=np.int64)
     if not len(added):
         return faces, ()
-    patch, diagonal = _joined_by_vertices(added), float(np.linalg.norm(np.ptp(vertices, axis=0)))
+    patch = _joined_by_vertices(added)
+    diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     sizes = np.array(
         [np.linalg.norm(np.ptp(vertices[added[patch == n]].reshape(-1, 3), axis=0)) for n in range(patch.max() + 1)]
     )

@@ -1,4 +1,4 @@
-"""One object: its mesh at given object scales, surface points, signed distance and normal."""
+"""Represents an object: checks its mesh, and computes surface points, signed distances and normals at any scale."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.mesh_report import MeshReport
 
 FLAT = 1e-6
-"""A convex hull with less than this share of its largest extent cubed is flat."""
+"""A convex hull whose volume is less than this share of its largest extent cubed is flat."""
 
 WINDING_TEST_POINTS = 500
-MOST_UNDECIDED = 0.02
+MAX_UNDECIDED = 0.02
 """Share of points in the bounding box whose winding number may lie between 1/4 and 3/4 before a mesh with holes is
 refused: there the mesh does not say whether they are inside."""
 
@@ -39,7 +39,7 @@ class Mesh(NamedTuple):
     Attributes:
         vertices: (V, 3) m, as in the file.
         faces: (F, 3) in the order of the file, outward.
-        sign: "normal" or "winding": how the side of a point is told (`TriangleMesh`).
+        sign: "normal" or "winding": how the side of a point is determined (`TriangleMesh`).
         sha256: of the file.
     """
 
@@ -53,7 +53,7 @@ def check_mesh(path: str) -> MeshReport:
     """Returns what a mesh file holds.
 
     Raises:
-        InputError: it cannot be read, is empty or degenerate, holds NaN, or its inside cannot be told.
+        InputError: it cannot be read, is empty or degenerate, holds NaN, or its inside is undetermined.
     """
     return report_of(read_mesh(path))
 
@@ -75,8 +75,8 @@ def report_of(mesh: Mesh) -> MeshReport:
 def read_mesh(path: str) -> Mesh:
     """Returns the checked mesh of a file, in any format that trimesh reads.
 
-    A closed mesh that is inside out is turned; one with holes is taken with the winding number as its sign where
-    that decides nearly everywhere.
+    A closed mesh that is inside out is reversed. A mesh with holes gets its sign from the winding number, provided
+    that this decides nearly everywhere.
 
     Raises:
         InputError: see `check_mesh`.
@@ -86,7 +86,7 @@ def read_mesh(path: str) -> Mesh:
 
 
 def checked_mesh(path: str, vertices: np.ndarray, faces: np.ndarray, sha256: str) -> Mesh:
-    """Returns triangles as a mesh; arguments as of `Mesh`, and the path for messages. See `read_mesh`."""
+    """Returns vertices and faces as a checked mesh, as `read_mesh` does; `path` is for messages."""
     if not np.isfinite(vertices).all():
         row = int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])
         raise InputError(f"mesh {path}: vertex {row} is {vertices[row].tolist()}; all must be finite numbers")
@@ -144,7 +144,7 @@ class ObjectModel:
 
     @cached_property
     def grid(self) -> DistanceGrid:
-        """Signed distances of the unit mesh on a grid. Made when it is first asked for."""
+        """Signed distances of the unit mesh on a grid, computed on first use."""
         return DistanceGrid.of(self.mesh, self._grid_cells, self.surface_points.dtype)
 
     @classmethod
@@ -188,7 +188,7 @@ def load_triangles(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_flat(vertices: np.ndarray) -> bool:
-    """Returns whether the vertices span no volume to speak of."""
+    """Whether the vertices span almost no volume."""
     try:
         volume = ConvexHull(vertices).volume
     except (QhullError, ValueError):  # fewer than four points, or all in one plane
@@ -197,9 +197,9 @@ def _is_flat(vertices: np.ndarray) -> bool:
 
 
 def is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:
-    """Returns whether every edge is walked equally often in both directions, vertices at one place taken as one."""
-    _, same = np.unique(vertices, axis=0, return_inverse=True)
-    merged = same.reshape(-1)[faces]
+    """Whether faces use every edge equally often in both directions; vertices at the same position count as one."""
+    _, vertex_id = np.unique(vertices, axis=0, return_inverse=True)
+    merged = vertex_id.reshape(-1)[faces]
     edges = np.concatenate([merged[:, [k, (k + 1) % 3]] for k in range(3)])
     edges = edges[edges[:, 0] != edges[:, 1]]
     low, high = edges.min(axis=1), edges.max(axis=1)
@@ -209,13 +209,13 @@ def is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:
 
 
 def _check_winding(path: str, corners: np.ndarray) -> None:
-    """Refuses an open mesh that does not say for nearly all points around it whether they are inside."""
+    """Refuses an open mesh whose winding number leaves the side of too many points around it undecided."""
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
     draws = torch.rand((WINDING_TEST_POINTS, 3), generator=key_generator("winding"), dtype=torch.float64)
     points = torch.as_tensor(low) + draws * torch.as_tensor(high - low)
     number = winding_number(points, torch.as_tensor(corners))
     undecided = float(((number.abs() > 0.25) & (number.abs() < 0.75)).double().mean())
-    if undecided > MOST_UNDECIDED or float((number.abs() >= 0.75).double().mean()) == 0:
+    if undecided > MAX_UNDECIDED or float((number.abs() >= 0.75).double().mean()) == 0:
         raise InputError(
             f"mesh {path} is not closed, and for {undecided:.0%} of the points around it the faces do not tell inside "
             "from outside; close it (mode=objects fills small holes) or take convex pieces in its place (mode=objects "

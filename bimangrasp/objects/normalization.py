@@ -1,4 +1,4 @@
-"""Where a mesh lies and how large it is in its own file: the conventions, and what units fit."""
+"""Normalizes the position and size of a mesh by a convention, and guesses the unit of its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEXGRASPNET_RADIUS = 1 / 1.03
 """Distance of the farthest vertex from the middle of the bounding box (asset_process/normalize.py of DexGraspNet)."""
 
 ALREADY = 0.01
-"""A mesh this close to a convention, as share of its largest extent, is left as it is: DexGraspNet's own files are up
+"""A mesh this close to a convention, as a share of its largest extent, stays unchanged: DexGraspNet's own files are up
 to 0.9 % off, since they were decomposed after they were normalized."""
 
 
@@ -36,25 +36,25 @@ class Normalization(NamedTuple):
 
     @property
     def changes(self) -> bool:
-        """Whether anything moves."""
+        """Whether the mesh is moved or scaled."""
         return self.factor != 1 or bool(self.center.any())
 
 
 def normalization(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit: str) -> Normalization:
-    """Returns what takes a mesh to a convention.
+    """Returns the map that takes a mesh to a convention.
 
-    `dexgraspnet` has the middle of the bounding box at the origin and the farthest vertex 1/1.03 from it; `plain` has
-    it there, too, and the largest extent along an axis is 1; `keep` only turns the file's unit into meters. Doing it
-    twice does nothing more.
+    `dexgraspnet` puts the middle of the bounding box at the origin and the farthest vertex 1/1.03 from it; `plain` puts
+    it at the origin, too, and makes the largest extent along an axis 1; `keep` only converts the unit of the file to
+    meters. Repeating a normalization changes nothing.
 
     Args:
-        vertices: of the file, those that faces use.
-        convention: of `CONVENTIONS`.
-        unit: of `UNITS`, in which the file is; for `keep`.
+        vertices: the vertices of the file that faces use.
+        convention: one of `CONVENTIONS`.
+        unit: unit of the file, one of `UNITS`; only for `keep`.
     """
-    nowhere = np.zeros(3)
+    origin = np.zeros(3)
     if convention == "keep":
-        return Normalization(nowhere, UNITS[unit])
+        return Normalization(origin, UNITS[unit])
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     middle, extent = (low + high) / 2, float((high - low).max())
     if not extent:
@@ -62,10 +62,10 @@ def normalization(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit
     radius = float(np.linalg.norm(vertices - middle, axis=1).max())
     factor = DEXGRASPNET_RADIUS / radius if convention == "dexgraspnet" else 1 / extent
     if abs(factor - 1) <= ALREADY and np.linalg.norm(middle) <= ALREADY * extent:
-        return Normalization(nowhere, 1.0)
+        return Normalization(origin, 1.0)
     return Normalization(middle, factor)
 
 
 def fitting_units(extent: float) -> list[str]:
-    """Returns the units in which an object of this largest extent would be one that two hands hold."""
+    """Returns the units in which an object of this largest extent has a size that two hands can hold."""
     return [name for name, length in UNITS.items() if SMALLEST_SIZE <= extent * length <= LARGEST_SIZE]

@@ -1,4 +1,4 @@
-"""Whether an object's signed distance has the right sign: tried at points whose side the winding number knows."""
+"""Checks the sign of an object's signed distance at points whose side the winding number decides."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.model import Mesh, ObjectModel
 
 AT_FACES, IN_BOX, FAR = 300, 300, 60
-"""Points of each kind; at faces there are as many on either side."""
+"""Number of points of each kind; at faces there are as many on either side."""
 
 STEP = 1e-3
-"""Distance of points to the face that they are beside, share of the mesh's diagonal."""
+"""Distance of points beside faces to their face, share of the mesh's diagonal."""
 
 DECIDED = 0.25
-"""A point is left out whose winding number is farther from a whole number: the mesh does not know its side."""
+"""Points are ignored whose winding number is farther than this from an integer: the mesh leaves their side open."""
 
 _ONLY_DISTANCE = ObjectConfig([1.0], None, 1, 1, "keep", 8)
 
 
-class SignTest(NamedTuple):
-    """How many points were tried, and at how many of them the sign is wrong.
+class SignCheck(NamedTuple):
+    """Numbers of points that were tried, and of points with the wrong sign.
 
     Attributes:
         beside, beside_wrong: just inside and just outside of faces.
@@ -43,33 +43,33 @@ class SignTest(NamedTuple):
 
     @property
     def tried(self) -> int:
-        """All points."""
+        """Number of points that were tried."""
         return self.beside + self.box + self.far
 
     @property
     def wrong(self) -> int:
-        """All points with the wrong sign."""
+        """Number of points with the wrong sign."""
         return self.beside_wrong + self.box_wrong + self.far_wrong
 
 
-def sign_test(mesh: Mesh) -> SignTest:
-    """Returns how the sign of `ObjectModel.signed_distance` fares at points that are keyed by the mesh."""
+def check_sign(mesh: Mesh) -> SignCheck:
+    """Returns how often `ObjectModel.signed_distance` has the wrong sign, at points that are keyed by the mesh."""
     generator = key_generator(mesh.sha256, "sign")
     corners = torch.as_tensor(mesh.vertices[mesh.faces])
     groups = (_beside(corners, generator), _in_box(corners, generator), _far(corners, generator))
     obj = ObjectModel(mesh, _ONLY_DISTANCE)
     counts: list[int] = []
     for points in groups:
-        known, inside = _side(points, corners)
+        is_decided, inside = _side(points, corners)
         distance, _ = obj.signed_distance(points[None].float(), torch.ones(1))
-        counts += [int(known.sum()), int(((distance[0] < 0) != inside)[known].sum())]
-    return SignTest(*counts)
+        counts += [int(is_decided.sum()), int(((distance[0] < 0) != inside)[is_decided].sum())]
+    return SignCheck(*counts)
 
 
 def _side(
     points: Float[Tensor, "point 3"], corners: Float[Tensor, "face 3 3"]
 ) -> tuple[Bool[Tensor, " point"], Bool[Tensor, " point"]]:
-    """Returns whether the mesh knows the side of points, and whether they are inside."""
+    """Returns whether the mesh decides the side of points, and whether they are inside."""
     number = winding_number(points, corners)
     whole = number.round()
     return (number - whole).abs() <= DECIDED, whole != 0

@@ -1,1 +1,1 @@
-"""Physics as the judge: two protocols by which a simulator decides whether a grasp holds its object."""
+"""Decides with a physics simulator whether grasps hold their object, under one of two protocols."""

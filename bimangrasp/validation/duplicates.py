@@ -1,4 +1,4 @@
-"""Which grasps are like an earlier one: greedy in row order, exact, and the same in one go or in many."""
+"""Finds near-duplicates of earlier grasps: greedy in row order, exact, and independent of how rows are batched."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses, check_poses
 from bimangrasp.validation.config import DuplicateThresholds
 
-_NEW_ROWS, _KEPT_ROWS = 64, 1024  # pairs that are compared at once: 23 MB of differences with 22 joints
+_NEW_ROWS, _KEPT_ROWS = 64, 1024  # rows compared in a block: 23 MB of differences with 22 joints
 
 
 def near_duplicates(poses: Poses, thresholds: DuplicateThresholds, kept: Poses | None = None) -> Bool[np.ndarray, " n"]:
-    """Returns which grasps are near-duplicates of one that is kept before them.
+    """Returns which grasps are near-duplicates of an earlier grasp that is kept.
 
-    Greedy: grasp n is a duplicate when it is within the thresholds of a grasp of `kept` or of an earlier one that is
-    no duplicate itself; another order keeps others. Each pair is compared by itself in float64, so rows given in
-    parts, with what was kept so far as `kept`, have the same mask as all at once. Takes O(N * kept) time and bounded
-    memory.
+    Greedy: grasp n is a duplicate when it is within the thresholds of a grasp of `kept` or of an earlier grasp that is
+    no duplicate itself, so the result depends on the order. Pairs are compared independently in float64: rows that come
+    in parts, with the rows kept so far as `kept`, get the same mask as all rows in one call. Takes O(N * kept) time and
+    bounded memory.
 
     Args:
         poses: N grasps in the order in which they are taken.
-        thresholds: see there; a difference equal to its threshold is a duplicate's.
-        kept: grasps that stand before them and are kept already.
+        thresholds: largest differences of duplicates, inclusive.
+        kept: earlier grasps, none of them a duplicate.
 
     Returns:
         True for a duplicate.
@@ -41,15 +41,15 @@ def near_duplicates(poses: Poses, thresholds: DuplicateThresholds, kept: Poses |
     count, mask = len(before), np.zeros(len(table), bool)
     for first in range(0, len(table), _NEW_ROWS):
         block = table[first : first + _NEW_ROWS]
-        found = _among_themselves(block, _like_any(block, pool[:count], thresholds), thresholds)
-        mask[first : first + _NEW_ROWS] = found
-        pool[count : count + (~found).sum()] = block[~found]
-        count += int((~found).sum())
+        is_duplicate = _with_duplicates_within(block, _close_to_any(block, pool[:count], thresholds), thresholds)
+        mask[first : first + _NEW_ROWS] = is_duplicate
+        pool[count : count + (~is_duplicate).sum()] = block[~is_duplicate]
+        count += int((~is_duplicate).sum())
     return mask
 
 
 def unique_count(poses: Poses, thresholds: DuplicateThresholds) -> int:
-    """Returns how many grasps the greedy walk of `near_duplicates` keeps; both hands count as one grasp."""
+    """Returns how many grasps `near_duplicates` keeps; both hands count as one grasp."""
     return int((~near_duplicates(poses, thresholds)).sum())
 
 
@@ -60,41 +60,41 @@ def _checked_table(poses: Poses) -> Float[np.ndarray, "n hand dof"]:
     return np.concatenate(parts, axis=2, dtype=np.float64)
 
 
-def _like_any(block: np.ndarray, kept: np.ndarray, thresholds: DuplicateThresholds) -> Bool[np.ndarray, " n"]:
-    """Returns which rows of a block are like a kept one."""
-    found = np.zeros(len(block), bool)
+def _close_to_any(block: np.ndarray, kept: np.ndarray, thresholds: DuplicateThresholds) -> Bool[np.ndarray, " n"]:
+    """Returns which rows of a block are near-duplicates of a kept row."""
+    is_duplicate = np.zeros(len(block), bool)
     for first in range(0, len(kept), _KEPT_ROWS):
-        rows = np.flatnonzero(~found)
-        found[rows] = _alike(block[rows], kept[first : first + _KEPT_ROWS], thresholds).any(axis=1)
-    return found
+        rows = np.flatnonzero(~is_duplicate)
+        is_duplicate[rows] = _are_close(block[rows], kept[first : first + _KEPT_ROWS], thresholds).any(axis=1)
+    return is_duplicate
 
 
-def _among_themselves(block: np.ndarray, found: np.ndarray, thresholds: DuplicateThresholds) -> np.ndarray:
-    """Returns `found` with the rows of a block that are like an earlier one of it that is kept."""
-    found = found.copy()
-    rows = np.flatnonzero(~found)
-    alike = _alike(block[rows], block[rows], thresholds)
+def _with_duplicates_within(block: np.ndarray, is_duplicate: np.ndarray, thresholds: DuplicateThresholds) -> np.ndarray:
+    """Returns `is_duplicate` extended by the rows of a block that duplicate an earlier kept row of the block."""
+    is_duplicate = is_duplicate.copy()
+    rows = np.flatnonzero(~is_duplicate)
+    close = _are_close(block[rows], block[rows], thresholds)
     for k, row in enumerate(rows):
-        if not found[row]:
-            found[rows[k + 1 :]] |= alike[k, k + 1 :]
-    return found
+        if not is_duplicate[row]:
+            is_duplicate[rows[k + 1 :]] |= close[k, k + 1 :]
+    return is_duplicate
 
 
-def _alike(one: np.ndarray, other: np.ndarray, thresholds: DuplicateThresholds) -> Bool[np.ndarray, "n m"]:
+def _are_close(first: np.ndarray, second: np.ndarray, thresholds: DuplicateThresholds) -> Bool[np.ndarray, "n m"]:
     """Returns whether row n of one table and row m of the other are within the thresholds.
 
-    Sums run over their terms one by one, so that what a pair gives does not depend on the block it is in. The angle
-    t between two rotations is told by |R - S|^2 = 8 sin^2(t/2), which is exact where they are equal.
+    Sums run over their terms in a fixed order, so that the result of a pair does not depend on its block. The angle t
+    between two rotations follows from |R - S|^2 = 8 sin^2(t/2), which is exact for equal rotations.
     """
-    near = np.ones((len(one), len(other)), bool)
+    near = np.ones((len(first), len(second)), bool)
     for hand in range(2):
-        columns = (np.subtract.outer(one[:, hand, k], other[:, hand, k]) for k in range(3))
+        columns = (np.subtract.outer(first[:, hand, k], second[:, hand, k]) for k in range(3))
         near &= _sum_of_squares(columns) <= thresholds.translation**2
-    n, m = np.nonzero(near)  # translations part most pairs; the other numbers are compared for the rest
+    n, m = np.nonzero(near)  # translations exclude most pairs; rotations and joints are compared for the rest
     largest_chord = 8 * np.sin(min(thresholds.rotation, np.pi) / 2) ** 2
     within = np.ones(len(n), bool)
     for hand in range(2):
-        difference = one[n, hand, 3:] - other[m, hand, 3:]
+        difference = first[n, hand, 3:] - second[m, hand, 3:]
         within &= _sum_of_squares(difference[:, k] for k in range(9)) <= largest_chord
         within &= (np.abs(difference[:, 9:]) <= thresholds.joints).all(axis=1)
     near[n, m] = within

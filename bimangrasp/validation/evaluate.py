@@ -1,4 +1,4 @@
-"""All grasps of one object before a protocol: stages, simulation, and the distances that the metrics want."""
+"""Evaluates all grasps of an object under a protocol: stages, simulation, and the distances that metrics need."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES, PoseConfig, ProtocolConfig
 from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.pregrasp import stages_of
-from bimangrasp.validation.scene import Scene, build_scene, place
+from bimangrasp.validation.scene import Scene, build_scene, set_pose
 from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
-from bimangrasp.validation.simulate import validate_muted
+from bimangrasp.validation.simulate import simulate_grasp
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Reason, Verdict, not_simulated
 
-FARTHEST_LINK = 0.02
-"""Distances of links to the object are looked for up to here, m; the metrics ask for less."""
+MAX_LINK_DISTANCE = 0.02
+"""Distances of links to the object are measured up to this, m; the metrics need less."""
 
 
-class Subject(NamedTuple):
-    """Grasps of one object, as they were optimized.
+class ObjectGrasps(NamedTuple):
+    """Grasps of one object as the optimizer left them.
 
     Attributes:
-        poses: N grasps.
-        candidate: the chosen contacts.
-        normal: outward from the object at the contacts.
+        poses: the poses of N grasps.
+        candidate: indices of the chosen contact candidates.
+        normal: outward normal of the object at the contacts.
         object_scale: factor on the object's mesh.
     """
 
@@ -42,15 +42,16 @@ class Subject(NamedTuple):
     object_scale: Float[np.ndarray, " grasp"]
 
 
-class Judged(NamedTuple):
-    """What a protocol says of N grasps. Directions are those of `verdict.DIRECTIONS`.
+class Evaluation(NamedTuple):
+    """The verdicts of a protocol on N grasps. Directions are those of `verdict.DIRECTIONS`.
 
     Attributes:
         stages: pre-grasp, grasp and squeeze, as they were simulated.
-        reason: a `Reason` each.
-        start_penetration: of hand in object, of hand in hand, of hand in itself, where the simulation starts, m.
-        penetration: the same at the grasp.
-        link_distance: of each link to the object at the grasp, m, negative inside; at most `FARTHEST_LINK`.
+        reason: number of a `Reason`.
+        start_penetration: depth of hand in object, hand in hand, and hand in itself where the simulation starts, m.
+        penetration: the same at the grasp, m.
+        link_distance: distance of each link to the object at the grasp, m, negative inside; at most
+            `MAX_LINK_DISTANCE`.
         displacement, rotation, held, bears_load: see `Verdict`.
     """
 
@@ -65,123 +66,125 @@ class Judged(NamedTuple):
     bears_load: Bool[np.ndarray, "grasp 2"]
 
 
-class _Look(NamedTuple):
-    """What is found out about one grasp."""
+class _GraspResult(NamedTuple):
+    """The verdict on a grasp, its depths of penetration and its link distances at the grasp."""
 
     verdict: Verdict
     penetration: np.ndarray
     link_distance: np.ndarray
 
 
-def judge(
+def evaluate_grasps(
     hands: HandModel,
     pieces: Sequence[Float[np.ndarray, "_ 3"]],
-    subject: Subject,
+    grasps: ObjectGrasps,
     protocol: ProtocolConfig,
     rule: PoseConfig,
     threads: int,
     on_grasp: Callable[[int], None] | None = None,
-    deadly: Collection[int] = (),
-) -> Judged:
-    """Returns what a protocol says of the grasps of one object; the same bits for any number of threads.
+    skipped_rows: Collection[int] = (),
+) -> Evaluation:
+    """Returns the verdicts of a protocol on the grasps of one object; the same bits for any number of threads.
 
     Args:
         hands: both hands, on the CPU.
-        pieces: vertices of the object's convex pieces at unit scale.
-        subject: the grasps.
-        protocol: see there.
-        rule: makes pre-grasp and squeeze.
-        threads: that simulate.
-        on_grasp: called with each row, as its simulation begins, by the thread that does it.
-        deadly: rows that are not simulated, for that does not end; their verdict is that it failed.
+        pieces: vertices of the object's convex pieces at unit scale, m.
+        grasps: the grasps.
+        protocol: physics, trial and limits.
+        rule: the rule that makes pre-grasp and squeeze.
+        threads: number of threads that simulate.
+        on_grasp: called with each row when its simulation begins, by the thread that simulates it.
+        skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
 
     Raises:
         InputError: grasps of other hands, or pieces that MuJoCo refuses.
     """
-    stages = stages_of(hands, subject.poses, subject.candidate, subject.normal, rule)
+    stages = stages_of(hands, grasps.poses, grasps.candidate, grasps.normal, rule)
     left, right = hands.descriptions
-    sizes, of_size = np.unique(subject.object_scale, return_inverse=True)
+    sizes, size_index = np.unique(grasps.object_scale, return_inverse=True)
     scenes = [build_scene(left, right, [float(size) * piece for piece in pieces], protocol) for size in sizes]
 
-    def look(row: int) -> _Look:
+    def evaluate_row(row: int) -> _GraspResult:
         poses = GraspPoses(*(_row(stage, row) for stage in stages))
-        if row in deadly:
-            return _unknown(Reason.SIMULATION_FAILED, len(hands.names))
+        if row in skipped_rows:
+            return _not_evaluated(Reason.SIMULATION_FAILED, len(hands.names))
         if on_grasp:
             on_grasp(row)
-        return _look(hands, scenes[of_size[row]], poses)
+        return _evaluate_grasp(hands, scenes[size_index[row]], poses)
 
     with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(look, range(subject.poses.count)))
-    return _columns(stages, found, len(hands.names))
+        results = list(pool.map(evaluate_row, range(grasps.poses.count)))
+    return _columns(stages, results, len(hands.names))
 
 
 def _row(stage: Poses, row: int) -> HandPoses:
     return HandPoses(*(part[row] for part in stage))
 
 
-def _look(hands: HandModel, scene: Scene, poses: GraspPoses) -> _Look:
+def _evaluate_grasp(hands: HandModel, scene: Scene, poses: GraspPoses) -> _GraspResult:
     if not poses.finite:
-        return _unknown(Reason.NOT_FINITE, len(hands.names))
-    verdict = validate_muted(scene, poses)
-    return _Look(verdict, np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp))
+        return _not_evaluated(Reason.NOT_FINITE, len(hands.names))
+    verdict = simulate_grasp(scene, poses)
+    return _GraspResult(verdict, np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp))
 
 
-def _unknown(reason: Reason, links: int) -> _Look:
-    """Returns what is known of a grasp that is not simulated."""
+def _not_evaluated(reason: Reason, links: int) -> _GraspResult:
+    """Returns the result for a grasp that is not simulated: NaN in place of all measurements."""
     verdict = not_simulated(reason, Penetration(np.nan, np.nan, np.nan))
-    return _Look(verdict, np.full(3, np.nan), np.full((2, links), np.nan))
+    return _GraspResult(verdict, np.full(3, np.nan), np.full((2, links), np.nan))
 
 
 def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np.ndarray, "2 link"]:
     """Returns the least distance of the shapes of each link to the object's pieces, at most FARTHEST_LINK."""
     model, data = scene.model, mujoco.MjData(scene.model)
-    place(scene, data, pose)
+    set_pose(scene, data, pose)
     mujoco.mj_kinematics(model, data)
-    found = np.full((2, len(hands.names)), FARTHEST_LINK)
+    distances = np.full((2, len(hands.names)), MAX_LINK_DISTANCE)
     for side, geoms in enumerate(scene.hand_geoms):
         for geom, shape in zip(geoms.tolist(), hands.descriptions[side].primitives, strict=True):
             for piece in scene.object_geoms.tolist():
-                away = np.linalg.norm(data.geom_xpos[geom] - data.geom_xpos[piece])
-                if away < model.geom_rbound[geom] + model.geom_rbound[piece] + FARTHEST_LINK:
-                    distance = mujoco.mj_geomDistance(model, data, geom, piece, FARTHEST_LINK, None)
-                    found[side, shape.link] = min(found[side, shape.link], distance)
-    return found
+                center_distance = np.linalg.norm(data.geom_xpos[geom] - data.geom_xpos[piece])
+                if center_distance < model.geom_rbound[geom] + model.geom_rbound[piece] + MAX_LINK_DISTANCE:
+                    distance = mujoco.mj_geomDistance(model, data, geom, piece, MAX_LINK_DISTANCE, None)
+                    distances[side, shape.link] = min(distances[side, shape.link], distance)
+    return distances
 
 
-def _columns(stages: tuple[Poses, Poses, Poses], found: list[_Look], links: int) -> Judged:
-    """Returns what was found as columns."""
-    verdicts = [one.verdict for one in found]
+def _columns(stages: tuple[Poses, Poses, Poses], results: list[_GraspResult], links: int) -> Evaluation:
+    """Returns the results as columns."""
+    verdicts = [result.verdict for result in results]
 
     def column(values: list, *shape: int) -> np.ndarray:
-        return np.array(values).reshape(len(found), *shape)
+        return np.array(values).reshape(len(results), *shape)
 
-    return Judged(
-        stages,
-        column([int(one.reason) for one in verdicts]).astype(np.int32),
-        column([one.penetration for one in verdicts], 3),
-        column([one.penetration for one in found], 3),
-        column([one.link_distance for one in found], 2, links),
-        column([one.displacement for one in verdicts], 6),
-        column([one.rotation for one in verdicts], 6),
-        column([one.held for one in verdicts], 6).astype(bool),
-        column([one.bears_load for one in verdicts], 2).astype(bool),
+    return Evaluation(
+        stages=stages,
+        reason=column([int(verdict.reason) for verdict in verdicts]).astype(np.int32),
+        start_penetration=column([verdict.penetration for verdict in verdicts], 3),
+        penetration=column([result.penetration for result in results], 3),
+        link_distance=column([result.link_distance for result in results], 2, links),
+        displacement=column([verdict.displacement for verdict in verdicts], 6),
+        rotation=column([verdict.rotation for verdict in verdicts], 6),
+        held=column([verdict.held for verdict in verdicts], 6).astype(bool),
+        bears_load=column([verdict.bears_load for verdict in verdicts], 2).astype(bool),
     )
 
 
-def verdict_columns(judged: Judged) -> dict[str, np.ndarray]:
+def verdict_columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """Returns verdicts as columns of the file, a row for each grasp."""
-    parts = zip(Poses._fields, zip(*judged.stages, strict=True), strict=True)
-    columns = {f"pose/{name}": np.stack(stages, axis=1) for name, stages in parts}
-    columns |= {f"verdict/{name}": getattr(judged, name) for name in Judged._fields[1:]}
+    columns = {
+        f"pose/{name}": np.stack([getattr(stage, name) for stage in evaluation.stages], axis=1)
+        for name in Poses._fields
+    }
+    columns |= {f"verdict/{name}": getattr(evaluation, name) for name in Evaluation._fields[1:]}
     return {f.name: columns[f.name].astype(f.dtype) for f in VERDICT_FIELDS}
 
 
-def reading(link_names: Sequence[str]) -> dict[str, Any]:
-    """Returns what a reader must know of the columns' axes and numbers.
+def verdict_attributes(link_names: Sequence[str]) -> dict[str, Any]:
+    """Returns attributes that describe the axes and numbers of the verdict columns.
 
     Args:
-        link_names: of a hand, in the order of `verdict/link_distance`.
+        link_names: link names of a hand, in the order of `verdict/link_distance`.
     """
     return {
         "stages": list(STAGES),

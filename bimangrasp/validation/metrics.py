@@ -1,4 +1,4 @@
-"""What papers report of a set of grasps: depths, contacts, diversity, success. Pure functions on arrays."""
+"""Computes the figures that papers report for a set of grasps: depths, contacts, diversity, success rates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNIQUE_THRESHOLDS = (
     DuplicateThresholds(translation=0.02, joints=0.2, rotation=math.radians(5)),
     DuplicateThresholds(translation=0.01, joints=0.1, rotation=math.radians(2.5)),
 )
-"""At which unique grasps are counted (BiDexGrasp), from coarse to fine."""
+"""Thresholds at which unique grasps are counted (BiDexGrasp), from coarse to fine."""
 
 
 def penetration_depth(distance: Float[np.ndarray, "grasp pair"]) -> Float[np.ndarray, " grasp"]:
@@ -36,7 +36,7 @@ def penetration_depth(distance: Float[np.ndarray, "grasp pair"]) -> Float[np.nda
     between links of one hand.
 
     Args:
-        distance: signed distances of the pairs of bodies that are looked at, m, negative inside.
+        distance: signed distances of the considered pairs of bodies, m, negative inside.
     """
     return np.maximum(0.0 - distance.min(axis=1, initial=np.inf), 0.0)
 
@@ -87,10 +87,9 @@ def first_component_share(poses: Poses) -> float:
 def histogram_entropy(poses: Poses) -> float:
     """Returns H: the mean over the dimensions of the pose vectors of the entropy of a histogram, bits; high is diverse.
 
-    A dimension's `ENTROPY_BINS` equal bins span its least to its largest value over the grasps: only joints have
-    limits that could be a range. So H tells how evenly a range is filled and not how wide it is; a dimension of one
-    value has 0. Bits because BimanGrasp reports 4.39, more than ln 32 = 3.47 and less than log2 32 = 5. NaN without
-    grasps.
+    A dimension's `ENTROPY_BINS` equal bins span its smallest to its largest value over the grasps, since only joints
+    have limits. H therefore measures how evenly a range is filled, and not how wide it is; a constant dimension has 0.
+    Bits because BimanGrasp reports 4.39, more than ln 32 = 3.47 and less than log2 32 = 5. NaN without grasps.
 
     Raises:
         InputError: shapes that do not fit, or a pose that is not finite.
@@ -134,9 +133,9 @@ def _pose_vectors(poses: Poses) -> Float[np.ndarray, "grasp dimension"]:
 
 def _entropy(values: np.ndarray) -> float:
     """Returns the entropy of one dimension's histogram, bits."""
-    place = values - values.min()  # not np.histogram: it refuses a span of a few roundings
-    if place.max() > 0:
-        place = place / place.max()
-    count = np.bincount(np.minimum((ENTROPY_BINS * place).astype(int), ENTROPY_BINS - 1))
+    position = values - values.min()  # np.histogram refuses a span of a few ulp
+    if position.max() > 0:
+        position = position / position.max()
+    count = np.bincount(np.minimum((ENTROPY_BINS * position).astype(int), ENTROPY_BINS - 1))
     share = count[count > 0] / len(values)
     return float(-(share * np.log2(share)).sum()) + 0.0

@@ -1,4 +1,4 @@
-"""Three poses of a grasp for the simulator: how the hands come, where they hold, and where they press."""
+"""Makes the three poses of a grasp for the simulator: pre-grasp, grasp and squeeze."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def stages_of(
 
     Args:
         hands: both hands, on the CPU.
-        grasps: as they were optimized; NaN stays NaN.
-        candidate: the chosen contacts.
-        normal: outward from the object at the contacts.
+        grasps: the optimized poses; NaN stays NaN.
+        candidate: indices of the chosen contact candidates.
+        normal: outward normal of the object at the contacts.
         config: the rule.
     """
     translation, rotation, joints, normal = (torch.as_tensor(part).double() for part in (*grasps, normal))
@@ -41,9 +41,11 @@ def stages_of(
     opened = (joints + opening).clamp(lower, upper)
     squeezed = (joints + config.squeeze * (joints - opened)).clamp(lower, upper)
     palm = (rotation @ hands.palm_normal.double()[..., None]).squeeze(-1)
-    places = (translation - config.retreat * palm, translation, translation)
-    stages = zip(places, (opened, joints, squeezed), strict=True)
-    pre_grasp, grasp, squeeze = (Poses(place.numpy(), rotation.numpy(), bent.numpy()) for place, bent in stages)
+    translations = (translation - config.retreat * palm, translation, translation)
+    stages = zip(translations, (opened, joints, squeezed), strict=True)
+    pre_grasp, grasp, squeeze = (
+        Poses(position.numpy(), rotation.numpy(), joint_values.numpy()) for position, joint_values in stages
+    )
     return pre_grasp, grasp, squeeze
 
 
@@ -67,7 +69,8 @@ def _off_contacts(
 ) -> Float[Tensor, "grasp 2 joint"]:
     """Returns the least turn of the joints that moves the contacts by the clearance along their normals, damped."""
     side = torch.arange(2)[:, None]
-    point, link = hands.contact_points(frames, candidate), hands.candidate_link[side, candidate]
+    point = hands.contact_points(frames, candidate)
+    link = hands.candidate_link[side, candidate]
     along = (normal[..., None, :] @ _jacobian(hands, frames, point, link)).squeeze(-2)
     square = along @ along.mT + config.damping**2 * torch.eye(along.shape[2], dtype=along.dtype)
     wanted = torch.full_like(along[..., :1], config.clearance)

@@ -1,4 +1,4 @@
-"""Two hands and an object as one MuJoCo model, compiled once and used for every grasp and direction."""
+"""Builds two hands and an object as a MuJoCo model, compiled once for all grasps and directions."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from bimangrasp.validation.sim_poses import HandPoses
 SIDES = ("left", "right")
 
 PARKED = ((-2.0, 0.0, 0.0), (2.0, 0.0, 0.0))
-"""Where the roots of the hands are in the model's reference pose, m: far from the object and each other, since MuJoCo
-goes back to that pose when a simulation blows up."""
+"""Positions of the hands' roots in the model's reference pose, m: far from the object and each other, since MuJoCo
+returns to that pose when a simulation diverges."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The compiled model and where things are in it. Constant: any number of threads may use it at once.
+    """The compiled model with its indices. Constant: any number of threads may use it at the same time.
 
     Attributes:
-        model: of both hands and the object, whose frame is the world's at the start.
-        protocol: with which it was built.
-        object_body: its index.
+        model: both hands and the object, whose frame coincides with the world's at the start.
+        protocol: the protocol for which it was built.
+        object_body: index of the object's body.
         object_geoms: indices of the convex pieces.
         hand_geoms: indices of each hand's shapes.
-        self_pairs: of each hand, (P, 2) pairs of its shapes that may touch.
+        self_pairs: (P, 2) pairs of shapes of each hand that may touch each other.
         root_qpos: index of the first of seven coordinates of each hand's root; empty where roots do not float.
         joint_qpos: (2, J) indices of the joints' coordinates.
         object_qpos: index of the first of the object's seven coordinates.
@@ -71,7 +71,7 @@ def build_scene(
         right: the right hand, with the same joints.
         pieces: vertices of each convex piece of the object, m, in its frame and at the size that is grasped. MuJoCo
             collides their hulls, and the object's mass is spread evenly over these.
-        protocol: see `ProtocolConfig`.
+        protocol: physics of hands and object.
 
     Raises:
         InputError: a piece is flat or not finite, there is none, MuJoCo refuses a shape, or the hands differ in their
@@ -84,19 +84,19 @@ def build_scene(
         )
     spec = _empty_world(protocol.physics)
     _add_object(spec, pieces, protocol)
-    for hand, side, place in zip((left, right), SIDES, PARKED, strict=True):
-        _add_hand(spec, hand, side, place, protocol)
+    for hand, side, parking_place in zip((left, right), SIDES, PARKED, strict=True):
+        _add_hand(spec, hand, side, parking_place, protocol)
     with quiet_mujoco():
         model = _compile(spec)
         for hand, side in zip((left, right), SIDES, strict=True):
-            for first, second in sorted(_untouching(model, hand, side)):
+            for first, second in sorted(_excluded_link_pairs(model, hand, side)):
                 spec.add_exclude(bodyname1=link_name(hand, side, first), bodyname2=link_name(hand, side, second))
         model = _compile(spec)
     return _scene(model, (left, right), protocol)
 
 
 def _empty_world(physics: PhysicsConfig) -> mujoco.MjSpec:
-    """Returns a world without bodies. Its gravity is off: the push stands for it, and hands carry themselves."""
+    """Returns a world without bodies. Gravity is off: pushes replace it, and hands carry their own weight."""
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     spec.option.timestep = physics.timestep
@@ -140,14 +140,14 @@ def _hull_volume(piece: np.ndarray, number: int) -> float:
 
 
 def _add_hand(
-    spec: mujoco.MjSpec, hand: HandDescription, side: str, place: tuple[float, ...], protocol: ProtocolConfig
+    spec: mujoco.MjSpec, hand: HandDescription, side: str, parking_place: tuple[float, ...], protocol: ProtocolConfig
 ) -> None:
     """Adds a hand's links, joints, shapes and actuators, and what holds its root."""
     dynamics = protocol.hand
-    root = spec.worldbody.add_body(name=link_name(hand, side, 0), pos=place, mocap=not dynamics.floating)
+    root = spec.worldbody.add_body(name=link_name(hand, side, 0), pos=parking_place, mocap=not dynamics.floating)
     if dynamics.floating:
         root.add_freejoint(name=f"{side} root")
-        _add_weld(spec, side, root.name, place, dynamics)
+        _add_weld(spec, side, root.name, parking_place, dynamics)
     bodies = add_links(root, hand, side)
     for joint, link in enumerate(hand.joint_link):
         _add_joint(spec, bodies[link], hand, joint, f"{side}/{hand.joint_names[joint]}", dynamics)
@@ -159,10 +159,10 @@ def _add_hand(
 
 
 def _add_weld(
-    spec: mujoco.MjSpec, side: str, root: str, place: tuple[float, ...], dynamics: HandDynamicsConfig
+    spec: mujoco.MjSpec, side: str, root: str, parking_place: tuple[float, ...], dynamics: HandDynamicsConfig
 ) -> None:
-    """Adds the body that a floating root is welded to and that goes where it is told."""
-    target = spec.worldbody.add_body(name=f"{side} target", pos=place, mocap=True)
+    """Adds the target body, whose pose is set directly, and welds the floating root to it."""
+    target = spec.worldbody.add_body(name=f"{side} target", pos=parking_place, mocap=True)
     weld = spec.add_equality(
         name=f"{side} weld",
         type=mujoco.mjtEq.mjEQ_WELD,
@@ -198,7 +198,7 @@ def _add_joint(
         frictionloss=dynamics.joint_frictionloss,
     )
     actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-    actuator.gainprm[0] = dynamics.kp  # torque = kp (target - joint) - kd speed, once the bias is affine
+    actuator.gainprm[0] = dynamics.kp  # with the affine bias: torque = kp (target - joint) - kd speed
     actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
     actuator.biasprm[:3] = (0.0, -dynamics.kp, -dynamics.kd)
     if np.isfinite(dynamics.force_limit):
@@ -216,31 +216,26 @@ def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
         ) from error
 
 
-def _untouching(model: mujoco.MjModel, hand: HandDescription, side: str) -> set[tuple[int, int]]:
-    """Returns the pairs of links of a hand that do not collide."""
-    moved_by = _rigid_parts(hand)
-    above = {part: moved_by[hand.parent[part]] for part in set(moved_by) if part}
+def _excluded_link_pairs(model: mujoco.MjModel, hand: HandDescription, side: str) -> set[tuple[int, int]]:
+    """Returns the pairs of links of a hand that must not collide with each other."""
+    parts = rigid_parts(hand)
+    parent_part = {part: parts[hand.parent[part]] for part in set(parts) if part}
     pairs = {
         (first, second)
-        for first in range(len(moved_by))
-        for second in range(first + 1, len(moved_by))
-        if moved_by[first] == moved_by[second]
-        or above.get(moved_by[second]) == moved_by[first]
-        or above.get(moved_by[first]) == moved_by[second]
+        for first in range(len(parts))
+        for second in range(first + 1, len(parts))
+        if parts[first] == parts[second]
+        or parent_part.get(parts[second]) == parts[first]
+        or parent_part.get(parts[first]) == parts[second]
     }
-    middle = (hand.joint_lower + hand.joint_upper) / 2
-    return pairs | (_overlapping(model, hand, side, middle) & _overlapping(model, hand, side, hand.joint_mean))
+    mid_range = (hand.joint_lower + hand.joint_upper) / 2
+    overlapping = _overlapping_links(model, hand, side, mid_range)
+    return pairs | (overlapping & _overlapping_links(model, hand, side, hand.joint_mean))
 
 
-def _rigid_parts(hand: HandDescription) -> list[int]:
-    """Returns for each link the topmost link that it is fixed to."""
-    parts: list[int] = []
-    for link, parent in enumerate(hand.parent):
-        parts.append(link if link == 0 or link in hand.joint_link else parts[parent])
-    return parts
-
-
-def _overlapping(model: mujoco.MjModel, hand: HandDescription, side: str, joints: np.ndarray) -> set[tuple[int, int]]:
+def _overlapping_links(
+    model: mujoco.MjModel, hand: HandDescription, side: str, joints: np.ndarray
+) -> set[tuple[int, int]]:
     """Returns the pairs of links whose shapes overlap at these joint values, (J,) rad."""
     data = mujoco.MjData(model)
     for name, angle in zip(hand.joint_names, joints, strict=True):
@@ -289,16 +284,16 @@ def _self_pairs(model: mujoco.MjModel, geoms: np.ndarray, excluded: set[int]) ->
     return np.stack((first, second), axis=1)[allowed]
 
 
-def place(scene: Scene, data: mujoco.MjData, pose: HandPoses) -> None:
-    """Puts both hands into a pose, at rest and with the pose as their target; the object stays where it is."""
-    aim(data, pose)
+def set_pose(scene: Scene, data: mujoco.MjData, pose: HandPoses) -> None:
+    """Sets the pose of both hands, at rest and with the pose as their target; the object is not moved."""
+    set_targets(data, pose)
     data.qpos[scene.joint_qpos] = pose.joints
     for hand, first in enumerate(scene.root_qpos):
         data.qpos[first : first + 3] = data.mocap_pos[hand]
         data.qpos[first + 3 : first + 7] = data.mocap_quat[hand]
 
 
-def aim(data: mujoco.MjData, target: HandPoses) -> None:
+def set_targets(data: mujoco.MjData, target: HandPoses) -> None:
     """Sets the targets of both roots and of all joints."""
     data.mocap_pos[:] = target.translation
     data.mocap_quat[:] = Rotation.from_matrix(target.rotation).as_quat(scalar_first=True)

@@ -1,4 +1,4 @@
-"""The poses that a grasp goes through when it is simulated: pre-grasp, grasp, squeeze."""
+"""Holds and checks the poses that a simulated grasp passes through: pre-grasp, grasp, squeeze."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.errors import InputError
 
 ROTATION_TOLERANCE = 1e-3
-"""Largest entry of R R^T - 1: float32 gives 1e-6, a matrix of something else about 1."""
+"""Largest entry of R R^T - 1: float32 gives 1e-6, a matrix that is no rotation about 1."""
 
 
 class HandPoses(NamedTuple):
-    """Where both hands are. Hand axis 0 = left, 1 = right; the object's frame.
+    """A pose of both hands in the object's frame. Hand axis 0 = left, 1 = right.
 
     Attributes:
         translation: origin of the root link, m.
@@ -34,12 +34,12 @@ class HandPoses(NamedTuple):
 
 
 class GraspPoses(NamedTuple):
-    """What a hand does to take an object.
+    """The poses by which two hands take an object.
 
     Attributes:
         pre_grasp: hands open, beside the object.
         grasp: hands on the object.
-        squeeze: the targets by which it is held; reached only where the object gives way.
+        squeeze: targets beyond the grasp, which press on the object; reached only where it gives way.
     """
 
     pre_grasp: HandPoses
@@ -52,7 +52,7 @@ class GraspPoses(NamedTuple):
         return all(pose.finite for pose in self)
 
 
-def check_poses(poses: GraspPoses, joint_count: int) -> None:
+def check_grasp_poses(poses: GraspPoses, joint_count: int) -> None:
     """Refuses finite poses that are not those of two hands with `joint_count` joints.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The table of a validation: the figures that papers report, object by object."""
+"""Summarizes a validation as a table of the figures that papers report, a row for each object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.validation.duplicates import unique_count
-from bimangrasp.validation.evaluate import Judged
+from bimangrasp.validation.evaluate import Evaluation
 from bimangrasp.validation.metrics import (
     UNIQUE_THRESHOLDS,
     both_hands_share,
@@ -24,12 +24,12 @@ from bimangrasp.validation.verdict import Reason
 
 
 class Summary(NamedTuple):
-    """One object under one protocol. NaN where there is nothing to take a mean of.
+    """The figures of an object under a protocol. NaN for the mean of nothing.
 
     Attributes:
         code: the object.
-        tried: grasps.
-        held: of them those that hold.
+        tried: number of grasps.
+        held: number of grasps that hold.
         gsr: held over tried.
         both_hands: share of those that hold in which both hands bear load.
         pd, spd: mean over grasps of the largest depth of a hand in the object, and of hands in each other or in
@@ -56,26 +56,26 @@ class Summary(NamedTuple):
     reasons: dict[str, int]
 
 
-def summary_of(code: str, judged: Judged, hand: HandDescription) -> Summary:
+def summary_of(code: str, evaluation: Evaluation, hand: HandDescription) -> Summary:
     """Returns the figures of one object; grasps that are not finite count as tried and nowhere else.
 
     Args:
         code: the object.
-        judged: its grasps.
-        hand: either hand, for what is a finger.
+        evaluation: the verdicts on its grasps.
+        hand: either hand, which defines the fingers.
     """
-    reasons = [Reason(reason) for reason in judged.reason.tolist()]
-    holds = judged.reason == Reason.HELD
-    finite = judged.reason != Reason.NOT_FINITE  # a finite grasp may have a pre-grasp that is not
-    grasps, depth = judged.stages[1].select(finite), judged.penetration[finite]
-    distance = judged.link_distance[finite]
+    reasons = [Reason(reason) for reason in evaluation.reason.tolist()]
+    holds = evaluation.reason == Reason.HELD
+    finite = evaluation.reason != Reason.NOT_FINITE  # a finite grasp may have a pre-grasp that is not
+    grasps, depth = evaluation.stages[1].select(finite), evaluation.penetration[finite]
+    distance = evaluation.link_distance[finite]
     cdc = contact_distance_consistency(distance, fingers(hand))
     return Summary(
         code,
         len(holds),
         int(holds.sum()),
         grasp_success_rate(holds),
-        both_hands_share(holds, judged.bears_load),
+        both_hands_share(holds, evaluation.bears_load),
         _mean(depth[:, 0]),
         _mean(depth[:, 1:].max(axis=1, initial=0)),
         _mean(contact_link_number(distance)),
@@ -88,7 +88,7 @@ def summary_of(code: str, judged: Judged, hand: HandDescription) -> Summary:
 
 
 def fingers(hand: HandDescription) -> np.ndarray:
-    """Returns the number of each link's finger, -1 for links of none: a finger is what moves against the root."""
+    """Returns the index of each link's finger, -1 for links of none: a finger moves relative to the root."""
     number = np.full(len(hand.parent), -1)
     for link, parent in enumerate(hand.parent.tolist()[1:], start=1):
         starts = number[parent] < 0 and link in hand.joint_link
@@ -103,20 +103,20 @@ def _mean(values: np.ndarray) -> float:
 HEADINGS = ("object", "GSR", "both hands", "PD mm", "SPD mm", "CLN", "CDC mm", "D", "H", "unique", "failed by")
 
 
-def cells(one: Summary) -> tuple[str, ...]:
-    """Returns a row of the table, under `HEADINGS`; "-" where there is nothing to take a mean of."""
+def cells(summary: Summary) -> tuple[str, ...]:
+    """Returns a row of the table, under `HEADINGS`, with "-" for NaN."""
     return (
-        one.code,
-        f"{_number(one.gsr, '.1%')} ({one.held}/{one.tried})",
-        _number(one.both_hands, ".0%"),
-        _number(1e3 * one.pd, ".2f"),
-        _number(1e3 * one.spd, ".2f"),
-        _number(one.cln, ".1f"),
-        _number(1e3 * one.cdc, ".2f"),
-        _number(one.d, ".3f"),
-        _number(one.h, ".2f"),
-        "/".join(map(str, one.unique)),
-        ", ".join(f"{name} {count}" for name, count in one.reasons.items()) or "none",
+        summary.code,
+        f"{_number(summary.gsr, '.1%')} ({summary.held}/{summary.tried})",
+        _number(summary.both_hands, ".0%"),
+        _number(1e3 * summary.pd, ".2f"),
+        _number(1e3 * summary.spd, ".2f"),
+        _number(summary.cln, ".1f"),
+        _number(1e3 * summary.cdc, ".2f"),
+        _number(summary.d, ".3f"),
+        _number(summary.h, ".2f"),
+        "/".join(map(str, summary.unique)),
+        ", ".join(f"{name} {count}" for name, count in summary.reasons.items()) or "none",
     )
 
 

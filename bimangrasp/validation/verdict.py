@@ -1,4 +1,4 @@
-"""The record of one validated grasp, and the thresholds that decide it."""
+"""Decides the verdict on a simulated grasp from its measurements and the limits of a protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], 
 
 
 class Reason(IntEnum):
-    """Why a grasp failed, in the order in which it is looked for. The numbers stand in files: only append."""
+    """Reasons why a grasp fails, in the order of the checks. Files hold the numbers: only append new ones."""
 
     HELD = 0
     NOT_FINITE = 1
@@ -40,7 +40,7 @@ class Penetration(NamedTuple):
 
 
 class PushEnd(NamedTuple):
-    """The last look at the object in one direction; NaN and zeros where the simulation blew up.
+    """The state of the object at the end of a push; NaN and zeros where the simulation diverged.
 
     Attributes:
         displacement: of the object's frame from its place at the start of the trial, m.
@@ -54,15 +54,15 @@ class PushEnd(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a protocol says of one grasp. Directions are those of `DIRECTIONS`.
+    """The verdict of a protocol on a grasp. Directions are those of `DIRECTIONS`.
 
     Attributes:
         reason: why it failed; HELD if it holds.
-        penetration: at the protocol's first waypoint; NaN for a pose that is not finite.
-        displacement: of the object when a direction ended, m; NaN where none was tried or it blew up.
-        rotation: the same, rad.
-        held: the directions that it withstood.
-        bears_load: the hands that pressed on the object when each of the six directions ended.
+        penetration: depths at the protocol's first waypoint; NaN for a pose that is not finite.
+        displacement: displacement of the object at the end of each push, m; NaN if it was not tried or diverged.
+        rotation: rotation of the object at the end of each push, rad; NaN likewise.
+        held: the directions in which the grasp held.
+        bears_load: the hands that pressed on the object at the end of all six pushes.
     """
 
     reason: Reason
@@ -104,9 +104,9 @@ def verdict_of(penetration: Penetration, ends: list[PushEnd], limits: LimitsConf
     """Returns the verdict on a simulated grasp; its reason is that of the first direction that failed.
 
     Args:
-        penetration: at the start.
-        ends: of all directions, in their order.
-        limits: of the protocol.
+        penetration: depths at the start.
+        ends: the ends of the pushes, in the order of `DIRECTIONS`.
+        limits: limits of the protocol.
     """
     reasons = [reason_of(end, limits) for end in ends]
     return Verdict(

@@ -11,7 +11,7 @@ from bimangrasp.files.scene_export import COLORS
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.mujoco_bodies import UNTOUCHING, add_mesh, add_shape
+from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_mesh, add_shape
 from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
 
 OBJECT = 2
@@ -163,4 +163,4 @@ def _set_look(spec: mujoco.MjSpec) -> None:
 
 def _of(part: int) -> dict[str, object]:
     """Returns what the geoms of a part have."""
-    return {"material": f"part {part}", "group": part, **UNTOUCHING}
+    return {"material": f"part {part}", "group": part, **NO_CONTACT}

@@ -90,20 +90,20 @@ class SimulatorRunner:
     @property
     def judging(self) -> dict[str, Any]:
         """How its columns are to be read."""
-        from bimangrasp.validation.evaluate import reading
+        from bimangrasp.validation.evaluate import verdict_attributes
 
-        return reading(self._hands.names)
+        return verdict_attributes(self._hands.names)
 
     def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
-        from bimangrasp.validation.evaluate import Subject, judge, verdict_columns
+        from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps, verdict_columns
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
-        subject = Subject(
+        grasps = ObjectGrasps(
             poses, *(case.columns[name] for name in ("contact/candidate", "contact/normal", "object_scale"))
         )
         pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
         rules = (self._factory.protocol, self._factory.poses)
-        return verdict_columns(judge(self._hands, pieces, subject, *rules, 1, on_row, case.deadly))
+        return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, 1, on_row, case.deadly))

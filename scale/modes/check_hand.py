@@ -1,4 +1,4 @@
-"""`mode=hand`: looks at a hand's file, asks what it cannot say, writes the hand's YAML and draws it."""
+"""Runs `mode=hand`: inspects a hand's file, asks what the file does not state, writes the hand's YAML and draws it."""
 
 from __future__ import annotations
 
@@ -18,43 +18,44 @@ from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import find_mjcf
 from bimangrasp.hand_setup.inspection import (
+    NO_GUESS,
     Guess,
-    Survey,
+    HandInspection,
     guess_finger_direction,
     guess_palm_normal,
     guess_side,
-    survey_hand,
+    inspect_hand,
 )
 from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
-from bimangrasp.hand_setup.proposal import propose
+from bimangrasp.hand_setup.proposal import propose, rounded
 from bimangrasp.hand_setup.yaml_writer import hand_yaml
 from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.tree import frames_at
-from scale.modes.hand_report import Asked, HandReport
+from bimangrasp.hands.tree import frames_at, points_of_links
+from scale.modes.hand_report import HandReport, Question
 from scale.settings.schema import Config
 from scale.store import output_paths
 
 GROUP = "hand"
 """Name of the folder in which Hydra looks for hands."""
 
-OWN = "own"
-"""Name of the preset of which nothing is known but the file."""
+UNKNOWN_HAND = "own"
+"""Name of the preset for a hand of which only the file is known."""
 
-SHIPPED = ("allegro", OWN, "release", "shadow")
+SHIPPED = ("allegro", UNKNOWN_HAND, "release", "shadow")
 """Names of the package's own YAMLs, which Hydra would read in place of the user's."""
 
 PICTURE = 2000, 640
 """Width and height, pixels."""
 
 PERPENDICULAR_RAD = 0.35
-"""Finger direction and palm normal may be off a right angle by this, 20 degrees: it is then made one."""
+"""Finger direction and palm normal may deviate from a right angle by this (20 degrees) and are then corrected."""
 
-OPPOSITE = 0.5
-"""A palm normal whose cosine with the guessed one is below this is worth a second look."""
+MIN_GUESS_COSINE = 0.5
+"""A palm normal whose cosine with the guessed normal is below this causes a warning."""
 
 
-class Target(NamedTuple):
-    """What is written: the hand's name, its YAML (None for a shipped hand without `out`) and its picture."""
+class OutputPaths(NamedTuple):
+    """Where results go: the hand's name, its YAML (None for a shipped hand without `out`) and its picture."""
 
     name: str
     yaml: Path | None
@@ -62,33 +63,37 @@ class Target(NamedTuple):
 
 
 def check_hand(config: Config) -> HandReport:
-    """Returns what was found in the file of `hand`, what it still asks for, and what was written.
+    """Returns the report on the file of `hand`: its contents, open questions, and what was written.
 
     Raises:
-        InputError: the file cannot be a hand, what was given contradicts it, or the YAML is there already.
+        InputError: the file cannot be a hand, the settings contradict it, or the YAML exists already.
     """
-    hand, target = config.hand, _target(config)
-    if target.picture.exists() and not is_ours(target.picture):
-        raise output_paths.taken(target.picture, "picture of mode=hand")
-    survey = survey_hand(hand.mjcf)
-    asked = _asked(survey, hand)
-    if asked:
-        shown = _draw(target.picture, panels_of_frame(survey.hand), config.energy.keypoint_distance)
-        return HandReport(survey, hand, asked, None, shown, [], config.out)
+    hand, paths = config.hand, _output_paths(config)
+    if paths.picture.exists() and not is_ours(paths.picture):
+        raise output_paths.taken(paths.picture, "picture of mode=hand")
+    inspection = inspect_hand(hand.mjcf)
+    questions = _questions(inspection, hand)
+    if questions:
+        picture = _draw(paths.picture, panels_of_frame(inspection.hand), config.energy.keypoint_distance)
+        return HandReport(inspection, hand, questions, None, picture, [], config.out)
     files = {key: _absolute(getattr(hand, key)) for key in ("mjcf", "left_mjcf")}
-    given = replace(hand, name=target.name, **files, **_directions(hand))
-    warnings = _contradictions(survey, given)
-    complete = propose(survey, given, config.energy.keypoint_distance)
+    hand_config = replace(hand, name=paths.name, **files, **_directions(hand))
+    warnings = _direction_warnings(inspection, hand_config)
+    complete = propose(inspection, hand_config, config.energy.keypoint_distance)
     left, right = load_hands(complete)
-    warnings += _cramped((left, right), config.energy.keypoint_distance)
-    if target.yaml:
-        output_paths.write(target.yaml, hand_yaml(complete, _head(survey)).encode())
-    shown = _draw(target.picture, panels_of(left, right), config.energy.keypoint_distance)
-    return HandReport(survey, complete, [], target.yaml, shown, warnings, config.out, (left, right))
+    warnings += _keypoint_warnings((left, right), config.energy.keypoint_distance)
+    if paths.yaml:
+        output_paths.write(paths.yaml, hand_yaml(complete, _yaml_header(inspection)).encode())
+    picture = _draw(paths.picture, panels_of(left, right), config.energy.keypoint_distance)
+    return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
 
 
-def _target(config: Config) -> Target:
-    """Returns where things go; `hand/` is the folder in which `--config-dir` looks for hands."""
+def _output_paths(config: Config) -> OutputPaths:
+    """Returns where results go; `hand/` is the folder in which `--config-dir` looks for hands.
+
+    Raises:
+        InputError: there is no file of a hand, `out` cannot be used, or the YAML exists already.
+    """
     hand = config.hand
     if hand.format != "mjcf":
         raise InputError(f"mode=hand looks at MJCF and URDF files; hand={hand.name} has the format {hand.format!r}")
@@ -97,46 +102,54 @@ def _target(config: Config) -> Target:
     out = Path(config.out).expanduser() if config.out else None
     if out and out.suffix in (".yml", ".xml", ".png"):
         raise InputError(f"out={config.out!r}: wanted a .yaml, which is what Hydra reads, or a folder for one")
-    given = out.stem if out and out.suffix == ".yaml" else hand.name if hand.name != OWN else Path(hand.mjcf).stem
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", given).strip("_") or OWN
-    if out is None and hand.name != OWN and hand.candidates.palmar:
-        return Target(name, None, Path(f"{name}.png"))
-    if name in SHIPPED and given == (out.stem if out else None):
+    if out and out.suffix == ".yaml":
+        folder, stem = out.parent, out.stem
+    else:
+        folder = out or Path()
+        stem = hand.name if hand.name != UNKNOWN_HAND else Path(hand.mjcf).stem
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or UNKNOWN_HAND
+    if out is None and hand.name != UNKNOWN_HAND and hand.candidates.palmar:
+        return OutputPaths(name, None, Path(f"{name}.png"))
+    if name in SHIPPED and stem == (out.stem if out else None):
         raise InputError(f"out={config.out!r}: hand={name} is one of the package; give the YAML another name")
     name = f"my_{name}" if name in SHIPPED else name
-    folder = (out.parent if out.suffix == ".yaml" else out) if out else Path()
     folder = folder if folder.name == GROUP else folder / GROUP
-    target = Target(name, folder / f"{name}.yaml", folder / f"{name}.png")
-    if target.yaml.exists():
-        raise InputError(f"{target.yaml} is there already; move it away, or set out= to another YAML")
-    return target
+    paths = OutputPaths(name, folder / f"{name}.yaml", folder / f"{name}.png")
+    if paths.yaml.exists():
+        raise InputError(f"{paths.yaml} is there already; move it away, or set out= to another YAML")
+    return paths
 
 
 def _absolute(file: str) -> str:
-    """Returns a file as the YAML names it: an asset as it was given, any other one by its absolute path."""
+    """Returns the path of a file for the YAML: that of an asset unchanged, any other as an absolute path."""
     if not file:
         return ""
-    found = find_mjcf(file)
-    return file if found.is_relative_to(ASSET_ROOT) and not Path(file).is_absolute() else str(found.absolute())
+    path = find_mjcf(file)
+    return file if path.is_relative_to(ASSET_ROOT) and not Path(file).is_absolute() else str(path.absolute())
 
 
-def _asked(survey: Survey, hand: HandConfig) -> list[Asked]:
-    """Returns what the user must say, with a guess where there is one."""
-    normal, along = guess_palm_normal(survey), guess_finger_direction(survey)
-    asked = []
+def _questions(inspection: HandInspection, hand: HandConfig) -> list[Question]:
+    """Returns the questions that the user must answer, with a guess where there is one."""
+    normal = guess_palm_normal(inspection)
+    along = guess_finger_direction(inspection)
+    questions = []
     if not hand.palm_normal:
-        asked.append(Asked("hand.palm_normal", "which way the palm looks, a unit vector", normal))
+        questions.append(Question("hand.palm_normal", "which way the palm looks, a unit vector", normal))
     if not hand.finger_direction:
-        asked.append(Asked("hand.finger_direction", "which way the stretched fingers point, a unit vector", along))
+        questions.append(
+            Question("hand.finger_direction", "which way the stretched fingers point, a unit vector", along)
+        )
     if not hand.side:
-        palm, fingers = hand.palm_normal or _vector(normal), hand.finger_direction or _vector(along)
-        known = palm is not None and fingers is not None
-        side = guess_side(survey, np.array(palm), np.array(fingers)) if known else Guess("", "")
-        asked.append(Asked("hand.side", "right or left: which hand it is", side))
-    return asked
+        palm = hand.palm_normal or _parsed(normal)
+        fingers = hand.finger_direction or _parsed(along)
+        has_directions = palm is not None and fingers is not None
+        side = guess_side(inspection, np.array(palm), np.array(fingers)) if has_directions else NO_GUESS
+        questions.append(Question("hand.side", "right or left: which hand it is", side))
+    return questions
 
 
-def _vector(guess: Guess) -> list[float] | None:
+def _parsed(guess: Guess) -> list[float] | None:
+    """Returns the guessed vector; None without a guess."""
     return json.loads(guess.value) if guess.value else None
 
 
@@ -144,7 +157,7 @@ def _directions(hand: HandConfig) -> dict[str, list[float]]:
     """Returns palm normal and finger direction as unit vectors at a right angle.
 
     Raises:
-        InputError: they are far from one.
+        InputError: the angle between them is far from a right angle.
     """
     palm, fingers = (np.array(v, float) / np.linalg.norm(v) for v in (hand.palm_normal, hand.finger_direction))
     if abs(palm @ fingers) > np.sin(PERPENDICULAR_RAD):
@@ -155,29 +168,25 @@ def _directions(hand: HandConfig) -> dict[str, list[float]]:
         )
     fingers = fingers - (fingers @ palm) * palm
     fingers /= np.linalg.norm(fingers)
-    return {"palm_normal": _short(palm), "finger_direction": _short(fingers)}
+    return {"palm_normal": rounded(palm, 6), "finger_direction": rounded(fingers, 6)}
 
 
-def _short(vector: np.ndarray) -> list[float]:
-    return [round(float(x), 6) + 0.0 for x in vector]
-
-
-def _contradictions(survey: Survey, hand: HandConfig) -> list[str]:
-    """Returns what is odd about what was given.
+def _direction_warnings(inspection: HandInspection, hand: HandConfig) -> list[str]:
+    """Returns a warning where the given palm normal is not the guessed one.
 
     Raises:
-        InputError: the thumb is on the other hand's side.
+        InputError: the thumb is on the side of the other hand.
     """
-    side = guess_side(survey, np.array(hand.palm_normal), np.array(hand.finger_direction))
+    side = guess_side(inspection, np.array(hand.palm_normal), np.array(hand.finger_direction))
     if side.value and side.value != hand.side:
-        turned = [0.0 - x for x in hand.palm_normal]
+        opposite = [0.0 - x for x in hand.palm_normal]
         raise InputError(
             f"hand.side={hand.side}, but with hand.palm_normal={hand.palm_normal} and hand.finger_direction="
             f"{hand.finger_direction} this is a {side.value} hand: {side.reason}. Set hand.side={side.value}, or, if "
-            f"the palm looks the other way, hand.palm_normal={turned}"
+            f"the palm looks the other way, hand.palm_normal={opposite}"
         )
-    guess = guess_palm_normal(survey)
-    if guess.value and np.array(_vector(guess)) @ np.array(hand.palm_normal) < OPPOSITE:
+    guess = guess_palm_normal(inspection)
+    if guess.value and np.array(_parsed(guess)) @ np.array(hand.palm_normal) < MIN_GUESS_COSINE:
         return [
             f"hand.palm_normal={hand.palm_normal} is not where the fingertips go when the joints close, {guess.value}"
         ]
@@ -186,26 +195,23 @@ def _contradictions(survey: Survey, hand: HandConfig) -> list[str]:
 
 def _open_keypoints(hand: HandDescription) -> np.ndarray:
     """Returns the keypoints of a hand whose joints are at their means, (P, 3) m in the hand's frame."""
-    frames = frames_at(hand, hand.joint_mean)[hand.keypoint_link]
-    return np.einsum("nij,nj->ni", frames[:, :3, :3], hand.keypoint_position) + frames[:, :3, 3]
+    return points_of_links(frames_at(hand, hand.joint_mean), hand.keypoint_link, hand.keypoint_position)
 
 
-def _cramped(pair: tuple[HandDescription, HandDescription], least: float) -> list[str]:
-    """Returns whether keypoints cost energy in the open hands."""
-    found = []
-    energy = float(
-        keypoint_penetration(torch.as_tensor(np.stack([_open_keypoints(hand) for hand in pair])[None]), least)
-    )
+def _keypoint_warnings(pair: tuple[HandDescription, HandDescription], minimum_distance: float) -> list[str]:
+    """Returns a warning where keypoints cost energy in the open hands."""
+    keypoints = torch.as_tensor(np.stack([_open_keypoints(hand) for hand in pair])[None])
+    energy = float(keypoint_penetration(keypoints, minimum_distance))
     if energy > 0:
-        found.append(
+        return [
             f"the keypoints cost {energy:.4f} m in the open hand: some are nearer to each other than "
-            f"energy.keypoint_distance={least}; leave out hand.keypoints for a proposal"
-        )
-    return found
+            f"energy.keypoint_distance={minimum_distance}; leave out hand.keypoints for a proposal"
+        ]
+    return []
 
 
 def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | str:
-    """Returns the picture that was written, or why there is none."""
+    """Returns the path of the picture that was written, or the reason why there is none."""
     try:
         picture = draw(panels, keypoint_distance, *PICTURE)
     except InputError as error:
@@ -214,9 +220,9 @@ def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | s
     return path
 
 
-def _head(survey: Survey) -> str:
-    """Returns the first lines of comment of a YAML."""
+def _yaml_header(inspection: HandInspection) -> str:
+    """Returns the comment at the top of a YAML."""
     return (
-        f"The hand of {survey.path.name}, proposed by mode=hand: look at its picture and change what is wrong.\n"
+        f"The hand of {inspection.path.name}, proposed by mode=hand: look at its picture and change what is wrong.\n"
         "The directions of the palm and the side are as they were given."
     )

@@ -1,4 +1,4 @@
-"""What `mode=hand` found, as a table for people."""
+"""Formats the result of `mode=hand` as a report for people."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_setup.inspection import Guess, Survey
+from bimangrasp.hand_setup.inspection import Guess, HandInspection
 from bimangrasp.hands.description import HandDescription
 
 
-class Asked(NamedTuple):
-    """Something that the file does not say.
+class Question(NamedTuple):
+    """Something that the file does not state.
 
     Attributes:
-        key: of the setting.
-        meaning: of it.
-        guess: what it may be.
+        key: name of the setting.
+        meaning: what the setting says, for people.
+        guess: a possible value, with its reason.
     """
 
     key: str
@@ -28,22 +28,22 @@ class Asked(NamedTuple):
 
 
 class HandReport(NamedTuple):
-    """What was found, asked and written. `str(report)` is for people.
+    """The contents of a hand's file, open questions and written files. `str(report)` is for people.
 
     Attributes:
-        survey: of the file.
-        hand: the settings, complete if nothing is asked.
-        asked: what the user has to say.
-        yaml: what was written; None if something is asked, or for a shipped hand.
-        picture: its path, or why there is none.
-        warnings: about what was given; those about the file are in the survey.
-        out: where the YAML shall go, as it was given.
-        pair: the left and the right hand, if nothing is asked.
+        inspection: the contents of the file.
+        hand: the settings, complete if no question is open.
+        questions: what the user has to answer.
+        yaml: the YAML that was written; None with open questions, or for a shipped hand.
+        picture: the path of the picture, or the reason why there is none.
+        warnings: warnings about the settings; `inspection` has those about the file.
+        out: the setting `out`: where the YAML is to be written.
+        pair: the left and the right hand, if no question is open.
     """
 
-    survey: Survey
+    inspection: HandInspection
     hand: HandConfig
-    asked: list[Asked]
+    questions: list[Question]
     yaml: Path | None
     picture: Path | str
     warnings: list[str]
@@ -52,37 +52,41 @@ class HandReport(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """2 if something is asked, else 0."""
-        return 2 if self.asked else 0
+        """2 with open questions, else 0."""
+        return 2 if self.questions else 0
 
     def __str__(self) -> str:
-        warnings = [f"note: {line}" for line in (*self.survey.warnings, *self.warnings)]
-        end = self._questions() if self.asked else self._result()
-        return "\n".join([*_overview(self.survey), "", *_joints(self.survey, self.hand), *warnings, "", *end])
+        warnings = [f"note: {line}" for line in (*self.inspection.warnings, *self.warnings)]
+        end = self._question_lines() if self.questions else self._result_lines()
+        return "\n".join([*_overview(self.inspection), "", *_joints(self.inspection, self.hand), *warnings, "", *end])
 
-    def _questions(self) -> list[str]:
-        """Returns what the user is asked, and the line to type."""
-        lines = [f"The file does not say {len(self.asked)} things, in the frame of the hand's root:"]
-        for key, meaning, guess in self.asked:
-            perhaps = f"perhaps {guess.value}: {guess.reason}" if guess.value else "no guess"
-            lines += [f"  {key}: {meaning}", f"      {perhaps}"]
+    def _question_lines(self) -> list[str]:
+        """Returns the questions to the user, and the command to type."""
+        lines = [f"The file does not say {len(self.questions)} things, in the frame of the hand's root:"]
+        for key, meaning, guess in self.questions:
+            suggestion = f"perhaps {guess.value}: {guess.reason}" if guess.value else "no guess"
+            lines += [f"  {key}: {meaning}", f"      {suggestion}"]
         if isinstance(self.picture, Path):
             lines.append(f"{self.picture} shows the hand along x, -y and z of that frame (x red, y green, z blue).")
         else:
             lines.append(self.picture)
-        return [*lines, "Type what is right, for instance:", f"  {self._line()}"]
+        return [*lines, "Type what is right, for instance:", f"  {self._command()}"]
 
-    def _line(self) -> str:
-        """Returns the command with the guesses; a question mark stands where there is none."""
-        given = {"hand.mjcf": self.hand.mjcf}
-        known = {"hand.palm_normal": self.hand.palm_normal, "hand.finger_direction": self.hand.finger_direction}
-        given |= {key: f"[{','.join(f'{x:g}' for x in value)}]" for key, value in known.items() if value}
-        given |= {key: guess.value or "?" for key, _, guess in self.asked}
-        given |= {"out": self.out} if self.out else {}
-        return " ".join(["python main.py mode=hand", *(shlex.quote(f"{key}={value}") for key, value in given.items())])
+    def _command(self) -> str:
+        """Returns the command with the guesses, and question marks where there is none."""
+        overrides = {"hand.mjcf": self.hand.mjcf}
+        for key in ("palm_normal", "finger_direction"):
+            direction = getattr(self.hand, key)
+            if direction:
+                overrides[f"hand.{key}"] = f"[{','.join(f'{x:g}' for x in direction)}]"
+        overrides |= {key: guess.value or "?" for key, _, guess in self.questions}
+        if self.out:
+            overrides["out"] = self.out
+        words = [shlex.quote(f"{key}={value}") for key, value in overrides.items()]
+        return " ".join(["python main.py mode=hand", *words])
 
-    def _result(self) -> list[str]:
-        """Returns what the complete hand has and where it is."""
+    def _result_lines(self) -> list[str]:
+        """Returns what the complete hand has and where its files are."""
         right = self.pair[1]
         links = len(set(right.candidate_link.tolist()))
         other = {"right": "left", "left": "right"}[self.hand.side]
@@ -108,26 +112,26 @@ class HandReport(NamedTuple):
         return lines
 
 
-def _overview(survey: Survey) -> list[str]:
-    """Returns a line about the whole, and one about each finger."""
-    hand = survey.hand
+def _overview(inspection: HandInspection) -> list[str]:
+    """Returns a line about the file, the palm, and each finger."""
+    hand = inspection.hand
     shapes = Counter("sphere" if s.shape == "capsule" and not s.size[1] else s.shape for s in hand.primitives)
     kinds = ", ".join(f"{count} {kind}" for kind, count in shapes.items())
-    size = " x ".join(f"{side:.3f}" for side in survey.size)
+    size = " x ".join(f"{side:.3f}" for side in inspection.size)
     lines = [
-        f"{survey.path}: {'URDF' if is_urdf(survey.path) else 'MJCF'}, {len(hand.link_names)} links, "
+        f"{inspection.path}: {'URDF' if is_urdf(inspection.path) else 'MJCF'}, {len(hand.link_names)} links, "
         f"{len(hand.joint_names)} joints, {len(hand.primitives)} collision shapes ({kinds}), {size} m",
-        f"palm: {hand.link_names[survey.palm]}",
+        f"palm: {hand.link_names[inspection.palm]}",
     ]
-    for number, chain in enumerate(survey.chains):
-        name = "thumb" if number == survey.thumb else "finger"
+    for number, chain in enumerate(inspection.chains):
+        name = "thumb" if number == inspection.thumb else "finger"
         lines.append(f"{name}: {' -> '.join(hand.link_names[link] for link in chain.links)}")
     return lines
 
 
-def _joints(survey: Survey, config: HandConfig) -> list[str]:
+def _joints(inspection: HandInspection, config: HandConfig) -> list[str]:
     """Returns a table of the joints."""
-    hand = survey.hand
+    hand = inspection.hand
     width = max(len(name) for name in ("joint", *hand.joint_names))
     moved = max(len(hand.link_names[link]) for link in hand.joint_link)
     lines = [f"{'joint':{width}}  {'moves':{moved}}  {'lower':>7} {'upper':>7} {'mean':>7}  rad"]

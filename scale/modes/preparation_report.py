@@ -1,4 +1,4 @@
-"""What `mode=objects` found and made, for people."""
+"""Formats the result of `mode=objects` as a table for people."""
 
 from __future__ import annotations
 
@@ -8,69 +8,76 @@ from typing import Any, NamedTuple
 
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.mesh_report import object_scales
-from bimangrasp.objects.preparation import Facts, Preparation
+from bimangrasp.objects.preparation import MeshFacts, Preparation
+from scale.formatting import table
 from scale.settings.names import is_safe
 
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
-"""What becomes of an object; kept is one that was prepared before, with the same content."""
+"""States of an object after the run; a kept one was prepared before, with the same content."""
 
 HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "state")
-SHORT = 3
-"""An object fell short: the exit code."""
+NUMBER_COLUMNS = (1, 2, 4, 5)
+EXIT_UNUSABLE = 3
+"""Exit code where an object cannot be used."""
 
 
 class PreparedObject(NamedTuple):
-    """One object.
+    """The result for one object.
 
     Attributes:
-        code: its name.
-        state: one of the four words above.
-        found: what its file had; None where it could not be read.
-        made: what it is, prepared, at unit scale.
-        pieces: how many convex pieces there are; None where none were made.
-        repairs: what was repaired.
-        warnings: what a person should know.
-        reason: why it cannot be used, and what to do.
+        code: name of the object.
+        state: one of the four states above.
+        original: the mesh of its file; None where it could not be read.
+        prepared: the prepared mesh, at unit scale; None where there is none.
+        pieces: number of convex pieces; None where none were made.
+        repairs: the repairs, as text.
+        warnings: what a person should know, a line each.
+        reason: why it cannot be used, and what to do; empty where it can.
     """
 
     code: str
     state: str
-    found: Facts | None = None
-    made: Facts | None = None
+    original: MeshFacts | None = None
+    prepared: MeshFacts | None = None
     pieces: int | None = None
     repairs: str = ""
     warnings: tuple[str, ...] = ()
     reason: str = ""
 
     def record(self, ready: Preparation) -> dict[str, Any]:
-        """Returns what is kept of it beside its files."""
+        """Returns the JSON record that is stored beside the files of the object."""
         return {
-            "found": self.found._asdict(),
-            "made": self.made._asdict(),
+            "found": self.original._asdict(),
+            "made": self.prepared._asdict(),
             "convex_pieces": self.pieces,
             "repairs": self.repairs,
             "warnings": list(self.warnings),
-            "center": ready.place.center.tolist(),
-            "factor": ready.place.factor,
+            "center": ready.placement.center.tolist(),
+            "factor": ready.placement.factor,
             "sign": ready.sign._asdict(),
         }
 
     @classmethod
     def from_record(cls, code: str, state: str, record: dict[str, Any]) -> PreparedObject:
-        """Returns the object of a record."""
-        found, made = (
-            Facts(**record[name] | {"extents": tuple(record[name]["extents"])}) for name in ("found", "made")
+        """Returns the object that a stored record describes."""
+        return cls(
+            code=code,
+            state=state,
+            original=_facts_of(record["found"]),
+            prepared=_facts_of(record["made"]),
+            pieces=record["convex_pieces"],
+            repairs=record["repairs"],
+            warnings=tuple(record["warnings"]),
         )
-        return cls(code, state, found, made, record["convex_pieces"], record["repairs"], tuple(record["warnings"]))
 
 
 class PreparationReport(NamedTuple):
-    """What was found and made. `str(report)` is a table for people.
+    """The results for all objects. `str(report)` is a table for people.
 
     Attributes:
-        objects: sorted by code.
-        sizes: of the objects.
-        out: where they were prepared; None where they were only checked.
+        objects: the results, sorted by code.
+        sizes: the sizes at which the objects will be grasped.
+        out: the folder of the prepared objects; None where they were only checked.
     """
 
     objects: tuple[PreparedObject, ...]
@@ -80,57 +87,56 @@ class PreparationReport(NamedTuple):
     @property
     def exit_code(self) -> int:
         """0, or 3 where an object cannot be used."""
-        return SHORT if any(one.state == LEFT_OUT for one in self.objects) else 0
+        return EXIT_UNUSABLE if any(entry.state == LEFT_OUT for entry in self.objects) else 0
 
     def __str__(self) -> str:
-        rows = [HEADINGS, *(_cells(one) for one in self.objects)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-        lines = [_line(HEADINGS, widths)]
-        for one, cells in zip(self.objects, rows[1:], strict=True):
-            lines += [_line(cells, widths), *(f"    {detail}" for detail in self._details(one))]
+        head, *rows = table(HEADINGS, [_row(entry) for entry in self.objects], right=NUMBER_COLUMNS)
+        lines = [head]
+        for entry, row in zip(self.objects, rows, strict=True):
+            lines += [row, *(f"    {detail}" for detail in self._details(entry))]
         return "\n".join([*lines, self._end()])
 
-    def _details(self, one: PreparedObject) -> Iterator[str]:
-        """Yields what does not fit into a row."""
-        if one.made:
-            name = "object.scales" if self.sizes.sizes is None else "object.sizes"
-            scales = object_scales(self.sizes, max(one.made.extents))
-            chosen = zip(self.sizes.scales if self.sizes.sizes is None else self.sizes.sizes, scales, strict=True)
-            yield f"{name} " + "; ".join(f"{size:g}: {_at(one.made, scale)}" for size, scale in chosen)
-        if one.repairs:
-            yield f"{'would be repaired' if one.state == READY else 'repaired'}: {one.repairs}"
-        yield from (f"note: {warning}" for warning in one.warnings)
-        if one.reason:
-            yield f"{LEFT_OUT}: {one.reason}"
+    def _details(self, entry: PreparedObject) -> Iterator[str]:
+        """Yields the lines below an object's row: its sizes, repairs, warnings and reason."""
+        if entry.prepared:
+            has_scales = self.sizes.sizes is None
+            settings = self.sizes.scales if has_scales else self.sizes.sizes
+            scales = object_scales(self.sizes, max(entry.prepared.extents))
+            sizes = [_size_at(entry.prepared, scale) for scale in scales]
+            parts = [f"{setting:g}: {size}" for setting, size in zip(settings, sizes, strict=True)]
+            yield f"{'object.scales' if has_scales else 'object.sizes'} {'; '.join(parts)}"
+        if entry.repairs:
+            yield f"{'would be repaired' if entry.state == READY else 'repaired'}: {entry.repairs}"
+        yield from (f"note: {warning}" for warning in entry.warnings)
+        if entry.reason:
+            yield f"{LEFT_OUT}: {entry.reason}"
 
     def _end(self) -> str:
-        """Returns the last line: how many of each."""
-        states = [one.state for one in self.objects]
+        """Returns the last line: the number of objects in each state."""
+        states = [entry.state for entry in self.objects]
         counts = [f"{states.count(state)} {state}" for state in (READY, PREPARED, KEPT, LEFT_OUT) if state in states]
         where = f" in {self.out}" if self.out else "; only checked, out=<folder> prepares them"
         return f"{len(states)} objects: {', '.join(counts)}{where}"
 
 
-def _cells(one: PreparedObject) -> tuple[str, ...]:
-    name = one.code if is_safe(one.code) else repr(one.code)
-    if not one.found:
-        return (name, *[""] * (len(HEADINGS) - 2), one.state)
-    found = one.found
-    extents = " x ".join(f"{extent:.4g}" for extent in found.extents)
-    counts = (str(found.vertices), str(found.faces), "yes" if found.closed else "no", str(found.bodies))
-    return name, *counts, "-" if one.pieces is None else str(one.pieces), extents, one.state
+def _facts_of(record: dict[str, Any]) -> MeshFacts:
+    """Returns the facts of a mesh from their JSON record."""
+    return MeshFacts(**record | {"extents": tuple(record["extents"])})
 
 
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    """Returns a row: text to the left, numbers to the right."""
-    parts = [
-        cell.rjust(width) if column in (1, 2, 4, 5) else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(parts).rstrip()
+def _row(entry: PreparedObject) -> tuple[str, ...]:
+    """Returns the cells of an object under `HEADINGS`."""
+    name = entry.code if is_safe(entry.code) else repr(entry.code)
+    if not entry.original:
+        return (name, *[""] * (len(HEADINGS) - 2), entry.state)
+    original = entry.original
+    extents = " x ".join(f"{extent:.4g}" for extent in original.extents)
+    counts = (str(original.vertices), str(original.faces), "yes" if original.closed else "no", str(original.bodies))
+    pieces = "-" if entry.pieces is None else str(entry.pieces)
+    return name, *counts, pieces, extents, entry.state
 
 
-def _at(made: Facts, scale: float) -> str:
-    """Returns extents and volume at a size."""
-    extents = " x ".join(f"{extent * scale:.3g}" for extent in made.extents)
-    return f"{extents} m" + (f", {made.volume * scale**3 * 1000:.3g} l" if made.closed else "")
+def _size_at(prepared: MeshFacts, scale: float) -> str:
+    """Returns extents and volume of a mesh at a scale, as text."""
+    extents = " x ".join(f"{extent * scale:.3g}" for extent in prepared.extents)
+    return f"{extents} m" + (f", {prepared.volume * scale**3 * 1000:.3g} l" if prepared.closed else "")

@@ -1,4 +1,4 @@
-"""`mode=objects`: a folder of meshes is checked, and prepared in another folder in DexGraspNet's layout."""
+"""Runs `mode=objects`: checks a folder of meshes, and prepares them in another folder in DexGraspNet's layout."""
 
 from __future__ import annotations
 
@@ -21,48 +21,57 @@ from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, 
 from bimangrasp.objects.files import DECOMPOSED, root_of
 from bimangrasp.objects.mesh_report import check_size
 from bimangrasp.objects.model import Mesh, load_triangles, report_of
-from bimangrasp.objects.preparation import Draft, Facts, Preparation, as_written, draft, finished, obj_image
+from bimangrasp.objects.preparation import (
+    Draft,
+    MeshFacts,
+    Preparation,
+    as_written,
+    finish_draft,
+    make_draft,
+    obj_image,
+)
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
 from scale.settings.mesh_checks import progress_printer, unreadable
-from scale.settings.objects import ObjectEntry, sorted_out
+from scale.settings.objects import ObjectEntry, select_usable
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
 
 RECORD = "prepared.json"
-"""What a prepared object was made from and how it was moved; written last, so an object with it is whole."""
+"""File with the source of a prepared object and how it was moved; it is written last and marks the object complete."""
 
 _SETTINGS = ("prepare", "pieces")
 
 
 def prepare_objects(config: Config) -> PreparationReport:
-    """Returns what the meshes of a folder are; with `out` they are also prepared there.
+    """Returns the report on the meshes of a folder; with `out` they are also prepared there.
 
     Raises:
-        InputError: the folder, the list or `out` cannot be used. Meshes that cannot are in the report.
+        InputError: the folder, the list or `out` cannot be used. Unusable meshes are in the report.
         RunError: the disk cannot be written.
     """
-    _check_door(config)
-    entries, left_out = sorted_out(config.object_root, config.object_code_list)
+    _check_settings(config)
+    entries, left_out = select_usable(config.object_root, config.object_code_list)
     if not entries and not left_out:
         raise InputError(
             f"object_root={config.object_root!r} has no mesh at all; wanted <code>.obj, .stl, .ply, .glb, .off or "
             f"<code>/{DECOMPOSED}"
         )
-    work = _prepared if config.out and not config.dry_run else _checked
-    tell, rows = progress_printer("prepared" if work is _prepared else "checked"), []
+    work = _prepare if config.out and not config.dry_run else _check
+    report_progress = progress_printer("prepared" if work is _prepare else "checked")
+    rows = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, row in enumerate(pool.map(lambda entry: _guarded(work, entry, config), entries), start=1):
-            tell(done, len(entries))
+        for done, row in enumerate(pool.map(lambda entry: _outcome(work, entry, config), entries), start=1):
+            report_progress(done, len(entries))
             rows.append(row)
     rows += [PreparedObject(code, LEFT_OUT, reason=reason) for code, reason in left_out.items()]
-    written = Path(config.out) if work is _prepared else None
+    written = Path(config.out) if work is _prepare else None
     return PreparationReport(tuple(sorted(rows, key=lambda row: row.code)), config.object, written)
 
 
-def _check_door(config: Config) -> None:
-    """Refuses what no mesh can cure."""
+def _check_settings(config: Config) -> None:
+    """Refuses settings that cannot work for any mesh."""
     if not config.out:
         return
     if Path(config.out).resolve().is_relative_to(root_of(config.object_root).resolve()):
@@ -80,86 +89,95 @@ def _check_door(config: Config) -> None:
             raise InputError(f"mode=objects with out= needs {module}: {install_command('objects')}, or set {key}")
 
 
-def _guarded(
+def _outcome(
     work: Callable[[ObjectEntry, Config], PreparedObject], entry: ObjectEntry, config: Config
 ) -> PreparedObject:
-    """Returns what became of one object, the reason where it cannot be used."""
+    """Returns the result for one object, with the reason if it cannot be used."""
     try:
         for reason in unreadable([entry]).values():
             raise InputError(reason)
         return work(entry, config)
     except InputError as error:
-        return PreparedObject(entry.code, LEFT_OUT, _found(entry, config), reason=str(error))
+        return PreparedObject(entry.code, LEFT_OUT, _original_facts(entry, config), reason=str(error))
     except OSError as error:
         raise RunError(
             f"object {entry.code!r}: {error}; what is prepared stays, and the same command goes on"
         ) from error
 
 
-def _found(entry: ObjectEntry, config: Config) -> Facts | None:
-    """Returns what the file of an object that cannot be used has, as far as it can be read."""
+def _original_facts(entry: ObjectEntry, config: Config) -> MeshFacts | None:
+    """Returns the facts of the file of an unusable object, or None if it cannot be read."""
     try:
-        return draft(str(entry.path), config.prepare).found
+        return make_draft(str(entry.path), config.prepare).original
     except InputError:
         return None
 
 
-def _checked(entry: ObjectEntry, config: Config) -> PreparedObject:
-    """Returns what a mesh is and would become. Nothing is written and nothing decomposed."""
-    made = draft(str(entry.path), config.prepare)
-    given, notes = _given(entry, made, config)
+def _check(entry: ObjectEntry, config: Config) -> PreparedObject:
+    """Returns the facts of a mesh and of its prepared form. Writes nothing and decomposes nothing."""
+    draft = make_draft(str(entry.path), config.prepare)
+    given_pieces, notes = _given_pieces(entry, draft, config)
     if config.prepare.surface == "pieces":
-        if not given:
-            return PreparedObject(entry.code, READY, made.found, repairs=str(made.repairs), warnings=(*notes, _LATER))
-        made = _of_pieces(made, given)
-    ready = finished(made, config.prepare)
+        if not given_pieces:
+            return PreparedObject(
+                entry.code, READY, draft.original, repairs=str(draft.repairs), warnings=(*notes, _PIECES_LATER)
+            )
+        draft = _with_surface_of(draft, given_pieces)
+    ready = finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
-    count = len(given.pieces) if given else 1 if is_convex(ready.mesh, config.pieces) else None
-    return _row(entry.code, READY, ready, count, notes)
+    return _report_row(entry.code, READY, ready, _piece_count(given_pieces, ready.mesh, config), notes)
 
 
-_LATER = "its convex pieces, which will be its surface, are not made yet: out= makes them"
+def _piece_count(given_pieces: Pieces | None, mesh: Mesh, config: Config) -> int | None:
+    """Returns the number of convex pieces as far as it is known without decomposing the mesh."""
+    if given_pieces:
+        return len(given_pieces.pieces)
+    return 1 if is_convex(mesh, config.pieces) else None
 
 
-def _prepared(entry: ObjectEntry, config: Config) -> PreparedObject:
-    """Returns what was written for one object; what is there with the same content is kept."""
+_PIECES_LATER = "its convex pieces, which will be its surface, are not made yet: out= makes them"
+
+
+def _prepare(entry: ObjectEntry, config: Config) -> PreparedObject:
+    """Prepares one object and returns the result; an existing one with the same content is kept."""
     folder = Path(config.out) / entry.code / DECOMPOSED.parent
     origin = _origin(entry, config)
-    known = _known(folder, origin)
-    if known:
-        return PreparedObject.from_record(entry.code, KEPT, known)
-    made = draft(str(entry.path), config.prepare)
-    given, notes = _given(entry, made, config)
-    pieces = given
+    existing = _existing_record(folder, origin)
+    if existing:
+        return PreparedObject.from_record(entry.code, KEPT, existing)
+    draft = make_draft(str(entry.path), config.prepare)
+    pieces, notes = _given_pieces(entry, draft, config)
     if config.prepare.surface == "pieces":
-        pieces = given or decomposed(str(entry.path), Mesh(made.vertices, made.faces, "", ""), config.pieces)
-        made = _of_pieces(made, pieces)
-    ready = finished(made, config.prepare)
+        pieces = pieces or decomposed(str(entry.path), Mesh(draft.vertices, draft.faces, "", ""), config.pieces)
+        draft = _with_surface_of(draft, pieces)
+    ready = finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
     if config.prepare.decompose and not pieces:
         pieces = _decomposed(entry, ready, config)
     files = {DECOMPOSED.name: ready.image} | _piece_images(pieces)
-    _check_pair(entry, files, config)
-    row = _row(entry.code, PREPARED, ready, len(pieces.pieces) if pieces else None, notes)
+    _check_pieces_fit(entry, files, config)
+    row = _report_row(entry.code, PREPARED, ready, len(pieces.pieces) if pieces else None, notes)
     record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
     _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
     return row
 
 
-def _row(code: str, state: str, ready: Preparation, count: int | None, notes: tuple[str, ...]) -> PreparedObject:
-    return PreparedObject(code, state, ready.found, ready.made, count, str(ready.repairs), (*notes, *ready.warnings))
+def _report_row(code: str, state: str, ready: Preparation, count: int | None, notes: tuple[str, ...]) -> PreparedObject:
+    return PreparedObject(
+        code, state, ready.original, ready.prepared, count, str(ready.repairs), (*notes, *ready.warnings)
+    )
 
 
-def _of_pieces(made: Draft, pieces: Pieces) -> Draft:
-    """Returns the draft with its convex pieces as its surface."""
+def _with_surface_of(draft: Draft, pieces: Pieces) -> Draft:
+    """Returns the draft with the surface of its convex pieces."""
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces.pieces)])
     faces = [piece.faces + start for piece, start in zip(pieces.pieces, starts, strict=False)]
     vertices = as_written(np.concatenate([piece.vertices for piece in pieces.pieces]))
-    return made._replace(vertices=vertices, faces=np.concatenate(faces), holes=())
+    return draft._replace(vertices=vertices, faces=np.concatenate(faces), holes=())
 
 
-def _given(entry: ObjectEntry, made: Draft, config: Config) -> tuple[Pieces | None, tuple[str, ...]]:
-    """Returns the pieces that lie beside a mesh, moved as it was; None and a note where they do not fit it."""
+def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pieces | None, tuple[str, ...]]:
+    """Returns the pieces in files beside a mesh, moved like the mesh; None and a note where they do not fit it."""
     try:
         files = piece_files(entry.path.parent) if entry.path.name == DECOMPOSED.name else []
         if not files:
@@ -167,15 +185,15 @@ def _given(entry: ObjectEntry, made: Draft, config: Config) -> tuple[Pieces | No
         with tempfile.TemporaryDirectory() as name:
             for file in files:
                 vertices, faces = load_triangles(str(file))
-                (Path(name) / file.name).write_bytes(obj_image([(made.place(vertices), faces)]))
-            (Path(name) / DECOMPOSED.name).write_bytes(obj_image([(made.vertices, made.faces)]))
+                (Path(name) / file.name).write_bytes(obj_image([(draft.placement(vertices), faces)]))
+            (Path(name) / DECOMPOSED.name).write_bytes(obj_image([(draft.vertices, draft.faces)]))
             return convex_pieces(str(Path(name) / DECOMPOSED.name), config.pieces), ()
     except InputError as error:
         return None, (f"its coacd_convex_piece files are left out, new ones are made: {error}",)
 
 
 def _decomposed(entry: ObjectEntry, ready: Preparation, config: Config) -> Pieces:
-    """Returns the convex pieces of a prepared mesh, from the user's cache where they were found before."""
+    """Returns the convex pieces of a prepared mesh, from the user's cache if they were computed before."""
     with tempfile.TemporaryDirectory() as name:
         mesh = Path(name) / DECOMPOSED.name
         mesh.write_bytes(ready.image)
@@ -186,13 +204,13 @@ def _decomposed(entry: ObjectEntry, ready: Preparation, config: Config) -> Piece
 
 
 def _piece_images(pieces: Pieces | None) -> dict[str, bytes]:
-    """Returns the files of convex pieces by their names."""
-    found = pieces.pieces if pieces else ()
-    return {f"coacd_convex_piece_{k}.obj": obj_image([(piece.vertices, piece.faces)]) for k, piece in enumerate(found)}
+    """Returns file name -> bytes of the convex pieces."""
+    images = [obj_image([(piece.vertices, piece.faces)]) for piece in pieces.pieces] if pieces else []
+    return {f"coacd_convex_piece_{number}.obj": image for number, image in enumerate(images)}
 
 
-def _check_pair(entry: ObjectEntry, files: dict[str, bytes], config: Config) -> None:
-    """Refuses pieces that do not fill the mesh as whoever simulates it wants: read back from their files."""
+def _check_pieces_fit(entry: ObjectEntry, files: dict[str, bytes], config: Config) -> None:
+    """Refuses pieces that, read back from their files, do not fill the mesh as a simulation requires."""
     if len(files) == 1:
         return
     with tempfile.TemporaryDirectory() as name:
@@ -209,7 +227,7 @@ def _check_pair(entry: ObjectEntry, files: dict[str, bytes], config: Config) -> 
 
 
 def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:
-    """Returns what decides the files of a prepared object: its file, the pieces beside it, and the settings."""
+    """Returns what determines the files of a prepared object: its source, the pieces beside it, and the settings."""
     beside = sorted(entry.path.parent.glob("coacd_convex_piece_*.obj")) if entry.path.name == DECOMPOSED.name else []
     return {
         "source": entry.path.name,
@@ -225,11 +243,11 @@ def _read(path: Path) -> bytes:
         raise InputError(f"mesh {path} cannot be read ({error.strerror})") from error
 
 
-def _known(folder: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the record of an object that is prepared already; None where it is not, or not wholly.
+def _existing_record(folder: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the record of an object that was prepared before; None if it was not, or not completely.
 
     Raises:
-        InputError: it was prepared from another mesh, with other settings, or was changed since.
+        InputError: it was prepared from another mesh or with other settings, or its files were changed since.
     """
     path = folder / RECORD
     if not path.exists():
@@ -252,20 +270,20 @@ def _known(folder: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, files: dict[str, bytes], record: bytes) -> None:
-    """Writes a prepared object, the record last. Files that are there must be the same."""
-    there = {path.name for path in folder.glob("*.obj")}
-    other = sorted(name for name in there if name not in files or (folder / name).read_bytes() != files[name])
-    if other:
+    """Writes a prepared object, the record last. Existing files must have the same content."""
+    existing = {path.name for path in folder.glob("*.obj")}
+    differing = sorted(name for name in existing if name not in files or (folder / name).read_bytes() != files[name])
+    if differing:
         raise InputError(
-            f"{folder} has other content in {other[0]}; move it away, or set out= to another folder: nothing is "
+            f"{folder} has other content in {differing[0]}; move it away, or set out= to another folder: nothing is "
             "overwritten"
         )
-    place = RunFolder(folder)
+    run_folder = RunFolder(folder)
     for name, image in files.items():
-        if name not in there:
-            place.write(folder / name, image)
-    place.write(folder / RECORD, record)
-    place.remove_leftovers()
+        if name not in existing:
+            run_folder.write(folder / name, image)
+    run_folder.write(folder / RECORD, record)
+    run_folder.remove_leftovers()
 
 
 def _sha256(data: bytes) -> str:

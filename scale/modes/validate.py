@@ -16,7 +16,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.objects.files import mesh_of
-from bimangrasp.validation.evaluate import Judged, judge, reading, verdict_columns
+from bimangrasp.validation.evaluate import Evaluation, evaluate_grasps, verdict_attributes, verdict_columns
 from bimangrasp.validation.metrics import object_success_rate
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
@@ -79,7 +79,7 @@ def validate(config: Config) -> ValidationReport:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for target, grasps in given.items():
             at = bar.add_task(grasps.code, total=grasps.subject.poses.count)
-            judged = judge(
+            judged = evaluate_grasps(
                 hands,
                 [piece.vertices for piece in pieces[grasps.code].pieces],
                 grasps.subject,
@@ -119,7 +119,7 @@ def _targets(config: Config) -> Iterator[Target]:
         yield Target(final, source.folder.judgment(protocol, final.stem))
 
 
-def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Judged) -> None:
+def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Evaluation) -> None:
     """Writes the verdict file."""
     about = given.about | {
         "object_code": given.code,
@@ -127,7 +127,7 @@ def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, giv
         "hand_name": config.hand.name,
         "hand_sha256": list(hands.sha256),
         "joint_names": list(hands.joint_names),
-        "judging": reading(hands.names),
+        "judging": verdict_attributes(hands.names),
         "protocol": asdict(config.validation),
         "pose_rule": asdict(config.poses),
         "pieces_source": pieces.source,

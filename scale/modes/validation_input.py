@@ -16,7 +16,7 @@ from bimangrasp.interop import bimangrasp_results
 from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import Subject
+from bimangrasp.validation.evaluate import ObjectGrasps
 from bimangrasp.validation.sim_poses import ROTATION_TOLERANCE
 from scale.engine.synthesizer import Synthesizer
 from scale.settings.schema import Config
@@ -37,7 +37,7 @@ class Given(NamedTuple):
     """
 
     code: str
-    subject: Subject
+    subject: ObjectGrasps
     about: dict[str, Any]
 
 
@@ -60,7 +60,7 @@ def _ours(path: Path, config: Config) -> Given:
             sizes_of({field.name: file[field.name] for field in GRASP_FIELDS}, GRASP_FIELDS)
             poses = Poses(*(file[f"hand/{part}"][...] for part in Poses._fields))
             names = ("contact/candidate", "contact/normal", "object_scale")
-            subject = Subject(poses, *(file[name][...] for name in names))
+            subject = ObjectGrasps(poses, *(file[name][...] for name in names))
     except InputError:
         raise
     except (FormatError, OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -87,10 +87,10 @@ def _released(path: Path, hands: HandModel, config: Config) -> Given:
     poses = results.poses._replace(joints=results.poses.joints[:, :, order])
     obj = ObjectModel(mesh_named(path, path.stem, config.object_root), config.object)
     candidate, normal = nearest_contacts(hands, obj, poses, results.scale, config.contacts_per_hand)
-    return Given(path.stem, Subject(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
+    return Given(path.stem, ObjectGrasps(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
 
 
-def _check_values(path: Path, subject: Subject, candidates: int) -> None:
+def _check_values(path: Path, subject: ObjectGrasps, candidates: int) -> None:
     """Refuses grasps that no optimizer writes; what is not finite is left for the verdict."""
     rotation = np.where(subject.poses.finite[:, None, None, None], subject.poses.rotation, np.eye(3))
     skew = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2, 3), initial=0)

@@ -22,8 +22,8 @@ from bimangrasp.objects.mesh_report import MeshReport, check_size
 from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
 
-CHECKS = 1
-"""Raised by hand when `check_mesh` refuses or measures something else; older reports are then not read."""
+CHECK_VERSION = 1
+"""Part of the cache key: increase it when `check_mesh` refuses or measures differently, to ignore older reports."""
 SERIAL_MESHES = 64
 """Up to so many meshes are checked in this process: starting others takes longer."""
 PROGRESS_EVERY_S = 5.0
@@ -39,14 +39,14 @@ def check_objects(
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, MeshReport]:
-    """Returns code -> what its mesh holds, for meshes that two hands can grasp.
+    """Returns code -> the report on its mesh, for meshes that two hands can grasp.
 
     Args:
         entries: the objects of a run.
         config: their sizes.
-        remember: write the reports into the cache; a dry run reads it only.
-        on_progress: called with (done, total) after each mesh that had to be read; where it is left out, a line
-            goes to stderr every few seconds.
+        remember: whether new reports are written into the cache, which a dry run only reads.
+        on_progress: called with (done, total) after each mesh that had to be read; by default a line goes to stderr
+            every few seconds.
 
     Raises:
         InputError: meshes that cannot be used, each with its reason.
@@ -70,7 +70,7 @@ def check_objects(
 
 
 def cache_folder() -> Path:
-    """Returns where mesh reports are kept: BIMANGRASP_CACHE, else `bimangrasp` in the user's cache."""
+    """Returns the folder of cached mesh reports: in BIMANGRASP_CACHE, else in the user's cache."""
     own = os.environ.get("BIMANGRASP_CACHE")
     if own:
         return Path(own) / "meshes"
@@ -116,7 +116,7 @@ def _wrong_sizes(entries: list[ObjectEntry], reports: dict[str, MeshReport], con
 
 
 def _refuse(failures: dict[str, str]) -> None:
-    """Raises one error for all bad meshes."""
+    """Raises an error that names all unusable meshes; returns if there are none."""
     if not failures:
         return
     named = sorted((code, reason) for code, reason in failures.items())
@@ -171,15 +171,15 @@ def _leave_signals() -> None:
 
 
 def _cache_file(path: Path) -> Path:
-    """Returns where the report of a file with this path, size and time of change is kept."""
+    """Returns the cache file of the report on a mesh file, keyed by its path, size and time of change."""
     state = path.stat()
-    parts = (CHECKS, MeshReport._fields, str(path.absolute()), state.st_size, state.st_mtime_ns)
+    parts = (CHECK_VERSION, MeshReport._fields, str(path.absolute()), state.st_size, state.st_mtime_ns)
     name = hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
     return cache_folder() / name[:2] / f"{name}.json"
 
 
 def _remembered(path: Path) -> MeshReport | None:
-    """Returns the report in the cache; None where there is none or its hash says that it is broken."""
+    """Returns the report in the cache; None if there is none or its hash does not match."""
     try:
         digest, _, text = _cache_file(path).read_text(encoding="utf-8").partition("\n")
     except (OSError, ValueError):
@@ -187,16 +187,17 @@ def _remembered(path: Path) -> MeshReport | None:
     if digest != hashlib.sha256(text.encode()).hexdigest():
         return None
     content = json.loads(text)
-    return MeshReport(**{name: tuple(it) if isinstance(it, list) else it for name, it in content.items()})
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    return MeshReport(**fields)
 
 
 def _remember(path: Path, report: MeshReport) -> None:
-    """Writes a report aside and renames it; a cache that cannot be written only costs time."""
+    """Writes a report to the cache atomically; ignores a cache that cannot be written, which only costs time."""
     text = json.dumps(report._asdict())
     with contextlib.suppress(OSError):
         target = _cache_file(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=target.parent)
+        handle, temporary = tempfile.mkstemp(dir=target.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
-        Path(aside).replace(target)
+        Path(temporary).replace(target)

@@ -16,15 +16,15 @@ from scale.settings.names import hint, is_safe
 from scale.settings.parsing import parse_object_codes
 
 OTHER_SUFFIXES = (".stp", ".step", ".dae", ".fbx", ".3ds", ".gltf", ".blend", ".usd", ".usdz", ".3mf", ".x3d", ".wrl")
-"""Formats of meshes that are not read."""
+"""Suffixes of mesh formats that are not supported."""
 
 
 class ObjectEntry(NamedTuple):
     """One object of a run.
 
     Attributes:
-        code: its name.
-        path: its mesh.
+        code: name of the object.
+        path: path of its mesh.
     """
 
     code: str
@@ -44,19 +44,19 @@ def resolve_objects(object_root: str, object_code_list: Any) -> list[ObjectEntry
     """
     root = root_of(object_root)
     meshes = meshes_below(root)
-    codes = _codes(parse_object_codes(object_code_list), meshes, root)
+    codes = _resolve_codes(parse_object_codes(object_code_list), meshes, root)
     _check_codes(codes)
     unknown = [code for code in codes if code not in meshes]
     if unknown:
-        raise InputError(_unknown(unknown, meshes, root))
-    return [ObjectEntry(code, _only(code, meshes[code])) for code in codes]
+        raise InputError(_unknown_codes_message(unknown, meshes, root))
+    return [ObjectEntry(code, _single_mesh(code, meshes[code])) for code in codes]
 
 
-def sorted_out(object_root: str, object_code_list: Any) -> tuple[list[ObjectEntry], dict[str, str]]:
-    """Returns the objects that `resolve_objects` would, and, in place of an error, code -> why one is left out.
+def select_usable(object_root: str, object_code_list: Any) -> tuple[list[ObjectEntry], dict[str, str]]:
+    """Returns the usable objects that `resolve_objects` would, and code -> reason for those that are left out.
 
-    With the list "all", what lies in the folder beside them is looked at as well. A list of built-in objects, as the
-    settings have it until one is given, stands for all meshes of another folder that has none of them.
+    With the list "all", other files in the folder that look like meshes are left out with a reason as well. A list of
+    built-in objects, which is the default, stands for all meshes of another folder that has none of them.
 
     Raises:
         InputError: a root that is missing, a code that is unknown or listed twice.
@@ -65,15 +65,15 @@ def sorted_out(object_root: str, object_code_list: Any) -> tuple[list[ObjectEntr
     meshes = meshes_below(root)
     wanted = "all" if _is_builtin_choice(object_code_list, root, meshes) else parse_object_codes(object_code_list)
     others = _other_files(root, meshes) if wanted == "all" else {}
-    codes = [] if wanted == "all" and not meshes else _codes(wanted, meshes, root)
-    left = {code: _unsafe([code]) for code in codes if not is_safe(code)}
+    codes = [] if wanted == "all" and not meshes else _resolve_codes(wanted, meshes, root)
     safe = [code for code in codes if is_safe(code)]
+    rejected = {code: _unsafe_codes_message([code]) for code in codes if not is_safe(code)}
     _check_codes(safe)
     unknown = [code for code in safe if code not in meshes]
     if unknown:
-        raise InputError(_unknown(unknown, meshes, root))
-    left |= {code: _several(code, meshes[code]) for code in safe if len(meshes[code]) > 1}
-    return [ObjectEntry(code, *meshes[code]) for code in safe if code not in left], left | others
+        raise InputError(_unknown_codes_message(unknown, meshes, root))
+    rejected |= {code: _several_meshes_message(code, meshes[code]) for code in safe if len(meshes[code]) > 1}
+    return [ObjectEntry(code, *meshes[code]) for code in safe if code not in rejected], rejected | others
 
 
 def _is_builtin_choice(object_code_list: Any, root: Path, meshes: dict[str, list[Path]]) -> bool:
@@ -101,7 +101,7 @@ def _other_files(root: Path, meshes: dict[str, list[Path]]) -> dict[str, str]:
     return reasons
 
 
-def _codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -> list[str]:
+def _resolve_codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -> list[str]:
     """Returns the codes that `object_code_list` stands for."""
     if isinstance(wanted, list):
         return wanted
@@ -109,7 +109,7 @@ def _codes(wanted: str | list[str], meshes: dict[str, list[Path]], root: Path) -
         pattern = "*" if wanted == "all" else wanted
         codes = sorted(code for code in meshes if fnmatchcase(code, pattern))
         if not codes:
-            raise InputError(f"object_code_list={wanted!r} fits no object in {root}, {_choices(meshes)}")
+            raise InputError(f"object_code_list={wanted!r} fits no object in {root}, {_available(meshes)}")
         return codes
     if wanted not in meshes and wanted.lower().endswith((".json", ".txt")):
         return _read_codes(Path(wanted))
@@ -133,50 +133,50 @@ def _read_codes(path: Path) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    """Returns the lines of a text that say something."""
+    """Returns the lines of a text that are neither empty nor comments."""
     stripped = (line.strip() for line in text.splitlines())
     return [line for line in stripped if line and not line.startswith("#")]
 
 
 def _check_codes(codes: list[str]) -> None:
-    """Refuses codes that cannot name a file and codes that stand there twice."""
+    """Refuses codes that cannot name a file and codes that are listed twice."""
     unsafe = [code for code in codes if not is_safe(code)]
     if unsafe:
-        raise InputError(_unsafe(unsafe))
+        raise InputError(_unsafe_codes_message(unsafe))
     twice = [code for code, count in Counter(codes).items() if count > 1]
     if twice:
         raise InputError(f"object_code_list names {listed(twice)} more than once; wanted each object once")
 
 
-def _unsafe(unsafe: list[str]) -> str:
-    """Returns the sentence for codes that cannot name a file."""
+def _unsafe_codes_message(unsafe: list[str]) -> str:
+    """Returns the message for codes that cannot name a file."""
     return (
         f"object_code_list has {listed(unsafe)}: a code names a file, so it is UTF-8, has no / or \\, no control "
         f"character, no leading dot or outer space, and 200 bytes at most; rename the mesh"
     )
 
 
-def _several(code: str, paths: list[Path]) -> str:
-    """Returns the sentence for a code with several meshes."""
+def _several_meshes_message(code: str, paths: list[Path]) -> str:
+    """Returns the message for a code with several meshes."""
     names = ", ".join(sorted(str(path) for path in paths))
     return f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away"
 
 
-def _unknown(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> str:
-    """Returns the sentence for codes without a mesh."""
+def _unknown_codes_message(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> str:
+    """Returns the message for codes without a mesh."""
     return (
         f"object_code_list names {listed(unknown)}, and there is no <code>/{DECOMPOSED} and no <code>"
-        f"{'|'.join(SUFFIXES)} of that name in {root}{hint(unknown[0], meshes)}, {_choices(meshes)}"
+        f"{'|'.join(SUFFIXES)} of that name in {root}{hint(unknown[0], meshes)}, {_available(meshes)}"
     )
 
 
-def _choices(meshes: dict[str, list[Path]]) -> str:
-    """Returns which objects there are."""
+def _available(meshes: dict[str, list[Path]]) -> str:
+    """Returns a clause that lists the objects that exist."""
     return f"which has {listed(sorted(meshes))}" if meshes else "which has no mesh at all"
 
 
-def _only(code: str, paths: list[Path]) -> Path:
-    """Returns the mesh of a code; refuses a choice between several."""
+def _single_mesh(code: str, paths: list[Path]) -> Path:
+    """Returns the only mesh of a code; refuses several."""
     if len(paths) > 1:
-        raise InputError(_several(code, paths))
+        raise InputError(_several_meshes_message(code, paths))
     return paths[0]

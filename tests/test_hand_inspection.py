@@ -9,23 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quick_conf
-from scipy.spatial.transform import Rotation
+from hand_texts import FILES, TEXTS, TURN, turned, written
 
-from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.hand_setup.inspection import (
-    Survey,
+    HandInspection,
     guess_finger_direction,
     guess_palm_normal,
     guess_side,
-    survey_hand,
+    inspect_hand,
     tip_at,
 )
 from bimangrasp.hands.tree import at_rest
-
-FILES = {name: f"{name}_hand/right_hand.xml" for name in quick_conf.BUILT_IN}
-TEXTS = {name: (ASSET_ROOT / file).read_text() for name, file in FILES.items()}
-TURN = Rotation.from_rotvec([0.7, -1.1, 0.4])
 
 CHAINS = {
     "shadow": [
@@ -45,41 +40,28 @@ TIPS = {"shadow": [0.03105] * 4 + [0.03518], "allegro": [0.0387] * 3 + [0.0543]}
 """m beyond the last joint, along its link: half lengths and radii of the files' last capsules."""
 
 
-def written(folder: Path, text: str) -> str:
-    (folder / "hand.xml").write_text(text)
-    return str(folder / "hand.xml")
-
-
-def turned(text: str) -> str:
-    """The same hand below a root whose frame is turned: everything in it has other coordinates."""
-    x, y, z, w = TURN.inv().as_quat()
-    inside = re.search(r"<worldbody>\s*<body name=\"palm\">(.*)</body>\s*</worldbody>", text, re.DOTALL)[1]
-    body = f'<body name="base"><body name="palm" quat="{w} {x} {y} {z}">{inside}</body></body>'
-    return re.sub(r"<worldbody>.*</worldbody>", lambda _: f"<worldbody>{body}</worldbody>", text, flags=re.DOTALL)
-
-
-def guesses(survey: Survey) -> tuple[np.ndarray, np.ndarray, str]:
-    normal, along = (np.array(json.loads(g(survey).value)) for g in (guess_palm_normal, guess_finger_direction))
-    return normal, along, guess_side(survey, normal, along).value
+def guesses(inspection: HandInspection) -> tuple[np.ndarray, np.ndarray, str]:
+    normal, along = (np.array(json.loads(g(inspection).value)) for g in (guess_palm_normal, guess_finger_direction))
+    return normal, along, guess_side(inspection, normal, along).value
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_fingers_run_from_the_palm_to_their_tips(name: str):
-    survey = survey_hand(FILES[name])
-    names = survey.hand.link_names
-    assert names[survey.palm] == "palm"
-    assert [[names[link] for link in chain.links] for chain in survey.chains] == CHAINS[name]
-    assert survey.thumb == len(survey.chains) - 1
-    joints = [survey.hand.joint_names[joint] for chain in survey.chains for joint in chain.joints]
-    assert joints == list(survey.hand.joint_names)
+    inspection = inspect_hand(FILES[name])
+    names = inspection.hand.link_names
+    assert names[inspection.palm] == "palm"
+    assert [[names[link] for link in chain.links] for chain in inspection.chains] == CHAINS[name]
+    assert inspection.thumb == len(inspection.chains) - 1
+    joints = [inspection.hand.joint_names[joint] for chain in inspection.chains for joint in chain.joints]
+    assert joints == list(inspection.hand.joint_names)
     wanted = np.stack((np.zeros(len(TIPS[name])), np.zeros(len(TIPS[name])), TIPS[name]), axis=1)
-    np.testing.assert_allclose(survey.tips, wanted, atol=2e-5)
+    np.testing.assert_allclose(inspection.tips, wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_guesses_are_what_the_yaml_says(name: str):
     config = quick_conf.load(f"hand={name}").hand
-    normal, along, side = guesses(survey_hand(FILES[name]))
+    normal, along, side = guesses(inspect_hand(FILES[name]))
     assert normal.tolist() == config.palm_normal
     assert along.tolist() == config.finger_direction
     assert side == config.side
@@ -88,31 +70,31 @@ def test_the_guesses_are_what_the_yaml_says(name: str):
 @pytest.mark.parametrize("name", FILES)
 def test_guesses_turn_with_the_frame_of_the_root(name: str, tmp_path: Path):
     config = quick_conf.load(f"hand={name}").hand
-    survey = survey_hand(written(tmp_path, turned(TEXTS[name])))
-    normal, along, side = guesses(survey)
+    inspection = inspect_hand(written(tmp_path, turned(TEXTS[name])))
+    normal, along, side = guesses(inspection)
     assert normal @ TURN.inv().apply(config.palm_normal) > 0.99
     assert along @ TURN.inv().apply(config.finger_direction) > 0.98
     assert side == "right"
-    assert survey.hand.link_names[survey.palm] == "palm"
+    assert inspection.hand.link_names[inspection.palm] == "palm"
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_thumb_is_found_without_its_name(name: str, tmp_path: Path):
     text = re.sub(r"\b(thumb|th)_", "extra_", re.sub(r"\bTHJ", "XJ", TEXTS[name]))
-    survey = survey_hand(written(tmp_path, text))
-    assert survey.thumb == len(survey.chains) - 1
+    inspection = inspect_hand(written(tmp_path, text))
+    assert inspection.thumb == len(inspection.chains) - 1
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_mirrored_file_is_a_left_hand(name: str):
-    survey = survey_hand(FILES[name])
-    normal, along, _ = guesses(survey)
-    assert guess_side(survey, -normal, along).value == "left"
+    inspection = inspect_hand(FILES[name])
+    normal, along, _ = guesses(inspection)
+    assert guess_side(inspection, -normal, along).value == "left"
 
 
 def test_tips_are_where_mujoco_has_them():
-    survey = survey_hand(FILES["allegro"])
-    tip = tip_at(survey, 1, at_rest(survey.hand))
+    inspection = inspect_hand(FILES["allegro"])
+    tip = tip_at(inspection, 1, at_rest(inspection.hand))
     np.testing.assert_allclose(tip, [0, 0, 0.0007 + 0.0164 + 0.054 + 0.0384 + 0.0387], atol=1e-5)
 
 
@@ -123,11 +105,11 @@ def test_two_parallel_jaws_have_no_palm_normal(tmp_path: Path):
     )
     jaws = jaw.format("a", -0.03, 1) + jaw.format("b", 0.03, -1)
     text = f'<mujoco><compiler angle="radian"/><worldbody><body name="p">{jaws}</body></worldbody></mujoco>'
-    survey = survey_hand(written(tmp_path, text))
-    assert survey.thumb is None
-    assert guess_palm_normal(survey).value == ""
-    assert guess_finger_direction(survey).value == "[0,0,1]"
-    assert guess_side(survey, np.array([1.0, 0, 0]), np.array([0, 0, 1.0])).value == ""
+    inspection = inspect_hand(written(tmp_path, text))
+    assert inspection.thumb is None
+    assert guess_palm_normal(inspection).value == ""
+    assert guess_finger_direction(inspection).value == "[0,0,1]"
+    assert guess_side(inspection, np.array([1.0, 0, 0]), np.array([0, 0, 1.0])).value == ""
 
 
 TENDON = '<tendon><fixed name="t"><joint joint="index_2" coef="1"/></fixed></tendon></mujoco>'
@@ -174,11 +156,11 @@ ODD = {
 @pytest.mark.parametrize("case", ODD)
 def test_what_does_not_count_is_said(case: str, tmp_path: Path):
     change, words = ODD[case]
-    survey = survey_hand(written(tmp_path, change(TEXTS["allegro"])))
-    assert bool(survey.warnings) == bool(words)
+    inspection = inspect_hand(written(tmp_path, change(TEXTS["allegro"])))
+    assert bool(inspection.warnings) == bool(words)
     for word in words:
-        assert word in "\n".join(survey.warnings)
-    assert len(survey.chains) == 4
+        assert word in "\n".join(inspection.warnings)
+    assert len(inspection.chains) == 4
 
 
 def test_a_mesh_with_many_faces_is_named(tmp_path: Path):
@@ -187,7 +169,7 @@ def test_a_mesh_with_many_faces_is_named(tmp_path: Path):
     vertices = " ".join(f"{x:.6f}" for x in points.ravel())
     text = TEXTS["allegro"].replace("<worldbody>", f'<asset><mesh name="ball" vertex="{vertices}"/></asset><worldbody>')
     text = text.replace('<geom name="ring_tip" class="tip"/>', '<geom type="mesh" mesh="ball" pos="0 0 0.027"/>')
-    (warning,) = survey_hand(written(tmp_path, text)).warnings
+    (warning,) = inspect_hand(written(tmp_path, text)).warnings
     assert re.search(r"'ring_distal' has a hull of \d{4} faces", warning)
 
 
@@ -224,6 +206,6 @@ REFUSED = {
 def test_what_cannot_be_one_hand_is_refused(case: str, tmp_path: Path):
     change, words = REFUSED[case]
     with pytest.raises(InputError) as error:
-        survey_hand(written(tmp_path, change(TEXTS["allegro"])))
+        inspect_hand(written(tmp_path, change(TEXTS["allegro"])))
     for word in ["hand.xml", *words]:
         assert word in str(error.value)

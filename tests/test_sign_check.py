@@ -9,7 +9,7 @@ import trimesh
 
 from bimangrasp.objects import sign_check as room
 from bimangrasp.objects.model import Mesh
-from bimangrasp.objects.sign_check import SignTest, sign_test
+from bimangrasp.objects.sign_check import SignCheck, check_sign
 
 BALL = trimesh.creation.icosphere(subdivisions=2)
 HOLLOW = trimesh.util.concatenate([BALL, BALL.copy().apply_scale(0.5)])
@@ -23,22 +23,22 @@ def mesh_of(mesh, sign="normal"):
 @pytest.mark.parametrize("mesh", [BALL, HOLLOW, trimesh.creation.annulus(0.4, 1.0, 0.5), trimesh.creation.box()])
 @pytest.mark.parametrize("sign", ["normal", "winding"])
 def test_sound_meshes_have_the_right_sign_everywhere(mesh, sign):
-    found = sign_test(mesh_of(mesh, sign))
+    found = check_sign(mesh_of(mesh, sign))
     if mesh is HOLLOW and sign == "winding":
         pytest.skip("meshes with holes in them are closed: they have the normal's sign")
-    assert found == SignTest(600, 0, 300, 0, 60, 0) and found.tried == 960 and found.wrong == 0
+    assert found == SignCheck(600, 0, 300, 0, 60, 0) and found.tried == 960 and found.wrong == 0
 
 
 def test_an_inverted_mesh_is_wrong_everywhere():
     turned = BALL.copy()
     turned.invert()
-    found = sign_test(mesh_of(turned))
+    found = check_sign(mesh_of(turned))
     assert found.wrong == found.tried
 
 
 def test_overlapping_bodies_are_wrong_inside_of_each_other():
     both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0.1, 0))])
-    found = sign_test(mesh_of(both))
+    found = check_sign(mesh_of(both))
     assert found.far_wrong == 0 and 0.05 < found.box_wrong / found.box < 0.5 and found.beside_wrong > 0
 
 
@@ -64,5 +64,5 @@ def test_points_beside_faces_are_as_near_as_they_say():
 
 def test_points_of_which_an_open_mesh_does_not_know_the_side_are_left_out():
     half = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0)])[0]
-    found = sign_test(mesh_of(half, "winding"))
+    found = check_sign(mesh_of(half, "winding"))
     assert found.box < 250 and found.wrong == 0
