@@ -57,8 +57,8 @@ def mesh_of(object_root: Path | str, code: str) -> Path:
     if len(meshes_of_code) != 1:
         others = ", ".join(map(repr, sorted(meshes)[:SHOWN])) + (", ..." if len(meshes) > SHOWN else "")
         raise InputError(
-            f"object {code!r} has {len(meshes_of_code)} meshes in {root}, which has those of "
-            f"{others or 'no object'}; wanted one, as <code>/{DECOMPOSED} or as <code>{'|'.join(SUFFIXES)}: set object_root to the folder that the "
-            "grasps were made with"
+            f"object {code!r} has {len(meshes_of_code)} meshes in {root}, which has those of {others or 'no object'}; "
+            f"wanted one, as <code>/{DECOMPOSED} or as <code>{'|'.join(SUFFIXES)}: set object_root to the folder that "
+            "the grasps were made with"
         )
     return meshes_of_code[0]

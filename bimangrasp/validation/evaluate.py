@@ -135,7 +135,7 @@ def _not_evaluated(reason: Reason, links: int) -> _GraspResult:
 
 
 def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np.ndarray, "2 link"]:
-    """Returns the least distance of the shapes of each link to the object's pieces, at most FARTHEST_LINK."""
+    """Returns the least distance of the shapes of each link to the object's pieces, at most MAX_LINK_DISTANCE."""
     model, data = scene.model, mujoco.MjData(scene.model)
     set_pose(scene, data, pose)
     mujoco.mj_kinematics(model, data)
