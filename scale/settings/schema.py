@@ -136,8 +136,7 @@ class Config(Checked):
         threads: CPU threads of each worker.
         max_rounds: most rounds of one object, 1 to 100000.
         max_retries: further attempts at a round that failed before it is skipped.
-        max_kills: deaths by SIGKILL or SIGTERM from outside after which a round runs alone, and as many alone
-            after which it is skipped; 0 never.
+        max_kills: deaths of its workers by SIGKILL or SIGTERM from outside after which a round is skipped; 0 never.
         max_barren_rounds: consecutive rounds without an accepted grasp that end an object; 0 never.
         retry_skipped: try rounds again that an earlier call skipped, as long as no final file has passed them.
         max_hours: the run stops taking new rounds after this long; null is never.
