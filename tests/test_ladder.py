@@ -212,3 +212,20 @@ def test_forbidden_words(path):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{place} swallows everything"
             assert not (len(node.body) == 1 and isinstance(node.body[0], ast.Pass)), f"{place} swallows"
+
+
+GRAMMAR = {"one", "found", "told", "promised", "Trade", "Bench", "Maker", "Cast", "Studio"}
+"""Words that name a role in a sentence, or this project's history, and never a thing."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_names_are_of_things(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [getattr(node, kind, None) for kind in ("id", "arg", "attr", "name")]
+        assert not GRAMMAR & {name for name in names if isinstance(name, str)}, f"{path}:{getattr(node, 'lineno', 0)}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=module)
+def test_a_module_says_first_what_it_does(path):
+    first = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).partition(" ")[0]
+    assert first.rstrip(",").endswith("s"), f"{path} begins with {first!r}; wanted what the module does"

@@ -77,10 +77,10 @@ def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
     if request.accept.needs_verdict:
         from scale.store import convex_pieces  # here, because it loads mesh libraries
 
-        pieces = convex_pieces.found_pieces(folder, request.entries, config.pieces)
+        pieces = convex_pieces.present_pieces(folder, request.entries, config.pieces)
         request = request._replace(pieces=pieces)
-    found = scan(folder, request.accept, request.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
-    resumed = resume(request, found)
+    folder_scan = scan(folder, request.accept, request.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
+    resumed = resume(request, folder_scan)
     objects = []
     for state in resumed.objects:
         needed = list(state.rounds.needed(config.round_batch_size, config.max_rounds))

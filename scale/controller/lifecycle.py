@@ -106,14 +106,14 @@ def _opened(request: RunRequest) -> Iterator[_OpenCall]:
         wait_for_orphans(folder)
         with _telling(request) as progress:
             request = _with_pieces(request, progress)
-            found = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
-            resumed = resume(request, found)
+            folder_scan = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
+            resumed = resume(request, folder_scan)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
                 refuse_mixed(platforms, request.config.allow_mixed_platform)
             journal = Journal(folder)
             try:
-                _enter(request, found, resumed, journal, progress)
-                for path in found.damaged:
+                _enter(request, folder_scan, resumed, journal, progress)
+                for path in folder_scan.damaged:
                     folder.set_aside(path)
                 yield _OpenCall(request, resumed, journal, progress, lock)
             finally:
@@ -156,7 +156,9 @@ def _telling(request: RunRequest) -> Iterator[Progress]:
         progress.close()
 
 
-def _enter(request: RunRequest, found: FolderScan, resumed: Resumed, journal: Journal, progress: Progress) -> None:
+def _enter(
+    request: RunRequest, folder_scan: FolderScan, resumed: Resumed, journal: Journal, progress: Progress
+) -> None:
     """Writes down what this call is, before anything is handed out."""
     folder, config = request.folder, request.config
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
@@ -178,7 +180,7 @@ def _enter(request: RunRequest, found: FolderScan, resumed: Resumed, journal: Jo
         journal.append(ObjectsIndexed(indices=resumed.indices))
     for state, round_id in resumed.adopted:
         journal.append(state.rounds.record(round_id).event(RoundAdopted, state.code, round_id, folder))
-    for final in found.unjournaled:
+    for final in folder_scan.unjournaled:
         journal.append(final.event())
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
     devices = ", ".join(device.label for device in request.devices)

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a live panel on a terminal, plain lines elsewhere; and the run's log."""
+"""Shows a run at work: a live panel on a terminal, plain lines elsewhere; and writes its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mode=generate record=true`: moving pictures of how chosen grasps came about, drawn when all rounds are through.
+"""Draws moving pictures of how chosen grasps came about, when all rounds are done (`mode=generate record=true`).
 
 A process of its own draws them, so that OpenGL is set up before MuJoCo is imported and a driver that falls over takes
 no run with it.

@@ -1,4 +1,4 @@
-"""What a call tells when it ends: per object and as a whole, for people, callers and the manifest."""
+"""Reports a call when it ends: per object and as a whole, for people, callers and the manifest."""
 
 from __future__ import annotations
 
@@ -73,55 +73,55 @@ class RunReport:
     @property
     def skips(self) -> list[tuple[str, int]]:
         """Object code and round of everything that was given up."""
-        return [(one.code, skip["round"]) for one in self.objects for skip in one.skipped]
+        return [(report.code, skip["round"]) for report in self.objects for skip in report.skipped]
 
     @property
     def paths(self) -> list[Path]:
         """The final files."""
-        return [one.path for one in self.objects if one.path is not None]
+        return [report.path for report in self.objects if report.path is not None]
 
     def __str__(self) -> str:
         rows = [(o.code, f"{o.collected}/{o.quota}", o.rounds_done, len(o.skipped), o.end_reason) for o in self.objects]
         lines = table(("object", "grasps", "rounds", "skipped", "ended by"), rows[:SHOWN_OBJECTS])
         if len(rows) > SHOWN_OBJECTS:
             lines.append(f"... and {len(rows) - SHOWN_OBJECTS} more objects, see manifest.json")
-        lines += [f"short: {one.code}: {_why_short(one)}" for one in self.objects if one.is_short]
-        lines += [_skip_warning(one) for one in self.objects if one.skipped]
+        lines += [f"short: {report.code}: {_why_short(report)}" for report in self.objects if report.is_short]
+        lines += [_skip_warning(report) for report in self.objects if report.skipped]
         lines += [f"note: {note}" for note in self.notes]
-        lines += [f"note: {one.code}: {note}" for one in self.objects for note in one.notes]
+        lines += [f"note: {report.code}: {note}" for report in self.objects for note in report.notes]
         return "\n".join([*lines, f"{self.run_dir}  {self.seconds:.1f} s  exit code {self.exit_code}"])
 
 
-def _why_short(one: ObjectReport) -> str:
+def _why_short(report: ObjectReport) -> str:
     """Returns why an object has fewer rows than its quota."""
-    have = f"{one.collected} of {one.quota}"
-    if one.end_reason == "max_rounds":
-        gone = f", {len(one.skipped)} of them skipped" if one.skipped else ""
-        return f"{have} after max_rounds rounds{gone}{_rejects(one)}; raise max_rounds, or loosen the filter"
-    if one.end_reason == "barren":
+    have = f"{report.collected} of {report.quota}"
+    if report.end_reason == "max_rounds":
+        gone = f", {len(report.skipped)} of them skipped" if report.skipped else ""
+        return f"{have} after max_rounds rounds{gone}{_rejects(report)}; raise max_rounds, or loosen the filter"
+    if report.end_reason == "barren":
         return (
-            f"{have}, barren: max_barren_rounds rounds in a row gave nothing{_rejects(one)}; loosen the filter, or "
+            f"{have}, barren: max_barren_rounds rounds in a row gave nothing{_rejects(report)}; loosen the filter, or "
             f"raise max_barren_rounds to go on"
         )
-    if one.end_reason == "stopped":
+    if report.end_reason == "stopped":
         return f"{have} when the run was stopped; the same command goes on"
-    return f"{have}, {one.end_reason}"
+    return f"{have}, {report.end_reason}"
 
 
-def _rejects(one: ObjectReport) -> str:
+def _rejects(report: ObjectReport) -> str:
     """Returns for how many rows each reason held."""
-    counts = [f"{count} {reason}" for reason, count in one.rejected.items() if count]
+    counts = [f"{count} {reason}" for reason, count in report.rejected.items() if count]
     return f" (rows rejected by reason: {', '.join(counts)})" if counts else ""
 
 
-def _skip_warning(one: ObjectReport) -> str:
-    named = spans([skip["round"] for skip in one.skipped])
-    last = one.skipped[-1]["traceback"].strip().splitlines() or ["no traceback"]
-    return f"warning: {one.code}: skipped rounds {named}; the last one with: {last[-1]}"
+def _skip_warning(report: ObjectReport) -> str:
+    named = spans([skip["round"] for skip in report.skipped])
+    last = report.skipped[-1]["traceback"].strip().splitlines() or ["no traceback"]
+    return f"warning: {report.code}: skipped rounds {named}; the last one with: {last[-1]}"
 
 
 def object_report(state: ObjectState, path: Path | None) -> ObjectReport:
-    """Returns the report of an object as it stands; `path` is its file, if there is one."""
+    """Returns the report of an object as it stands; `path` is its file, if there is report."""
     return ObjectReport(
         code=state.code,
         index=state.index,

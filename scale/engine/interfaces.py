@@ -1,4 +1,4 @@
-"""What `scale` asks of whoever computes rounds: the optimizer in earnest, a stand-in in tests."""
+"""Defines the interfaces between the engine and what computes and tests rounds: the optimizer, or a stub in tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run is stopped from outside: signals, taken only in the main thread and given back afterwards, and time."""
+"""Stops a run from outside: by signals, taken only in the main thread and given back afterwards, and by time."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class Synthesizer:
         from bimangrasp.hands.description import pair_sha256
 
         left, right = load_hands(self.hand)
-        most = max(len(left.candidate_link), len(right.candidate_link))
-        links, positions = zip(*(_candidates(one, most) for one in (left, right)), strict=True)
+        count = max(len(left.candidate_link), len(right.candidate_link))
+        links, positions = zip(*(_candidates(hand, count) for hand in (left, right)), strict=True)
         return HandTable(
             self.hand.name, pair_sha256(left, right), right.joint_names, np.stack(links), np.stack(positions)
         )

@@ -98,17 +98,17 @@ def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     stride = max(1, len(powers) // (TICKS + 1))
     factors = (1,) if len(powers) > 3 else (1, 2, 5)
-    found = [factor * 10.0**power for power in powers[::stride] for factor in factors]
-    return [tick for tick in found if low <= tick * (1 + 1e-9) and tick <= high * (1 + 1e-9)]
+    ticks = [factor * 10.0**power for power in powers[::stride] for factor in factors]
+    return [tick for tick in ticks if low <= tick * (1 + 1e-9) and tick <= high * (1 + 1e-9)]
 
 
 def lines(drawn: Sequence[Line], axes: Axes, marks: Sequence[Mark] = ()) -> Markup:
     """Returns a chart of lines, each in a color and dash of its own."""
-    heights = [part for one in drawn for part in (one.y, one.low, one.high) if part is not None]
-    x = _scale([one.x for one in drawn], LEFT, axes.width - RIGHT)
+    heights = [part for line in drawn for part in (line.y, line.low, line.high) if part is not None]
+    x = _scale([line.x for line in drawn], LEFT, axes.width - RIGHT)
     y = _scale(heights if axes.may_log else [*heights, np.zeros(1)], HEIGHT - BOTTOM, TOP, axes.may_log)
-    parts = [_line(x, y, one, COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i, one in enumerate(drawn)]
-    return _picture(axes, [_grid(x, y, axes), *parts, *(_mark(x, one) for one in marks)])
+    parts = [_line(x, y, line, COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i, line in enumerate(drawn)]
+    return _picture(axes, [_grid(x, y, axes), *parts, *(_mark(x, mark) for mark in marks)])
 
 
 def _line(x: _Scale, y: _Scale, line: Line, color: str, dash: str) -> str:
@@ -135,7 +135,7 @@ def histogram(values: np.ndarray, axes: Axes, bins: int, marks: Sequence[Mark] =
     for left, right, top in zip(x(edges[:-1]), x(edges[1:]), y(counts), strict=True):
         place = f'x="{left:.1f}" y="{top:.1f}" width="{max(right - left - 0.6, 0.4):.1f}"'
         bars.append(f'<rect {place} height="{HEIGHT - BOTTOM - top:.1f}" fill="{COLORS[0]}"/>')
-    shown = [_mark(x, one) for one in marks if low <= one.x <= high]
+    shown = [_mark(x, mark) for mark in marks if low <= mark.x <= high]
     return _picture(axes, [_grid(x, y, axes), *bars, *shown])
 
 

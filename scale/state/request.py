@@ -1,4 +1,4 @@
-"""A checked call: settings, objects, quotas, devices, and what makes and tests rounds."""
+"""Holds a checked call: settings, objects, quotas, devices, and what makes and tests rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convex pieces of the objects of a call: found once for each mesh, and sealed."""
+"""Seals the convex pieces of the objects of a call in its run folder; each mesh is decomposed once and cached."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
     try:
         return read_pieces(str(cached))
     except InputError:  # missing or damaged: it is made
-        found = convex_pieces(str(mesh), config)
+        pieces = convex_pieces(str(mesh), config)
     with suppress(OSError):  # a cache that cannot be written only costs time
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as aside:
-            aside.write(pieces_image(found))
+            aside.write(pieces_image(pieces))
         Path(aside.name).replace(cached)
-    return found
+    return pieces
 
 
-def found_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig) -> Sealed:
+def present_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig) -> Sealed:
     """Returns the pieces that are sealed in a run folder, of as many objects as there are; changes nothing."""
-    found = {}
+    sealed = {}
     for entry in entries:
         path = folder.pieces / _name(entry.path, config)
         try:
-            found[entry.code] = (path, read_pieces(str(path)).sha256)
+            sealed[entry.code] = (path, read_pieces(str(path)).sha256)
         except InputError:  # missing or damaged: the run makes it
             continue
-    return found
+    return sealed
 
 
 def sealed_pieces(
@@ -68,7 +68,7 @@ def sealed_pieces(
     Raises:
         InputError: a mesh has no pieces; it is named.
     """
-    known = found_pieces(folder, entries, config)
+    known = present_pieces(folder, entries, config)
     missing = [entry for entry in entries if entry.code not in known]
     if missing:
         say(f"convex pieces are looked for, of {len(missing)} objects; a decomposition takes up to a minute")

@@ -1,4 +1,4 @@
-"""Room on the disk: no round is handed out that could not be sealed, and a full disk is waited for."""
+"""Watches the room on the disk: no round is handed out that could not be sealed, and a full disk is waited for."""
 
 from __future__ import annotations
 

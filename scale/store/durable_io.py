@@ -1,4 +1,4 @@
-"""The few calls that change a disk. Everything a run writes, syncs, renames or deletes goes through them."""
+"""Changes the disk: everything that a run writes, syncs, renames or deletes goes through these few calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The locks of a run folder: one run at a time, and no worker of a dead run beside a living one."""
+"""Locks a run folder: one run at a time, and no worker of a dead run beside a living one."""
 
 from __future__ import annotations
 

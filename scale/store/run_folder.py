@@ -1,4 +1,4 @@
-"""The run folder: the only place that spells a path of a run, and the only one that changes files there."""
+"""Spells every path of a run folder, and changes the files there: no other module does either."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORKER, VALIDATOR = "worker", "validator"
 
 def file_name(code: str) -> str:
     """Returns the object code as one path component: itself, or percent-encoded, or cut with a hash."""
-    name = re.sub(r"[\x00-\x1f\x7f/\\%]", lambda found: quote(found[0], safe=""), code)
+    name = re.sub(r"[\x00-\x1f\x7f/\\%]", lambda match: quote(match[0], safe=""), code)
     name = re.sub(r"^\.", "%2E", name)
     if len(name.encode()) <= _NAME_BYTES:
         return name
@@ -47,8 +47,8 @@ def shard_name(code: str, round_id: int, sha256: str) -> str:
 
 def parse_shard_name(name: str) -> ShardName | None:
     """Returns the parts of a shard's file name, None for any other name."""
-    found = re.fullmatch(r"(.+)\.(\d{6})\.([0-9a-f]{16})\.h5", name, re.DOTALL)
-    return ShardName(found[1], int(found[2]), found[3]) if found else None
+    match = re.fullmatch(r"(.+)\.(\d{6})\.([0-9a-f]{16})\.h5", name, re.DOTALL)
+    return ShardName(match[1], int(match[2]), match[3]) if match else None
 
 
 class Aside(NamedTuple):
@@ -147,8 +147,8 @@ class RunFolder:
 
     def sealed_in(self, place: Path) -> list[Path]:
         """Returns what one process has sealed, sorted."""
-        found = place.iterdir() if place.is_dir() else []
-        return sorted(path for path in found if parse_shard_name(path.name) and not _is_temporary(path))
+        paths = place.iterdir() if place.is_dir() else []
+        return sorted(path for path in paths if parse_shard_name(path.name) and not _is_temporary(path))
 
     def final_files(self) -> list[Path]:
         """Returns the final files, sorted."""
