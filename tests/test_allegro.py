@@ -16,7 +16,7 @@ def test_a_round_of_the_allegro_hand_is_simulated_and_exported(small_config, tmp
     config = small_config("hand=allegro", mode="generate", num_iterations=40)
     report = scale.generate(config)
     assert report.exit_code == 0
-    (path,) = (tmp_path / "experiments").rglob("generate/*.h5")
+    (path,) = (tmp_path / "experiments").rglob("final/*.h5")
     with h5py.File(path) as file:
         assert file["hand/joints"].shape == (4, 2, 16)
         assert list(file.attrs["joint_names"].astype(str))[:2] == ["index_0", "index_1"]

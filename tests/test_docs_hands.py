@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import quick_conf
 from documents import PAGES, commands, keys_of
-from test_hand_survey import TEXTS
+from hand_texts import TEXTS
 
 import conf
 import main

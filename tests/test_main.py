@@ -125,12 +125,11 @@ def test_flags_may_stand_between_overrides(run, tmp_path):
 
 def test_status_generate_and_plan(run, monkeypatch, capsys):
     monkeypatch.setattr(scale, "status", lambda folder: f"status of {folder}", raising=False)
-    monkeypatch.setattr(scale, "generate", lambda config: SimpleNamespace(exit_code=3), raising=False)
     monkeypatch.setattr(scale, "plan", lambda config: f"plan of {config.exp_name}", raising=False)
     assert run("mode=status", "exp_name=x") == 0
-    assert run("mode=generate") == 3
     assert run("dry_run=true") == 0
     assert run.seen == []
+    assert run("mode=generate") == 0 and [config.mode for config in run.seen] == ["generate"]
     assert capsys.readouterr().out.splitlines() == [
         "status of data/experiments/x",
         "plan of demo",

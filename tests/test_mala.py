@@ -160,8 +160,8 @@ def test_indices_switch_as_often_as_the_temperature_says():
     choice = torch.full((20000, 1, 1), 4)
     point = mala.Point(torch.zeros((20000, 1, 1)), choice, torch.zeros(20000), torch.zeros((20000, 1, 1)))
     draws = mala.draw(point, 5, generator)
-    for cooled, chance in ((1.0, 0.5), (0.25, 0.25), (5.0, 0.9)):
-        changed = replace(config, temperature_decay=cooled, temperature_decay_every=60)
+    for cooled, first, chance in ((1.0, 0.5, 0.5), (0.25, 0.5, 0.25), (1.0, 1.0, 0.9)):
+        changed = replace(config, temperature_decay=cooled, temperature_decay_every=60, switch_probability=first)
         now = mala.schedule(changed, 60).at(torch.tensor([0 if cooled == 1 else 1]))
         _, switched = mala.propose(point, torch.ones(1, 1, 1), draws, now, changed)
         expected = chance * 4 / 5  # one redraw in five gives the old index

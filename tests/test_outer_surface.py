@@ -58,5 +58,5 @@ def test_without_manifold3d_the_message_says_what_to_install(monkeypatch):
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(InputError, match=r"bimangrasp\[objects\]"):
+    with pytest.raises(InputError, match=r"\[objects\]"):
         outer_surface(np.asarray(HALVES.vertices), np.asarray(HALVES.faces))

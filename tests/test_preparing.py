@@ -97,7 +97,7 @@ def test_two_steps_on_a_prepared_object_at_a_metric_size(meshes, small_config, t
     asked = {"mode": "generate", "object_root": tmp_path / "out", "object_code_list": "[box]", "kernels": "plain"}
     sizes = {"object.sizes": "[0.1]", "initialization.follow_size": "true", "num_iterations": 2}
     assert scale.generate(small_config(**asked, **sizes)).exit_code == 0
-    (path,) = (tmp_path / "experiments").rglob("*.h5")
+    (path,) = (tmp_path / "experiments").rglob("final/*.h5")
     with h5py.File(path) as file:
         assert file["object_scale"][...] == pytest.approx(0.1 / (2 / np.sqrt(1.5) / 1.03))
         key = json.loads(file.attrs["run_key"])

@@ -136,10 +136,11 @@ def test_watching_moves_no_bit_and_frames_are_no_views_and_come_back_from_a_file
 )
 def test_what_cannot_be_recorded_is_refused_before_anything_starts(small_config, changes, says, monkeypatch):
     monkeypatch.setattr(recording, "_in_a_process_of_its_own", lambda *call: None)
-    config = replace(small_config(*RECORD), **changes)
+    given = small_config(*RECORD)
     with pytest.raises(InputError, match=says):
+        config = replace(given, **changes)
         (scale.run if config.mode == "scale" else scale.generate)(config, maker=Stub())
-    assert not Path(config.output_root).exists()
+    assert not Path(given.output_root).exists()
 
 
 def test_a_machine_that_cannot_draw_is_refused_before_anything_starts(small_config, monkeypatch):

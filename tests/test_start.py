@@ -14,6 +14,7 @@ import quick_conf
 
 from bimangrasp.config import ALGORITHM_VERSION
 from scale.settings import fingerprints
+from scale.store.events import CallStarted, ObjectsIndexed
 from scale.store.journal import Journal
 from scale.store.run_folder import RunFolder
 
@@ -51,8 +52,8 @@ def made(tmp_path: Path) -> Path:
     folder.prepare()
     key = json.loads(json.dumps(fingerprints.run_key(quick_conf.load(), "any", ALGORITHM_VERSION)))
     journal = Journal(folder)
-    journal.append("start", format_version=1, run_key=key, acceptance_key={}, quotas={"mug": 3}, notes=[], devices=[])
-    journal.append("objects", indices={"mug": 0})
+    journal.append(CallStarted(format_version=1, run_key=key, acceptance_key={}, quotas={"mug": 3}))
+    journal.append(ObjectsIndexed(indices={"mug": 0}))
     journal.close()
     return tmp_path
 

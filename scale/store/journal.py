@@ -34,7 +34,7 @@ def replay(folder: RunFolder) -> Replay:
     """Returns what the journal tells, without changing it; a torn tail is no event."""
     try:
         data = folder.journal.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Replay([])
     whole = data.rfind(b"\n") + 1
     parsed = [_parse(line) for line in data[:whole].splitlines()]
