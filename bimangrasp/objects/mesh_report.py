@@ -1,4 +1,4 @@
-"""Says what a mesh file holds, and refuses an object of a size that two hands cannot hold; reads no mesh."""
+"""Describes a mesh file, and refuses an object of a size that two hands cannot hold; reads no mesh."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
-"""In which two Shadow hands (0.2 m long) can make sense of an object, m: its diagonal is at least the one, its largest
-extent along an axis at most the other."""
-
+"""Sizes of an object that two Shadow hands (0.2 m long) can hold, m: its diagonal is at least the smallest size, its
+largest extent along an axis at most the largest size."""
 
 ROUNDING = 1e-9
-"""Share by which a size may miss its limit, so that object.sizes=[0.8] is 0.8."""
+"""Relative tolerance of the largest size, so that object.sizes=[0.8] passes."""
 
 
 class MeshReport(NamedTuple):
-    """What the door needs to know of a mesh file.
+    """What a run needs to know of a mesh file before it starts.
 
     Attributes:
         sha256: of the file.
@@ -62,9 +61,9 @@ def check_size(report: MeshReport, config: ObjectConfig, code: str) -> None:
     scales = object_scales(config, report.extent)
     if report.diameter * min(scales) < SMALLEST_SIZE or report.extent * max(scales) > LARGEST_SIZE * (1 + ROUNDING):
         sizes = " to ".join(f"{report.extent * scale:.4g}" for scale in (min(scales), max(scales)))
-        given = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
+        setting = f"object.scales={config.scales}" if config.sizes is None else f"object.sizes={config.sizes}"
         raise InputError(
-            f"object {code!r} is {sizes} m across (mesh {report.extent:.4g} m, {given}); two hands hold "
+            f"object {code!r} is {sizes} m across (mesh {report.extent:.4g} m, {setting}); two hands hold "
             f"{SMALLEST_SIZE} to {LARGEST_SIZE} m: is the mesh in millimeters? Rescale the mesh (mode=objects) or set "
             "object.scales or object.sizes"
         )

@@ -83,7 +83,7 @@ def _is_builtin_choice(object_code_list: Any, root: Path, meshes: dict[str, list
 
 
 def _other_files(root: Path, meshes: dict[str, list[Path]]) -> dict[str, str]:
-    """Returns what looks like a mesh in a folder and is none that can be found, with what to do."""
+    """Returns name -> advice for files and folders that look like meshes but cannot be used."""
     reasons = {}
     for item in sorted(root.iterdir()):
         if item.name.startswith("."):
