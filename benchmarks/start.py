@@ -1,4 +1,4 @@
-"""How long `main.py` takes to answer where settings and files alone decide: a status table and three refusals.
+"""How long `main.py` takes to answer where settings and files alone decide: a status table and refusals of all modes.
 
 python benchmarks/start.py
 """
@@ -20,6 +20,13 @@ CALLS = {
     "unknown key": ["seed_bas=1"],
     "value out of range": ["optimizer.step_size=-1"],
     "unknown object": ["object_code_list=[nothing]"],
+    "resume=false": ["resume=false"],
+    "nothing to validate": ["mode=validate"],
+    "nothing to export": ["mode=export"],
+    "nothing to import": ["mode=import", "path=nowhere.npy"],
+    "nothing to view": ["mode=view", "path=nowhere"],
+    "no file of a hand": ["mode=hand", "hand.mjcf=nowhere.xml"],
+    "no folder of meshes": ["mode=objects", "object_root=nowhere"],
 }
 
 

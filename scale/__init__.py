@@ -36,7 +36,8 @@ __all__ = [
     "write_report",
 ]
 
-# The modules are imported where they are called: a worker imports this package and needs few of them.
+# Modules are imported where they are called: a worker imports this package and needs few of them, and what a mode
+# refuses is refused before those are loaded that compute (torch, MuJoCo and trimesh take seconds).
 
 
 def run(cfg: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf | None = None) -> RunReport:
@@ -64,7 +65,7 @@ def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
     """
     _refuse_unguarded_script()
     from scale.controller.lifecycle import run as body
-    from scale.controller.preflight import as_config
+    from scale.settings.schema import as_config
 
     return body(replace(as_config(cfg), mode="generate"), maker)
 
@@ -92,9 +93,13 @@ def validate(cfg: Any) -> ValidationReport:
     Raises:
         InputError: the call cannot be served; it says why and what to do.
     """
+    config = _checked(cfg)
+    from scale.modes import paths
+
+    targets = paths.validation_targets(config)
     from scale.modes.validate import validate as body
 
-    return body(_checked(cfg))
+    return body(config, targets)
 
 
 def export(cfg: Any) -> ExportReport:
@@ -106,9 +111,13 @@ def export(cfg: Any) -> ExportReport:
     Raises:
         InputError: the call cannot be served; it says why and what to do.
     """
+    config = _checked(cfg)
+    from scale.modes import paths
+
+    jobs = paths.export_jobs(config)
     from scale.modes.export import export as body
 
-    return body(_checked(cfg))
+    return body(config, jobs)
 
 
 def import_results(cfg: Any) -> ImportReport:
@@ -116,9 +125,13 @@ def import_results(cfg: Any) -> ImportReport:
 
     Arguments and errors are those of `export`.
     """
+    config = _checked(cfg)
+    from scale.modes import paths
+
+    job = paths.import_job(config)
     from scale.modes.import_results import import_results as body
 
-    return body(_checked(cfg))
+    return body(config, job)
 
 
 def write_report(cfg: Any) -> ReportPage:
@@ -130,9 +143,10 @@ def write_report(cfg: Any) -> ReportPage:
     Raises:
         InputError: there is no run in that folder, or the page cannot be written.
     """
+    config = _checked(cfg)
     from scale.report.page import write_report as body
 
-    return body(_checked(cfg))
+    return body(config)
 
 
 def check_hand(cfg: Any) -> HandReport:
@@ -140,9 +154,13 @@ def check_hand(cfg: Any) -> HandReport:
 
     Arguments and errors are those of `export`; `hand.mjcf` names the file.
     """
+    config = _checked(cfg)
+    from scale.modes import paths
+
+    places = paths.hand_paths(config)
     from scale.modes.check_hand import check_hand as body
 
-    return body(_checked(cfg))
+    return body(config, places)
 
 
 def prepare_objects(cfg: Any) -> PreparationReport:
@@ -150,9 +168,13 @@ def prepare_objects(cfg: Any) -> PreparationReport:
 
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
+    config = _checked(cfg, has_plan=True)
+    from scale.modes import paths
+
+    entries, left_out = paths.mesh_choice(config)
     from scale.modes.prepare_objects import prepare_objects as body
 
-    return body(_checked(cfg, has_plan=True))
+    return body(config, entries, left_out)
 
 
 def view(cfg: Any) -> ViewReport:
@@ -166,15 +188,19 @@ def view(cfg: Any) -> ViewReport:
         RunError: a process that draws died.
     """
     _refuse_unguarded_script()
+    config = _checked(cfg)
+    from scale.modes import paths
+
+    source, target = paths.view_paths(config)
     from scale.viewer.page import view as body
 
-    return body(_checked(cfg))
+    return body(config, source, target)
 
 
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
-    from scale.controller.preflight import as_config
     from scale.settings.consistency import check_settings
+    from scale.settings.schema import as_config
 
     config = as_config(cfg)
     check_settings(config)

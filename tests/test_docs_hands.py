@@ -14,7 +14,7 @@ from hand_texts import TEXTS
 import conf
 import main
 from conf.overrides import groups
-from scale.modes import check_hand
+from scale.modes import check_hand, paths
 
 TEXT = PAGES["docs/hands.md"]
 
@@ -46,8 +46,8 @@ def test_every_named_key_exists():
 
 
 def test_the_names_that_are_taken_are_those_of_the_package():
-    assert tuple(groups()["hand"]) == check_hand.SHIPPED
-    assert all(f"`{name}`" in TEXT for name in check_hand.SHIPPED)
+    assert tuple(groups()["hand"]) == paths.SHIPPED
+    assert all(f"`{name}`" in TEXT for name in paths.SHIPPED)
 
 
 def test_the_numbers_are_those_of_the_code():

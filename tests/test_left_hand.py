@@ -14,9 +14,8 @@ from scipy.spatial.transform import Rotation
 from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import find_mjcf
 from bimangrasp.hands import model
 from bimangrasp.hands.collision_shapes import signed_distance
 from bimangrasp.hands.description import HandDescription

@@ -10,9 +10,9 @@ import quick_conf
 from tree_product import TOY, link_frames, random_joints, toy_config
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.config import CandidateRule, HandConfig
+from bimangrasp.hand_files.config import CandidateRule, HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import find_mjcf, quiet_mujoco, read_mjcf_hand
+from bimangrasp.hand_files.read_hand import quiet_mujoco, read_mjcf_hand
 
 BUILTIN = quick_conf.load().hand
 

@@ -23,7 +23,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.objects import convex_pieces as pieces_room
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.preparation import make_draft
-from scale.modes import prepare_objects
+from scale.modes import paths
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
 from scale.settings.objects import select_usable
 
@@ -278,10 +278,10 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
     for words, (overrides, finder) in cases.items():
         with monkeypatch.context() as patch, pytest.raises(InputError, match=words):
             if finder:
-                patch.setattr(prepare_objects, "find_spec", finder)
+                patch.setattr(paths, "find_spec", finder)
             called("", *overrides) if "=" not in overrides[0] else scale.prepare_objects(conf.load(overrides))
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_objects, "find_spec", lambda module: None)
+        patch.setattr(paths, "find_spec", lambda module: None)
         assert called(meshes).exit_code == 3
         off = ["prepare.decompose=false", "prepare.interior_faces=keep"]
         assert states(called(meshes, f"out={tmp_path}/plain", *off))["box"] == PREPARED

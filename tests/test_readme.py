@@ -16,7 +16,7 @@ import conf
 import scale
 from bimangrasp.validation.summary import HEADINGS
 from scale.controller.run_report import RunReport
-from scale.modes.export import SUFFIXES
+from scale.modes.paths import SUFFIXES
 from scale.settings import fingerprints
 from scale.viewer import page as view_page
 

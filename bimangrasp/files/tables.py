@@ -6,12 +6,10 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from bimangrasp.builtin import install_command
-from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset
 from bimangrasp.files.header import Header
 
@@ -71,7 +69,9 @@ def write_parquet(file: BinaryIO, grasps: GraspDataset) -> None:
     Raises:
         InputError: pyarrow is not installed.
     """
-    arrow, parquet = pyarrow()
+    import pyarrow as arrow  # an extra
+    from pyarrow import parquet
+
     units = {key_of(name): field.unit for name, field in grasps.fields.items()}
     writer = None
     for block in _blocks(grasps):
@@ -81,23 +81,6 @@ def write_parquet(file: BinaryIO, grasps: GraspDataset) -> None:
         writer = writer or parquet.ParquetWriter(file, table.schema)
         writer.write_table(table)
     writer.close()
-
-
-def pyarrow() -> tuple[Any, Any]:
-    """Returns pyarrow and its Parquet module.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            f"format=parquet needs pyarrow, which is not installed: {install_command('parquet')}; format=csv needs "
-            "nothing"
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 def _blocks(grasps: GraspDataset) -> Iterator[dict[str, np.ndarray]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+from bimangrasp.builtin import ASSET_ROOT
+from bimangrasp.errors import InputError
 from bimangrasp.ranges import DIRECTION_OR_NONE, TEXT, Checked, Rule, among, at_least, between
 
 SIDE = Rule(lambda value: value in ("right", "left", ""), "right or left")
@@ -60,3 +63,17 @@ class HandConfig(Checked):
     surface_points: Annotated[int, at_least(1)]
     side: Annotated[str, SIDE] = "right"
     left_mjcf: str = ""
+
+
+def find_mjcf(mjcf: str) -> Path:
+    """Returns the file that `hand.mjcf` means: an asset of the package, else a path from the current folder.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    candidates = [ASSET_ROOT / mjcf, Path(mjcf).expanduser()] if mjcf else []
+    for path in candidates:
+        if path.is_file():
+            return path
+    where = f" (looked for {' and '.join(str(path.absolute()) for path in candidates)})" if candidates else ""
+    raise InputError(f"hand.mjcf={mjcf!r} is no file{where}; give the path of the hand's MJCF or URDF.")

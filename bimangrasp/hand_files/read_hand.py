@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import mujoco
 import numpy as np
 
-from bimangrasp.builtin import ASSET_ROOT
-from bimangrasp.errors import InputError
 from bimangrasp.hand_files.collision_geometry import read_primitives
 from bimangrasp.hand_files.compile import compile_hand
-from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.contact_candidates import place_candidates
 from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_tree
 from bimangrasp.hand_files.tables import joint_mean, keypoints, unit_vector
@@ -73,20 +70,6 @@ def read_bare_hand(mjcf: str) -> HandDescription:
         palm_normal=np.zeros(3),
         finger_direction=np.zeros(3),
     )
-
-
-def find_mjcf(mjcf: str) -> Path:
-    """Returns the file that `hand.mjcf` means: an asset of the package, else a path from the current folder.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    candidates = [ASSET_ROOT / mjcf, Path(mjcf).expanduser()] if mjcf else []
-    for path in candidates:
-        if path.is_file():
-            return path
-    where = f" (looked for {' and '.join(str(path.absolute()) for path in candidates)})" if candidates else ""
-    raise InputError(f"hand.mjcf={mjcf!r} is no file{where}; give the path of the hand's MJCF or URDF.")
 
 
 @contextmanager

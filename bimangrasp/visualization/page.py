@@ -6,9 +6,12 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bimangrasp.errors import InputError
-from bimangrasp.visualization.page_data import Json
+
+if TYPE_CHECKING:
+    from bimangrasp.visualization.page_data import Json
 
 DATA = re.compile(r'<script id="data" type="application/json">(.*?)</script>', re.DOTALL)
 

@@ -20,9 +20,9 @@ from scale.settings.filters import acceptance
 from scale.settings.mesh_checks import check_objects
 from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
-from scale.settings.schema import GENERATE, TENSORBOARD, Config
+from scale.settings.schema import GENERATE, TENSORBOARD, Config, as_config
 from scale.state.request import RunRequest
-from scale.state.resume import ELSEWHERE
+from scale.state.resume import ELSEWHERE, used_before
 from scale.store import journal
 from scale.store.events import CallStarted
 from scale.store.run_folder import RunFolder
@@ -83,12 +83,15 @@ def check(
 
 
 def _check_folder(config: Config, folder: RunFolder, algorithm_version: int) -> None:
-    """Refuses a run folder whose journal has other settings, before hands and meshes are read.
+    """Refuses a run folder whose journal has other settings, or anything for `resume=false`, before meshes are read.
 
     `resume` looks at all files again, once the folder is locked; this spares the seconds until then.
     """
     call = json.loads(json.dumps(fingerprints.run_key(config, "", algorithm_version)))
-    for event in journal.replay(folder).events:
+    events = journal.replay(folder).events
+    if events and not config.resume:
+        raise used_before(folder)
+    for event in events:
         if isinstance(event, CallStarted):
             known_hand = call | {"hand.sha256": event.run_key.get("hand.sha256")}
             differing = fingerprints.differences(event.run_key, known_hand)
@@ -114,12 +117,3 @@ def _for_one_round(config: Config) -> Config:
                 f"leave it away and test the grasps with mode=validate exp_name={config.exp_name}"
             )
     return replace(config, max_rounds=1, target_count_per_object=config.round_batch_size)
-
-
-def as_config(settings: Any) -> Config:
-    """Returns the settings as the dataclass, from a DictConfig too."""
-    if isinstance(settings, Config):
-        return settings
-    from omegaconf import OmegaConf  # only callers that have it already bring such an object
-
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +12,8 @@ import torch
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import find_mjcf
 from bimangrasp.hand_setup.inspection import (
     NO_GUESS,
     Guess,
@@ -32,17 +29,9 @@ from bimangrasp.hand_setup.yaml_writer import hand_yaml
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.tree import frames_at, points_of_links
 from scale.modes.hand_report import HandReport, Question
+from scale.modes.paths import HandPaths
 from scale.settings.schema import Config
 from scale.store import output_paths
-
-GROUP = "hand"
-"""Name of the folder in which Hydra looks for hands."""
-
-UNKNOWN_HAND = "own"
-"""Name of the preset for a hand of which only the file is known."""
-
-SHIPPED = ("allegro", UNKNOWN_HAND, "release", "shadow")
-"""Names of the package's own YAMLs, which Hydra would read in place of the user's."""
 
 PICTURE = 2000, 640
 """Width and height, pixels."""
@@ -54,21 +43,13 @@ MIN_GUESS_COSINE = 0.5
 """A palm normal whose cosine with the guessed normal is below this causes a warning."""
 
 
-class OutputPaths(NamedTuple):
-    """Where results go: the hand's name, its YAML (None for a shipped hand without `out`) and its picture."""
-
-    name: str
-    yaml: Path | None
-    picture: Path
-
-
-def check_hand(config: Config) -> HandReport:
+def check_hand(config: Config, paths: HandPaths) -> HandReport:
     """Returns the report on the file of `hand`: its contents, open questions, and what was written.
 
     Raises:
         InputError: the file cannot be a hand, the settings contradict it, or the YAML exists already.
     """
-    hand, paths = config.hand, _output_paths(config)
+    hand = config.hand
     if paths.picture.exists() and not is_ours(paths.picture):
         raise output_paths.taken(paths.picture, "picture of mode=hand")
     inspection = inspect_hand(hand.mjcf)
@@ -86,38 +67,6 @@ def check_hand(config: Config) -> HandReport:
         output_paths.write(paths.yaml, hand_yaml(complete, _yaml_header(inspection)).encode())
     picture = _draw(paths.picture, panels_of(left, right), config.energy.keypoint_distance)
     return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
-
-
-def _output_paths(config: Config) -> OutputPaths:
-    """Returns where results go; `hand/` is the folder in which `--config-dir` looks for hands.
-
-    Raises:
-        InputError: there is no file of a hand, `out` cannot be used, or the YAML exists already.
-    """
-    hand = config.hand
-    if hand.format != "mjcf":
-        raise InputError(f"mode=hand looks at MJCF and URDF files; hand={hand.name} has the format {hand.format!r}")
-    if not hand.mjcf:
-        raise InputError("mode=hand wants the file of a hand: hand.mjcf=<MJCF or URDF>, or a shipped one: hand=shadow")
-    out = Path(config.out).expanduser() if config.out else None
-    if out and out.suffix in (".yml", ".xml", ".png"):
-        raise InputError(f"out={config.out!r}: wanted a .yaml, which is what Hydra reads, or a folder for one")
-    if out and out.suffix == ".yaml":
-        folder, stem = out.parent, out.stem
-    else:
-        folder = out or Path()
-        stem = hand.name if hand.name != UNKNOWN_HAND else Path(hand.mjcf).stem
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or UNKNOWN_HAND
-    if out is None and hand.name != UNKNOWN_HAND and hand.candidates.palmar:
-        return OutputPaths(name, None, Path(f"{name}.png"))
-    if name in SHIPPED and stem == (out.stem if out else None):
-        raise InputError(f"out={config.out!r}: hand={name} is one of the package; give the YAML another name")
-    name = f"my_{name}" if name in SHIPPED else name
-    folder = folder if folder.name == GROUP else folder / GROUP
-    paths = OutputPaths(name, folder / f"{name}.yaml", folder / f"{name}.png")
-    if paths.yaml.exists():
-        raise InputError(f"{paths.yaml} is there already; move it away, or set out= to another YAML")
-    return paths
 
 
 def _absolute(file: str) -> str:

@@ -10,11 +10,10 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset, load
 from bimangrasp.files.provenance import check_hands, made_with
-from bimangrasp.files.reader import find_files, header_of
-from bimangrasp.files.tables import pyarrow, write_csv, write_npz, write_parquet
+from bimangrasp.files.reader import header_of
+from bimangrasp.files.tables import write_csv, write_npz, write_parquet
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_joints import RELEASED, to_released
@@ -22,21 +21,9 @@ from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResult
 from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
 from bimangrasp.validation.pregrasp import stages_of
+from scale.modes.paths import ExportJob
 from scale.settings.schema import Config
-from scale.store import output_paths
-from scale.store.grasp_source import given_path
 from scale.store.run_folder import RunFolder, file_name
-
-SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "parquet": ".parquet", "dexgraspbench": ".dexgraspbench"}
-JOINED = {"csv": "grasps.csv", "parquet": "grasps.parquet", "dexgraspbench": ""}
-"""Formats in which all objects of a run are in one file, and its name; an empty one is the folder itself."""
-
-
-class Job(NamedTuple):
-    """Grasp files, and the file or folder that is made of them."""
-
-    sources: list[Path]
-    target: Path
 
 
 class ExportReport(NamedTuple):
@@ -59,17 +46,12 @@ class ExportReport(NamedTuple):
         return "\n".join([f"format {self.format}: {self.grasps} grasps{failed}", *map(str, self.paths)])
 
 
-def export(config: Config) -> ExportReport:
-    """Returns what was made of a grasp file or of all files of a run.
+def export(config: Config, jobs: list[ExportJob]) -> ExportReport:
+    """Returns what was made of the grasp files of `paths.export_jobs`.
 
     Raises:
-        InputError: nothing to export, grasps that the format cannot hold, or a target that is there already.
+        InputError: grasps that the format cannot hold.
     """
-    jobs = _jobs(config)
-    if config.format == "parquet":
-        pyarrow()  # is it there?
-    for job in jobs:
-        output_paths.check_free(job.target)
     writers = {
         "npy": _npy,
         "npz": _npz,
@@ -82,40 +64,25 @@ def export(config: Config) -> ExportReport:
     return ExportReport(config.format, [job.target for job in jobs], written, left_out)
 
 
-def _jobs(config: Config) -> list[Job]:
-    """Returns which files become which."""
-    path, suffix = given_path(config), SUFFIXES[config.format]
-    sources = find_files(path)
-    if sources == [path]:
-        return [Job(sources, output_paths.target(config.out, path.with_suffix(suffix)))]
-    run = RunFolder(path if path.is_dir() else path.parent)  # a file of links lies in the folder of its run
-    folder = Path(config.out) if config.out else run.exported / config.format
-    if folder.is_file():
-        raise InputError(f"out={str(folder)!r} is a file; {path} has several grasp files: name a folder for theirs")
-    if config.format in JOINED:
-        return [Job(sources, folder / JOINED[config.format])]
-    return [Job([source], folder / f"{source.stem}{suffix}") for source in sources]
-
-
 def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
     """Writes a file, which takes its place when it is whole."""
     with RunFolder(path.parent).replacement(path, 0) as aside, os.fdopen(os.dup(aside.fd), "wb") as file:
         fill(file)
 
 
-def _npz(job: Job) -> tuple[int, int]:
+def _npz(job: ExportJob) -> tuple[int, int]:
     grasps, header = load(job.sources), header_of(job.sources[0])
     _write(job.target, lambda file: write_npz(file, grasps, header))
     return len(grasps), 0
 
 
-def _table(write: Callable[[BinaryIO, GraspDataset], None], job: Job) -> tuple[int, int]:
+def _table(write: Callable[[BinaryIO, GraspDataset], None], job: ExportJob) -> tuple[int, int]:
     grasps = load(job.sources)
     _write(job.target, lambda file: write(file, grasps))
     return len(grasps), 0
 
 
-def _npy(job: Job) -> tuple[int, int]:
+def _npy(job: ExportJob) -> tuple[int, int]:
     (source,) = job.sources
     good = _finite(source)
     names, starts = good.joint_names, poses_of(good.columns, "initial")
@@ -130,7 +97,7 @@ def _npy(job: Job) -> tuple[int, int]:
     return results.poses.count, good.left_out
 
 
-def _bench(config: Config, job: Job) -> tuple[int, int]:
+def _bench(config: Config, job: ExportJob) -> tuple[int, int]:
     written = left_out = 0
     for source in job.sources:
         good = _finite(source)

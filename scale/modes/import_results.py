@@ -12,7 +12,6 @@ import torch
 
 from bimangrasp.energy.energies import energies
 from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
-from bimangrasp.errors import InputError
 from bimangrasp.files import shard_format
 from bimangrasp.files.header import Header
 from bimangrasp.files.provenance import mesh_named
@@ -28,9 +27,9 @@ from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from scale.engine.devices import platform
 from scale.engine.synthesizer import Synthesizer
+from scale.modes.paths import ImportJob
 from scale.settings.fingerprints import object_key
 from scale.settings.schema import Config
-from scale.store import output_paths
 from scale.store.run_folder import RunFolder
 from scale.store.shards import round_columns
 
@@ -73,22 +72,16 @@ class _Imported(NamedTuple):
     scale: np.ndarray
 
 
-def import_results(config: Config) -> ImportReport:
+def import_results(config: Config, job: ImportJob) -> ImportReport:
     """Returns what was made of a result file: a grasp file of one round, like those of `mode=generate`.
 
     The file's name is the object's code. What the file lacks is computed: contacts (the candidates nearest to the
     object) and missing energies; starting poses that it lacks are NaN.
 
     Raises:
-        InputError: no such file, other hands, no mesh of that name, or a target that is there already.
+        InputError: other hands, or no mesh of that name.
     """
-    source = Path(config.path)
-    if not config.path or source.suffix != ".npy":
-        raise InputError(
-            f"path={config.path!r} is no result file of BimanGrasp; wanted path=<folder>/<object code>.npy"
-        )
-    target = output_paths.target(config.out, source.with_suffix(".h5"))
-    output_paths.check_free(target)
+    source, target = job
     results = read_results(str(source))
     given = _imported(config, source, results)
     columns, computed = _columns(config, given, results)

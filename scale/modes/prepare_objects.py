@@ -9,16 +9,14 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, is_convex, piece_files
-from bimangrasp.objects.files import DECOMPOSED, root_of
+from bimangrasp.objects.files import DECOMPOSED
 from bimangrasp.objects.mesh_report import check_size
 from bimangrasp.objects.model import Mesh, load_triangles, report_of
 from bimangrasp.objects.preparation import (
@@ -33,7 +31,7 @@ from bimangrasp.objects.preparation import (
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
 from scale.settings.mesh_checks import progress_printer, unreadable
-from scale.settings.objects import ObjectEntry, select_usable
+from scale.settings.objects import ObjectEntry
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
@@ -44,20 +42,14 @@ RECORD = "prepared.json"
 _SETTINGS = ("prepare", "pieces")
 
 
-def prepare_objects(config: Config) -> PreparationReport:
-    """Returns the report on the meshes of a folder; with `out` they are also prepared there.
+def prepare_objects(config: Config, entries: list[ObjectEntry], left_out: dict[str, str]) -> PreparationReport:
+    """Returns the report on the meshes of `paths.mesh_choice`; with `out` they are also prepared there.
+
+    Unusable meshes are in the report.
 
     Raises:
-        InputError: the folder, the list or `out` cannot be used. Unusable meshes are in the report.
         RunError: the disk cannot be written.
     """
-    _check_settings(config)
-    entries, left_out = select_usable(config.object_root, config.object_code_list)
-    if not entries and not left_out:
-        raise InputError(
-            f"object_root={config.object_root!r} has no mesh at all; wanted <code>.obj, .stl, .ply, .glb, .off or "
-            f"<code>/{DECOMPOSED}"
-        )
     work = _prepare if config.out and not config.dry_run else _check
     report_progress = progress_printer("prepared" if work is _prepare else "checked")
     rows = []
@@ -68,25 +60,6 @@ def prepare_objects(config: Config) -> PreparationReport:
     rows += [PreparedObject(code, LEFT_OUT, reason=reason) for code, reason in left_out.items()]
     written = Path(config.out) if work is _prepare else None
     return PreparationReport(tuple(sorted(rows, key=lambda row: row.code)), config.object, written)
-
-
-def _check_settings(config: Config) -> None:
-    """Refuses settings that cannot work for any mesh."""
-    if not config.out:
-        return
-    if Path(config.out).resolve().is_relative_to(root_of(config.object_root).resolve()):
-        raise InputError(
-            f"out={config.out!r} is the folder of the meshes, or in it, which is never changed: name another"
-        )
-    if Path(config.out).exists() and not Path(config.out).is_dir():
-        raise InputError(f"out={config.out!r} is a file; wanted a folder for the prepared objects")
-    settings = config.prepare
-    for wanted, module, key in (
-        (settings.decompose, "coacd", "prepare.decompose=false"),
-        (settings.interior_faces == "remove", "manifold3d", "prepare.interior_faces=keep"),
-    ):
-        if wanted and find_spec(module) is None:
-            raise InputError(f"mode=objects with out= needs {module}: {install_command('objects')}, or set {key}")
 
 
 def _outcome(

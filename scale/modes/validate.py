@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from bimangrasp.errors import InputError
 from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.objects.files import mesh_of
@@ -22,21 +20,14 @@ from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
 from bimangrasp.validation.verdict import Reason
 from scale.engine.devices import platform
 from scale.formatting import table
+from scale.modes.paths import ValidationTarget
 from scale.modes.validation_input import Given, read_grasps
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
-from scale.store.grasp_source import grasp_source
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from bimangrasp.hands.model import HandModel
-
-
-class Target(NamedTuple):
-    """A file to validate and where its verdicts go."""
-
-    grasps: Path
-    verdicts: Path
 
 
 class ValidationReport(NamedTuple):
@@ -63,14 +54,13 @@ class ValidationReport(NamedTuple):
         return "\n".join([*lines, *(f"verdicts: {path}" for path in self.paths)])
 
 
-def validate(config: Config) -> ValidationReport:
-    """Returns what the protocol of the settings says of a grasp file or of all final files of a run.
+def validate(config: Config, targets: list[ValidationTarget]) -> ValidationReport:
+    """Returns what the protocol of the settings says of the grasp files of `paths.validation_targets`.
 
     Raises:
-        InputError: nothing to validate, a damaged file, other hands, another mesh, or one that has no pieces.
+        InputError: a damaged file, other hands, another mesh, or one that has no pieces.
     """
     hands = _hands(config)
-    targets = list(_targets(config))
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
     codes = [grasps.code for grasps in given.values()]
     pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
@@ -102,24 +92,9 @@ def _hands(config: Config) -> HandModel:
     return HandModel(*load_hands(config.hand), config.hand.surface_points)
 
 
-def _targets(config: Config) -> Iterator[Target]:
-    """Yields the files: one, or all final files of a run."""
-    source, protocol = grasp_source(config), config.validation.name
-    path = source.path
-    if path.is_file():
-        yield Target(path, path.with_name(f"{path.stem}.{protocol}.h5"))
-        return
-    finals = source.final_files()
-    if not finals:
-        raise InputError(
-            f"{path} is no grasp file and no run folder with final files; set path= to a file of ours (.h5), a result "
-            f"file of BimanGrasp (.npy) or a run's folder, or exp_name= to a run"
-        )
-    for final in finals:
-        yield Target(final, source.folder.judgment(protocol, final.stem))
-
-
-def _write(config: Config, hands: HandModel, pieces: Pieces, target: Target, given: Given, judged: Evaluation) -> None:
+def _write(
+    config: Config, hands: HandModel, pieces: Pieces, target: ValidationTarget, given: Given, judged: Evaluation
+) -> None:
     """Writes the verdict file."""
     about = given.about | {
         "object_code": given.code,

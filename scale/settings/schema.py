@@ -236,3 +236,12 @@ class Config(Checked):
     def synthesis(self) -> SynthesisConfig:
         """The part that decides the grasps of a round."""
         return SynthesisConfig(**{field.name: getattr(self, field.name) for field in fields(SynthesisConfig)})
+
+
+def as_config(settings: Any) -> Config:
+    """Returns the settings as the dataclass, from a DictConfig too."""
+    if isinstance(settings, Config):
+        return settings
+    from omegaconf import OmegaConf  # only callers that have it already bring such an object
+
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), settings))

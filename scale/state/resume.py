@@ -57,10 +57,7 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
         InputError: the folder was made with other settings or other meshes, or resume=false and it was used.
     """
     if not request.config.resume and scan.is_used:
-        raise InputError(
-            f"resume=false, but the run folder {request.folder.root} was used before: choose another exp_name, or "
-            f"leave resume away to go on with it"
-        )
+        raise used_before(request.folder)
     _check_run_keys(request, scan)
     known = scan.indices()
     indices = known | rounds.assign_indices(known, [entry.code for entry in request.entries])
@@ -73,6 +70,14 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
     others = _others(scan, {entry.code for entry in request.entries}, request.folder)
     notes = recovery_notes.notes(request, scan, objects) + _notes(adopted, others)
     return Resumed(objects, new_indices, adopted, others, _platforms(scan), _verdict_platforms(scan), notes)
+
+
+def used_before(folder: RunFolder) -> InputError:
+    """Returns the refusal of a folder that an earlier call has used, for `resume=false`."""
+    return InputError(
+        f"resume=false, but the run folder {folder.root} was used before: choose another exp_name, or leave resume "
+        "away to go on with it"
+    )
 
 
 class _RoundEvents:

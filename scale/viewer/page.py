@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from bimangrasp.errors import InputError
-from bimangrasp.visualization.page import page, read_page
+from bimangrasp.visualization.page import page
 from bimangrasp.visualization.page_data import page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import output_paths
-from scale.store.grasp_source import grasp_source
+from scale.store.grasp_source import GraspSource
 from scale.viewer.gallery import gallery_of
 from scale.viewer.thumbnails import thumbnails
 
@@ -40,16 +39,12 @@ class ViewReport(NamedTuple):
         return "\n".join([*lines, f"{self.path}: {shown}; open it in a browser"])
 
 
-def view(config: Config) -> ViewReport:
+def view(config: Config, source: GraspSource, target: Path) -> ViewReport:
     """Returns what the page of a run, or of a grasp file, shows; the page is written.
 
     Raises:
-        InputError: nothing to show, other hands, another mesh, or a file in the page's place that is no page.
+        InputError: nothing to show, other hands or another mesh.
     """
-    source = grasp_source(config)
-    default = source.folder.page if source.is_run else source.path.with_suffix(".html")
-    target = output_paths.target(config.out, default)
-    output_paths.check_free(target, "page of mode=view", _is_page)
     gallery = gallery_of(config, source)
     fault = why_nothing_is_drawn()
     if fault:
@@ -61,12 +56,3 @@ def view(config: Config) -> ViewReport:
     image = page(data).encode()
     output_paths.write(target, image)
     return ViewReport(target, len(gallery.grasps), len(gallery.shapes), len(image), tuple(data["notes"]))
-
-
-def _is_page(path: Path) -> bool:
-    """Whether a file is a page of this mode."""
-    try:
-        read_page(path)
-    except (InputError, OSError, ValueError):
-        return False
-    return True
