@@ -12,6 +12,7 @@ import scale
 from bimangrasp.errors import InputError
 
 
+@pytest.mark.slow
 def test_a_round_of_the_allegro_hand_is_simulated_and_exported(small_config, tmp_path: Path):
     config = small_config("hand=allegro", mode="generate", num_iterations=40)
     report = scale.generate(config)

@@ -43,6 +43,7 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", ["[cpu]", "[cpu,cpu,cpu]"])
 def test_an_object_ends_at_the_last_of_so_many_barren_rounds_and_the_others_go_on(run, folder, gpus):
     report = run("max_barren_rounds=3", nan=[1, 2, 4, 5, 6], gpus=gpus, quota=40)
@@ -59,6 +60,7 @@ def test_an_object_ends_at_the_last_of_so_many_barren_rounds_and_the_others_go_o
     assert "barren: max_barren_rounds rounds in a row gave nothing (rows rejected by reason: " in str(report)
 
 
+@pytest.mark.slow
 def test_a_skipped_round_counts_as_barren(run):
     report = run("max_barren_rounds=3", nan=[0, 2], bad=[1])
     with h5py.File(report.objects[0].path) as file:
@@ -66,6 +68,7 @@ def test_a_skipped_round_counts_as_barren(run):
     assert report.objects[0].end_reason == "barren" and report.skips == [("bowl", 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [0, 1, 2])
 def test_the_end_is_the_same_whatever_the_way_and_kept_on_resume(run, folder, stride):
     nan = [1, 2, 4, 5, 6]
@@ -76,6 +79,7 @@ def test_the_end_is_the_same_whatever_the_way_and_kept_on_resume(run, folder, st
     assert len([e for e in events(folder, "done") if e["code"] == "bowl"]) == 7
 
 
+@pytest.mark.slow
 def test_a_larger_limit_or_none_goes_on_and_a_smaller_one_takes_nothing_back(run, folder):
     nan = [1, 2, 3]
     endless = digest(run("max_barren_rounds=0", nan=nan, name="endless").objects[0].path)
@@ -90,6 +94,7 @@ def test_a_larger_limit_or_none_goes_on_and_a_smaller_one_takes_nothing_back(run
     assert (again.end_reason, digest(again.path)) == ("quota", endless)
 
 
+@pytest.mark.slow
 def test_the_reasons_of_a_filter_are_counted_for_each_threshold(run):
     limits = ("filter=energy", "filter.force_closure=0.5", "filter.distance=0.2", "filter.penetration=0.1")
     report = run(*limits, "max_barren_rounds=4", "keep_intermediate=true")
@@ -106,6 +111,7 @@ def test_the_reasons_of_a_filter_are_counted_for_each_threshold(run):
     assert bowl.rejected == total and total["energy/penetration"] > total["energy/force_closure"] > 0
 
 
+@pytest.mark.slow
 def test_skipped_rounds_are_tried_again_on_demand_as_long_as_no_file_has_passed_them(run, folder):
     whole = run(name="whole")
     assert run("max_rounds=2", bad=[1]).skips == [("bowl", 1)]
@@ -116,6 +122,7 @@ def test_skipped_rounds_are_tried_again_on_demand_as_long_as_no_file_has_passed_
     assert run().skips == []  # its shard beats the journal's skip
 
 
+@pytest.mark.slow
 def test_a_skipped_round_that_the_final_file_has_passed_stays_skipped_and_that_is_said(run, folder):
     first = run(bad=[1])
     report = run("retry_skipped=true")
@@ -124,6 +131,7 @@ def test_a_skipped_round_that_the_final_file_has_passed_stays_skipped_and_that_i
     assert len([e for e in events(folder, "done") if (e["code"], e["round"]) == ("bowl", 1)]) == 0
 
 
+@pytest.mark.slow
 def test_without_retry_skipped_a_skip_of_the_journal_stands(run, folder):
     first = run("max_rounds=2", bad=[1])
     folder.final("bowl").unlink()
@@ -131,6 +139,7 @@ def test_without_retry_skipped_a_skip_of_the_journal_stands(run, folder):
     assert report.skips == [("bowl", 1)] and digest(report.objects[0].path) == first.objects[0].sha256
 
 
+@pytest.mark.slow
 def test_a_cut_round_that_fails_when_it_is_wanted_again_extends_nothing(run, folder):
     first = run(quota=3)
     for path in list(folder.shard_files()):

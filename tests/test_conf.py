@@ -40,6 +40,7 @@ def test_the_defaults_are_the_small_run_with_released_numbers():
     assert math.isclose(start.cone_rad, math.pi / 6) and math.isclose(start.tilt_rad, math.pi / 3)
 
 
+@pytest.mark.slow
 def test_the_released_experiment_stays_unsqueezed_when_it_is_cut():
     released = conf.load(["experiment=released"])
     assert (released.num_iterations, released.optimizer.schedule_steps) == (10000, 6000)
@@ -145,6 +146,7 @@ def test_a_misspelled_choice_is_refused_with_the_nearest(override, meant):
         conf.load([override])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -282,6 +284,7 @@ def test_unsafe_folder_names(name):
     assert not is_folder_name(name)
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_the_product():
     jobs = sweep.jobs(["mode=scale", "seed_base=0,50000000", "energy.w_pen=100,125"])
     assert len(jobs) == 4
@@ -292,6 +295,7 @@ def folders(*overrides: str) -> list[str]:
     return [sweep.job_folder(job, conf.load(job)) for job in sweep.jobs(list(overrides))]
 
 
+@pytest.mark.slow
 def test_a_job_is_named_by_what_decides_its_grasps():
     assert folders("seed_base=0,50000000", "energy.w_pen=1e2") == [
         "energy.w_pen=100,seed_base=0",
@@ -304,11 +308,13 @@ def test_a_job_is_named_by_what_decides_its_grasps():
     assert folders("mode=scale") == ["default"]
 
 
+@pytest.mark.slow
 def test_a_job_keeps_its_folder_when_quota_devices_and_paths_change():
     other = ["target_count_per_object=7", "gpus=[cpu]", "output_root=/tmp/x", "max_rounds=2000", "hand.root=/x"]
     assert folders("energy.w_pen=100,125", *other) == folders("energy.w_pen=100.0,125.0")
 
 
+@pytest.mark.slow
 def test_a_long_name_ends_in_a_hash():
     sizes = ",".join(f"0.{number}" for number in range(10, 60))
     first, second = folders(f"object.scales=[{sizes}],[{sizes},0.7]")
@@ -335,12 +341,14 @@ def test_only_what_decides_grasps_can_be_swept(override):
         sweep.jobs([override])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["seed_base=0,5", "seed_base=range(0,3000,999)", "seed_base=choice(7,1006)"])
 def test_overlapping_seeds_are_refused_with_a_step_that_fits(override):
     with pytest.raises(InputError, match="max_rounds=1000 apart.*step of 1000 or more"):
         sweep.jobs([override])
 
 
+@pytest.mark.slow
 def test_equal_seeds_and_wide_steps_are_fine():
     assert len(sweep.jobs(["seed_base=7", "energy.w_pen=100,125"])) == 2
     assert len(sweep.jobs(["experiment=firm", "seed_base=range(0,3000,1000)", "filter=glob(*)"])) == 12

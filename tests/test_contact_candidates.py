@@ -62,6 +62,7 @@ def surface(shape: Primitive, points: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return distance, mesh.face_normals[face]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_candidates_lie_on_the_palmar_surface(name: str, direction: str):
@@ -122,6 +123,7 @@ def test_links_without_shape_and_unknown_links_are_refused():
         place_candidates([shape], ["finger"], CandidateRule(3, 0.1, {"finger": [1.0, 1.0, 0.0]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", quick_conf.BUILT_IN)
 def test_every_candidate_of_a_built_in_hand_is_on_the_palmar_side_of_its_link(name: str):
     config = quick_conf.load(f"hand={name}").hand

@@ -175,18 +175,21 @@ def test_the_recorder_sees_every_call_that_changes_a_disk(scene):
     }
 
 
+@pytest.mark.slow
 def test_a_kill_between_any_two_changes_of_the_disk(scene, resume):
     for told, replayed, _ in scene.recorder.crashes():
         resume(told, replayed.tree(), stride=STRIDE)
     assert resume.all_went_well(at_least=30)
 
 
+@pytest.mark.slow
 def test_a_kill_within_any_write(scene, resume):
     for told, tree in scene.recorder.torn():
         resume(told, tree)
     assert resume.all_went_well(at_least=60)
 
 
+@pytest.mark.slow
 def test_a_power_down_after_any_change_of_the_disk(scene, resume):
     for told, replayed, _ in scene.recorder.crashes():
         for data in DATA:
@@ -195,6 +198,7 @@ def test_a_power_down_after_any_change_of_the_disk(scene, resume):
     assert resume.all_went_well(at_least=90)
 
 
+@pytest.mark.slow
 def test_a_crash_while_a_crash_is_repaired(scene, resume, tmp_path):
     half_written = next(tree for told, tree in scene.recorder.torn() if re.search(r"worker_0_0/\.tmp-.* bytes", told))
     half_written.lay_down(tmp_path)
@@ -236,6 +240,7 @@ OTHERS = {  # settings, of a call before it, crash points at least
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_crash_anywhere_in_another_run(name, tmp_path, monkeypatch):
     settings, before, at_least = OTHERS[name]
@@ -287,6 +292,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_with_processes_of_their_own(scene, point, tmp_path):
     found = (crash for told, crash, _ in scene.recorder.crashes() if re.fullmatch(f"call \\d+, {POINTS[point]}", told))

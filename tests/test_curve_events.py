@@ -60,6 +60,7 @@ def in_order(named):
     return {tag: sorted(points) for tag, points in named.items()}
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_curves_of_the_final_file_and_a_full_disk_costs_a_log_alone(
     small_config, folder, monkeypatch
 ):

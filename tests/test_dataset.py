@@ -69,6 +69,7 @@ def test_the_names_of_a_runs_folder_are_those_that_runs_write(run):
     assert [folder.finals.name, "generate", ""] == list(reader.FOLDERS)  # generate/ is of earlier versions
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_whatever_is_chosen_is_what_numpy_chooses(run, truth, data):
     """Chains of slices, masks and row numbers, over the bounds of files."""
@@ -199,6 +200,7 @@ def test_few_files_are_mapped_at_a_time(tmp_path, monkeypatch):
         assert len(os.listdir("/proc/self/fd")) <= before + 2  # noqa: PTH208
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("collate", [None, GraspDataset.collate], ids=["torchs", "ours"])
 def test_workers_of_a_loader_give_every_grasp_once(run, truth, method, collate):
@@ -214,6 +216,7 @@ def test_workers_of_a_loader_give_every_grasp_once(run, truth, method, collate):
     same({name: found[name][order] for name in truth}, truth)
 
 
+@pytest.mark.slow
 def test_importing_the_package_stays_light():
     code = "import sys, bimangrasp; print('torch' in sys.modules); bimangrasp.load; print('mujoco' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

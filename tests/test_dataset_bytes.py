@@ -43,6 +43,7 @@ def reference(tmp_path_factory):
     return {QUOTA: small, 40: run(root, "large", quota=40)[1]}
 
 
+@pytest.mark.slow
 def test_the_final_files_hold_exactly_the_quota(tmp_path, reference):
     report, found = run(tmp_path, "x")
     assert found == reference[QUOTA] and [one.collected for one in report.objects] == [QUOTA, QUOTA]
@@ -54,6 +55,7 @@ def test_the_final_files_hold_exactly_the_quota(tmp_path, reference):
         assert {name: len(file[name]["row"]) for name in file} == {"bowl": QUOTA, "storage_bin": QUOTA}
 
 
+@pytest.mark.slow
 def test_two_workers_in_any_order_give_the_same_bytes(tmp_path, reference):
     faults = {
         (code, r): [f"slow:{random.Random(f'{code}{r}').random() * 0.3}"]
@@ -66,6 +68,7 @@ def test_two_workers_in_any_order_give_the_same_bytes(tmp_path, reference):
     assert found == reference[QUOTA] and report.exit_code == 0
 
 
+@pytest.mark.slow
 def test_faults_in_the_middle_change_no_byte(tmp_path, reference):
     faults = {("storage_bin", 1): ["kill"], ("bowl", 0): ["segv", "raise"], ("bowl", 2): ["exit", "kill"]}
     report, found = run(tmp_path, "x", stub=Stub(faults=faults, marks=str(tmp_path)), gpus="[cpu,cpu]")
@@ -73,18 +76,21 @@ def test_faults_in_the_middle_change_no_byte(tmp_path, reference):
     assert len(events(tmp_path / "x", "fail")) == 3  # a kill from outside is no failure of the round
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_ends_with_the_same_bytes(tmp_path, reference):
     _, found = run(tmp_path, "x", "merge_stride=1", gpus="[cpu,cpu]")
     assert found == reference[QUOTA]
     assert len(events(tmp_path / "x", "merged")) > 2
 
 
+@pytest.mark.slow
 def test_a_quota_raised_later_gives_the_bytes_of_the_larger_one(tmp_path, reference):
     run(tmp_path, "x", quota=3)
     assert run(tmp_path, "x")[1] == reference[QUOTA]
     assert run(tmp_path, "x", quota=40)[1] == reference[40]
 
 
+@pytest.mark.slow
 def test_a_quota_raised_after_the_cut_rounds_shard_was_lost_computes_it_again(tmp_path, reference):
     run(tmp_path, "x")
     for path in list(RunFolder(tmp_path / "x").shard_files()):
@@ -92,6 +98,7 @@ def test_a_quota_raised_after_the_cut_rounds_shard_was_lost_computes_it_again(tm
     assert run(tmp_path, "x", quota=40)[1] == reference[40]
 
 
+@pytest.mark.slow
 def test_a_lost_cut_round_that_comes_back_different_extends_nothing(tmp_path, reference):
     run(tmp_path, "x")
     for path in list(RunFolder(tmp_path / "x").shard_files()):
@@ -102,6 +109,7 @@ def test_a_lost_cut_round_that_comes_back_different_extends_nothing(tmp_path, re
     assert "computed again and has other bytes" in str(report)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_list_and_later_objects_change_no_seed(tmp_path, reference):
     run(tmp_path, "x", objects="[storage_bin]")
     before = hashes(tmp_path / "x")
@@ -113,6 +121,7 @@ def test_the_order_of_the_list_and_later_objects_change_no_seed(tmp_path, refere
     assert "storage_bin" in str(report)
 
 
+@pytest.mark.slow
 def test_a_smaller_quota_leaves_files_alone_and_says_so(tmp_path, reference):
     run(tmp_path, "x")
     report, found = run(tmp_path, "x", quota=4)
@@ -147,6 +156,7 @@ def wait_for_rounds(folder, count, parent):
     raise AssertionError(f"no {count} rounds; the parent ended with {parent.poll()}")
 
 
+@pytest.mark.slow
 def test_a_killed_parent_and_the_same_command_again(tmp_path, reference):
     parent = start_parent(tmp_path, "merge_stride=1")
     wait_for_rounds(tmp_path / "x", 3, parent)
@@ -158,6 +168,7 @@ def test_a_killed_parent_and_the_same_command_again(tmp_path, reference):
     assert len(done) == len(set(done))  # what was sealed is not computed again
 
 
+@pytest.mark.slow
 def test_shards_sealed_behind_a_dead_parent_are_adopted_without_the_journal(tmp_path, reference):
     run(tmp_path, "x", "keep_intermediate=true")
     folder = tmp_path / "x"
@@ -168,6 +179,7 @@ def test_shards_sealed_behind_a_dead_parent_are_adopted_without_the_journal(tmp_
     assert list(RunFolder(folder).shard_files()) != []  # the cut rounds', wanted for a larger quota
 
 
+@pytest.mark.slow
 def test_damaged_files_are_set_aside_and_computed_again(tmp_path, reference):
     run(tmp_path, "x", "keep_intermediate=true")
     folder = RunFolder(tmp_path / "x")
@@ -182,6 +194,7 @@ def test_damaged_files_are_set_aside_and_computed_again(tmp_path, reference):
     assert str(final) in str(report)
 
 
+@pytest.mark.slow
 def test_a_file_that_looks_untouched_is_trusted_and_verify_full_reads_it(tmp_path, reference):
     run(tmp_path, "x")
     final = RunFolder(tmp_path / "x").final("bowl")
@@ -193,6 +206,7 @@ def test_a_file_that_looks_untouched_is_trusted_and_verify_full_reads_it(tmp_pat
     assert run(tmp_path, "x", "verify=full")[1] == reference[QUOTA]
 
 
+@pytest.mark.slow
 def test_no_file_tells_of_the_way(tmp_path, reference):
     report, found = run(tmp_path / "elsewhere ü", "other name", gpus="[cpu,cpu]")
     assert found == reference[QUOTA]
@@ -200,6 +214,7 @@ def test_no_file_tells_of_the_way(tmp_path, reference):
     assert run(moved, "other name", quota=40)[1] == reference[40]
 
 
+@pytest.mark.slow
 def test_one_more_kill_from_outside(tmp_path, reference):
     parent = start_parent(tmp_path)
     wait_for_rounds(tmp_path / "x", 2, parent)

@@ -64,6 +64,7 @@ def rows_of(report):
         return list(zip(file["round"][:].tolist(), file["row"][:].tolist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("physics", [False, True])
 def test_the_quota_is_of_distinct_grasps(call, physics):
     report, _ = call(*(["filter=physics"] if physics else []), quota=QUOTA - 4 * physics)
@@ -75,6 +76,7 @@ def test_the_quota_is_of_distinct_grasps(call, physics):
     assert report.objects[0].collected == len(wanted)
 
 
+@pytest.mark.slow
 def test_off_by_default_every_grasp_counts(call):
     off = [name.replace("0.1", "null") for name in THRESHOLDS]
     report, _ = call(*off)
@@ -82,12 +84,14 @@ def test_off_by_default_every_grasp_counts(call):
     assert "duplicate" not in report.objects[0].rejected
 
 
+@pytest.mark.slow
 def test_workers_order_and_growth_change_no_byte(call):
     _, wanted = call(name="alone")
     assert call("merge_stride=1", name="stride")[1] == wanted
     assert call(name="two", gpus="[cpu,cpu]")[1] == wanted
 
 
+@pytest.mark.slow
 def test_rounds_that_come_in_late_hold_the_later_ones_back(call, tmp_path):
     _, wanted = call(name="alone")
     stub = Crowd(faults={("box", 0): ["slow:0.5"], ("box", 2): ["slow:0.3"]}, marks=str(tmp_path))
@@ -99,6 +103,7 @@ def test_rounds_that_come_in_late_hold_the_later_ones_back(call, tmp_path):
     assert done == sorted(done) and [r for kind, r in told if kind == "sealed"] != done
 
 
+@pytest.mark.slow
 def test_a_larger_quota_and_a_resume_change_no_byte(call):
     _, wanted = call(name="whole")
     for quota in (3, 7, QUOTA):
@@ -107,6 +112,7 @@ def test_a_larger_quota_and_a_resume_change_no_byte(call):
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_the_cut_rounds_lost_shard_is_computed_again(call, tmp_path):
     _, wanted = call(name="whole")
     call(quota=5)
@@ -115,6 +121,7 @@ def test_the_cut_rounds_lost_shard_is_computed_again(call, tmp_path):
     assert call()[1] == wanted
 
 
+@pytest.mark.slow
 def test_sealed_rounds_without_a_journal_are_decided_again(call, tmp_path):
     _, wanted = call("keep_intermediate=true")
     folder = RunFolder(tmp_path / "x")
@@ -123,6 +130,7 @@ def test_sealed_rounds_without_a_journal_are_decided_again(call, tmp_path):
     assert call("keep_intermediate=true")[1] == wanted
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_under_decision_is_computed_again(call, tmp_path, monkeypatch):
     _, wanted = call(name="whole")
     from scale.merge import merge_thread
@@ -140,6 +148,7 @@ def test_a_damaged_shard_under_decision_is_computed_again(call, tmp_path, monkey
     assert found == wanted and seen and "was damaged; round 1 of box is computed again" in str(report)
 
 
+@pytest.mark.slow
 def test_other_thresholds_are_another_acceptance_key(call):
     call(quota=5)
     with pytest.raises(InputError, match=r"dedup\.joints: 0\.1 in the folder, 0\.2 in this call"):
@@ -156,6 +165,7 @@ def test_generate_has_no_use_for_it(call):
         call("mode=generate")
 
 
+@pytest.mark.slow
 def test_too_few_distinct_grasps_end_as_barren(call):
     report, _ = call("max_barren_rounds=5", quota=1000)
     assert report.exit_code == 3 and report.objects[0].end_reason == "barren"

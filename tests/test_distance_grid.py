@@ -26,6 +26,7 @@ def test_over_a_face_of_a_box_the_distance_is_exact():
     torch.testing.assert_close(grid.distance(points), points[:, 2] - 0.5, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_ball_is_off_by_less_than_its_curvature_over_a_cell():
     """A linear interpolation over a cell h is off by up to 3 h^2 / (8 r), as each axis bends by 1 / r."""
     grid = grid_of(trimesh.creation.icosphere(subdivisions=4), 24)
@@ -35,6 +36,7 @@ def test_a_ball_is_off_by_less_than_its_curvature_over_a_cell():
     assert error.abs().max() < 3 * grid.cell**2 / (8 * 0.5) + 2e-3  # the mesh lies up to 2e-3 inside of the ball
 
 
+@pytest.mark.slow
 def test_finer_cells_are_nearer_to_the_search():
     mesh = built_in("mug").mesh
     points = scattered(400, 0.5)

@@ -19,6 +19,7 @@ from scale.modes import check_hand, paths
 TEXT = PAGES["docs/hands.md"]
 
 
+@pytest.mark.slow
 def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(check_hand, "draw", lambda *_: np.zeros((2, 3, 3), np.uint8))
@@ -57,6 +58,7 @@ def test_the_numbers_are_those_of_the_code():
     assert "more\n  than 500 faces" in TEXT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shadow", "allegro", "release"])
 def test_the_hands_of_the_package_are_listed(name: str):
     assert f"| `hand={name}" in TEXT

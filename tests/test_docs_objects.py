@@ -20,6 +20,7 @@ TEXT = PAGES["docs/objects.md"]
 COARSE = ["pieces.resolution=100", "pieces.mcts_nodes=5", "pieces.mcts_iterations=10", "pieces.mcts_max_depth=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 def test_the_commands_do_what_they_say(tmp_path):
     for folder, size in (("my_meshes", 158.0), ("my_cad", 250.0)):

@@ -27,6 +27,7 @@ FEWEST_COMMANDS = 30
 pages = pytest.mark.parametrize("page", PAGES)
 
 
+@pytest.mark.slow
 @pages
 def test_every_command_composes(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

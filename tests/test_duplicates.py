@@ -96,6 +96,7 @@ def test_what_is_like_a_duplicate_alone_is_kept():
     assert near_duplicates(poses.select(np.array([1, 0, 2])), QUARTER).tolist() == [False, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mask_is_that_of_the_walk_by_hand(seed):
     poses, thresholds = drawn(150, seed), DuplicateThresholds(0.15, 0.3, 0.6)

@@ -59,6 +59,7 @@ def close(ours, theirs, but=()):
             torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-9, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hand", "inter_hand"), WAYS)
 def test_turning_hands_and_object_together_changes_no_energy(hand, inter_hand):
     hands, obj, config = built_in_hands(hand), built_in("mug"), energy_config(inter_hand)
@@ -88,6 +89,7 @@ def crossing_hands(hands):
     return Grasps(grasps.translation * 0.3, grasps.rotation, grasps.joints, grasps.candidate)
 
 
+@pytest.mark.slow
 def test_mirroring_the_scene_changes_the_inter_hand_term_alone():
     hands, config = shadow_hands(), energy_config()
     grasps = crossing_hands(hands)
@@ -98,6 +100,7 @@ def test_mirroring_the_scene_changes_the_inter_hand_term_alone():
     assert not torch.allclose(after.self_penetration, before.self_penetration, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
 def test_mirroring_the_scene_changes_nothing_where_both_hands_are_measured(hand):
     hands, config = built_in_hands(hand), energy_config("symmetric")
@@ -134,6 +137,7 @@ def held_terms(hands, obj, grasps, config):
     return all_terms, terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hand", "inter_hand"), WAYS)
 def test_gradients_equal_finite_differences(hand, inter_hand):
     hands, obj = built_in_hands(hand), built_in("mug")
@@ -223,6 +227,7 @@ def test_the_inter_hand_term_pushes_only_the_hand_that_is_measured():
     assert (gradient[:, 0] != 0).any() and (gradient[:, 1] == 0).all()
 
 
+@pytest.mark.slow
 def test_every_weight_goes_to_its_term():
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=6)
     released = {"w_fc": 2.0, "w_dis": 3.0, "w_pen": 5.0, "w_spen": 7.0, "w_joints": 11.0, "w_vew": 13.0}
@@ -239,6 +244,7 @@ def test_without_weight_our_terms_are_neither_computed_nor_counted():
     assert (found.depth == 0).all() and (found.equilibrium == 0).all() and "grid" not in vars(obj)
 
 
+@pytest.mark.slow
 def test_the_depth_in_a_ball_is_that_of_balls_in_a_ball():
     """Two balls whose centers are d apart overlap by r + R - d; the grid is off by up to 0.6 mm."""
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)
@@ -252,6 +258,7 @@ def test_the_depth_in_a_ball_is_that_of_balls_in_a_ball():
     assert ((measured - exact.sum(dim=(1, 2))).abs() < 1e-3 * number).all()
 
 
+@pytest.mark.slow
 def test_a_hand_that_touches_has_no_depth():
     """The palm's box stands on a face of a cube: its spheres are inside of it."""
     hands, grasps = shadow_hands(), GRASPS(shadow_hands(), seed=4)

@@ -55,6 +55,7 @@ def next_event(engine, kind, within=60.0):
     raise AssertionError(f"no {kind} within {within} s")
 
 
+@pytest.mark.slow
 def test_rounds_come_back_sealed_with_bytes_that_know_no_worker(engine_of):
     folder, engine = engine_of(Stub(), (CPU, CPU))
     paths = []
@@ -82,6 +83,7 @@ def test_a_round_that_raises_leaves_the_worker_alive_and_tells_its_traceback(eng
     assert next_event(engine, "sealed").process is one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, exitcode", [("kill", -9), ("segv", -11), ("exit", 7)])
 def test_any_death_is_noticed_with_the_round_it_had(engine_of, tmp_path, fault, exitcode):
     _, engine = engine_of(Stub(faults={("mug", 0): [fault]}, marks=str(tmp_path)))
@@ -105,6 +107,7 @@ def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
     assert time.monotonic() - start < 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
     _, engine = engine_of(Stub(broken=True))
     one = engine.start(0)
@@ -174,6 +177,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_killed_parent_and_the_next_start_sees_it_gone(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)

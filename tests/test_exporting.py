@@ -38,6 +38,7 @@ def euler(entry: dict) -> np.ndarray:
     return Rotation.from_euler("xyz", [entry[f"WRJR{axis}"] for axis in "xyz"]).as_matrix()
 
 
+@pytest.mark.slow
 def test_npy_is_read_by_numpy_alone_and_has_the_same_links(run, shared):
     """Each hand of each dict, driven as BimanGrasp drives its hands, has its links where ours has them."""
     report = scale.export(settings(run / "final" / "bowl.h5"))
@@ -67,6 +68,7 @@ def test_npy_is_read_by_numpy_alone_and_has_the_same_links(run, shared):
     assert all(type(value) is float for value in (entries[0]["energy"], entries[0]["qpos_left"]["robot0:FFJ3"]))
 
 
+@pytest.mark.slow
 def test_what_is_exported_and_imported_is_the_same_grasps(run):
     wanted = bimangrasp.load(run / "final" / "bowl.h5").arrays()
     config = settings(run / "final" / "bowl.h5")
@@ -87,6 +89,7 @@ def test_what_is_exported_and_imported_is_the_same_grasps(run):
     assert data.header(0).mesh_sha256 == bimangrasp.load(run).header(0).mesh_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["npy", "npz", "csv"])
 def test_equal_grasps_give_equal_bytes(run, form):
     images = []
@@ -178,6 +181,7 @@ def test_without_pyarrow_parquet_says_what_to_install(run, monkeypatch):
     assert not (run / "export").exists()
 
 
+@pytest.mark.slow
 def test_bench_files_place_each_hand_where_it_was(run):
     report = scale.export(settings(run, "format=dexgraspbench", "poses.rule=none", "poses.retreat=0.01"))
     (folder,) = report.paths

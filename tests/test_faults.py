@@ -69,6 +69,7 @@ def temporary(folder):
 # ---- a round raises
 
 
+@pytest.mark.slow
 def test_a_failed_round_is_tried_on_another_worker(run, folder, undisturbed):
     report = run({(BIN, 0): ["raise"]}, gpus="[cpu,cpu]")
     (failed,) = events(folder, "fail")
@@ -77,6 +78,7 @@ def test_a_failed_round_is_tried_on_another_worker(run, folder, undisturbed):
     undisturbed(report)
 
 
+@pytest.mark.slow
 def test_a_round_that_fails_on_one_device_only_is_not_skipped(run, folder, undisturbed, tmp_path):
     stub = Stub(bad_slots={0: "raise", 1: "until:met-0-*:1"}, marks=str(tmp_path))
     report = run(stub=stub, gpus="[cpu,cpu]", target_count_per_object=12)
@@ -86,6 +88,7 @@ def test_a_round_that_fails_on_one_device_only_is_not_skipped(run, folder, undis
     undisturbed(report, target_count_per_object=12)
 
 
+@pytest.mark.slow
 def test_nan_energies_are_rows_that_do_not_count(run):
     report = run({(BIN, 0): ["nan"]})
     with h5py.File(report.paths[0]) as file:
@@ -95,6 +98,7 @@ def test_nan_energies_are_rows_that_do_not_count(run):
 # ---- a worker dies
 
 
+@pytest.mark.slow
 def test_a_round_sealed_by_a_killed_worker_is_adopted_not_repeated(run, folder, undisturbed):
     report = run({(BIN, 0): ["kill-sealed"]})
     assert [event["exitcode"] for event in events(folder, "died")] == [-9]
@@ -103,6 +107,7 @@ def test_a_round_sealed_by_a_killed_worker_is_adopted_not_repeated(run, folder, 
     undisturbed(report)
 
 
+@pytest.mark.slow
 def test_kills_from_outside_count_apart_from_failures(run, folder, undisturbed):
     report = run({(BIN, 1): ["kill"] * 2}, "max_kills=3", "max_retries=0", gpus="[cpu,cpu]", target_count_per_object=9)
     assert report.exit_code == 0 and report.skips == [] and events(folder, "fail") == []
@@ -110,6 +115,7 @@ def test_kills_from_outside_count_apart_from_failures(run, folder, undisturbed):
     undisturbed(report, target_count_per_object=9)
 
 
+@pytest.mark.slow
 def test_a_round_whose_workers_are_killed_too_often_is_skipped_and_says_why(run, folder):
     report = run({(BIN, 0): ["kill"] * 9}, "max_kills=2")
     assert report.skips == [(BIN, 0)] and report.exit_code == 0
@@ -117,12 +123,14 @@ def test_a_round_whose_workers_are_killed_too_often_is_skipped_and_says_why(run,
     assert "SIGKILL 2 times (max_kills=2): too little memory" in events(folder, "skip")[0]["traceback"]
 
 
+@pytest.mark.slow
 def test_with_max_kills_0_a_round_is_never_given_up(run, folder, undisturbed):
     report = run({(BIN, 0): ["kill"] * 4}, "max_kills=0", "max_retries=0")
     assert report.skips == [] and len(events(folder, "died")) == 4
     undisturbed(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, exitcode", [("segv", -11), ("exit", 7)])
 def test_any_other_death_is_a_failure_of_the_round(run, folder, undisturbed, fault, exitcode):
     report = run({(BIN, 0): [fault]})
@@ -134,6 +142,7 @@ def test_any_other_death_is_a_failure_of_the_round(run, folder, undisturbed, fau
 # ---- memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["oom:2", "memory:2"])
 def test_a_round_short_of_memory_goes_on_with_half_and_the_device_remembers(run, folder, fault):
     report = run({(BIN, 0): [fault]}, gpus="[cpu]", target_count_per_object=9)
@@ -146,6 +155,7 @@ def test_a_round_short_of_memory_goes_on_with_half_and_the_device_remembers(run,
     assert [event["tile"] for event in events(folder, "halved")] == [2]
 
 
+@pytest.mark.slow
 def test_at_the_floor_the_round_fails_with_the_sizes_tried(run, folder):
     report = run({(BIN, 0): ["oom:0"], (BIN, 1): ["oom:0"] * 3}, target_count_per_object=9)
     assert "at every size tried (4, 2, 1 at once): OutOfMemoryError" in events(folder, "fail")[0]["traceback"]
@@ -169,6 +179,7 @@ class Cramped(Synthesizer):
         return super().load(device, threads)
 
 
+@pytest.mark.slow
 def test_the_optimizer_halves_with_the_same_random_numbers(small_config, folder):
     whole = scale.run(small_config(exp_name="whole", tile=2, target_count_per_object=4))
     halved = scale.run(small_config(target_count_per_object=4), maker=Cramped)
@@ -181,6 +192,7 @@ def test_the_optimizer_halves_with_the_same_random_numbers(small_config, folder)
 # ---- a broken context
 
 
+@pytest.mark.slow
 def test_after_a_cuda_error_the_process_ends_and_another_takes_the_round(run, folder, undisturbed):
     report = run({(BIN, 0): ["cuda"]})
     assert [event["exitcode"] for event in events(folder, "died")] == [86]
@@ -192,6 +204,7 @@ def test_after_a_cuda_error_the_process_ends_and_another_takes_the_round(run, fo
 # ---- silence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, setting", [("hang-early", "startup_timeout_s=5"), ("hang", "heartbeat_timeout_s=0.5")])
 def test_a_worker_that_hangs_is_ended_with_its_stack_in_the_log(run, folder, undisturbed, fault, setting):
     report = run({(BIN, 0): [fault]}, setting)
@@ -203,12 +216,14 @@ def test_a_worker_that_hangs_is_ended_with_its_stack_in_the_log(run, folder, und
     undisturbed(report)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hears_no_signal_is_killed_two_seconds_later(run, folder, monkeypatch):
     report = run({(BIN, 0): ["stop"]}, "heartbeat_timeout_s=0.5", "max_kills=1", "max_retries=1")
     assert [event["exitcode"] for event in events(folder, "died")] == [-9] and report.exit_code == 0
     assert [event["attempt"] for event in events(folder, "fail")] == [1]  # the parent sent it, so it counts
 
 
+@pytest.mark.slow
 def test_a_slow_start_is_no_silence_and_an_idle_worker_owes_nothing(run, folder):
     report = run({(BIN, 0): ["slow:1.5"]}, "heartbeat_timeout_s=1000", "startup_timeout_s=1000")
     assert report.exit_code == 0 and events(folder, "silent") == []
@@ -217,18 +232,21 @@ def test_a_slow_start_is_no_silence_and_an_idle_worker_owes_nothing(run, folder)
 # ---- workers that never get ready
 
 
+@pytest.mark.slow
 def test_kills_before_the_first_is_ready_are_not_counted_as_exits(run, folder, undisturbed):
     report = run({("load", 0): ["kill"] * 3})
     assert report.exit_code == 0 and [event["exitcode"] for event in events(folder, "died")] == [-9] * 3
     undisturbed(report)
 
 
+@pytest.mark.slow
 def test_too_many_kills_in_a_row_end_the_run(run, monkeypatch):
     monkeypatch.setattr(worker_events, "EARLY_KILLS", 2)
     with pytest.raises(RunError, match="2 workers in a row died before any was ready, the last one with SIGKILL"):
         run({("load", 0): ["kill"] * 3})
 
 
+@pytest.mark.slow
 def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
     """Its workers die before that of the other is ready, which says nothing of the other."""
     faults = {("load", 0): ["until:load-1-*:2"], ("load", 1): ["exit"] * 9}
@@ -250,6 +268,7 @@ def test_early_deaths_end_the_use_of_a_slot_and_never_of_the_last():
 # ---- devices and the configuration
 
 
+@pytest.mark.slow
 def test_a_device_that_fails_what_others_can_do_is_set_aside(run, folder, undisturbed, tmp_path):
     settings = {"gpus": "[cpu,cpu]", "object_code_list": THREE}
     stub = Stub(bad_slots={0: "raise", 1: "until:met-0-*:3"}, marks=str(tmp_path))
@@ -259,6 +278,7 @@ def test_a_device_that_fails_what_others_can_do_is_set_aside(run, folder, undist
     undisturbed(report, **settings)
 
 
+@pytest.mark.slow
 def test_three_objects_that_fail_before_any_success_end_the_run_with_that_error(run, folder):
     with pytest.raises(RunError, match=r"(?s)bowl, mug, storage_bin failed: it is the configuration.*fault on order"):
         run(stub=Stub(bad_slots={0: "raise"}), object_code_list=THREE)
@@ -266,6 +286,7 @@ def test_three_objects_that_fail_before_any_success_end_the_run_with_that_error(
     assert run(object_code_list=THREE).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_single_object_ends_the_run_when_a_round_is_used_up_and_keeps_the_round(run, folder, undisturbed):
     with pytest.raises(RunError, match="nothing has succeeded"):
         run(stub=Stub(bad_slots={0: "raise"}))
@@ -273,6 +294,7 @@ def test_a_single_object_ends_the_run_when_a_round_is_used_up_and_keeps_the_roun
     undisturbed(run())
 
 
+@pytest.mark.slow
 def test_one_bad_object_first_in_line_does_not_end_the_run(run):
     report = run({("bowl", r): ["raise"] * 9 for r in range(2)}, "max_rounds=2", object_code_list=THREE)
     assert report.exit_code == 3 and report.skips == [("bowl", 0), ("bowl", 1)]
@@ -281,6 +303,7 @@ def test_one_bad_object_first_in_line_does_not_end_the_run(run):
 # ---- the disk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["full", "full-early"])
 def test_a_full_disk_pauses_the_run_and_counts_as_no_attempt(run, folder, undisturbed, fault):
     report = run({(BIN, 0): [fault]}, "max_retries=0")
@@ -291,6 +314,7 @@ def test_a_full_disk_pauses_the_run_and_counts_as_no_attempt(run, folder, undist
     undisturbed(report)
 
 
+@pytest.mark.slow
 def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, folder, undisturbed, monkeypatch, capsys):
     real, asked = RunFolder.free_bytes, []
 
@@ -308,6 +332,7 @@ def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, fold
     undisturbed(report)
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_which_goes_on_later(run, folder, undisturbed, monkeypatch):
     monkeypatch.setattr(RunFolder, "free_bytes", lambda self: 0)
     with pytest.raises(RunError, match=r"is full.*disk_wait_s=0\): make room, then the same command goes on"):
@@ -317,6 +342,7 @@ def test_a_disk_that_stays_full_ends_the_run_which_goes_on_later(run, folder, un
     undisturbed(run())
 
 
+@pytest.mark.slow
 def test_a_merge_that_finds_the_disk_full_is_done_again(run, folder, undisturbed, monkeypatch):
     real, tried = merge_thread.merge, []
 
@@ -347,6 +373,7 @@ def when(has_come, act):
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_preemption_cuts_off_what_the_grace_does_not_last_for(run, folder, undisturbed, tmp_path, number):
     mark = tmp_path / f"{BIN}-1-0"
@@ -381,6 +408,7 @@ class Faulty(Synthesizer):
         return bench
 
 
+@pytest.mark.slow
 def test_the_optimizer_gives_the_same_bytes_whatever_happens(small_config, folder, tmp_path):
     plan = {(BIN, r): [fault] for r, fault in enumerate(("raise", "cuda", "segv", "hang", "full", "kill-sealed"))}
     maker = partial(Faulty, stub=Stub(faults=plan, marks=str(tmp_path)))

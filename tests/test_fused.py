@@ -116,6 +116,7 @@ def descended():
 SCENES = [("shadow", "mug"), ("shadow", "open"), ("release", "bowl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hand", "obj"), SCENES)
 @pytest.mark.parametrize("inter_hand", ["right_points", "symmetric"])
 def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, request):
@@ -128,6 +129,7 @@ def test_values_and_gradients_on_random_poses(hand, obj, inter_hand, descended, 
         assert_close(name, ours, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hand", "obj"), [*SCENES, ("allegro", "bowl")])
 def test_values_and_gradients_near_contact(hand, obj, descended, request):
     shared = request.getfixturevalue("shared") if hand == "release" else None
@@ -144,6 +146,7 @@ def assert_close(name, ours, plain):
     assert np.median(ours) < 2e-6, (name, np.median(ours))
 
 
+@pytest.mark.slow
 def test_too_few_contacts_give_no_wrench_terms():
     hands, obj = models("shadow", "mug", F32)
     result = synthesis.synthesize(hands, obj, settings(num_iterations=5, contacts_per_hand=2), 1)
@@ -152,6 +155,7 @@ def test_too_few_contacts_give_no_wrench_terms():
     torch.testing.assert_close(result.energies.total, plain.total, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tiles_change_no_bit(descended):
     grasps, scale = descended("shadow", "mug")
     hands, obj = models("shadow", "mug", F32)
@@ -165,6 +169,7 @@ def test_tiles_change_no_bit(descended):
         assert torch.equal(found.gradient, expected.gradient[rows])
 
 
+@pytest.mark.slow
 def test_a_sample_that_fails_harms_no_other(descended):
     grasps, scale = descended("shadow", "mug")
     one = evaluator("warp", *models("shadow", "mug", F32), scale, settings().energy, BATCH, 4)
@@ -178,6 +183,7 @@ def test_a_sample_that_fails_harms_no_other(descended):
     assert torch.equal(failed.gradient[others], sound.gradient[others])
 
 
+@pytest.mark.slow
 def test_both_paths_end_at_the_same_energies():
     """Steps are chaotic, so single grasps differ; their distributions after 200 steps may not."""
     ends = {}
@@ -209,6 +215,7 @@ class NoHost(TorchDispatchMode):
         return found
 
 
+@pytest.mark.slow
 def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended):
     """What a CUDA graph needs of a step; here the step runs as it is."""
     grasps, scale = descended("shadow", "mug")

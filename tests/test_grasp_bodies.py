@@ -118,6 +118,7 @@ def test_other_hands_and_other_meshes_are_refused(data, hands, tmp_path):
         data.meshes(0, hands, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_meshes_are_found_in_the_layout_of_dexgraspnet(data, hands, tmp_path: Path):
     target = tmp_path / "bowl" / "coacd" / "decomposed.obj"
     target.parent.mkdir(parents=True)

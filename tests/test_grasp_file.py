@@ -111,6 +111,7 @@ def test_an_empty_final_file_is_readable(tmp_path):
     assert final_format.verify_final(str(path)).sizes["N"] == 0
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_of_a_final_file_is_noticed_or_without_effect(tmp_path):
     path = tmp_path / "final.h5"
     write_final(path, final_columns())

@@ -46,6 +46,7 @@ def test_a_picture_of_somebody_else_stays(tmp_path, monkeypatch):
     assert Path("shadow.png").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_it_asks_what_the_file_does_not_say_and_writes_no_yaml(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["main.py", "mode=hand", "hand.mjcf=right.xml", "out=mine.yaml"])
     assert main.main() == 2
@@ -70,6 +71,7 @@ def test_the_guess_of_the_side_follows_the_palm_that_was_given():
     assert report.questions[-1].guess.value == "left"
 
 
+@pytest.mark.slow
 def test_the_yaml_loads_as_a_hand_and_is_what_was_proposed():
     report = check("my/allegro_v3.yaml", **TOLD)
     assert report.yaml == Path("my/hand/allegro_v3.yaml")
@@ -83,6 +85,7 @@ def test_the_yaml_loads_as_a_hand_and_is_what_was_proposed():
     assert mirror(left).sha256 == right.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "yaml"),
     [("", "hand/right.yaml"), ("a", "a/hand/right.yaml"), ("a/hand", "a/hand/right.yaml")],
@@ -102,6 +105,7 @@ def test_a_shipped_hand_is_looked_at_and_nothing_but_its_picture_is_written():
     assert {path.name for path in Path().iterdir()} <= {"right.xml", "shadow.png", "cache"}
 
 
+@pytest.mark.slow
 def test_directions_are_made_unit_vectors_at_a_right_angle():
     hand = check(palm_normal=[2.0, 0.0, 0.1], finger_direction=[0.0, 0.0, 3.0], side="right").hand
     palm, fingers = np.array(hand.palm_normal), np.array(hand.finger_direction)
@@ -110,6 +114,7 @@ def test_directions_are_made_unit_vectors_at_a_right_angle():
     assert palm @ [2, 0, 0.1] > 2.002 and fingers[2] > 0.99
 
 
+@pytest.mark.slow
 def test_a_palm_normal_against_the_motion_of_the_fingers_is_noted():
     given = TOLD | {"palm_normal": [0.0, 1.0, 0.0]}
     side = check(**(given | {"side": ""})).questions[0].guess.value or "right"
@@ -117,6 +122,7 @@ def test_a_palm_normal_against_the_motion_of_the_fingers_is_noted():
     assert "is not where the fingertips go when the joints close, [1,0,0]" in str(report)
 
 
+@pytest.mark.slow
 def test_chosen_links_carry_the_candidates():
     chosen = "+hand.candidates.palmar={index_distal: [], thumb_distal: []}"
     report = scale.check_hand(conf.load(["mode=hand", "hand.mjcf=right.xml", *TYPED, chosen]))
@@ -138,6 +144,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_served_is_refused_and_leaves_no_yaml(case: str):
     changes, words = REFUSED[case]
@@ -152,6 +159,7 @@ def test_a_name_that_hydra_would_not_find_is_refused(out: str, words: str):
         check(out, **TOLD)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_called_as_a_shipped_hand_gets_another_name():
     Path("right.xml").rename("shadow.xml")
     assert check(mjcf="shadow.xml", **TOLD).yaml == Path("hand/my_shadow.yaml")
@@ -169,6 +177,7 @@ def test_a_yaml_with_the_name_of_a_shipped_one_is_refused():
         conf.load(["hand=shadow"], ".")
 
 
+@pytest.mark.slow
 def test_without_opengl_the_yaml_is_written_and_the_report_says_why_there_is_no_picture(monkeypatch):
     def broken(*_: object) -> None:
         raise InputError("no picture can be drawn, there is no OpenGL")

@@ -112,6 +112,7 @@ def test_hand_points_are_spread():
     assert gap.min() > 0.5 * gap.min(axis=1).mean()
 
 
+@pytest.mark.slow
 def test_every_link_but_the_root_has_its_share_rounded_down():
     hand = shadow_hands().descriptions[1]
     few, many = (np.bincount(surface_of(hand, n)[0], minlength=len(hand.link_names)) for n in (37, 3700))

@@ -51,6 +51,7 @@ def pair(request):
     return built_in_hands(request.param).descriptions
 
 
+@pytest.mark.slow
 def test_candidates_are_seen_from_the_palm_and_not_from_the_back(pair):
     _, right = pair
     palm = Panel(right, right.palm_normal, right.finger_direction)
@@ -74,12 +75,14 @@ def test_the_hands_are_mirror_images_and_stand_in_their_panels(pair):
     assert np.abs(left - right).mean() > 3
 
 
+@pytest.mark.slow
 def test_keypoints_are_seen_in_a_hand_of_glass(pair):
     panel = panels_of(*pair)[3]
     blue = [(p[..., 2] - p[..., 0] > 60).sum() for p in (seen([panel]), seen([panel._replace(inside=False)]))]
     assert panel.inside and blue[0] > 300 and blue[0] > 5 * blue[1]
 
 
+@pytest.mark.slow
 def test_a_bare_hand_is_seen_along_its_axes(pair):
     along_x, along_y, along_z = np.split(seen(panels_of_frame(pair[1])), 3, axis=1)
     green = [((p[..., 1] - p[..., 0] > 40) & (p[..., 1] - p[..., 2] > 30)).sum() for p in (along_x, along_z)]

@@ -52,6 +52,7 @@ def write(path: Path, poses: Poses, starts: Poses | None = None, **energy: np.nd
     return path
 
 
+@pytest.mark.slow
 def test_missing_energies_and_contacts_are_those_of_our_code(tmp_path):
     poses = near(3)
     report = scale.import_results(settings(write(tmp_path / "bowl.npy", poses, E_fc=np.array([7.0, 8.0, 9.0]))))
@@ -78,6 +79,7 @@ def test_missing_energies_and_contacts_are_those_of_our_code(tmp_path):
     assert all(len(set(of_hand.tolist())) == 4 for pair in links for of_hand in pair)
 
 
+@pytest.mark.slow
 def test_the_file_is_one_round_of_our_format(tmp_path):
     report = scale.import_results(settings(write(tmp_path / "bowl.npy", near(2))))
     header, columns = read_shard(report.path.read_bytes())
@@ -98,6 +100,7 @@ def test_failed_grasps_stay_failed(tmp_path):
     assert np.isfinite(found["initial/joints"]).all()
 
 
+@pytest.mark.slow
 def test_more_grasps_than_are_computed_at_a_time_keep_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr("scale.modes.import_results.AT_ONCE", 2)
     path = write(tmp_path / "bowl.npy", near(5))
@@ -110,6 +113,7 @@ def test_more_grasps_than_are_computed_at_a_time_keep_their_order(tmp_path, monk
         np.testing.assert_allclose(few[name], many[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_releases_hands_keep_the_files_values(tmp_path, shared):
     root = shared / "data" / "bimangrasp_hands"
     poses = near(2)
@@ -127,6 +131,7 @@ def test_the_releases_hands_keep_the_files_values(tmp_path, shared):
     assert "qpos_left_st" not in again[1]  # the file had no starting poses
 
 
+@pytest.mark.slow
 def test_an_imported_file_can_be_validated_and_shown(tmp_path):
     report = scale.import_results(settings(write(tmp_path / "box.npy", near(1))))
     config = quick_conf.load("mode=validate", *QUICK)
@@ -144,6 +149,7 @@ def test_keys_that_are_no_numbers_are_named(tmp_path):
     assert report.unread == ("note",) and "left out: note" in str(report)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_is_refused_by_name(tmp_path):
     write(tmp_path / "bowl.npy", near(1))
     write(tmp_path / "dish.npy", near(1))

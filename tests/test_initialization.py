@@ -42,6 +42,7 @@ def test_anchors_lie_on_the_inflated_hull_and_look_at_the_hull():
     assert spread.min() > 0.06  # 30 points on a sphere of 0.3 m, far from each other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
 def test_hands_look_at_the_object_from_their_distance(hand):
     grasps = first(hand=hand)
@@ -160,6 +161,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.03, 0.1, 0.3, 0.8])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_starts_follow_the_size_and_no_hand_starts_inside(shape, size):
@@ -176,6 +178,7 @@ def test_as_released_a_hand_can_start_inside_a_large_object():
     assert obj.signed_distance(shadow_hands().surface_points(frames, 1), size)[0].min() < -0.03
 
 
+@pytest.mark.slow
 def test_above_the_released_size_hands_differ_by_the_object_alone():
     ball = solid(SHAPES["ball"])
     (small, near), (large, far) = sized(ball, 0.3), sized(ball, 0.8)
@@ -186,6 +189,7 @@ def test_above_the_released_size_hands_differ_by_the_object_alone():
     torch.testing.assert_close(near, far, atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["ball", "rod", "plate"])
 def test_the_hands_start_on_opposite_sides(shape):
     grasps, _ = sized(solid(SHAPES[shape]), 0.5)

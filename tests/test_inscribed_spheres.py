@@ -13,6 +13,7 @@ HAND = shadow_hands().descriptions[1]
 SPHERES = inscribed_spheres(HAND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(HAND.primitives)))
 def test_spheres_lie_inside_their_shape_and_fill_it(index):
     surface = shape_surface(HAND.primitives[index])
@@ -31,6 +32,7 @@ def test_the_spheres_of_a_shape_stand_together():
     assert (np.diff(SPHERES.shape) >= 0).all() and set(SPHERES.shape) == set(range(len(HAND.primitives)))
 
 
+@pytest.mark.slow
 def test_the_left_hand_has_the_mirror_image():
     left = inscribed_spheres(mirror(HAND))
     np.testing.assert_array_equal(left.center, SPHERES.center * [1, -1, 1])

@@ -61,6 +61,7 @@ def assert_same_bits(first: Evaluation, second: Evaluation) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_grasp_is_judged_as_it_is_alone(name):
     found = judged(subject(MIXED), name)
@@ -116,6 +117,7 @@ def test_penetration_is_that_of_the_start_and_that_of_the_grasp():
     np.testing.assert_allclose(paper.start_penetration, [[0.004, 0, 0]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_grasp_meets_the_object_at_its_own_size():
     grasps = [palms(0.0), palms(0.0), palms(0.0, gap=HALF), palms(0.0, gap=HALF)]
     found = judged(subject(grasps, [1.0, 1.8, 2.0, 1.0]))
@@ -124,6 +126,7 @@ def test_each_grasp_meets_the_object_at_its_own_size():
     np.testing.assert_allclose(found.penetration[:, 0], [0, 0.8 * HALF, 0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @BOTH
 def test_neither_threads_nor_order_change_a_bit(name):
     scales = [1.0, 1.0, 1.0, 1.01, 1.0]
@@ -134,12 +137,14 @@ def test_neither_threads_nor_order_change_a_bit(name):
     assert_same_bits(rows(once, order), turned)
 
 
+@pytest.mark.slow
 def test_each_grasp_is_told_as_its_simulation_begins():
     seen: list[int] = []
     evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append)
     assert seen == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_deadly_grasp_is_not_simulated_and_the_others_do_not_notice():
     seen: list[int] = []
     once = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1)
@@ -149,6 +154,7 @@ def test_a_deadly_grasp_is_not_simulated_and_the_others_do_not_notice():
     assert_same_bits(rows(once, [0, 2, 4]), rows(found, [0, 2, 4]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["translation", "rotation", "joints", "normal"])
 def test_a_grasp_with_nan_is_counted_and_the_others_do_not_notice(part):
     rule = replace(RULE, rule="contacts")

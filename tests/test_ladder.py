@@ -108,6 +108,7 @@ def test_a_room_knows_only_rooms_above_it():
             above.add(room)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[-2] != "conf"], ids=module)
 def test_imports_run_down_the_ladder(path):
     package, here = place(module(path))
@@ -135,6 +136,7 @@ def test_shape_checks_find_every_module():
         assert "jaxtyping" in checked.__module__, f"{name} was imported before the hook was there"
 
 
+@pytest.mark.slow
 def test_no_import_cycle():
     graph = {module(path): modules(path) for path in FILES}
     done: set[str] = set()
@@ -175,6 +177,7 @@ def test_validation_and_visualization_do_not_know_each_other():
             assert not [name for name in modules(path) if name.startswith(f"bimangrasp.{other}")], path
 
 
+@pytest.mark.slow
 def test_only_the_worker_makes_grasps():
     for path in (ROOT / "scale").rglob("*.py"):
         if path.name == "synthesizer.py":
@@ -189,6 +192,7 @@ def test_hydra_stops_at_main_and_conf():
         assert "hydra" not in {name.split(".")[0] for name in modules(path)}, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bimangrasp", "bimangrasp.synthesis", "bimangrasp.files.final_format"])
 def test_importing_bimangrasp_loads_no_run_and_no_viewer(name):
     code = f"import sys, {name}; print(*sorted({{module.split('.')[0] for module in sys.modules}}))"
@@ -196,6 +200,7 @@ def test_importing_bimangrasp_loads_no_run_and_no_viewer(name):
     assert not set(shown.stdout.split()) & {"hydra", "omegaconf", "scale", "conf", "rich", "viser", "plotly", "pyglet"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_forbidden_words(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))

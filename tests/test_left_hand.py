@@ -142,6 +142,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_file_of_another_hand_is_refused(config: HandConfig, tmp_path: Path, case: str):
     change, words = REFUSED[case]
@@ -158,6 +159,7 @@ def test_a_left_file_wants_a_right_one(config: HandConfig):
         load_hands(replace(config, side="left", left_mjcf="left.xml"))
 
 
+@pytest.mark.slow
 def test_a_left_hands_file_gives_the_same_pair(config: HandConfig, tmp_path: Path):
     left, right = load_hands(config)
     turn = left.palm_normal.tolist(), left.finger_direction.tolist()

@@ -50,11 +50,13 @@ def test_one_run_gets_its_settings(run):
     assert (config.exp_name, config.energy.w_pen) == ("2026_11_20", 150.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [3, 143])
 def test_the_reports_exit_code_is_the_programs(run, code):
     assert run(codes=(code,)) == code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [InputError("no object"), RunError("broken"), KeyboardInterrupt(), TypeError("bug")])
 def test_errors_have_their_exit_codes(run, capsys, error):
     assert run(raises=error) == {InputError: 2, RunError: 1, KeyboardInterrupt: 130, TypeError: 1}[type(error)]
@@ -64,6 +66,7 @@ def test_errors_have_their_exit_codes(run, capsys, error):
         assert shown == f"error: {error}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -85,6 +88,7 @@ def test_usage_errors_end_with_2_before_anything_runs(run, capsys, arguments):
     assert run.seen == []
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_job_in_a_folder_of_its_own(run, capsys):
     assert run("-m", "mode=scale", "exp_name=s", "seed_base=0,50000000", "energy.w_pen=100,125") == 0
     assert [config.exp_name for config in run.seen] == [
@@ -97,6 +101,7 @@ def test_a_sweep_runs_each_job_in_a_folder_of_its_own(run, capsys):
     assert "job 0: s/energy.w_pen=100,seed_base=0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codes", "worst", "jobs"),
     [((0, 3), 3, 2), ((1, 3), 1, 2), ((143, 0), 143, 1)],
@@ -106,11 +111,13 @@ def test_a_sweep_ends_with_the_worst_outcome(run, codes, worst, jobs):
     assert len(run.seen) == jobs
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_an_error(run):
     assert run("-m", "energy.w_pen=1,2", raises=RuntimeError("broken")) == 1
     assert len(run.seen) == 2
 
 
+@pytest.mark.slow
 def test_flags_may_stand_between_overrides(run, tmp_path):
     (tmp_path / "temporary" / "experiment").mkdir()
     mine = tmp_path / "temporary" / "experiment" / "mine.yaml"
@@ -123,6 +130,7 @@ def test_flags_may_stand_between_overrides(run, tmp_path):
     mine.parent.rmdir()
 
 
+@pytest.mark.slow
 def test_status_generate_and_plan(run, monkeypatch, capsys):
     monkeypatch.setattr(scale, "status", lambda folder: f"status of {folder}", raising=False)
     monkeypatch.setattr(scale, "plan", lambda config: f"plan of {config.exp_name}", raising=False)
@@ -142,6 +150,7 @@ def test_validate_prints_its_table(run, monkeypatch, capsys):
     assert capsys.readouterr().out == "paper of mug.npy\n" and run.seen == []
 
 
+@pytest.mark.slow
 def test_export_and_import_print_what_they_made(run, monkeypatch, capsys):
     monkeypatch.setitem(main.SHOWN, "export", lambda config: f"{config.format} of {config.path}")
     monkeypatch.setitem(main.SHOWN, "import", lambda config: f"{config.path} in {config.out}")
@@ -158,6 +167,7 @@ def test_the_settings_can_be_shown(run, capsys):
     assert run.seen == []
 
 
+@pytest.mark.slow
 def test_help_names_modes_choices_and_settings(run, capsys):
     run("--help")
     shown = capsys.readouterr().out

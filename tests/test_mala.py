@@ -39,6 +39,7 @@ def chain(energy, config, steps, batch=2000, start=2.0, seed=1):
     return state, torch.stack(accepted)
 
 
+@pytest.mark.slow
 def test_full_noise_and_the_proposal_ratio_sample_a_gaussian():
     config = constant(noise_factor=1.0, proposal_ratio=True, step_size=0.4, temperature=0.7)
     state, accepted = chain(gaussian, config, 400, batch=8000)
@@ -48,12 +49,14 @@ def test_full_noise_and_the_proposal_ratio_sample_a_gaussian():
     assert 0.5 < accepted[-1] < 0.999
 
 
+@pytest.mark.slow
 def test_without_the_ratio_a_large_step_is_biased():
     config = constant(noise_factor=1.0, proposal_ratio=False, step_size=0.4, temperature=0.7)
     samples = chain(gaussian, config, 400, batch=8000)[0].point.position
     assert ((samples.var((0, 1)) / (0.7 / PRECISION)) - 1).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_released_noise_samples_a_hundredth_of_the_variance():
     config = constant(noise_factor=0.1, proposal_ratio=False, step_size=0.002)
     state, _ = chain(gaussian, config, 600, batch=8000, start=2.9)

@@ -69,6 +69,7 @@ def run(folder, made, count, quota, old=None):
     return final_file.merge(folder, wanted._replace(old=folder.final("mug") if old else None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("states", [[1, 1, 1, 1, 1], [0, 1, 0, 0, 1], [0, 0, 0, 1, 1], [1, 1, 0, 0, 0]])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("quota", [9, 100])
@@ -83,6 +84,7 @@ def test_one_merge_or_many_give_the_same_bytes(folder, states, stride, quota):
     assert whole.path.read_bytes() == whole_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first, second", [(3, 4), (5, 17), (6, 12), (1, 30)])
 def test_a_raised_quota_gives_the_bytes_of_the_larger_one(folder, first, second):
     made = seal_rounds(folder, [1, 1, 0, 1, 1, 1])
@@ -150,6 +152,7 @@ def flip_after_sync(monkeypatch, offset):
     monkeypatch.setattr(durable_io, "sync", bad)
 
 
+@pytest.mark.slow
 def test_a_bit_that_flips_between_writing_and_reading_back_keeps_the_old_file(folder, monkeypatch):
     made = seal_rounds(folder, [1, 1, 1])
     whole = run(folder, made, 3, 100).path
@@ -167,6 +170,7 @@ def test_a_bit_that_flips_between_writing_and_reading_back_keeps_the_old_file(fo
         assert old.path.read_bytes() == before and folder.remove_leftovers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis, name", [("C", "contact/candidate"), ("P", "curve/step"), ("J", "hand/joints")])
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_round_of_other_size_than_those_before_is_named(folder, axis, name, count):
@@ -188,6 +192,7 @@ def test_a_shard_whose_accepted_rows_are_not_those_counted_is_not_merged(folder)
             final_file.merge(folder, wanted._replace(rounds=(wanted.rounds[0], last)))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rejected_rows(folder):
     rows, rounds_ = 4000, 30
     table = []

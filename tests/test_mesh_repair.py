@@ -82,6 +82,7 @@ def test_vertices_that_nearly_agree_are_merged():
     assert len(fixed.vertices) == len(BALL.vertices) and volume(fixed) == pytest.approx(BALL.volume)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_faces_in_any_order_are_turned_outward(seed):

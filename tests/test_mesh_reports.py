@@ -98,6 +98,7 @@ def test_a_size_that_makes_no_sense_is_refused():
         check_objects(resolve_objects("", ["mug"]), replace(POINTS, scales=[150.0]))
 
 
+@pytest.mark.slow
 def test_many_meshes_are_checked_in_other_processes(monkeypatch):
     monkeypatch.setattr(mesh_checks, "SERIAL_MESHES", 1)
     entries = [ObjectEntry(f"{entry.code}{i}", entry.path) for i in range(2) for entry in resolve_objects("", "all")]

@@ -62,6 +62,7 @@ def test_names_limits_and_means_are_the_same(hands: tuple[HandDescription, HandD
         assert (getattr(left, name) == getattr(right, name)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "palms"), [("shadow", ([0, 1, 0], [0, -1, 0])), ("allegro", ([1, 0, 0], [1, 0, 0]))])
 def test_palm_and_fingers_look_where_their_mirror_images_do(name: str, palms: tuple[list[int], list[int]]):
     left, right = load_hands(quick_conf.load(f"hand={name}").hand)

@@ -38,6 +38,7 @@ def frame(position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     return T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_link_frames_and_shapes_are_mujocos(config: HandConfig, seed: int):
     hand = read_mjcf_hand(config)

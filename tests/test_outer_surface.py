@@ -30,6 +30,7 @@ def test_overlapping_balls_have_one_surface():
     assert union.volume == pytest.approx(2 * 4 / 3 * np.pi - lens, rel=0.02) and union.body_count == 1
 
 
+@pytest.mark.slow
 def test_the_object_is_deepest_in_its_middle_once_the_cut_is_gone():
     from dataclasses import replace
 

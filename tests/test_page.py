@@ -115,6 +115,7 @@ def shares(pixels: np.ndarray) -> list[float]:
     return [float(((nearest == part) & (angles[:, part] < LIKE)).mean()) for part in range(3)]
 
 
+@pytest.mark.slow
 def test_a_file_shows_object_and_both_hands_and_asks_nothing_of_a_network(visit):
     left, right, body = shares(visit.pixels())
     assert left > 0.01 and right > 0.01 and body > 0.05, (left, right, body)
@@ -124,6 +125,7 @@ def test_a_file_shows_object_and_both_hands_and_asks_nothing_of_a_network(visit)
     assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
 
 
+@pytest.mark.slow
 def test_the_links_are_where_the_hand_model_has_them_at_every_stage(visit, gallery):
     visit.pick(1)
     one = gallery.grasps[1]
@@ -136,6 +138,7 @@ def test_the_links_are_where_the_hand_model_has_them_at_every_stage(visit, galle
         np.testing.assert_allclose(found[..., :3, :3], wanted.rotation[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_slider_stops_at_the_stages_that_are_known_and_moves_between_them(visit):
     visit.pick(1)
     ticks = [tick.inner_text() for tick in visit.tab.query_selector_all("#ticks button")]
@@ -152,6 +155,7 @@ def test_the_slider_stops_at_the_stages_that_are_known_and_moves_between_them(vi
     assert [tick.inner_text() for tick in visit.tab.query_selector_all("#ticks button")] == ["start", "grasp"]
 
 
+@pytest.mark.slow
 def test_fingers_keep_their_length_between_two_stages(visit):
     """They turn about their joints: the distance of a link from its parent is the same everywhere."""
     visit.pick(1)
@@ -166,6 +170,7 @@ def test_fingers_keep_their_length_between_two_stages(visit):
     np.testing.assert_allclose(lengths(), at_grasp, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_filters_hide_cards_and_order_sorts_them(visit, gallery):
     tab = visit.tab
     assert visit.cards() == [0, 1, 2, 3, 4]
@@ -194,6 +199,7 @@ def test_filters_hide_cards_and_order_sorts_them(visit, gallery):
     assert visit.cards() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_facts_of_the_picked_grasp_are_told(visit, gallery):
     visit.pick(1)
     told = visit.tab.inner_text("#facts")
@@ -204,6 +210,7 @@ def test_the_facts_of_the_picked_grasp_are_told(visit, gallery):
     assert visit.tab.is_visible("#nothing"), "there is nothing to draw of a failed grasp"
 
 
+@pytest.mark.slow
 def test_dragging_turns_and_the_wheel_zooms(visit):
     def eye() -> np.ndarray:
         return np.array(visit.tab.evaluate("scene.camera.position.clone().sub(scene.controls.target).toArray()"))
@@ -226,6 +233,7 @@ def test_dragging_turns_and_the_wheel_zooms(visit):
     np.testing.assert_allclose(eye(), before, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_thumbnails_that_did_not_come_with_the_page_are_drawn_by_it(visit):
     visit.tab.wait_for_selector('.card[data-grasp="2"] img')
     source = visit.tab.get_attribute('.card[data-grasp="2"] img', "src")
@@ -238,6 +246,7 @@ def test_thumbnails_that_did_not_come_with_the_page_are_drawn_by_it(visit):
     assert np.array_equal(before, visit.frames()), "drawing them left the scene as it was"
 
 
+@pytest.mark.slow
 def test_a_phone_sees_the_scene_and_two_columns_of_cards(visit):
     visit.tab.set_viewport_size({"width": 390, "height": 844})
     visit.tab.wait_for_timeout(300)

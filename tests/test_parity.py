@@ -21,6 +21,7 @@ def hands(shared):
     return parity.release_hands(shared / "data" / "bimangrasp_hands")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_energies_and_gradients_equal_the_recorded_ones(shared, hands, name):
     golden = parity.read_golden(shared / "golden" / f"{name}.npz")
@@ -47,6 +48,7 @@ def test_a_wrong_weight_is_noticed(shared, hands):
     assert {row.name for row in rows if row.error > row.tolerance} >= {"E_total"}
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_fails_on_a_missed_tolerance(shared, capsys, monkeypatch):
     command = ["--hands", str(shared / "data" / "bimangrasp_hands"), "--golden"]
     command.append(str(shared / "golden" / f"{OBJECTS[0]}.npz"))
@@ -77,6 +79,7 @@ def steps(shared):
     return np.load(shared / "golden" / "init_and_steps_Curver.npz", allow_pickle=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", range(4))
 def test_single_steps_equal_the_recorded_ones(steps, row):
     def both(name):

@@ -38,6 +38,7 @@ def columns(path, *names):
         return [file[name][...].tolist() for name in names]
 
 
+@pytest.mark.slow
 def test_a_failed_round_in_flight_at_the_quota_is_no_hole_in_the_count(run, tmp_path):
     """Ten rounds were handed out, the last one failed, and the object was called done with 30 of 40."""
     stub = Stub(faults={(BIN, 1): ["slow:0.3", "raise"], (BIN, 2): ["raise"]}, marks=str(tmp_path), nan_share=0)
@@ -46,6 +47,7 @@ def test_a_failed_round_in_flight_at_the_quota_is_no_hole_in_the_count(run, tmp_
     assert columns(report.paths[0], "round")[0] == [0] * 4 + [1] * 4 + [2] * 4
 
 
+@pytest.mark.slow
 def test_an_object_whose_only_round_fails_is_not_done(run, tmp_path):
     stub = Stub(faults={(BIN, 0): ["raise"] * 3}, marks=str(tmp_path), nan_share=0)
     report = run("max_rounds=1", stub=stub, object_code_list=f"[{BOWL},{BIN}]", target_count_per_object=4)
@@ -53,12 +55,14 @@ def test_an_object_whose_only_round_fails_is_not_done(run, tmp_path):
     assert report.skips == [(BIN, 0)] and "fault on order" in str(report)
 
 
+@pytest.mark.slow
 def test_max_rounds_holds_with_several_devices(run):
     report = run("max_rounds=3", target_count_per_object=1000, gpus="[cpu,cpu,cpu]")
     assert report.exit_code == 3 and report.objects[0].end_reason == "max_rounds"
     assert sorted(event["round"] for event in events(folder_of(report), "done")) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_quota_raised_on_resume_adds_grasps_and_repeats_none(run):
     first = columns(run(target_count_per_object=6).paths[0], "round", "row", "seed")
     report = run(target_count_per_object=18)
@@ -68,6 +72,7 @@ def test_a_quota_raised_on_resume_adds_grasps_and_repeats_none(run):
     assert bytes_of(report) == bytes_of(run(target_count_per_object=18, exp_name="at_once"))
 
 
+@pytest.mark.slow
 def test_objects_of_later_calls_do_not_get_the_seeds_of_earlier_ones(run):
     one = run(object_code_list=f"[{BIN}]")
     two = run(object_code_list=f"[{BOWL}]")
@@ -75,6 +80,7 @@ def test_objects_of_later_calls_do_not_get_the_seeds_of_earlier_ones(run):
     assert not set(first) & set(second)
 
 
+@pytest.mark.slow
 def test_a_list_reordered_on_resume_changes_no_seed_and_no_byte(run):
     codes, turned = f"[{BIN},{BOWL}]", f"[{BOWL},{BIN}]"
     run("max_rounds=1", object_code_list=codes, target_count_per_object=12)
@@ -82,6 +88,7 @@ def test_a_list_reordered_on_resume_changes_no_seed_and_no_byte(run):
     assert bytes_of(report) == bytes_of(run(object_code_list=codes, target_count_per_object=12, exp_name="plain"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1, 0.5])
 def test_a_torn_result_file_is_no_result(run, part):
     report = run(target_count_per_object=9)
@@ -92,6 +99,7 @@ def test_a_torn_result_file_is_no_result(run, part):
     assert [one.name for one in folder_of(again).damaged.iterdir()] == [f"{path.name}.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [b"", b'{"objects": {"storage_bin": {"coll', b"[]", bytes(100)])
 def test_a_torn_manifest_loses_nothing(run, left):
     report = run(target_count_per_object=9)
@@ -105,6 +113,7 @@ def test_a_torn_manifest_loses_nothing(run, left):
     assert json.loads(folder.manifest.read_bytes())["objects"][BIN]["collected"] == 9
 
 
+@pytest.mark.slow
 def test_finished_rounds_of_a_killed_runner_are_kept(run):
     """As a SIGKILL leaves it: sealed rounds, no final file, no manifest, a journal that ends somewhere."""
     whole = bytes_of(run("keep_intermediate=true", target_count_per_object=18, exp_name="whole"))
@@ -118,6 +127,7 @@ def test_finished_rounds_of_a_killed_runner_are_kept(run):
     assert bytes_of(again) == whole and len(events(folder_of(again), "done")) == before
 
 
+@pytest.mark.slow
 def test_a_second_call_with_other_objects_under_one_name_overwrites_nothing(run):
     first = run(object_code_list=f"[{BIN}]")
     before = bytes_of(first)
@@ -129,6 +139,7 @@ def test_a_second_call_with_other_objects_under_one_name_overwrites_nothing(run)
     assert {code: entry["index"] for code, entry in manifest.items()} == {BIN: 0, BOWL: 1, "mug": 2}
 
 
+@pytest.mark.slow
 def test_a_second_call_with_another_mesh_under_one_code_is_refused(run, tmp_path):
     meshes = tmp_path / "meshes"
     meshes.mkdir()

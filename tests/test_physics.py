@@ -87,6 +87,7 @@ def expected(index, quota, share=0.6):
     return rows[:quota]
 
 
+@pytest.mark.slow
 def test_the_quota_is_exact_and_of_finite_grasps_that_hold(call, tmp_path, reference):
     report, found = call()
     assert found == reference[QUOTA] and report.exit_code == 0
@@ -104,6 +105,7 @@ def test_the_quota_is_exact_and_of_finite_grasps_that_hold(call, tmp_path, refer
                 assert (file["verdict/displacement"][number] == said["verdict/displacement"][row]).all()
 
 
+@pytest.mark.slow
 def test_reasons_of_all_rows_up_to_the_cut_are_counted(call, tmp_path):
     report, _ = call()
     for index, one in enumerate(report.objects):
@@ -120,17 +122,20 @@ def test_reasons_of_all_rows_up_to_the_cut_are_counted(call, tmp_path):
         assert one.rejected == counted and sum(counted.values()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gpus", "validators"), [("[cpu]", 3), ("[cpu,cpu]", 1), ("[cpu,cpu]", 3)])
 def test_workers_and_validators_change_no_byte(call_in_processes, reference, gpus, validators):
     assert call_in_processes(f"validators={validators}", gpus=gpus)[1] == reference[QUOTA]
 
 
+@pytest.mark.slow
 def test_growing_in_steps_changes_no_byte(call, reference, tmp_path):
     assert call("merge_stride=1")[1] == reference[QUOTA]
     assert len(events(tmp_path / "x", "merged")) > 2
     assert call(quota=40)[1] == reference[40]
 
 
+@pytest.mark.slow
 def test_verdicts_go_with_their_shards(call, tmp_path):
     call()
     folder = RunFolder(tmp_path / "x")
@@ -140,6 +145,7 @@ def test_verdicts_go_with_their_shards(call, tmp_path):
         assert left <= cut  # wanted for a larger quota
 
 
+@pytest.mark.slow
 def test_a_lost_half_is_made_again_and_only_that(call, tmp_path, reference):
     call("keep_intermediate=true")
     folder = RunFolder(tmp_path / "x")
@@ -155,6 +161,7 @@ def test_a_lost_half_is_made_again_and_only_that(call, tmp_path, reference):
     assert [event["event"] for event in done] == ["done", "done"]  # the verdict on the lost shard was waiting for it
 
 
+@pytest.mark.slow
 def test_a_damaged_verdict_is_set_aside_and_made_again(call, tmp_path, reference):
     call("keep_intermediate=true")
     folder = RunFolder(tmp_path / "x")
@@ -167,6 +174,7 @@ def test_a_damaged_verdict_is_set_aside_and_made_again(call, tmp_path, reference
     assert (folder.damaged / f"{verdict.name}.0").exists() and "simulated again" in str(report)
 
 
+@pytest.mark.slow
 def test_a_verdict_under_another_key_is_never_used(call, tmp_path, reference):
     call("keep_intermediate=true", "poses.squeeze=2", judge=StubJudge(share=1.0))
     report, found = call("keep_intermediate=true")
@@ -177,12 +185,14 @@ def test_a_verdict_under_another_key_is_never_used(call, tmp_path, reference):
     assert {one.acceptance_key["poses.squeeze"] for one in left} <= {1.0, 2.0}
 
 
+@pytest.mark.slow
 def test_another_protocol_is_refused_where_the_shards_are_gone(call):
     call()
     with pytest.raises(InputError, match=r"validation\.limits\.displacement: 0\.05 in the folder, 0\.06 in this call"):
         call("validation.limits.displacement=0.06")
 
 
+@pytest.mark.slow
 def test_other_pieces_are_another_acceptance_key(call, objects):
     call()
     with pytest.raises(InputError, match="pieces_sha256"):
@@ -208,6 +218,7 @@ def _call_with_other_pieces(objects, call):
         folder.parent.rmdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["raise", "exit", "segv"])
 def test_a_grasp_that_ends_two_validators_fails(call_in_processes, tmp_path, reference, fault):
     row = next(row for round_id, row in expected(0, QUOTA) if round_id == 1)
@@ -222,12 +233,14 @@ def test_a_grasp_that_ends_two_validators_fails(call_in_processes, tmp_path, ref
     assert [(event["round"], event["row"]) for event in failed] == [(1, row)] * 2
 
 
+@pytest.mark.slow
 def test_one_death_condemns_no_grasp_and_kills_from_outside_none(call_in_processes, tmp_path, reference):
     faults = {(0, 3): ["segv"], (1, 2): ["kill", "kill"], (1, -1): ["raise"]}
     report, found = call_in_processes(judge=StubJudge(faults=faults, marks=str(tmp_path)))
     assert found == reference[QUOTA] and report.exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_grasp_that_hangs_is_ended_and_fails(call_in_processes, tmp_path):
     stub = StubJudge(faults={(0, 4): ["hang"] * 5}, marks=str(tmp_path))
     report, _ = call_in_processes("heartbeat_timeout_s=1", judge=stub, quota=2)
@@ -236,6 +249,7 @@ def test_a_grasp_that_hangs_is_ended_and_fails(call_in_processes, tmp_path):
     assert {event["row"] for event in events(tmp_path / "x", "fail")} == {4}
 
 
+@pytest.mark.slow
 def test_a_round_that_cannot_be_tested_is_skipped_and_named(call, tmp_path):
     faults = {(1, -1): ["raise"] * 100}
     report, _ = call(judge=StubJudge(faults=faults, marks=str(tmp_path)))
@@ -243,17 +257,20 @@ def test_a_round_that_cannot_be_tested_is_skipped_and_named(call, tmp_path):
     assert "skipped 1" in str(report).replace("skipped rounds 1", "skipped 1") and "fault on order" in str(report)
 
 
+@pytest.mark.slow
 def test_a_judge_that_never_works_ends_the_run(call_in_processes):
     with pytest.raises(RunError, match="the stub cannot load its simulator"):
         call_in_processes(judge=StubJudge(broken=True))
 
 
+@pytest.mark.slow
 def test_rounds_that_fail_every_test_before_any_success_end_the_run(call, tmp_path):
     faults = {(r, -1): ["raise"] * 100 for r in range(20)}
     with pytest.raises(RunError, match="no round could be tested"):
         call(judge=StubJudge(faults=faults, marks=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_nothing_that_holds_ends_as_barren_with_the_reasons(call):
     report, found = call("max_barren_rounds=3", judge=StubJudge(share=0.0))
     assert report.exit_code == 3 and [one.end_reason for one in report.objects] == ["barren", "barren"]
@@ -262,6 +279,7 @@ def test_nothing_that_holds_ends_as_barren_with_the_reasons(call):
     assert set(found) == {"brick.h5", "slab.h5"}  # empty, and judged all the same
 
 
+@pytest.mark.slow
 def test_rounds_do_not_pile_up_before_a_slow_validator(call, tmp_path):
     call("backlog=2", judge=StubJudge(delay=0.02), gpus="[cpu,cpu]", quota=40)
     waiting, most = 0, 0
@@ -272,6 +290,7 @@ def test_rounds_do_not_pile_up_before_a_slow_validator(call, tmp_path):
     assert 2 <= most <= 2 + 2  # the backlog, and a round of each worker that was under way
 
 
+@pytest.mark.slow
 def test_validators_on_another_platform_are_refused(call):
     call(quota=3)
     with pytest.raises(InputError, match=r"mujoco: 'stub-1' in the folder, 'stub-2' in this call|several platforms"):
@@ -285,6 +304,7 @@ def test_the_other_modes_say_what_they_do_not_do(call):
         call("mode=generate")
 
 
+@pytest.mark.slow
 def test_a_mesh_without_pieces_is_named_before_any_round(call, monkeypatch, objects, tmp_path):
     monkeypatch.setattr("bimangrasp.objects.convex_pieces.find_spec", lambda name: None)
     trimesh.creation.torus(0.4, 0.1).export(objects / "ring.obj")
@@ -308,6 +328,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["parent", "validator"])
 def test_a_kill_in_the_middle_changes_no_byte(call, objects, tmp_path, reference, victim):
     script = tmp_path / "parent.py"

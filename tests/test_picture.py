@@ -20,6 +20,9 @@ from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from bimangrasp.objects.model import check_mesh
 from bimangrasp.visualization.thumbnails import PROBE
 
+pytestmark = pytest.mark.slow  # its fixture makes and draws a run
+
+
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 96, 80
 DRAW = """

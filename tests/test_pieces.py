@@ -106,6 +106,7 @@ def test_a_dent_or_a_cavity_is_not_convex(tmp_path, monkeypatch):
             convex_pieces(saved(tmp_path / name, mesh), CONFIG)
 
 
+@pytest.mark.slow
 def test_a_bin_of_five_walls_is_its_pieces_but_for_one_percent(decomposed_bin):
     path, pieces = decomposed_bin
     assert pieces.source == "decomposed" and 5 <= len(pieces.pieces) <= 20
@@ -114,6 +115,7 @@ def test_a_bin_of_five_walls_is_its_pieces_but_for_one_percent(decomposed_bin):
     assert (inside_pieces(points, pieces) != inside_mesh(points, path)).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_pieces_of_the_mug_leave_nothing_out_and_its_hollow_open():
     path = str(builtin.OBJECT_ROOT / "mug.obj")
     pieces = convex_pieces(path, COARSE)
@@ -125,6 +127,7 @@ def test_pieces_of_the_mug_leave_nothing_out_and_its_hollow_open():
     assert in_pieces.mean() < 0.6 * in_hull
 
 
+@pytest.mark.slow
 def test_every_piece_is_convex_and_outward(decomposed_bin):
     for piece in decomposed_bin[1].pieces:
         assert piece.vertices.dtype == np.float64
@@ -134,6 +137,8 @@ def test_every_piece_is_convex_and_outward(decomposed_bin):
         assert height.max() < 1e-9 and volume(piece) > 0
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_decomposing_again_gives_the_same_bytes(decomposed_bin, monkeypatch):
     path, pieces = decomposed_bin
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -266,6 +271,7 @@ def sealed() -> Pieces:
     return BOXES._replace(sha256=_sha256(BOXES.pieces))
 
 
+@pytest.mark.slow
 def test_a_file_of_pieces_gives_them_back(tmp_path, decomposed_bin):
     for pieces in (decomposed_bin[1], sealed()):
         (tmp_path / "pieces.npz").write_bytes(pieces_image(pieces))

@@ -39,6 +39,7 @@ def test_what_is_written_is_what_was_tested(tmp_path):
     assert made.prepared.volume == pytest.approx(BALL.volume / 1.03**3, rel=0.01) and made.sign.wrong == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convention", ["dexgraspnet", "plain", "keep"])
 def test_preparing_twice_gives_the_same_bytes(tmp_path, convention):
     first = ready(saved(tmp_path, BALL.copy().apply_translation((3, 0, 0))), f"normalize={convention}")
@@ -66,6 +67,7 @@ def test_a_mesh_in_millimeters_is_guessed_and_said(tmp_path):
     assert max(kept.prepared.extents) == pytest.approx(0.2) and not kept.warnings
 
 
+@pytest.mark.slow
 def test_overlapping_bodies_become_one(tmp_path):
     both = trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0, 0))])
     made = ready(saved(tmp_path, both), "normalize=keep")

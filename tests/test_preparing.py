@@ -83,6 +83,7 @@ def test_a_check_writes_nothing_and_names_each_fault(meshes, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_is_prepared_is_what_a_run_and_a_simulator_read(meshes, tmp_path):
     report = called(meshes, f"out={tmp_path}/out")
     assert states(report) == {"ball": PREPARED, "box": PREPARED, "points": LEFT_OUT} and report.exit_code == 3
@@ -92,6 +93,7 @@ def test_what_is_prepared_is_what_a_run_and_a_simulator_read(meshes, tmp_path):
         assert found.source == pieces_room.GIVEN and len(found.pieces) == 1
 
 
+@pytest.mark.slow
 def test_two_steps_on_a_prepared_object_at_a_metric_size(meshes, small_config, tmp_path):
     called(meshes, f"out={tmp_path}/out", "object_code_list=[box]")
     asked = {"mode": "generate", "object_root": tmp_path / "out", "object_code_list": "[box]", "kernels": "plain"}
@@ -104,6 +106,7 @@ def test_two_steps_on_a_prepared_object_at_a_metric_size(meshes, small_config, t
         assert key["object.sizes"] == [0.1] and key["initialization.follow_size"] is True
 
 
+@pytest.mark.slow
 def test_the_same_call_again_touches_nothing(meshes, tmp_path):
     first = called(meshes, f"out={tmp_path}/out")
     before = tree(tmp_path)
@@ -112,6 +115,7 @@ def test_the_same_call_again_touches_nothing(meshes, tmp_path):
     assert [one._replace(state="") for one in again.objects] == [one._replace(state="") for one in first.objects]
 
 
+@pytest.mark.slow
 def test_equal_meshes_give_equal_bytes_anywhere(meshes, tmp_path):
     called(meshes, f"out={tmp_path}/a")
     copy = tmp_path / "elsewhere"
@@ -123,6 +127,7 @@ def test_equal_meshes_give_equal_bytes_anywhere(meshes, tmp_path):
     assert hashes[0] == hashes[1] and len(hashes[0]) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["prepared.json", "decomposed.obj", "coacd_convex_piece_0.obj"])
 def test_an_interrupted_call_is_finished(meshes, tmp_path, lost):
     called(meshes, f"out={tmp_path}/out")
@@ -135,6 +140,7 @@ def test_an_interrupted_call_is_finished(meshes, tmp_path, lost):
     assert {name: digest for name, (digest, _) in tree(tmp_path / "out").items()} == before
 
 
+@pytest.mark.slow
 def test_other_content_is_refused_with_advice(meshes, tmp_path):
     out = tmp_path / "out"
     called(meshes, f"out={out}")
@@ -153,6 +159,7 @@ def test_other_content_is_refused_with_advice(meshes, tmp_path):
     assert "other content in decomposed.obj" in str(called(meshes, f"out={out}"))
 
 
+@pytest.mark.slow
 def test_the_record_tells_how_to_go_back_to_the_file(meshes, tmp_path):
     called(meshes, f"out={tmp_path}/out", "prepare.normalize=plain")
     record = json.loads((tmp_path / "out" / "box" / "coacd" / "prepared.json").read_text())
@@ -162,6 +169,7 @@ def test_the_record_tells_how_to_go_back_to_the_file(meshes, tmp_path):
     assert str(tmp_path) not in json.dumps(record)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 @pytest.mark.parametrize("surface", ["mesh", "pieces"])
 def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
@@ -180,6 +188,7 @@ def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 def test_an_open_shell_gets_a_surface_from_its_pieces(tmp_path):
     (tmp_path / "meshes").mkdir()
@@ -202,6 +211,7 @@ def layout(folder, code, meshes, whole):
         mesh.export(place / f"coacd_convex_piece_{k}.obj")
 
 
+@pytest.mark.slow
 def test_given_pieces_are_moved_with_their_mesh(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces_room, "_decompose", None)  # not asked
     parts = [BOX.copy().apply_translation((x, 5, 0)) for x in (0.0, 2.5)]
@@ -253,6 +263,7 @@ def test_every_unusable_thing_is_named_with_its_reason(tmp_path):
     str(report).encode()  # can be printed
 
 
+@pytest.mark.slow
 def test_the_builtin_choice_stands_for_all_of_another_folder(meshes):
     assert set(states(scale.prepare_objects(conf.load([f"object_root={meshes}"])))) == {"ball", "box", "points"}
     assert [entry.code for entry in select_usable("", conf.load([]).object_code_list)[0]] == ["storage_bin", "bowl"]
@@ -260,6 +271,7 @@ def test_the_builtin_choice_stands_for_all_of_another_folder(meshes):
         scale.prepare_objects(conf.load([f"object_root={meshes}", "object_code_list=[bxo]"]))
 
 
+@pytest.mark.slow
 def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
@@ -288,12 +300,14 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "plain" / "box" / "coacd").glob("*.obj")] == ["decomposed.obj"]
 
 
+@pytest.mark.slow
 def test_sizes_that_hands_cannot_hold_are_named(meshes):
     report = called(meshes, "object.sizes=[0.9]")
     assert "object.sizes=[0.9]" in report.objects[0].reason and report.exit_code == 3
     assert "object.sizes 0.4: 0.4 x 0.2 x 0.2 m, 16 l" in str(called(meshes, "object.sizes=[0.4]"))
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_with_three_where_one_falls_short(meshes, tmp_path, monkeypatch, capsys):
     def ended(*overrides):
         monkeypatch.setattr(sys, "argv", ["main.py", "mode=objects", f"object_root={meshes}", *overrides])

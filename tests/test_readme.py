@@ -54,6 +54,7 @@ def test_the_modes_are_listed():
     assert sorted(listed) == sorted(re.search(r"mode=([a-z|]+) \[key", config)[1].split("|"))
 
 
+@pytest.mark.slow
 def test_the_reading_example_reads(demo):
     (example,) = blocks(README, "python")
     done = subprocess.run([sys.executable, "-c", example], cwd=demo, capture_output=True, text=True)
@@ -62,6 +63,7 @@ def test_the_reading_example_reads(demo):
     assert len(example.strip().splitlines()) <= 12
 
 
+@pytest.mark.slow
 def test_the_loading_example_loads(demo):
     (example,) = blocks(LOADING, "python")
     done = subprocess.run([sys.executable, "-c", example], cwd=demo, capture_output=True, text=True)
@@ -71,6 +73,7 @@ def test_the_loading_example_loads(demo):
     assert len(example.strip().splitlines()) <= 12
 
 
+@pytest.mark.slow
 def test_the_script_example_is_valid_up_to_the_run():
     (script,) = blocks(PAGES["docs/usage.md"], "python")
     used = re.findall(r"report\.(\w+)", script)
@@ -85,6 +88,7 @@ def test_the_functions_of_python_are_listed():
     assert set(re.findall(r"`([a-z_]+)`", paragraph)) == set(scale.__all__)
 
 
+@pytest.mark.slow
 def test_the_commands_of_export_and_import_do_what_they_say(demo):
     small = ["object.surface_points=100", "object.surface_samples_per_point=4", "hand.surface_points=100"]
     for mode in ("export", "import"):
@@ -100,6 +104,7 @@ def test_the_formats_are_listed():
     assert listed == list(SUFFIXES)
 
 
+@pytest.mark.slow
 def test_a_run_is_viewed_as_described(demo, monkeypatch):
     monkeypatch.setattr(view_page, "why_nothing_is_drawn", lambda: "not in this test")
     monkeypatch.chdir(demo)
@@ -150,6 +155,7 @@ def test_the_filters_are_listed():
     assert set(re.findall(r"^\| `filter=([a-z]+)`", table, re.MULTILINE)) == shipped
 
 
+@pytest.mark.slow
 def test_a_run_is_validated_as_described(demo):
     words = commands(VALIDATION, "validate")
     assert len([conf.load(command) for command in words]) == 3
@@ -164,6 +170,7 @@ def test_a_run_is_validated_as_described(demo):
     assert report.paths == [run / "verdicts" / "bench" / f"{code}.h5" for code in ("bowl", "storage_bin")]
 
 
+@pytest.mark.slow
 def test_the_protocols_have_the_numbers_of_their_files():
     bench, paper = (conf.load([f"validation={name}"]).validation for name in ("bench", "paper"))
     numbers = {
@@ -176,6 +183,7 @@ def test_the_protocols_have_the_numbers_of_their_files():
     assert f"moves {100 * bench.limits.displacement:g} cm" in VALIDATION
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_report_do_what_they_say(demo):
     text = PAGES["docs/report.md"]
     pages = commands(text, "report")

@@ -29,6 +29,9 @@ from scale.controller import recording
 from scale.errors import RunError
 from scale.store.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow  # its fixture makes and draws a run
+
+
 RECORD = ("mode=generate", "record=true", "frame_stride=2", "record_rows=[3,0]")
 LOGGER = "tensorboard" if find_spec("tensorboard") else "none"
 F32 = torch.float32

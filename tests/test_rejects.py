@@ -84,6 +84,7 @@ def expected(kind, quota):
     raise AssertionError("no cut")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "energy", "physics"])
 @pytest.mark.parametrize("quota", [20, 21])
 def test_every_row_before_the_cut_that_does_not_count_is_there_with_its_reason(call, tmp_path, kind, quota):
@@ -95,6 +96,7 @@ def test_every_row_before_the_cut_that_does_not_count_is_there_with_its_reason(c
     assert found.table["rounds/rejected"].sum() == len(reasons) and found.table["rounds/kept"].sum() == quota
 
 
+@pytest.mark.slow
 def test_accepted_and_rejected_rows_are_all_there_are(call, tmp_path):
     call(*FILTERS["dedup"], quota=12)
     found, final = told(tmp_path), bimangrasp.load(RunFolder(tmp_path / "x").final("brick"))
@@ -104,6 +106,7 @@ def test_accepted_and_rejected_rows_are_all_there_are(call, tmp_path):
     assert "duplicate" in {found.ending.reasons[n] for n in found.columns["reject/reason"]}
 
 
+@pytest.mark.slow
 def test_a_file_of_rejected_grasps_can_be_loaded(call, tmp_path):
     call(*FILTERS["physics"])
     data = bimangrasp.load(RunFolder(tmp_path / "x").rejected("brick"))
@@ -111,6 +114,7 @@ def test_a_file_of_rejected_grasps_can_be_loaded(call, tmp_path):
     assert {"reject/reason", "verdict/reason", "pose/joints"} <= set(data.fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FILTERS)
 def test_workers_merges_and_growth_change_no_byte(call, kind):
     kept, last = FILTERS[kind], 14
@@ -122,6 +126,7 @@ def test_workers_merges_and_growth_change_no_byte(call, kind):
     assert grown == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [1, 4, 9])
 def test_the_cap_keeps_the_first_ones(call, tmp_path, cap):
     call(quota=25, name="all")
@@ -134,11 +139,13 @@ def test_the_cap_keeps_the_first_ones(call, tmp_path, cap):
     assert grown == whole
 
 
+@pytest.mark.slow
 def test_off_nothing_is_written(call, tmp_path):
     call(keep=False)
     assert RunFolder(tmp_path / "x").reject_files() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["off before", "another cap", "gone", "damaged", "cut elsewhere"])
 def test_what_cannot_be_gone_on_with_is_refused(call, tmp_path, change):
     call(quota=9, keep=change != "off before")
@@ -155,6 +162,7 @@ def test_what_cannot_be_gone_on_with_is_refused(call, tmp_path, change):
     assert RunFolder(tmp_path / "x").final("brick").read_bytes() == final
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["off before", "another cap", "gone"])
 def test_with_its_shards_it_is_gathered_anew(call, tmp_path, change):
     whole = call("rejected_cap=9", quota=20, name="whole")
@@ -165,6 +173,7 @@ def test_with_its_shards_it_is_gathered_anew(call, tmp_path, change):
     assert call("rejected_cap=9", "keep_intermediate=true") == whole
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_before_it_is_copied(call, tmp_path):
     call(quota=9)
     path = RunFolder(tmp_path / "x").rejected("brick")
@@ -180,6 +189,7 @@ def test_a_flipped_bit_is_found_before_it_is_copied(call, tmp_path):
     assert RunFolder(tmp_path / "x").final("brick").read_bytes() != final
 
 
+@pytest.mark.slow
 def test_rejected_grasps_are_safe_before_the_final_file_is(call, tmp_path, monkeypatch):
     placed, replace = [], durable_io.replace
 
@@ -192,6 +202,7 @@ def test_rejected_grasps_are_safe_before_the_final_file_is(call, tmp_path, monke
     assert placed.index("rejected") < placed.index("final")
 
 
+@pytest.mark.slow
 def test_generate_counts_nothing_and_keeps_all(call, tmp_path):
     config = quick_conf.load(f"object_root={tmp_path}", "mode=generate", "keep_failed=true", output_root=tmp_path)
     with pytest.raises(InputError, match="keep_failed=true needs mode=scale"):

@@ -113,6 +113,7 @@ def test_palms_look_out_of_their_palms(hands: dict):
     assert all((hand.finger_direction == [0, 0, 1]).all() for hand in hands.values())
 
 
+@pytest.mark.slow
 def test_files_stay_as_they_are(copied: Path):
     def hashes() -> dict[Path, str]:
         files = [path for path in copied.rglob("*") if path.is_file()]
@@ -123,11 +124,13 @@ def test_files_stay_as_they_are(copied: Path):
     assert hashes() == before
 
 
+@pytest.mark.slow
 def test_no_folder_is_refused_with_what_is_wanted():
     with pytest.raises(InputError, match=r"hand.root='' lacks left_shadow_hand.xml.*BimanGrasp.*hand.root=<its path>"):
         load("")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["left_shadow_hand.xml", "right_hand_contact_points.json", "penetration_points.json", "meshes/box.obj"],
@@ -138,6 +141,7 @@ def test_a_missing_file_is_named(copied: Path, name: str):
         load(copied)
 
 
+@pytest.mark.slow
 def test_a_broken_table_is_named(copied: Path):
     table = copied / "left_hand_contact_points.json"
     table.write_text('{"robot0:ffdistal_child": [[0, 1]]}')
@@ -148,12 +152,14 @@ def test_a_broken_table_is_named(copied: Path):
         load(copied)
 
 
+@pytest.mark.slow
 def test_another_xml_is_refused(copied: Path):
     (copied / "right_shadow_hand.xml").write_text("<mujoco>")
     with pytest.raises(InputError, match="right_shadow_hand.xml: not the hand of the BimanGrasp release"):
         load(copied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["{}", '{"robot0:palm": {"x": 1}}', '{"robot0:palm": [[0, 0, NaN]]}', '{"robot0:palm": []}', "[1]", "{"]
 )

@@ -36,6 +36,7 @@ def test_signs_are_those_between_the_axes_of_the_mirrored_hand_and_of_the_right_
     assert {name for name, axis in zip(SHADOW, right.joint_axis, strict=True) if abs(axis[1]) > 0.5} == set(ABOUT_Y)
 
 
+@pytest.mark.slow
 def test_links_of_both_kinds_of_hands_are_in_the_same_places(shared: Path):
     root = shared / "data" / "bimangrasp_hands"
     ours = HandModel(*load_hands(quick_conf.load().hand), surface_points=1)

@@ -85,6 +85,7 @@ def test_a_torn_journal_tail_is_cut_and_named(tmp_path, unfinished, wanted):
     assert journal.replay(unfinished).torn_bytes == 0 and done(unfinished) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [b"#\xff\xfe bad", b'{"event": "objects"}', b'["event"]', b"\0\0\0\0"])
 def test_a_bad_line_before_the_tail_is_passed_over_and_the_rest_stands(tmp_path, unfinished, wanted, bad):
     lines = unfinished.journal.read_bytes().splitlines()
@@ -96,6 +97,7 @@ def test_a_bad_line_before_the_tail_is_passed_over_and_the_rest_stands(tmp_path,
     assert unfinished.journal.read_bytes().startswith(damaged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["[storage_bin,bowl]", "[bowl,storage_bin]"])
 def test_a_journal_that_is_missing_is_told_again_by_the_files(tmp_path, unfinished, wanted, order):
     unfinished.journal.unlink()
@@ -138,6 +140,7 @@ def test_two_objects_never_share_an_index(tmp_path, unfinished):
         run(tmp_path)
 
 
+@pytest.mark.slow
 def test_rounds_beyond_a_smaller_limit_wait_for_a_larger_one(tmp_path, unfinished, wanted):
     report = run(tmp_path, "max_rounds=1")
     assert {(one.rounds_done, one.end_reason) for one in report.objects} == {(1, "max_rounds")}
@@ -188,6 +191,7 @@ def test_a_missing_manifest_and_configuration_are_written_anew(tmp_path, finishe
     assert hashes(finished) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0, 0.2, 0.999])
 def test_a_truncated_shard_goes_to_damaged_and_its_round_is_computed_again(tmp_path, unfinished, wanted, share):
     shard = shard_of(unfinished, 1)
@@ -210,6 +214,7 @@ def test_a_flipped_bit_in_a_shard_costs_its_round_alone(tmp_path, unfinished, wa
     assert (unfinished.damaged / f"{shard.name}.0").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_damaged_files_of_one_name_do_not_overwrite_each_other(tmp_path, wanted):
     for n in range(2):
         run(tmp_path, "keep_intermediate=true")
@@ -269,6 +274,7 @@ def with_a_number_for_a_text(file):
     file.attrs["run_key"] = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -298,6 +304,7 @@ def test_leftovers_of_unfinished_writes_are_removed_and_named(tmp_path, unfinish
     assert all(f"an unfinished write was removed: {unfinished.relative(path)}" in str(report) for path in left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["true", "false"])
 @pytest.mark.parametrize("fate", ["flipped", "torn", "deleted", "another's"])
 def test_a_final_file_is_built_again_to_the_same_bytes(tmp_path, wanted, keep, fate):
@@ -362,6 +369,7 @@ def test_a_round_that_comes_back_with_other_bytes_than_the_journal_says_is_broke
     assert "BROKEN DETERMINISM: round 1" in str(report) and "round 2" not in str(report.objects[1].notes)
 
 
+@pytest.mark.slow
 def test_the_clock_may_jump(tmp_path, monkeypatch, wanted):
     real, now = time.time, [4e9]
     monkeypatch.setattr(time, "time", lambda: now[0])
@@ -373,6 +381,7 @@ def test_the_clock_may_jump(tmp_path, monkeypatch, wanted):
     assert done(RunFolder(tmp_path / "x")) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_folder_may_be_renamed_and_moved_in_the_middle(tmp_path, unfinished, wanted):
     elsewhere = tmp_path / "else where ü"
     elsewhere.mkdir()
@@ -382,6 +391,7 @@ def test_the_folder_may_be_renamed_and_moved_in_the_middle(tmp_path, unfinished,
     assert report.notes == []
 
 
+@pytest.mark.slow
 def test_the_list_may_be_reordered_enlarged_and_reduced(tmp_path, unfinished, wanted):
     run(tmp_path, objects="[mug,bowl]")
     run(tmp_path, objects="[storage_bin]")
@@ -392,6 +402,7 @@ def test_the_list_may_be_reordered_enlarged_and_reduced(tmp_path, unfinished, wa
         assert file.attrs["object_index"] == 2 and file["seed"][0] == 200005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["grüner Becher", "a b  c", "100%", "💡"])
 def test_unicode_and_spaces_in_a_code_work(tmp_path, code):
     meshes = tmp_path / "meshes"
@@ -404,6 +415,7 @@ def test_unicode_and_spaces_in_a_code_work(tmp_path, code):
         assert len(file[report.paths[0].stem]["row"]) == QUOTA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["a/b", "../b", "a\\\\b", ".a"])
 def test_a_path_in_a_code_is_refused_before_anything_starts(tmp_path, code):
     with pytest.raises(InputError, match="a code names a file"):

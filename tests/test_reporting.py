@@ -322,6 +322,7 @@ def test_markup_in_tracebacks_reasons_and_logs_stays_text(tmp_path):
     assert [cell == "SIGSEGV" for line in page.rows["failures"] for cell in line].count(True) == 1
 
 
+@pytest.mark.slow
 def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path):
     folder, hand = journalled(tmp_path, START, OBJECTS, READY, done(0, 1010.0), done(1, 1020.0)), shadow_table()
     made = [grasp_columns(5, seed, hand) for seed in range(3)]
@@ -341,6 +342,7 @@ def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path):
     assert (found.source, found.grasps, found.rounds) == ("final files", 5, 2)
 
 
+@pytest.mark.slow
 def test_ten_thousand_rounds_and_hundreds_of_objects_stay_small_and_quick(tmp_path):
     codes = [f"object_{i:03d}" for i in range(400)]
     start = START | {"quotas": dict.fromkeys(codes, 200), "devices": [f"gpu {i}" for i in range(8)]}

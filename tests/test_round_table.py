@@ -174,6 +174,7 @@ def proof_of(job) -> SimpleNamespace:
 STEPS = ["hand_out"] * 8 + ["come_back"] * 6 + ["merge", "decide"] * 2 + ["fail", "find_damaged", "extend", "resume"]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.lists(st.integers(-1, BATCH), min_size=MAX_ROUNDS, max_size=MAX_ROUNDS),

@@ -47,6 +47,7 @@ def snapshot_of(root):
     return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_round_that_raises_is_retried_then_skipped_and_named_everywhere(run, folder, tmp_path):
     stub = Stub(faults={("storage_bin", 1): ["raise"] * 3}, marks=str(tmp_path))
     report = run(stub=stub, target_count_per_object=9)
@@ -61,6 +62,7 @@ def test_a_round_that_raises_is_retried_then_skipped_and_named_everywhere(run, f
     assert again.skips == [("storage_bin", 1)] and again.exit_code == 0
 
 
+@pytest.mark.slow
 def test_max_rounds_ends_an_object_short_with_exit_code_3_and_the_reason(run, folder):
     report = run("max_rounds=2", target_count_per_object=100, gpus="[cpu,cpu]")
     assert report.exit_code == 3 and report.objects[0].end_reason == "max_rounds"
@@ -73,6 +75,7 @@ def test_max_rounds_ends_an_object_short_with_exit_code_3_and_the_reason(run, fo
     assert run("max_rounds=40", target_count_per_object=100).exit_code == 0
 
 
+@pytest.mark.slow
 def test_an_object_whose_every_round_fails_is_never_called_done(run, tmp_path):
     faults = {("storage_bin", r): ["raise"] for r in range(2)}
     stub = Stub(faults=faults, marks=str(tmp_path))
@@ -81,6 +84,7 @@ def test_an_object_whose_every_round_fails_is_never_called_done(run, tmp_path):
     assert "2 of them skipped" in str(report)
 
 
+@pytest.mark.slow
 def test_only_accepted_rows_count(run):
     report = run("filter=energy", "filter.force_closure=2", "filter.distance=3", "filter.penetration=2")
     with h5py.File(report.paths[0]) as file:
@@ -89,6 +93,7 @@ def test_only_accepted_rows_count(run):
         assert json.loads(file.attrs["acceptance_key"])["filter.distance"] == 3
 
 
+@pytest.mark.slow
 def test_another_weight_is_refused_with_the_key_and_both_values(run, folder):
     run()
     before = snapshot_of(folder.finals)
@@ -100,6 +105,7 @@ def test_another_weight_is_refused_with_the_key_and_both_values(run, folder):
     assert snapshot_of(folder.finals) == before
 
 
+@pytest.mark.slow
 def test_another_mesh_under_the_same_code_is_refused(run, tmp_path):
     meshes = tmp_path / "meshes"
     meshes.mkdir()
@@ -111,6 +117,7 @@ def test_another_mesh_under_the_same_code_is_refused(run, tmp_path):
         run(object_root=meshes, object_code_list="[box]")
 
 
+@pytest.mark.slow
 def test_another_filter_needs_the_shards(run, folder):
     run(exp_name="gone")
     with pytest.raises(InputError, match=r"(?s)filter\.name: 'none' in the folder, 'energy'.*keep_intermediate"):
@@ -121,6 +128,7 @@ def test_another_filter_needs_the_shards(run, folder):
     assert rebuilt == run(*strict, exp_name="fresh").paths[0].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_shard_of_other_size_than_the_rounds_before_is_named_and_ends_the_run(run, folder):
     run("keep_intermediate=true", target_count_per_object=9)
     before, path = folder.final("storage_bin").read_bytes(), next(folder.shard_files())
@@ -137,6 +145,7 @@ def test_a_shard_of_other_size_than_the_rounds_before_is_named_and_ends_the_run(
     assert run(target_count_per_object=40).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_seed_of_a_skipped_round_is_not_taken_from_the_journal(run, folder, tmp_path):
     stub = Stub(faults={("storage_bin", 1): ["raise"] * 3}, marks=str(tmp_path))
     wanted = run(stub=stub, target_count_per_object=9).paths[0].read_bytes()
@@ -156,12 +165,14 @@ def test_a_folder_in_use_is_refused_and_the_holder_named(run, folder):
     lock.release()
 
 
+@pytest.mark.slow
 def test_resume_false_refuses_a_used_folder_only(run):
     assert run("resume=false").exit_code == 0
     with pytest.raises(InputError, match="resume=false"):
         run("resume=false")
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_newer_version_is_refused(run, folder, monkeypatch):
     monkeypatch.setattr(lifecycle, "VERSION", 99)
     run()
@@ -175,6 +186,7 @@ def test_seeds_stay_below_2_to_the_32(run):
         run(seed_base=2**32 - 5)
 
 
+@pytest.mark.slow
 def test_another_platform_is_refused_unless_mixing_is_allowed(run, folder):
     run()
     with pytest.raises(InputError, match=r"kernels: 'stub-1' in the folder, 'stub-2'.*\n.*allow_mixed_platform"):
@@ -188,6 +200,7 @@ def test_another_platform_is_refused_unless_mixing_is_allowed(run, folder):
         run(target_count_per_object=40)
 
 
+@pytest.mark.slow
 def test_workers_that_never_get_ready_stop_the_run_with_their_stderr(run, folder):
     with pytest.raises(RunError, match=r"(?s)2 workers in a row.*the stub cannot load its hands"):
         run(stub=Stub(broken=True), gpus="[cpu,cpu]")
@@ -216,6 +229,7 @@ def send_when(folder, has_come, numbers):
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, folder, number):
     exit_code = 130 if number == signal.SIGINT else 143
@@ -230,6 +244,7 @@ def test_a_signal_lets_running_rounds_finish_and_the_same_command_goes_on(run, f
     assert run(target_count_per_object=30).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(run, folder):
     mark = folder.root.parents[1] / "storage_bin-1-0"  # the stub's, once round 1 is under way
     thread = send_when(folder, mark.exists, [signal.SIGINT, signal.SIGINT])
@@ -240,6 +255,7 @@ def test_a_second_ctrl_c_ends_at_once(run, folder):
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 def test_a_run_outside_the_main_thread_touches_no_handlers(run):
     reports = []
     thread = threading.Thread(target=lambda: reports.append(run()))
@@ -248,6 +264,7 @@ def test_a_run_outside_the_main_thread_touches_no_handlers(run):
     assert reports[0].exit_code == 0
 
 
+@pytest.mark.slow
 def test_max_hours_stops_taking_rounds_and_says_short(run, folder):
     report = run("max_hours=1e-4", stub=Stub(delay=0.3), target_count_per_object=1000)
     assert report.exit_code == 3 and "max_hours" in str(report)
@@ -269,6 +286,7 @@ scale.run(None if is_child else settings(), maker=Stub())
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_fails_with_that_hint(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out"), str(ROOT / "tests"), str(ROOT)]
@@ -283,10 +301,12 @@ def test_the_guards_flag_is_the_interpreters(monkeypatch):
         scale._refuse_unguarded_script()
 
 
+@pytest.mark.slow
 def test_a_dict_config_does_as_well(small_config):
     assert scale.run(OmegaConf.structured(small_config()), maker=Stub()).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing_and_tells_what_would_be_done(small_config, tmp_path, run):
     before = snapshot_of(tmp_path)
     plan = scale.plan(small_config(object_code_list="[bowl,mug]", target_count_per_object="{bowl:9,default:4}"), Stub())
@@ -303,6 +323,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_would_be_done(small_config, tmp
     assert [(o.code, o.index, o.rounds) for o in plan.objects] == [("bowl", 1, [0, 1]), ("mug", 0, [])]
 
 
+@pytest.mark.slow
 def test_generate_makes_one_round_of_each_object_without_quotas(small_config, folder):
     cfg = small_config(object_code_list="[mug,bowl]", target_count_per_object=1000, mode="generate")
     report = scale.generate(cfg, maker=Stub())
@@ -321,6 +342,7 @@ def test_generate_makes_one_round_of_each_object_without_quotas(small_config, fo
         scale.generate(small_config("energy.w_fc=2", mode="generate", object_code_list="[mug]"), maker=Stub())
 
 
+@pytest.mark.slow
 def test_generate_names_an_object_whose_round_fails_and_makes_the_others(small_config, folder, tmp_path):
     cfg = small_config(object_code_list="[mug,bowl]", mode="generate")
     stub = Stub(faults={("mug", 0): ["raise"] * 3}, marks=str(tmp_path))
@@ -332,6 +354,7 @@ def test_generate_names_an_object_whose_round_fails_and_makes_the_others(small_c
         assert len(file["row"]) == 0 and file["rounds/state"][...].tolist() == [1]
 
 
+@pytest.mark.slow
 def test_status_reads_without_the_lock_and_without_a_manifest(run, folder):
     with pytest.raises(InputError, match="holds no run"):
         scale.status(folder.root)
@@ -345,6 +368,7 @@ def test_status_reads_without_the_lock_and_without_a_manifest(run, folder):
     assert scale.status(folder.root).running is None and "ended with 3" in str(scale.status(folder.root))
 
 
+@pytest.mark.slow
 def test_the_optimizer_itself_gives_the_same_bytes_after_a_killed_worker(small_config, folder):
     report = scale.run(small_config(exp_name="whole"))
     killed = threading.Thread(target=kill_first_worker, args=(folder,))
@@ -374,6 +398,7 @@ def kill_first_worker(folder):
         os.kill(child.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(run, folder, capsys):
     run("keep_intermediate=false", target_count_per_object=9)
     names = {path.name for path in folder.root.iterdir()}

@@ -58,12 +58,14 @@ def made(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_status_loads_nothing_that_computes(made: Path):
     code, shown, loaded = answer(made, "mode=status")
     assert code == 0 and "mug" in shown
     assert "hydra" in loaded and not loaded & SLOW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -5,6 +5,7 @@ import pytest
 from benchmarks import storm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "validators"), [(1, 0), (2, 0), (3, 2)])
 def test_kills_at_random_lose_nothing_and_leave_the_same_bytes(tmp_path, seed, validators):
     short = storm.Storm(quota=24, kills=4, mean_s=0.5, parent_share=0.4, round_s=0.1, validators=validators)
@@ -13,6 +14,7 @@ def test_kills_at_random_lose_nothing_and_leave_the_same_bytes(tmp_path, seed, v
     assert damage.trials == 1 and damage.rounds >= 9
 
 
+@pytest.mark.slow
 def test_what_a_storm_breaks_is_counted(tmp_path):
     calm = storm.Storm(quota=9, kills=0, round_s=0.0)
     storm.make_objects(tmp_path / "objects")

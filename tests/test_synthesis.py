@@ -44,6 +44,7 @@ def bits(result):
     return b"".join(column.numpy().tobytes() for column in columns)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits_and_other_seeds_others():
     torch.manual_seed(1)
     first = bits(make())
@@ -52,6 +53,7 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_others():
     assert bits(make(seed=2)) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [1, 4, 6])
 def test_the_tile_changes_no_random_number(tile):
     whole, tiled = make(num_iterations=2), make(num_iterations=2, tile=tile)
@@ -61,6 +63,7 @@ def test_the_tile_changes_no_random_number(tile):
     assert tiled.tile_used == tile and whole.tile_used == 6
 
 
+@pytest.mark.slow
 def test_energies_are_those_of_what_is_stored():
     result = make(kernels="plain")
     matrix = rot6d_to_matrix(result.grasps.rotation)
@@ -70,6 +73,7 @@ def test_energies_are_those_of_what_is_stored():
         assert torch.equal(ours, stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
 def test_energies_fall(hand):
     result = make(num_iterations=60, hand=hand)
@@ -103,6 +107,7 @@ def test_the_curve_starts_at_the_start_and_ends_at_the_end():
     assert len(make(curve_stride=0).curve.step) == 0
 
 
+@pytest.mark.slow
 def test_the_best_state_is_no_worse_than_the_last():
     def kept(name):
         changed = config(num_iterations=60)
@@ -118,6 +123,7 @@ def test_steps_are_told_one_by_one():
     assert told == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_grasp_that_fails_is_marked_and_harms_no_other(monkeypatch):
     def spoiled(hands, obj, scale, grasps, settings, points=None):
         terms = energies(hands, obj, scale, grasps, settings, points)
@@ -159,6 +165,7 @@ def test_the_curve_tells_the_acceptance_since_the_point_before():
     torch.testing.assert_close(coarse.acceptance[3], fine.acceptance[11:].mean())
 
 
+@pytest.mark.slow
 def test_determinism_is_switched_on():
     threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:

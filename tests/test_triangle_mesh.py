@@ -25,6 +25,7 @@ def exhaustive(mesh, points):
     return (pairs - points[:, None]).square().sum(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [torus(), trimesh.creation.box((2, 1, 0.5)), trimesh.creation.cone(1, 5, sections=90)])
 def test_culling_never_misses_the_nearest_triangle(mesh):
     points = torch.cat((cloud(1), cloud(2, spread=0.3), cloud(3, spread=10)))
@@ -49,6 +50,7 @@ def test_a_triangle_without_area_counts_as_its_edges():
     torch.testing.assert_close(closest_on_triangle(points, corners)[0], expected)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6))
 def test_both_signs_tell_the_inside_of_a_torus(seed):
     mesh, points = torus(), cloud(seed, 40, 0.7)

@@ -107,6 +107,7 @@ def protocol(name: str) -> dict[str, object]:
     return {"validation": quick_conf.load(f"validation={name}").validation}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bench", "paper"])
 def test_a_file_is_judged_row_by_row(bench, name):
     path = bench.file(bench.folder / "box.h5", [HOLDS, not_finite(), MISSES, DEEP])
@@ -140,6 +141,7 @@ def test_the_verdicts_say_of_what_they_are(bench):
     assert "mujoco" in json.loads(said["platform"])
 
 
+@pytest.mark.slow
 def test_a_run_has_a_row_for_each_object_and_a_share_of_objects(bench):
     run = bench.folder / "experiments" / "kitchen"
     for code, grasps in {"b": [MISSES, MISSES], "a": [HOLDS, MISSES, HOLDS], "c d": [not_finite()]}.items():
@@ -154,6 +156,7 @@ def test_a_run_has_a_row_for_each_object_and_a_share_of_objects(bench):
     assert str(bench.validate(run, exp_name="other")) == str(report), "path= names the same folder"
 
 
+@pytest.mark.slow
 def test_neither_threads_nor_a_second_time_change_a_byte(bench):
     path = bench.file(bench.folder / "box.h5", [HOLDS, not_finite(), MISSES, palms(0.01), DEEP])
     images = [bench.validate(path, validators=threads).paths[0].read_bytes() for threads in (1, 3, 0)]
@@ -165,6 +168,7 @@ def test_only_the_caller_prints(bench, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_no_gpu_is_asked_for(bench, monkeypatch):
     def asked(*_: object) -> None:
         raise AssertionError("a GPU was looked for")
@@ -336,6 +340,7 @@ def cached(bench: Bench) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_pieces_are_made_once(bench, made):
     path = bench.file(bench.folder / "box.h5", [HOLDS])
     image = bench.validate(path).paths[0].read_bytes()
@@ -344,6 +349,7 @@ def test_pieces_are_made_once(bench, made):
     assert made == ["box.obj"] * 2, "other settings, other pieces"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
 def test_damaged_pieces_are_made_again(bench, made, damage):
     path = bench.file(bench.folder / "box.h5", [HOLDS])
@@ -355,6 +361,7 @@ def test_damaged_pieces_are_made_again(bench, made, damage):
     assert file.read_bytes() == whole and made == ["box.obj"] * 2
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_only_costs_time(bench, made):
     (bench.folder / "cache").write_text("in the way")
     path = bench.file(bench.folder / "box.h5", [HOLDS])
@@ -362,6 +369,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(bench, made):
     assert made == ["box.obj"] * 2
 
 
+@pytest.mark.slow
 def test_other_pieces_beside_the_mesh_are_other_pieces(bench):
     mesh = bench.objects / "cut" / "coacd" / "decomposed.obj"
     mesh.parent.mkdir(parents=True)
@@ -408,6 +416,7 @@ def released(bench: Bench, shared: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.mark.slow
 def test_a_result_file_of_the_release_is_judged(bench, released):
     report = bench.validate(released())
     assert report.paths == [bench.folder / "box.bench.h5"]
@@ -418,6 +427,7 @@ def test_a_result_file_of_the_release_is_judged(bench, released):
         assert json.loads(file.attrs["joint_names"]) == list(released.names)
 
 
+@pytest.mark.slow
 def test_joints_of_the_release_go_by_their_names(bench, released):
     with h5py.File(bench.validate(released()).paths[0]) as file:
         joints, displacement = file["pose/joints"][...], file["verdict/displacement"][...]
@@ -428,6 +438,7 @@ def test_joints_of_the_release_go_by_their_names(bench, released):
         np.testing.assert_array_equal(file["verdict/displacement"][...], displacement)
 
 
+@pytest.mark.slow
 def test_a_result_with_nan_is_counted(bench, released):
     path = released()
     entries = np.load(path, allow_pickle=True)
@@ -437,6 +448,7 @@ def test_a_result_with_nan_is_counted(bench, released):
     assert row.reasons == {"not_finite": 1, "moved": 2}
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_used_are_refused(bench, released):
     bench.refused("box.npy has no grasps", released(count=0))
     bench.refused("object_scale is not a size above 0 in 1 of 3", released(scale=np.array([0.15, -1.0, 0.15])))

@@ -94,6 +94,7 @@ def test_one_hand_may_hold_alone_and_the_record_says_which(name):
     assert verdict.bears_load.tolist() == [True, False]
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("bend", [0.1, OPEN])
 @pytest.mark.parametrize("turn", TURNS, ids=["about z", "about x", "about y"])
@@ -234,6 +235,7 @@ def test_a_simulation_that_blows_up_is_a_verdict(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "MuJoCo writes MUJOCO_LOG.TXT into the current folder"
 
 
+@pytest.mark.slow
 def test_neither_order_nor_threads_change_a_verdict():
     grasps = [squeeze(bend) for bend in (0.1, OPEN, 0.02, 0.05)]
     scene = shipped_scene("bench")

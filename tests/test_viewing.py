@@ -49,6 +49,7 @@ def _quickly(monkeypatch):
     monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.grasps))
 
 
+@pytest.mark.slow
 def test_every_row_of_a_run_is_on_its_page_with_its_numbers(run):
     report = scale.view(settings(run))
     assert report.path == run / "view" / "index.html" and (report.grasps, report.objects) == (8, 2)
@@ -73,6 +74,7 @@ def test_every_row_of_a_run_is_on_its_page_with_its_numbers(run):
     assert str(report).endswith("open it in a browser")
 
 
+@pytest.mark.slow
 def test_rows_are_chosen_as_asked(run):
     with h5py.File(run / "final" / "bowl.h5") as file:
         order = np.argsort(file["energy/total"][...]).tolist()
@@ -91,6 +93,7 @@ def test_rows_are_chosen_as_asked(run):
         rows("view.rows=[1,5]")
 
 
+@pytest.mark.slow
 def test_objects_are_chosen_as_asked(run):
     def codes(*overrides: str) -> set[str]:
         return {row["code"] for row in read_page(scale.view(settings(run, *overrides)).path)["objects"]}
@@ -104,6 +107,7 @@ def test_objects_are_chosen_as_asked(run):
         codes("view.objects=[1]")
 
 
+@pytest.mark.slow
 def test_a_large_run_shows_fewer_of_each_object_and_says_so(run):
     report = scale.view(settings(run, "view.most=5"))
     assert report.grasps == 4 and "at most 2 of each object, so" in str(report)
@@ -111,6 +115,7 @@ def test_a_large_run_shows_fewer_of_each_object_and_says_so(run):
     assert report.grasps == 1 and "1 of 2 objects" in str(report)
 
 
+@pytest.mark.slow
 def test_the_page_lies_beside_a_file_and_may_be_made_again(run, tmp_path):
     config = settings(run / "final" / "bowl.h5")
     first = scale.view(config)
@@ -173,6 +178,7 @@ def test_verdicts_of_mode_validate_give_reasons_and_poses(run):
             assert row["verdict"] == "not tested" and row["physics"] == {}
 
 
+@pytest.mark.slow
 def test_verdicts_on_an_earlier_state_of_the_file_are_left_out_with_a_note(run):
     write_verdicts(run, "bowl", 5, [0] * 5)
     write_final(run / "final" / "bowl.h5", "bowl", 5, seed=7)
@@ -210,6 +216,7 @@ def write_rejected(run: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
     place = write_rejected(run)
     for path in (run, place):
@@ -221,6 +228,7 @@ def test_grasps_that_do_not_count_and_are_kept_are_shown_with_their_reason(run):
     assert scale.view(settings(run)).grasps == 11
 
 
+@pytest.mark.slow
 def test_rejected_grasps_take_half_of_a_page_at_most(run):
     write_rejected(run)
     report = scale.view(settings(run, "view.most=8"))
@@ -237,6 +245,7 @@ def test_rejected_grasps_alone_are_shown_too(run):
     assert scale.view(settings(run)).grasps == 3
 
 
+@pytest.mark.slow
 def test_verdicts_on_a_final_file_are_not_taken_for_those_of_rejected_grasps(run):
     write_verdicts(run, "bowl", 5, [0] * 5)
     place = write_rejected(run)
@@ -254,6 +263,7 @@ def test_a_damaged_file_of_rejected_grasps_is_noted(run):
     assert any("rejected/bowl.h5 cannot be read and is left out" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_a_shard_says_why_its_rows_do_not_count(tmp_path):
     shard = seal(tmp_path / "run", "bowl", 0, [0.0, 0.5, 0.0, 0.5], failed=[3])
     data = read_page(scale.view(settings(shard, "filter=energy")).path)
@@ -282,6 +292,7 @@ def test_without_opengl_the_page_says_who_draws(run, monkeypatch):
     assert set(read_page(report.path)["thumbnails"]) == {None}
 
 
+@pytest.mark.slow
 def test_thumbnails_are_drawn(run):
     fault = why_nothing_is_drawn()
     if fault:
