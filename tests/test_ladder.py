@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,19 @@ def module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+KNOWN = {module(path) for path in FILES}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path: Path) -> list[tuple[str, str]]:
     """Returns (module, name) of everything a file imports; name is empty for `import module`."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -83,8 +93,7 @@ def imports(path: Path) -> list[tuple[str, str]]:
 
 def modules(path: Path) -> set[str]:
     """Returns the modules that a file imports, `from bimangrasp import poses` told as bimangrasp.poses."""
-    known = {module(file) for file in FILES}
-    return {f"{room}.{name}" if f"{room}.{name}" in known else room for room, name in imports(path)}
+    return {f"{room}.{name}" if f"{room}.{name}" in KNOWN else room for room, name in imports(path)}
 
 
 def place(name: str) -> tuple[str, str]:
@@ -108,7 +117,6 @@ def test_a_room_knows_only_rooms_above_it():
             above.add(room)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[-2] != "conf"], ids=module)
 def test_imports_run_down_the_ladder(path):
     package, here = place(module(path))
@@ -136,7 +144,6 @@ def test_shape_checks_find_every_module():
         assert "jaxtyping" in checked.__module__, f"{name} was imported before the hook was there"
 
 
-@pytest.mark.slow
 def test_no_import_cycle():
     graph = {module(path): modules(path) for path in FILES}
     done: set[str] = set()
@@ -177,7 +184,6 @@ def test_validation_and_visualization_do_not_know_each_other():
             assert not [name for name in modules(path) if name.startswith(f"bimangrasp.{other}")], path
 
 
-@pytest.mark.slow
 def test_only_the_worker_makes_grasps():
     for path in (ROOT / "scale").rglob("*.py"):
         if path.name == "synthesizer.py":
@@ -200,10 +206,9 @@ def test_importing_bimangrasp_loads_no_run_and_no_viewer(name):
     assert not set(shown.stdout.split()) & {"hydra", "omegaconf", "scale", "conf", "rich", "viser", "plotly", "pyglet"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_forbidden_words(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     for node in ast.walk(tree):
         place = f"{path}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Attribute):
@@ -225,12 +230,12 @@ GRAMMAR = {"one", "found", "told", "promised", "Trade", "Bench", "Maker", "Cast"
 
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_names_are_of_things(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         names = [getattr(node, kind, None) for kind in ("id", "arg", "attr", "name")]
         assert not GRAMMAR & {name for name in names if isinstance(name, str)}, f"{path}:{getattr(node, 'lineno', 0)}"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=module)
 def test_a_module_says_first_what_it_does(path):
-    first = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).partition(" ")[0]
+    first = ast.get_docstring(tree_of(path)).partition(" ")[0]
     assert first.rstrip(",").endswith("s"), f"{path} begins with {first!r}; wanted what the module does"
