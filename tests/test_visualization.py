@@ -19,10 +19,10 @@ from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization import meshes
-from bimangrasp.visualization.camera import FIELD_OF_VIEW, FILL, frame_tightly, project
 from bimangrasp.visualization.gallery import GRASP, STAGES
 from bimangrasp.visualization.page import page, read_page, three_library
 from bimangrasp.visualization.page_data import packed, page_data, unpacked
+from bimangrasp.visualization.renderer import FIELD_OF_VIEW, FILL, frame_tightly, project
 
 
 @pytest.fixture(scope="module")

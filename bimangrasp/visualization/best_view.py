@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.spatial import ConvexHull
 
 from bimangrasp.grasp import LEFT, RIGHT
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.visualization.camera import FIELD_OF_VIEW, View, frame_tightly, project
 from bimangrasp.visualization.renderer import (
     COARSE,
+    FIELD_OF_VIEW,
     FINE,
     OBJECT,
     QUICK,
     LinkPoses,
+    Outline,
     Quality,
     SceneBodies,
     SceneRenderer,
+    View,
+    frame_tightly,
+    project,
 )
 
 OVERSAMPLING = 2
 CONTACT_SEEN = 0.008  # m: what lies before a contact that is seen is at most the half of a finger that touches there
 CANDIDATES = 3  # of so many views one is looked at for its contacts as well, that which shows most
-OUTLINE_SECTIONS = 8  # corners of the circles of round shapes where only their extent matters
 
 
 class ViewSearch(NamedTuple):
@@ -79,8 +79,7 @@ class BestViewRenderer:
             search: among which views.
         """
         self.width, self.height, self.search = width, height, search
-        self._object = bodies.vertices[ConvexHull(bodies.vertices).vertices]
-        self._outlines = [_outline(hand) for hand in bodies.hands]
+        self._outline = Outline(bodies)
         self._small = SceneRenderer(bodies, round(search.height * width / height), search.height, COARSE)
         self._big = SceneRenderer(bodies, OVERSAMPLING * width, OVERSAMPLING * height, search.quality)
 
@@ -103,7 +102,7 @@ class BestViewRenderer:
 
     def _best_view(self, grasp: LinkPoses) -> View:
         """Returns the view with most of the lesser seen hand and of the object, weighted by the contacts seen."""
-        points = np.concatenate([self._object, *_carried(self._outlines, grasp)])
+        points = self._outline.at(grasp)
         sides = [(a, e) for a in self.search.azimuths for e in self.search.elevations]
         views = [frame_tightly(points, a, e, self.width / self.height) for a, e in sides]
         shares = [self._share_shown(view) for view in views]
@@ -136,15 +135,3 @@ def encode(pixels: np.ndarray, kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **options[kind])
     return file.getvalue()
-
-
-def _outline(hand: HandDescription) -> list[tuple[int, np.ndarray]]:
-    """Returns for each shape its link and points that show how far it reaches."""
-    return [(shape.link, np.asarray(shape_surface(shape, OUTLINE_SECTIONS).vertices)) for shape in hand.primitives]
-
-
-def _carried(outlines: list[list[tuple[int, np.ndarray]]], grasp: LinkPoses) -> Iterator[np.ndarray]:
-    """Yields the points of all shapes in the object's frame."""
-    for side, outline in enumerate(outlines):
-        for link, points in outline:
-            yield points @ grasp.rotation[side, link].T + grasp.translation[side, link]

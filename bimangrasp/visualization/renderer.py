@@ -1,4 +1,4 @@
-"""Renders a pair of hands and an object by MuJoCo without a window: built once, posed for each grasp."""
+"""Renders a pair of hands and an object by MuJoCo without a window: built once, posed for each grasp, +z is up."""
 
 from __future__ import annotations
 
@@ -6,19 +6,72 @@ from typing import NamedTuple
 
 import mujoco
 import numpy as np
+import torch
+from scipy.spatial import ConvexHull
 
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_mesh, add_shape
-from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
+from bimangrasp.hands.shape_surface import shape_surface
+from bimangrasp.poses import Poses
+
+FIELD_OF_VIEW = 24.0
+"""Degrees, vertical: that of a long lens."""
+
+FILL = 0.94
+"""Share of the picture's width or height that the grasp takes."""
 
 OBJECT = 2
+OUTLINE_SECTIONS = 8  # corners of the circles of round shapes where only their extent matters
 BACKGROUND = (0.955, 0.96, 0.97)
 SHADOW_SIZE = 4096  # texels of the key light's shadows at most
 LIGHTS = (("key", True, 0.42, (-0.9, 1.5, -1.3)), ("fill", False, 0.18, (1.4, 0.1, -1.0)))
 """Name, whether it casts shadows, strength, and the place right, up, forward of what the camera looks at, m."""
+
+
+class View(NamedTuple):
+    """A camera: azimuth and elevation in degrees, the point it looks at and its distance from it in m."""
+
+    azimuth: float
+    elevation: float
+    lookat: np.ndarray
+    distance: float
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Rows right, up, forward in the object's frame."""
+        return camera_axes(self.azimuth, self.elevation)
+
+
+def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
+    """Returns rows right, up, forward of MuJoCo's free camera, world z upward; below 0 it looks down."""
+    a, e = np.radians(azimuth), np.radians(elevation)
+    right = [np.sin(a), -np.cos(a), 0.0]
+    up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
+    return np.array([right, up, [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]])
+
+
+def project(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (N, 2) tangents to the right and upward, and the depths along the view, m."""
+    seen = (points - view.lookat) @ view.axes.T
+    depth = seen[:, 2] + view.distance
+    return seen[:, :2] / depth[:, None], depth
+
+
+def frame_tightly(points: np.ndarray, azimuth: float, elevation: float, aspect: float) -> View:
+    """Returns the view from this side in which the points fill a picture of this width over height, centered."""
+    view = View(azimuth, elevation, points.mean(axis=0), 1.0)
+    room = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
+    for _ in range(20):  # shrinks the error by about ten each time
+        tangents, _ = project(view, points)
+        low, high = tangents.min(axis=0), tangents.max(axis=0)
+        shift = (low + high) / 2 * view.distance @ view.axes[:2]
+        distance = view.distance * float(((high - low) / room).max())
+        view = view._replace(lookat=view.lookat + shift, distance=distance)
+    return view
 
 
 class SceneBodies(NamedTuple):
@@ -45,6 +98,39 @@ class LinkPoses(NamedTuple):
     rotation: np.ndarray
     translation: np.ndarray
     contacts: np.ndarray
+
+
+def link_poses(hands: tuple[HandDescription, HandDescription], poses: Poses, contacts: np.ndarray) -> list[LinkPoses]:
+    """Returns the poses of all links at each grasp.
+
+    Args:
+        hands: the left and the right one.
+        poses: the grasps.
+        contacts: (grasp, contact, 3) points of both hands, object's frame, m.
+    """
+    root = (torch.as_tensor(part) for part in (poses.rotation, poses.translation, poses.joints))
+    frames = HandModel(*hands, surface_points=1).frames_from_root(*root)
+    columns = (frames.rotation.numpy(), frames.translation.numpy(), contacts)
+    return [LinkPoses(*row) for row in zip(*columns, strict=True)]
+
+
+class Outline:
+    """Points that show how far hands and object reach."""
+
+    def __init__(self, bodies: SceneBodies):
+        self._object = bodies.vertices[ConvexHull(bodies.vertices).vertices]
+        self._shapes = [
+            (side, shape.link, np.asarray(shape_surface(shape, OUTLINE_SECTIONS).vertices))
+            for side, hand in enumerate(bodies.hands)
+            for shape in hand.primitives
+        ]
+
+    def at(self, grasp: LinkPoses) -> np.ndarray:
+        """Returns the points (N, 3) of a grasp in the object's frame, m."""
+        hands = [
+            points @ grasp.rotation[side, link].T + grasp.translation[side, link] for side, link, points in self._shapes
+        ]
+        return np.concatenate([self._object, *hands])
 
 
 class Quality(NamedTuple):
