@@ -11,7 +11,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.collision_shapes import signed_distance
-from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.description import mirror
 from bimangrasp.hands.model import HandModel, surface_of
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses
-from bimangrasp.validation import metrics
+from bimangrasp.validation import summary as metrics
 from bimangrasp.validation.duplicates import unique_count
 
 JOINTS = 5

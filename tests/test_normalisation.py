@@ -8,7 +8,7 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import CONVENTIONS
-from bimangrasp.objects.normalization import DEXGRASPNET_RADIUS, fitting_units, normalization
+from bimangrasp.objects.preparation import DEXGRASPNET_RADIUS, fitting_units, normalization
 
 SHAPE = np.array(trimesh.creation.capsule(height=3.0, radius=0.7).vertices) * [1, 2, 1] + [5, -3, 0.2]
 

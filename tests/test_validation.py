@@ -27,9 +27,8 @@ from palms import (
 from scene import random_rotation, shadow_hands
 
 from bimangrasp.errors import InputError
-from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.scene import build_scene, set_pose
-from bimangrasp.validation.sim_poses import GraspPoses, HandPoses, interpolate
+from bimangrasp.validation.scene import GraspPoses, HandPoses, build_scene, interpolate, set_pose
+from bimangrasp.validation.simulate import penetration
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep, verdict_of
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])

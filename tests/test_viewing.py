@@ -19,8 +19,7 @@ from bimangrasp.files.header import RejectsEnding
 from bimangrasp.files.schema import VERDICT_FIELDS, reject_fields
 from bimangrasp.files.shard_format import rejects_image, verdict_image
 from bimangrasp.visualization.gallery import Thumbnail
-from bimangrasp.visualization.page import read_page
-from bimangrasp.visualization.page_data import unpacked
+from bimangrasp.visualization.page import read_page, unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import shards

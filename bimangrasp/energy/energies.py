@@ -14,8 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimangrasp.energy.config import EnergyConfig
-from bimangrasp.energy.equilibrium import residual_wrench
-from bimangrasp.energy.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
+from bimangrasp.energy.wrench import (
+    FEWEST_CONTACTS,
+    force_closure,
+    grasp_matrix,
+    residual_wrench,
+    singular_values,
+    wrench_volume,
+)
 from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.files.checksums import content_sha256
 from bimangrasp.files.header import (
     Ending,
     Header,
@@ -22,7 +21,7 @@ from bimangrasp.files.header import (
     text,
 )
 from bimangrasp.files.images import opened, read_columns, refuse_unreadable, write_contents
-from bimangrasp.files.schema import Columns, Field, FormatError, final_fields, round_fields, sizes_of
+from bimangrasp.files.schema import Columns, Field, FormatError, content_sha256, final_fields, round_fields, sizes_of
 
 
 def final_image(header: Header, ending: Ending, columns: Columns) -> bytes:

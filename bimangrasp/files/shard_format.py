@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from bimangrasp.files.checksums import content_sha256
 from bimangrasp.files.header import (
     VERDICT_FORMAT,
     VERSION,
@@ -21,7 +20,15 @@ from bimangrasp.files.header import (
     text,
 )
 from bimangrasp.files.images import image_of, opened, read_columns, refuse_unknown
-from bimangrasp.files.schema import SHARD_FIELDS, VERDICT_FIELDS, Columns, FormatError, reject_fields, sizes_of
+from bimangrasp.files.schema import (
+    SHARD_FIELDS,
+    VERDICT_FIELDS,
+    Columns,
+    FormatError,
+    content_sha256,
+    reject_fields,
+    sizes_of,
+)
 
 
 def shard_image(header: Header, columns: Columns) -> bytes:

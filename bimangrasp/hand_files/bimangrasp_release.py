@@ -13,13 +13,11 @@ import numpy as np
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.collision_geometry import read_primitives
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_tree
+from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_primitives, read_tree
 from bimangrasp.hand_files.read_hand import quiet_mujoco, tree_fields
 from bimangrasp.hand_files.tables import check_names, joint_mean, unit_vector
-from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.hands.mirror import mirror_direction
+from bimangrasp.hands.description import HandDescription, Primitive, mirror_direction
 
 _HAND = "{side}_shadow_hand.xml"
 _CANDIDATES = "{side}_hand_contact_points.json"

@@ -8,8 +8,7 @@ from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.left_hand import read_left_hand
 from bimangrasp.hand_files.read_hand import read_mjcf_hand
 from bimangrasp.hand_files.tables import unit_vector
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.description import HandDescription, mirror
 
 
 def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:

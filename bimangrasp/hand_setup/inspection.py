@@ -11,8 +11,7 @@ import numpy as np
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.compile import compile_hand
-from bimangrasp.hand_files.read_hand import find_mjcf, quiet_mujoco, read_bare_hand
+from bimangrasp.hand_files.read_hand import compile_hand, find_mjcf, quiet_mujoco, read_bare_hand
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.hands.tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp.geometry.distances import mesh_distance
-from bimangrasp.geometry.spatial_order import RUN
+from bimangrasp.geometry.farthest_point_sampling import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hands.description import HandDescription, Primitive
 

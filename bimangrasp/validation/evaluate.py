@@ -15,11 +15,9 @@ from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES, PoseConfig, ProtocolConfig
-from bimangrasp.validation.penetration import penetration
 from bimangrasp.validation.pregrasp import stages_of
-from bimangrasp.validation.scene import Scene, build_scene, set_pose
-from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
-from bimangrasp.validation.simulate import simulate_grasp
+from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene, set_pose
+from bimangrasp.validation.simulate import penetration, simulate_grasp
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Reason, Verdict, not_simulated
 
 MAX_LINK_DISTANCE = 0.02
