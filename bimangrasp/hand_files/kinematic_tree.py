@@ -14,7 +14,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
-from bimangrasp.hands.description import Primitive
+from bimangrasp.hands.description import HandDescription, Primitive
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
@@ -53,6 +53,42 @@ class KinematicTree(NamedTuple):
     links: list[Link]
     joints: list[Joint]
     body_link: dict[int, int]
+
+
+def hand_of(model: mujoco.MjModel, source: str) -> HandDescription:
+    """Returns tree and shapes of a compiled hand: all that can be read from its model.
+
+    Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
+    values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
+
+    Args:
+        model: the hand alone.
+        source: what messages call it.
+
+    Raises:
+        InputError: see `read_tree` and `read_primitives`.
+    """
+    links, joints, body_link = read_tree(model, source)
+    lower, upper = (np.array([getattr(joint, end) for joint in joints]) for end in ("lower", "upper"))
+    return HandDescription(
+        side="",
+        link_names=tuple(link.name for link in links),
+        parent=np.array([link.parent for link in links], np.int64),
+        T_parent_link=np.stack([link.T_parent_link for link in links]),
+        joint_names=tuple(joint.name for joint in joints),
+        joint_link=np.array([joint.link for joint in joints], np.int64),
+        joint_axis=np.stack([joint.axis for joint in joints]),
+        joint_lower=lower,
+        joint_upper=upper,
+        joint_mean=np.clip(0.0, lower, upper),
+        primitives=read_primitives(model, body_link, source),
+        candidate_link=np.zeros(0, np.int64),
+        candidate_position=np.zeros((0, 3)),
+        keypoint_link=np.zeros(0, np.int64),
+        keypoint_position=np.zeros((0, 3)),
+        palm_normal=np.zeros(3),
+        finger_direction=np.zeros(3),
+    )
 
 
 def read_tree(model: mujoco.MjModel, source: str) -> KinematicTree:

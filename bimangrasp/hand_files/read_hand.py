@@ -9,13 +9,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import mujoco
-import numpy as np
 
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.contact_candidates import place_candidates
-from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_primitives, read_tree
+from bimangrasp.hand_files.kinematic_tree import hand_of
 from bimangrasp.hand_files.tables import joint_mean, keypoints, unit_vector
 from bimangrasp.hands.description import HandDescription
 
@@ -55,10 +54,7 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
 
 
 def read_bare_hand(mjcf: str) -> HandDescription:
-    """Returns tree and shapes of a file: all that can be read from it.
-
-    Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
-    values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
+    """Returns tree and shapes of a file, as `hand_of` does.
 
     Raises:
         InputError: see `read_mjcf_hand`.
@@ -66,20 +62,7 @@ def read_bare_hand(mjcf: str) -> HandDescription:
     path = find_mjcf(mjcf)
     with quiet_mujoco():
         model = compile_hand(path)
-    tree = read_tree(model, str(path))
-    fields = tree_fields(tree)
-    return HandDescription(
-        side="",
-        **fields,
-        joint_mean=np.clip(0.0, fields["joint_lower"], fields["joint_upper"]),
-        primitives=read_primitives(model, tree.body_link, str(path)),
-        candidate_link=np.zeros(0, np.int64),
-        candidate_position=np.zeros((0, 3)),
-        keypoint_link=np.zeros(0, np.int64),
-        keypoint_position=np.zeros((0, 3)),
-        palm_normal=np.zeros(3),
-        finger_direction=np.zeros(3),
-    )
+    return hand_of(model, str(path))
 
 
 def find_mjcf(mjcf: str) -> Path:
@@ -105,20 +88,6 @@ def quiet_mujoco() -> Iterator[None]:
         yield
     finally:
         mujoco.set_mju_user_warning(before)
-
-
-def tree_fields(tree: KinematicTree) -> dict[str, object]:
-    """Returns the tree as the fields of a HandDescription."""
-    return {
-        "link_names": tuple(link.name for link in tree.links),
-        "parent": np.array([link.parent for link in tree.links], np.int64),
-        "T_parent_link": np.stack([link.T_parent_link for link in tree.links]),
-        "joint_names": tuple(joint.name for joint in tree.joints),
-        "joint_link": np.array([joint.link for joint in tree.joints], np.int64),
-        "joint_axis": np.stack([joint.axis for joint in tree.joints]),
-        "joint_lower": np.array([joint.lower for joint in tree.joints]),
-        "joint_upper": np.array([joint.upper for joint in tree.joints]),
-    }
 
 
 def compile_hand(path: Path) -> mujoco.MjModel:
