@@ -11,6 +11,7 @@ import pytest
 import quick_conf
 import torch
 from scipy.spatial.transform import Rotation
+from shape_distance import signed_distance
 from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp.errors import InputError
@@ -18,7 +19,6 @@ from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import find_mjcf
 from bimangrasp.hands import model
-from bimangrasp.hands.collision_shapes import signed_distance
 from bimangrasp.hands.description import HandDescription, mirror
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import quaternion

@@ -245,11 +245,6 @@ class Normalization(NamedTuple):
         """Returns vertices of the file where the prepared mesh has them; bitwise the same where nothing changes."""
         return self.factor * (vertices - self.center)
 
-    @property
-    def changes(self) -> bool:
-        """Whether the mesh is moved or scaled."""
-        return self.factor != 1 or bool(self.center.any())
-
 
 def normalization(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit: str) -> Normalization:
     """Returns the map that takes a mesh to a convention.

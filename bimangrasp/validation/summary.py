@@ -110,10 +110,6 @@ def fingers(hand: HandDescription) -> np.ndarray:
     return number
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
 def cells(summary: Summary) -> tuple[str, ...]:
     """Returns a row of the table, under `HEADINGS`, with "-" for NaN."""
     return (
@@ -133,18 +129,6 @@ def cells(summary: Summary) -> tuple[str, ...]:
 
 def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
-
-
-def penetration_depth(distance: Float[np.ndarray, "grasp pair"]) -> Float[np.ndarray, " grasp"]:
-    """Returns each grasp's largest penetration depth, m, 0 where nothing penetrates.
-
-    PD is its mean over grasps with the distances between hands and object, SPD with those between the hands and
-    between links of one hand.
-
-    Args:
-        distance: signed distances of the considered pairs of bodies, m, negative inside.
-    """
-    return np.maximum(0.0 - distance.min(axis=1, initial=np.inf), 0.0)
 
 
 def contact_link_number(link_distance: Float[np.ndarray, "grasp hand link"]) -> Int[np.ndarray, " grasp"]:
@@ -208,7 +192,7 @@ def histogram_entropy(poses: Poses) -> float:
 
 def grasp_success_rate(holds: Bool[np.ndarray, " grasp"]) -> float:
     """Returns GSR: grasps that hold over grasps tried; NaN where none was tried."""
-    return _share(holds)
+    return _mean(holds)
 
 
 def object_success_rate(holds: Sequence[Bool[np.ndarray, " _"]]) -> float:
@@ -217,16 +201,16 @@ def object_success_rate(holds: Sequence[Bool[np.ndarray, " _"]]) -> float:
     Args:
         holds: for each object which of its grasps hold.
     """
-    return _share(np.array([of_object.any() for of_object in holds], bool))
+    return _mean(np.array([of_object.any() for of_object in holds], bool))
 
 
 def both_hands_share(holds: Bool[np.ndarray, " grasp"], bears_load: Bool[np.ndarray, "grasp hand"]) -> float:
     """Returns the share of the grasps that hold in which both hands bear load; NaN where none holds."""
-    return _share(bears_load[holds].all(axis=1))
+    return _mean(bears_load[holds].all(axis=1))
 
 
-def _share(flags: np.ndarray) -> float:
-    return float(flags.mean()) if len(flags) else math.nan
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def _pose_vectors(poses: Poses) -> Float[np.ndarray, "grasp dimension"]:
