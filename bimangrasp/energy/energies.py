@@ -13,15 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bimangrasp.energy import wrench
 from bimangrasp.energy.config import EnergyConfig
-from bimangrasp.energy.wrench import (
-    FEWEST_CONTACTS,
-    force_closure,
-    grasp_matrix,
-    residual_wrench,
-    singular_values,
-    wrench_volume,
-)
 from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth
@@ -176,12 +169,14 @@ def joint_limits(
 
 def _singular_values(contacts: Contacts) -> Float[Tensor, "batch 6"] | None:
     point, normal = contacts.point.flatten(1, 2), contacts.normal.flatten(1, 2)
-    return singular_values(grasp_matrix(point, normal)) if point.shape[1] >= FEWEST_CONTACTS else None
+    if point.shape[1] < wrench.FEWEST_CONTACTS:
+        return None
+    return wrench.singular_values(wrench.grasp_matrix(point, normal))
 
 
 def _force_closure(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     values = placed.singular_values
-    return torch.zeros_like(placed.object_scale) if values is None else force_closure(values)
+    return torch.zeros_like(placed.object_scale) if values is None else wrench.force_closure(values)
 
 
 def _distance(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
@@ -208,7 +203,7 @@ def _joint_limits(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 
 def _wrench_volume(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     values = placed.singular_values
-    return torch.zeros_like(placed.object_scale) if values is None else wrench_volume(values)
+    return torch.zeros_like(placed.object_scale) if values is None else wrench.wrench_volume(values)
 
 
 def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
@@ -217,7 +212,7 @@ def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 
 def _equilibrium(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     point, normal = placed.contacts.point, placed.contacts.normal
-    return residual_wrench(point.flatten(1, 2), normal.flatten(1, 2), placed.config.friction)
+    return wrench.residual_wrench(point.flatten(1, 2), normal.flatten(1, 2), placed.config.friction)
 
 
 TERM_FUNCTIONS: dict[str, Callable[[PlacedGrasps], Float[Tensor, " batch"]]] = {

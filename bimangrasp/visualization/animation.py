@@ -15,18 +15,7 @@ from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
 from bimangrasp.poses import Poses
 from bimangrasp.trajectory import Trajectory
-from bimangrasp.visualization.renderer import (
-    FIELD_OF_VIEW,
-    FILL,
-    QUICK,
-    LinkPoses,
-    Outline,
-    SceneBodies,
-    SceneRenderer,
-    View,
-    frame_tightly,
-    link_poses,
-)
+from bimangrasp.visualization import renderer
 
 SIZE = 480  # pixels, of width and height
 FRAME_MS, LAST_MS = 120, 2500  # how long a frame is seen, and the last one
@@ -45,20 +34,20 @@ def animation(trajectory: Trajectory, grasp: int, hands: tuple[HandDescription, 
         hands: the left and the right one.
         mesh: of the object, in its own unit.
     """
-    bodies = SceneBodies(hands, mesh.vertices * float(trajectory.object_scale[grasp]), mesh.faces)
+    bodies = renderer.SceneBodies(hands, mesh.vertices * float(trajectory.object_scale[grasp]), mesh.faces)
     parts = (trajectory.translation, trajectory.rotation, trajectory.joints)
     poses = Poses(*(part[:, grasp] for part in parts))
-    frames = link_poses(hands, poses, np.zeros((poses.count, 0, 3)))
+    frames = renderer.link_poses(hands, poses, np.zeros((poses.count, 0, 3)))
     texts = [
         f"step {step}   energy {energy:.4g}"
         for step, energy in zip(trajectory.step, trajectory.energy[:, grasp], strict=True)
     ]
-    renderer = SceneRenderer(bodies, SIZE, SIZE, QUICK)
+    scene = renderer.SceneRenderer(bodies, SIZE, SIZE, renderer.QUICK)
     try:
-        views = _views(Outline(bodies), frames)
-        pictures = [_picture(renderer, *shown) for shown in zip(frames, views, texts, strict=True)]
+        views = _views(renderer.Outline(bodies), frames)
+        pictures = [_picture(scene, *shown) for shown in zip(frames, views, texts, strict=True)]
     finally:
-        renderer.close()
+        scene.close()
     palette = pictures[-1].quantize(COLORS)
     drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     file, times = io.BytesIO(), [FRAME_MS] * (len(drawn) - 1) + [LAST_MS]
@@ -66,23 +55,23 @@ def animation(trajectory: Trajectory, grasp: int, hands: tuple[HandDescription, 
     return file.getvalue()
 
 
-def _picture(renderer: SceneRenderer, frame: LinkPoses, view: View, text: str) -> Image.Image:
+def _picture(scene: renderer.SceneRenderer, frame: renderer.LinkPoses, view: renderer.View, text: str) -> Image.Image:
     """Returns a frame as a picture with a text in its corner."""
-    renderer.pose(frame)
-    picture = Image.fromarray(renderer.colors(view))
+    scene.pose(frame)
+    picture = Image.fromarray(scene.colors(view))
     ImageDraw.Draw(picture).text((12, 10), text, INK, ImageFont.load_default(18))
     return picture
 
 
-def _views(outline: Outline, frames: list[LinkPoses]) -> list[View]:
+def _views(outline: renderer.Outline, frames: list[renderer.LinkPoses]) -> list[renderer.View]:
     """Returns the views of all frames: from the side on which the hands lie beside each other at the end."""
     across = np.subtract(*(frames[-1].translation[side].mean(axis=0) for side in (RIGHT, LEFT)))
     azimuth = float(np.degrees(np.arctan2(across[1], across[0]))) + 90
-    end = frame_tightly(outline.at(frames[-1]), azimuth, ELEVATION, aspect=1.0)
-    views: list[View] = []
+    end = renderer.frame_tightly(outline.at(frames[-1]), azimuth, ELEVATION, aspect=1.0)
+    views: list[renderer.View] = []
     for frame in frames:
         seen = (outline.at(frame) - end.lookat) @ end.axes.T
-        aside = np.abs(seen[:, :2]).max(axis=1) / (FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)))
+        aside = np.abs(seen[:, :2]).max(axis=1) / (renderer.FILL * np.tan(np.radians(renderer.FIELD_OF_VIEW / 2)))
         distance = float((aside - seen[:, 2]).max())
         nearest = GLIDE * views[-1].distance if views else 0.0
         views.append(end._replace(distance=max(distance, nearest)))
