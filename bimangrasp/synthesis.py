@@ -14,8 +14,7 @@ from torch import Tensor
 from bimangrasp.config import Record, SynthesisConfig
 from bimangrasp.energy.backends import WARP, chosen_path
 from bimangrasp.energy.config import EnergyConfig
-from bimangrasp.energy.energies import Contacts, Energies, contacts_of
-from bimangrasp.energy.evaluator import Evaluator, PlainEvaluator
+from bimangrasp.energy.energies import Contacts, Energies, Evaluator, PlainEvaluator, contacts_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel

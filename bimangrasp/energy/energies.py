@@ -1,16 +1,16 @@
-"""Computes the terms of the energy in PyTorch, one short function each, and their weighted total.
+"""Computes the terms of the energy in PyTorch, one short function each, their weighted total, and its gradient.
 
 The first six are BimanGrasp's (Shao and Xiao, RA-L 2024, arXiv 2411.15903) as its released code computes them; the
-optional ones are ours.
+optional ones are ours. `Evaluator` declares what the fused kernels do as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bimangrasp.energy import wrench
@@ -20,6 +20,7 @@ from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler.mala import Evaluation
 
 COINCIDENT_KEYPOINTS = 1e-6
 """Keypoints closer than this, m, are one point of the hand and repel nothing (released code)."""
@@ -226,3 +227,46 @@ TERM_FUNCTIONS: dict[str, Callable[[PlacedGrasps], Float[Tensor, " batch"]]] = {
     "equilibrium": _equilibrium,
 }
 """What computes each term of `energy_terms`, by name; the order is the table's."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """The energies of one batch; `rows` says which grasps of it are given.
+
+    Attributes:
+        is_recordable: whether a CUDA graph can record an evaluation.
+    """
+
+    is_recordable: bool
+
+    def terms(self, grasps: Grasps, rows: slice) -> Energies:
+        """Returns all terms of each grasp, without gradient."""
+        ...
+
+    def evaluation(
+        self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"], rows: slice
+    ) -> Evaluation:
+        """Returns the total of each grasp and its gradient by the pose."""
+        ...
+
+
+class PlainEvaluator:
+    """PyTorch and its autograd: the oracle, and the path for machines without Warp. Its shapes depend on data."""
+
+    is_recordable = False
+
+    def __init__(self, hands: HandModel, obj: ObjectModel, object_scale: Tensor, config: EnergyConfig):
+        self._hands, self._obj, self._scale, self._config = hands, obj, object_scale, config
+
+    def terms(self, grasps: Grasps, rows: slice) -> Energies:
+        """See `Evaluator`."""
+        with torch.no_grad():
+            return energies(self._hands, self._obj, self._scale[rows], grasps, self._config)
+
+    def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
+        """See `Evaluator`."""
+        pose = pose.detach().requires_grad_()
+        grasps = Grasps.from_pose(pose, candidate)
+        total = energies(self._hands, self._obj, self._scale[rows], grasps, self._config).total
+        (gradient,) = torch.autograd.grad(total.sum(), pose)
+        return Evaluation(total.detach(), gradient)

@@ -7,31 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from bimangrasp.files import header as headers
 from bimangrasp.files import schema
-from bimangrasp.files.header import (
-    VERDICT_FORMAT,
-    VERSION,
-    Header,
-    RejectsEnding,
-    as_json,
-    header_attributes,
-    read_header,
-    read_rejects_ending,
-    rejects_attributes,
-    text,
-)
+from bimangrasp.files.header import VERDICT_FORMAT, VERSION, Header, RejectsEnding, as_json, text
 from bimangrasp.files.images import image_of, opened, read_columns, refuse_unknown
 
 
 def shard_image(header: Header, columns: schema.Columns) -> bytes:
     """Returns the bytes of the shard that holds these columns, `SHARD_FIELDS`; equal input gives equal bytes."""
-    return image_of(header_attributes(header), schema.SHARD_FIELDS, columns)
+    return image_of(headers.header_attributes(header), schema.SHARD_FIELDS, columns)
 
 
 def read_shard(image: bytes) -> tuple[Header, dict[str, np.ndarray]]:
     """Returns header and columns of a shard's bytes; raises FormatError where they break the contract."""
     with opened(image, "shard") as file:
-        header = read_header(file, "a shard")
+        header = headers.read_header(file, "a shard")
         refuse_unknown(file, schema.SHARD_FIELDS)
         columns = read_columns(file, schema.SHARD_FIELDS)
     _check_shard(header, columns)
@@ -81,7 +71,7 @@ def rejects_image(header: Header, ending: RejectsEnding, columns: schema.Columns
     """
     fields = schema.reject_fields(ending.judging is not None)
     content = {"content_sha256": schema.content_sha256(columns, fields)}
-    return image_of(header_attributes(header) | rejects_attributes(ending) | content, fields, columns)
+    return image_of(headers.header_attributes(header) | headers.rejects_attributes(ending) | content, fields, columns)
 
 
 def read_rejects(image: bytes) -> tuple[Header, RejectsEnding, dict[str, np.ndarray]]:
@@ -91,7 +81,7 @@ def read_rejects(image: bytes) -> tuple[Header, RejectsEnding, dict[str, np.ndar
         FormatError: it does not keep the contract or its own content_sha256.
     """
     with opened(image, "file of rejected grasps") as file:
-        header, ending = read_header(file, "a file of rejected grasps"), read_rejects_ending(file)
+        header, ending = headers.read_header(file, "a file of rejected grasps"), headers.read_rejects_ending(file)
         fields = schema.reject_fields(ending.judging is not None)
         refuse_unknown(file, fields)
         columns = read_columns(file, fields)

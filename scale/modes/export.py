@@ -21,7 +21,7 @@ from bimangrasp.interop.bimangrasp_joints import RELEASED, to_released
 from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, results_image
 from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
-from bimangrasp.validation.pregrasp import stages_of
+from bimangrasp.validation.evaluate import stages_of
 from scale.settings.schema import Config
 from scale.store import output_paths
 from scale.store.grasp_source import given_path

@@ -55,7 +55,7 @@ class FusedEvaluator:
     """All terms of one batch and the gradient of their total, a tile at a time: `energies` and its backward pass.
 
     Everything is allocated here, nothing in a call, and no call waits for the device, so that a CUDA graph can
-    record it; see `evaluator.Evaluator`.
+    record it; see `energies.Evaluator`.
 
     Attributes:
         kernels: of an evaluation, in order.
