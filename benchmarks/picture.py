@@ -27,7 +27,7 @@ import conf
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
-from bimangrasp.files.final_format import Header, read_header
+from bimangrasp.files.header import Header, read_header
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import read_mesh

@@ -52,16 +52,11 @@ class View(NamedTuple):
 
     @property
     def axes(self) -> np.ndarray:
-        """Rows right, up, forward in the object's frame."""
-        return camera_axes(self.azimuth, self.elevation)
-
-
-def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
-    """Returns rows right, up, forward of MuJoCo's free camera, world z upward; below 0 it looks down."""
-    a, e = np.radians(azimuth), np.radians(elevation)
-    right = [np.sin(a), -np.cos(a), 0.0]
-    up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
-    return np.array([right, up, [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]])
+        """Rows right, up, forward in the object's frame, of MuJoCo's free camera: z is up, below 0 it looks down."""
+        a, e = np.radians(self.azimuth), np.radians(self.elevation)
+        right = [np.sin(a), -np.cos(a), 0.0]
+        up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
+        return np.array([right, up, [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]])
 
 
 def project(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
