@@ -100,11 +100,9 @@ def _run_sweep(arguments: argparse.Namespace) -> int:
     Raises:
         InputError: see `sweep.jobs`.
     """
-    folder = arguments.config_dir
     outcomes: list[int] = []
-    for number, job in enumerate(sweep.jobs(arguments.overrides, folder)):
-        config = conf.load(job, folder)
-        name = f"{config.exp_name}/{sweep.job_folder(job, config, folder)}"
+    for number, (folder, config) in enumerate(sweep.jobs(arguments.overrides, arguments.config_dir).items()):
+        name = f"{config.exp_name}/{folder}"
         print(f"job {number}: {name}", flush=True)
         outcomes.append(_outcome(dataclasses.replace(config, exp_name=name)))
         if outcomes[-1] > 128:

@@ -15,7 +15,7 @@ DEPENDENCIES = [
     "networkx>=2.8",  # trimesh turns faces and closes holes with it (mode=objects); torch needs it as well
     "pyyaml>=6.0",  # writes the settings into the run folder
     "charset-normalizer>=3.0",  # trimesh reads OBJ files that are not UTF-8 with it
-    "jinja2>=3.1",  # fills the page of mode=report, with everything escaped; torch brings it along
+    "jinja2>=3.1",  # fills the page of mode=report and the YAML of mode=hand; torch brings it along
     "pillow>=10.1",  # writes animations, with text of any size, and pictures of grasps
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves quoted annotations to type checkers
@@ -37,7 +37,7 @@ setup(
     packages=find_packages(include=["bimangrasp", "bimangrasp.*", "scale", "scale.*", "conf"]),
     py_modules=["main"],
     package_data={
-        "bimangrasp": ["assets/**/*", "visualization/assets/*"],
+        "bimangrasp": ["assets/**/*", "hand_setup/*.jinja", "visualization/assets/*"],
         "conf": ["*.yaml", "*/*.yaml"],
         "scale": ["report/pages/*"],
     },

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 import conf
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import set_determinism
-from bimangrasp.validation.metrics import first_component_share, histogram_entropy
+from bimangrasp.validation.summary import first_component_share, histogram_entropy
 from scale.settings.objects import resolve_objects
 
 HEADINGS = "settings | object | grasps of a part | parts | D of the starts | D | D at random | H of the starts | H"

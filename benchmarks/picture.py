@@ -27,12 +27,18 @@ import conf
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
-from bimangrasp.files.final_format import Header, read_header
+from bimangrasp.files.header import Header, read_header
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import read_mesh
-from bimangrasp.visualization.best_view import THOROUGH_SEARCH, BestViewRenderer, ViewSearch, encode
-from bimangrasp.visualization.renderer import LinkPoses, SceneBodies
+from bimangrasp.visualization.renderer import (
+    THOROUGH_SEARCH,
+    BestViewRenderer,
+    LinkPoses,
+    SceneBodies,
+    ViewSearch,
+    encode,
+)
 
 COLUMNS = ("hand/rotation", "hand/translation", "hand/joints", "object_scale", "contact/candidate", "contact/point")
 SAME_POINT = 1e-4  # m: single precision over a hand's length leaves far less between two ways to one contact

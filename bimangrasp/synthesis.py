@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bimangrasp.config import SynthesisConfig
+from bimangrasp.config import Record, SynthesisConfig
 from bimangrasp.energy.backends import WARP, chosen_path
 from bimangrasp.energy.config import EnergyConfig
-from bimangrasp.energy.energies import Contacts, Energies, contacts_of
-from bimangrasp.energy.evaluator import Evaluator, PlainEvaluator
+from bimangrasp.energy.energies import Contacts, Energies, Evaluator, PlainEvaluator, contacts_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
@@ -23,6 +23,8 @@ from bimangrasp.objects.mesh_report import object_scales
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.sampler import mala
 from bimangrasp.sampler.cuda_graph import Descent
+from bimangrasp.sampler.mala import Point
+from bimangrasp.trajectory import Trajectory
 
 Watch = Callable[[int, mala.Point], None]
 
@@ -269,3 +271,44 @@ def evaluator(
 
         return FusedEvaluator(hands, obj, object_scale, config, tile, contacts)
     return PlainEvaluator(hands, obj, object_scale, config)
+
+
+class TrajectoryRecorder:
+    """Watches a round (`synthesize(watch=...)`) and keeps snapshots; it reads the batch and changes nothing."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._snapshots: list[tuple[int, Grasps, torch.Tensor]] = []
+
+    def __call__(self, step: int, point: Point) -> None:
+        """Keeps what is there at every `stride`-th step."""
+        if step % self._record.stride == 0:
+            rows = list(self._record.rows)
+            grasps = Grasps.from_pose(point.position[rows], point.choice[rows])  # copies: indexed by a list
+            self._snapshots.append((step, grasps, point.energy[rows]))
+
+    def trajectory(self, result: Synthesis, steps: int) -> Trajectory:
+        """Returns the trajectory of a finished round.
+
+        Args:
+            result: of the round.
+            steps: how many it had.
+        """
+        rows = torch.tensor(self._record.rows, device=result.object_scale.device)
+        snapshots = [snapshot for snapshot in self._snapshots if snapshot[0] != steps]
+        snapshots.append((steps, result.grasps.select(rows), result.energies.total[rows]))
+        return Trajectory(
+            np.array([step for step, _, _ in snapshots], np.int64),
+            np.array(self._record.rows, np.int64),
+            _column([grasps.translation for _, grasps, _ in snapshots]),
+            _column([rot6d_to_matrix(grasps.rotation.double()) for _, grasps, _ in snapshots]),
+            _column([grasps.joints for _, grasps, _ in snapshots]),
+            _column([energy for _, _, energy in snapshots]),
+            _column(result.object_scale[rows]),
+        )
+
+
+def _column(parts: list[torch.Tensor] | torch.Tensor) -> np.ndarray:
+    """Returns tensors as one single-precision array."""
+    joined = torch.stack(parts) if isinstance(parts, list) else parts
+    return joined.detach().float().cpu().numpy()

@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bimangrasp.errors import InputError
-from conf import keys
-from conf.overrides import FOLDER, groups, lines, parse
+from conf.overrides import FOLDER, groups, key_types, lines, parse, unknown_key
 from scale.settings.consistency import RULES, check_ranges, check_settings
 from scale.settings.parsing import parse_gpus, parse_object_codes, read_target
 from scale.settings.schema import Config
@@ -89,7 +88,7 @@ def _checked_folder(config_dir: str | Path | None) -> Path | None:
 
 def _refuse_numbers_for_text(cfg: DictConfig) -> None:
     """Refuses a number in a YAML file where text is wanted: its spelling is already lost."""
-    for key, declared in keys.types().items():
+    for key, declared in key_types().items():
         value = OmegaConf.select(cfg, key, throw_on_missing=False) if declared is str else None
         if value is not None and not isinstance(value, str):
             raise InputError(f"{key}={value!r} is read as {type(value).__name__}; wanted text: quote it in the YAML")
@@ -99,6 +98,6 @@ def _explained(error: OmegaConfBaseException, cfg: DictConfig) -> str:
     """Returns what the schema refused: the key, the value, the type that is wanted."""
     key = str(getattr(error, "full_key", "") or "")
     if isinstance(error, ConfigKeyError):
-        return keys.unknown(key)
-    wanted = RULES[key].wanted if key in RULES else KINDS.get(keys.types().get(key), "a section of settings")
+        return unknown_key(key)
+    wanted = RULES[key].wanted if key in RULES else KINDS.get(key_types().get(key), "a section of settings")
     return f"{key}={OmegaConf.select(cfg, key)!r}: wanted {wanted}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cache
 from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from bimangrasp.errors import InputError
-from conf import keys
 from scale.settings.names import nearest
+from scale.settings.schema import Config
 
 FOLDER = Path(__file__).resolve().parent
 FIXED = "Hydra's own settings are fixed (--config-dir adds a folder of your own YAML files)"
@@ -68,7 +71,7 @@ def _looks_at_own_hand(parsed: list[Override]) -> bool:
 def _parse_override(parser: OverridesParser, line: str) -> Override:
     """Returns one override; a bare value of a text key is quoted first."""
     key, equals, raw = line.partition("=")
-    is_text = keys.types().get(key.lstrip("+")) is str and bool(equals)
+    is_text = key_types().get(key.lstrip("+")) is str and bool(equals)
     try:
         override = parser.parse_overrides([line])[0]
     except HydraException as error:
@@ -102,8 +105,8 @@ def _check_key(override: Override, choices: dict[str, list[str]]) -> None:
         raise InputError(f"{override.input_line!r}: no key can be removed; give it another value")
     if key in choices:
         _check_choice(override, choices[key])
-    elif not keys.is_key(key):
-        raise InputError(keys.unknown(key))
+    elif not _is_key(key):
+        raise InputError(unknown_key(key))
 
 
 def _check_codes(override: Override) -> None:
@@ -129,3 +132,41 @@ def _check_choice(override: Override, names: list[str]) -> None:
         meant = nearest(str(value), names)
         hint = f"did you mean {meant[0]!r}? " if meant else ""
         raise InputError(f"{override.key_or_group}={value}: {hint}There are {', '.join(names)}")
+
+
+@cache
+def key_types() -> dict[str, Any]:
+    """Returns dotted key -> declared type, for every value of the configuration."""
+    return dict(_walk(Config, ""))
+
+
+def _is_open(key: str) -> bool:
+    """Whether keys below this one are free: a mapping, or a value of any form."""
+    declared = key_types().get(key)
+    return declared is Any or get_origin(declared) is dict
+
+
+def _is_key(key: str) -> bool:
+    """Whether a dotted key names a value, a section, or an entry of a free mapping."""
+    parts = key.split(".")
+    parents = [".".join(parts[:count]) for count in range(1, len(parts))]
+    section = any(known.startswith(f"{key}.") for known in key_types())
+    return key in key_types() or section or any(_is_open(parent) for parent in parents)
+
+
+def unknown_key(key: str) -> str:
+    """Returns the sentence for a key that there is not."""
+    meant = nearest(key, key_types())
+    hint = f"did you mean {meant[0]!r}?" if meant else "`python main.py --cfg job` prints every key."
+    return f"there is no key {key!r} in the configuration; {hint}"
+
+
+def _walk(record: type, prefix: str) -> list[tuple[str, Any]]:
+    """Returns the keys and types of a dataclass and of those inside it."""
+    pairs: list[tuple[str, Any]] = []
+    for name, declared in get_type_hints(record).items():
+        if dataclasses.is_dataclass(declared):
+            pairs += _walk(declared, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", declared))
+    return pairs

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,35 +28,39 @@ LONGEST = 120
 """Characters of a job's folder; beyond, its end is a hash."""
 
 
-def jobs(overrides: list[str], config_dir: str | Path | None = None) -> list[list[str]]:
-    """Returns the overrides of each job of a sweep, checked: every one composes, and no two clash.
+def jobs(overrides: list[str], config_dir: str | Path | None = None) -> dict[str, Config]:
+    """Returns the jobs of a sweep, folder below `exp_name` -> settings, checked: every one composes, no two clash.
+
+    A folder's name has the choices and the values that decide the grasps of its job. Quota, devices and paths are left
+    out, so that the same sweep resumes where they change.
 
     Raises:
         InputError: a sweep over a key that decides nothing about the grasps, seeds too near to each other,
             two jobs that are the same.
     """
     folder = Path(config_dir) if config_dir else None
-    parsed = parse(overrides, folder)
+    parsed, known = parse(overrides, folder), groups(folder)
     for override in parsed:
-        _check_sweep(override, groups(folder))
+        _check_sweep(override, known)
     try:
         split = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
         raise InputError(f"the sweep cannot be listed: {error}") from error
-    configs = [conf.load(job, folder) for job in split]
-    _check_folders([job_folder(job, config, folder) for job, config in zip(split, configs, strict=True)])
-    _check_seeds([config.seed_base for config in configs], max(config.max_rounds for config in configs))
-    return split
+    configs: dict[str, Config] = {}
+    for job in split:
+        config = conf.load(job, folder)
+        name = _job_folder(parse(list(job), folder), config, known)
+        if name in configs:
+            raise InputError(f"two jobs of the sweep are the same run {name!r}: wanted each value once")
+        configs[name] = config
+    _check_seeds(list(configs.values()))
+    return configs
 
 
-def job_folder(job: Iterable[str], config: Config, config_dir: str | Path | None = None) -> str:
-    """Returns the folder of a job below `exp_name`: its choices and the values that decide its grasps.
-
-    Quota, devices and paths are left out, so that the same sweep resumes where they change.
-    """
-    known = groups(Path(config_dir) if config_dir else None)
+def _job_folder(overrides: list[Override], config: Config, known: dict[str, list[str]]) -> str:
+    """Returns the folder of a job below `exp_name`."""
     parts = set()
-    for override in parse(list(job), Path(config_dir) if config_dir else None):
+    for override in overrides:
         key = override.key_or_group
         if key in known:
             parts.add(f"{key}={quote(str(override.value()), safe='')}")
@@ -88,16 +90,10 @@ def _decides(key: str) -> bool:
     return key in NAMES or (key.split(".")[0] in SECTIONS and key not in PATHS)
 
 
-def _check_folders(folders: list[str]) -> None:
-    """Refuses two jobs with one folder."""
-    twice = [folder for folder, count in Counter(folders).items() if count > 1]
-    if twice:
-        raise InputError(f"two jobs of the sweep are the same run {twice[0]!r}: wanted each value once")
-
-
-def _check_seeds(bases: list[int], max_rounds: int) -> None:
+def _check_seeds(configs: list[Config]) -> None:
     """Refuses jobs whose seeds overlap without being equal: some of their rounds would be the same."""
-    ordered = sorted(set(bases))
+    max_rounds = max(config.max_rounds for config in configs)
+    ordered = sorted({config.seed_base for config in configs})
     for low, high in zip(ordered, ordered[1:], strict=False):
         if high - low < max_rounds:
             raise InputError(

@@ -15,8 +15,7 @@ from bimangrasp.hand_files.config import CandidateRule, HandConfig
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription, Primitive
 from bimangrasp.validation.config import ProtocolConfig
-from bimangrasp.validation.scene import Scene, build_scene
-from bimangrasp.validation.sim_poses import GraspPoses, HandPoses
+from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene
 from bimangrasp.validation.simulate import simulate_grasp
 from bimangrasp.validation.verdict import Verdict
 from conf.overrides import FOLDER

@@ -4,7 +4,7 @@ import torch
 import trimesh
 from scene import built_in, slope
 
-from bimangrasp.geometry.distance_grid import MARGIN, DistanceGrid
+from bimangrasp.geometry.distances import MARGIN, DistanceGrid
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 
 F64 = torch.float64

@@ -12,7 +12,7 @@ from documents import PAGES, commands
 
 import conf
 import scale
-from bimangrasp.objects import normalization, preparation, sign_check
+from bimangrasp.objects import preparation
 from bimangrasp.objects.config import CONVENTIONS, PreparationConfig
 from scale.modes.preparation_report import HEADINGS, READY
 
@@ -40,17 +40,17 @@ def test_the_commands_do_what_they_say(tmp_path):
 
 
 def test_the_numbers_are_those_of_the_code():
-    points = 2 * sign_check.AT_FACES + sign_check.IN_BOX + sign_check.FAR
+    points = 2 * preparation.AT_FACES + preparation.IN_BOX + preparation.FAR
     for words in (
         f"at {points} points",
-        f"({sign_check.STEP:g} of the diagonal)",
+        f"({preparation.STEP:g} of the diagonal)",
         f"refused when {preparation.MAX_WRONG_SHARE:.0%} are".replace("%", " %"),
         f"more\nthan {preparation.LARGEST_UNIT_EXTENT:g} gets a note",
-        f"within {normalization.ALREADY:.0%} of a convention".replace("%", " %"),
+        f"within {preparation.ALREADY:.0%} of a convention".replace("%", " %"),
         "1/1.03 from it",
     ):
         assert words in TEXT, words
-    assert pytest.approx(1.03) == 1 / normalization.DEXGRASPNET_RADIUS
+    assert pytest.approx(1.03) == 1 / preparation.DEXGRASPNET_RADIUS
 
 
 def test_all_settings_choices_and_headings_are_described():

@@ -27,8 +27,14 @@ from bimangrasp.energy.energies import (
     keypoint_penetration,
     object_depth,
 )
-from bimangrasp.energy.equilibrium import _balancing_forces, _net_wrench
-from bimangrasp.energy.wrench import force_closure, grasp_matrix, singular_values, wrench_volume
+from bimangrasp.energy.wrench import (
+    _balancing_forces,
+    _net_wrench,
+    force_closure,
+    grasp_matrix,
+    singular_values,
+    wrench_volume,
+)
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.objects.model import Mesh, ObjectModel

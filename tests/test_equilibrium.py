@@ -4,8 +4,14 @@ import torch
 from scene import slope
 from scipy.optimize import nnls
 
-from bimangrasp.energy.equilibrium import LEVER, _balancing_forces, _net_wrench, residual_wrench
-from bimangrasp.energy.wrench import grasp_matrix, singular_values
+from bimangrasp.energy.wrench import (
+    LEVER,
+    _balancing_forces,
+    _net_wrench,
+    grasp_matrix,
+    residual_wrench,
+    singular_values,
+)
 
 F64 = torch.float64
 X, Y, Z = torch.eye(3, dtype=F64)

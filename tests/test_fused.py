@@ -16,8 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import conf
 from bimangrasp import synthesis
-from bimangrasp.energy.energies import Energies
-from bimangrasp.energy.evaluator import PlainEvaluator
+from bimangrasp.energy.energies import Energies, PlainEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel

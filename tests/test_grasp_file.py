@@ -10,9 +10,8 @@ import pytest
 from bimangrasp.errors import InputError
 from bimangrasp.files import final_format, shard_format
 from bimangrasp.files import header as header_room
-from bimangrasp.files.checksums import content_sha256
 from bimangrasp.files.header import Ending, HandTable, Header
-from bimangrasp.files.schema import FINAL_FIELDS, SHARD_FIELDS, FormatError, shape_of
+from bimangrasp.files.schema import FINAL_FIELDS, SHARD_FIELDS, FormatError, content_sha256, shape_of
 
 HAND = HandTable(
     "toy", "ab" * 32, ("j0", "j1"), np.array([["tip", "palm"], ["tip", ""]]), np.zeros((2, 2, 3), np.float32)

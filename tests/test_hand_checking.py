@@ -17,7 +17,7 @@ import main
 import scale
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.description import mirror
 from scale.modes import check_hand
 from scale.modes.hand_report import HandReport
 

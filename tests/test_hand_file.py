@@ -12,9 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import read_bare_hand
+from bimangrasp.hand_files.read_hand import is_urdf, read_bare_hand
 from bimangrasp.hand_setup.inspection import inspect_hand
 from bimangrasp.hands.description import HandDescription
 

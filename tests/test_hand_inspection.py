@@ -20,7 +20,6 @@ from bimangrasp.hand_setup.inspection import (
     inspect_hand,
     tip_at,
 )
-from bimangrasp.hands.tree import at_rest
 
 CHAINS = {
     "shadow": [
@@ -94,7 +93,7 @@ def test_the_mirrored_file_is_a_left_hand(name: str):
 
 def test_tips_are_where_mujoco_has_them():
     inspection = inspect_hand(FILES["allegro"])
-    tip = tip_at(inspection, 1, at_rest(inspection.hand))
+    tip = tip_at(inspection, 1, inspection.frames)
     np.testing.assert_allclose(tip, [0, 0, 0.0007 + 0.0164 + 0.054 + 0.0384 + 0.0387], atol=1e-5)
 
 

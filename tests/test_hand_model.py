@@ -5,13 +5,13 @@ import pytest
 import quick_conf
 import torch
 from scene import built_in_hands, grasps_near, shadow_hands
+from shape_distance import signed_distance
 from tree_product import link_frames, points_in_hand, toy_config
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hands.collision_shapes import signed_distance
-from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.description import mirror
 from bimangrasp.hands.model import HandModel, surface_of
 
 M = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))

@@ -118,17 +118,17 @@ def test_keypoints_line_each_finger_without_gaps_and_never_fight_their_neighbors
         mine = points[np.isin(hand.keypoint_link, chain.links)]
         steps = np.linalg.norm(mine[:, None] - mine[None], axis=-1) + np.eye(len(mine))
         assert steps.min(axis=1).max() < 2 * LEAST
-        tip = tip_at(inspection, number, hand.joint_mean)
+        tip = tip_at(inspection, number, frames)
         assert np.linalg.norm(mine - tip, axis=1).min() < 0.013  # the last one: a tip's radius from the end
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_thumb_starts_in_front_of_the_palm_and_the_fingers_slightly_bent(name: str):
     hand, inspection = load_hands(proposed(name))[1], inspect_hand(FILES[name])
-    tips = np.stack([tip_at(inspection, number, hand.joint_mean) for number in range(len(inspection.chains))])
-    rest = np.stack(
-        [tip_at(inspection, number, np.clip(0, hand.joint_lower, hand.joint_upper)) for number in range(len(tips))]
+    tips = np.stack(
+        [tip_at(inspection, number, link_frames(hand, hand.joint_mean)) for number in range(len(inspection.chains))]
     )
+    rest = np.stack([tip_at(inspection, number, inspection.frames) for number in range(len(tips))])
     forward = tips @ hand.palm_normal
     assert forward[-1] > 0.04
     moved = (tips - rest)[:-1]

@@ -20,8 +20,7 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.interop.bimangrasp_joints import RELEASED, SHADOW, to_released
-from bimangrasp.interop.bimangrasp_results import ReleasedResults, results_image
+from bimangrasp.interop.bimangrasp_results import RELEASED, SHADOW, ReleasedResults, results_image, to_released
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.poses import Poses

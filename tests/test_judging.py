@@ -15,7 +15,7 @@ from bimangrasp.poses import Poses
 from bimangrasp.validation import simulate
 from bimangrasp.validation.config import PoseConfig
 from bimangrasp.validation.evaluate import MAX_LINK_DISTANCE, Evaluation, ObjectGrasps, evaluate_grasps
-from bimangrasp.validation.sim_poses import HandPoses
+from bimangrasp.validation.scene import HandPoses
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])

@@ -11,18 +11,17 @@ import pytest
 import quick_conf
 import torch
 from scipy.spatial.transform import Rotation
+from shape_distance import signed_distance
 from tree_product import link_frames, points_in_hand, random_joints
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands import model
-from bimangrasp.hands.collision_shapes import signed_distance
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.inscribed_spheres import InscribedSpheres
-from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.description import HandDescription, mirror
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import quaternion
+from bimangrasp.hands.shape_surface import InscribedSpheres
 
 TURNED = ("index_0", "thumb_1", "thumb_3")
 ROOT = Rotation.from_rotvec([0.4, -0.9, 0.3])

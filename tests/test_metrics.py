@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses
-from bimangrasp.validation import metrics
+from bimangrasp.validation import summary as metrics
 from bimangrasp.validation.duplicates import unique_count
 
 JOINTS = 5
@@ -106,14 +106,6 @@ def test_a_pose_that_is_not_finite_is_refused_by_its_number():
     for metric in (metrics.first_component_share, metrics.histogram_entropy):
         with pytest.raises(InputError, match="grasp 1 of 3"):
             metric(broken)
-
-
-def test_depth_is_that_of_the_deepest_pair_and_never_negative():
-    distance = np.array([[0.01, -0.002, -0.005], [0.01, 0.02, 0.003], [0.0, 1.0, np.nan]])
-    depth = metrics.penetration_depth(distance)
-    assert depth[:2].tolist() == [0.005, 0.0] and math.isnan(depth[2])
-    assert math.copysign(1, depth[1]) == 1
-    assert metrics.penetration_depth(np.zeros((2, 0))).tolist() == [0, 0]
 
 
 def test_links_within_two_millimeters_of_either_hand_are_counted():

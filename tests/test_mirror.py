@@ -10,8 +10,7 @@ from tree_product import link_frames, points_in_hand, random_joints, toy_config
 
 import conf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.mirror import mirror
+from bimangrasp.hands.description import HandDescription, mirror
 
 M = np.diag([1.0, -1.0, 1.0, 1.0])
 M3 = M[:3, :3]

@@ -22,9 +22,8 @@ from bimangrasp.config import Record
 from bimangrasp.errors import InputError
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.geometry.rotation import rot6d_to_matrix
-from bimangrasp.synthesis import synthesize
+from bimangrasp.synthesis import TrajectoryRecorder, synthesize
 from bimangrasp.trajectory import read_trajectory, trajectory_image
-from bimangrasp.trajectory_recorder import TrajectoryRecorder
 from scale.controller import recording
 from scale.errors import RunError
 from scale.store.run_folder import RunFolder

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.interop.bimangrasp_joints import ABOUT_Y, RELEASED, SHADOW, from_released, left_signs, to_released
+from bimangrasp.interop.bimangrasp_results import ABOUT_Y, RELEASED, SHADOW, from_released, left_signs, to_released
 from bimangrasp.poses import Poses
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import trimesh
 
-from bimangrasp.objects import sign_check as room
+from bimangrasp.objects import preparation as room
 from bimangrasp.objects.model import Mesh
-from bimangrasp.objects.sign_check import SignCheck, check_sign
+from bimangrasp.objects.preparation import SignCheck, check_sign
 
 BALL = trimesh.creation.icosphere(subdivisions=2)
 HOLLOW = trimesh.util.concatenate([BALL, BALL.copy().apply_scale(0.5)])

@@ -5,6 +5,7 @@ import pytest
 import torch
 import trimesh
 from scene import grasps_near, shadow_hands, slope
+from shape_distance import penetration_depth_reference, signed_distance
 from tree_product import toy_config
 
 from bimangrasp.geometry.distances import mesh_distance
@@ -12,9 +13,7 @@ from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.collision_shapes import (
     penetration_depth,
-    penetration_depth_reference,
     rounded_box_distance,
-    signed_distance,
 )
 from bimangrasp.hands.model import HandModel
 

@@ -10,7 +10,7 @@ from scene import POINTS, built_in, built_in_hands, shadow_hands
 
 from bimangrasp import builtin, synthesis
 from bimangrasp.config import ALGORITHM_VERSION
-from bimangrasp.energy import evaluator
+from bimangrasp.energy import energies as energy_terms
 from bimangrasp.energy.energies import energies
 from bimangrasp.energy_terms import ENERGY_TERMS, Slot
 from bimangrasp.geometry.rotation import rot6d_to_matrix
@@ -130,7 +130,7 @@ def test_a_grasp_that_fails_is_marked_and_harms_no_other(monkeypatch):
         bad = torch.arange(len(scale)) == 2
         return type(terms)(*(torch.where(bad, torch.nan, term) for term in terms))
 
-    monkeypatch.setattr(evaluator, "energies", spoiled)
+    monkeypatch.setattr(energy_terms, "energies", spoiled)
     result = make(kernels="plain")
     failed = result.energies.total.isnan()
     assert failed.tolist() == [False, False, True, False, False, False]
@@ -147,14 +147,14 @@ def test_a_gpu_gives_the_energies_of_the_cpu():
 
 
 def test_a_grasp_whose_gradient_fails_has_no_energies(monkeypatch):
-    whole = evaluator.PlainEvaluator.evaluation
+    whole = energy_terms.PlainEvaluator.evaluation
 
     def spoiled(*arguments):
         energy, gradient = whole(*arguments)
         gradient[2, 0, 0] = torch.inf
         return mala.Evaluation(energy, gradient)
 
-    monkeypatch.setattr(evaluator.PlainEvaluator, "evaluation", spoiled)
+    monkeypatch.setattr(energy_terms.PlainEvaluator, "evaluation", spoiled)
     for term in make(num_iterations=2, kernels="plain").energies:
         assert term.isnan().tolist() == [False, False, True, False, False, False]
 

@@ -25,7 +25,7 @@ from bimangrasp.interop.bimangrasp_results import ReleasedResults, results_image
 from bimangrasp.objects import convex_pieces
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.validation.sim_poses import HandPoses
+from bimangrasp.validation.scene import HandPoses
 from scale.engine import devices
 from scale.engine.synthesizer import Synthesizer
 from scale.modes import validate

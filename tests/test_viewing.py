@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import quick_conf
+from html_page import read_page
 from toy_files import grasp_columns, header, shadow_table, write_final, write_run, write_shard
 
 import scale
@@ -19,8 +20,7 @@ from bimangrasp.files.header import RejectsEnding
 from bimangrasp.files.schema import VERDICT_FIELDS, reject_fields
 from bimangrasp.files.shard_format import rejects_image, verdict_image
 from bimangrasp.visualization.gallery import Thumbnail
-from bimangrasp.visualization.page import read_page
-from bimangrasp.visualization.page_data import unpacked
+from bimangrasp.visualization.page import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import shards

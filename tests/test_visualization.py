@@ -10,19 +10,25 @@ import pytest
 import torch
 import trimesh
 from gallery_toys import toy_gallery
+from html_page import read_page
 from hypothesis import given
 from hypothesis import strategies as st
 from scene import shadow_hands
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import install_command
-from bimangrasp.errors import InputError
 from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.visualization import meshes
-from bimangrasp.visualization.camera import FIELD_OF_VIEW, FILL, frame_tightly, project
 from bimangrasp.visualization.gallery import GRASP, STAGES
-from bimangrasp.visualization.page import page, read_page, three_library
-from bimangrasp.visualization.page_data import packed, page_data, unpacked
+from bimangrasp.visualization.page import (
+    MAX_FACES,
+    object_mesh,
+    packed,
+    page,
+    page_data,
+    three_library,
+    unpacked,
+)
+from bimangrasp.visualization.renderer import FIELD_OF_VIEW, FILL, frame_tightly, project
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +121,6 @@ def test_a_few_hundred_grasps_make_a_page_of_a_few_megabytes(gallery):
     assert len(page(page_data(many))) < 3e6
 
 
-def test_another_file_is_no_page(tmp_path):
-    (tmp_path / "page.html").write_text("<html></html>", encoding="utf-8")
-    with pytest.raises(InputError, match="is no page of mode=view"):
-        read_page(tmp_path / "page.html")
-
-
 def test_the_page_has_a_released_three_js_with_its_version_and_its_license(data):
     library = three_library()
     notice, _, code = library.partition("*/")
@@ -135,8 +135,8 @@ def test_the_page_has_a_released_three_js_with_its_version_and_its_license(data)
 def test_a_large_mesh_is_decimated_and_the_page_says_so():
     pytest.importorskip("fast_simplification", reason="needs the extra `view`")
     ball = trimesh.creation.icosphere(subdivisions=6)
-    found = meshes.object_mesh(ball.vertices, ball.faces)
-    assert len(ball.faces) > meshes.MAX_FACES >= len(found.faces)
+    found = object_mesh(ball.vertices, ball.faces)
+    assert len(ball.faces) > MAX_FACES >= len(found.faces)
     assert found.note == f"decimated for this page from {len(ball.faces)} to {len(found.faces)} triangles"
     assert np.abs(np.linalg.norm(found.vertices, axis=1) - 1).max() < 1e-2
 
@@ -144,15 +144,15 @@ def test_a_large_mesh_is_decimated_and_the_page_says_so():
 def test_without_the_extra_a_large_mesh_is_shown_whole_and_the_page_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
     ball = trimesh.creation.icosphere(subdivisions=6)
-    found = meshes.object_mesh(ball.vertices, ball.faces)
+    found = object_mesh(ball.vertices, ball.faces)
     assert len(found.faces) == len(ball.faces) and install_command("view") in found.note
 
 
 def test_edges_stay_edges_and_round_surfaces_round():
     """A normal for each vertex: a box needs its 8 corners thrice, a ball each vertex once."""
     box, ball = trimesh.creation.box(), trimesh.creation.icosphere(subdivisions=3)
-    assert len(meshes.object_mesh(box.vertices, box.faces).vertices) == 24
-    assert len(meshes.object_mesh(ball.vertices, ball.faces).vertices) == len(ball.vertices)
+    assert len(object_mesh(box.vertices, box.faces).vertices) == 24
+    assert len(object_mesh(ball.vertices, ball.faces).vertices) == len(ball.vertices)
 
 
 @given(st.floats(0, 360), st.floats(-60, 60), st.floats(0.5, 2), st.integers(0, 99))

@@ -1,20 +1,24 @@
 """Makes the built-in objects anew: `python make_objects.py [folder]`, here by default.
 
-Each object is built of rings: a profile in the plane of radius and height is swept around the z axis along a
-circle or a rounded rectangle, and neighboring rings are joined by triangles as even as their spacing allows.
+Each object is built of rings: a profile in the plane of radius and height, whose corners are in profiles.csv, is swept
+around the z axis along a circle or a rounded rectangle, and neighboring rings are joined by triangles as even as their
+spacing allows.
 Needs trimesh and, for the mug's handle, manifold3d; the package itself reads only the OBJ files.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import trimesh
 from scipy.spatial import Delaunay
 
+FOLDER = Path(__file__).parent
 Ring = np.ndarray  # (n, 3), counter-clockwise seen from above; n = 1 is a pole on the axis
 Section = Callable[[float, float], np.ndarray]  # (radius, edge length) -> (n, 2) closed curve
 
@@ -47,11 +51,14 @@ def rounded_rectangle(aspect: float, corner: float) -> Section:
 
 def _subdivided(loop: np.ndarray, edge: float) -> np.ndarray:
     """Returns the closed loop with long sides cut into pieces of about `edge`."""
-    pieces = []
-    for start, end in zip(loop, np.roll(loop, -1, axis=0), strict=True):
-        count = max(1, round(np.linalg.norm(end - start) / edge))
-        pieces.append(start + (end - start) * np.arange(count)[:, None] / count)
-    return np.concatenate(pieces)
+    sides = zip(loop, np.roll(loop, -1, axis=0), strict=True)
+    return np.concatenate([_spaced(start, end, edge)[:-1] for start, end in sides])
+
+
+def _spaced(start: np.ndarray, end: np.ndarray, edge: float) -> np.ndarray:
+    """Returns points from start to end, both included, in steps of about `edge`."""
+    count = max(1, round(np.linalg.norm(end - start) / edge))
+    return start + (end - start) * np.arange(count + 1)[:, None] / count
 
 
 def rounded_profile(corners: Sequence[tuple[float, float, float]], edge: float) -> np.ndarray:
@@ -61,14 +68,8 @@ def rounded_profile(corners: Sequence[tuple[float, float, float]], edge: float) 
     for before, corner, after in zip(vertices, vertices[1:], vertices[2:], strict=False):
         path.extend(_fillet(before[:2], corner[:2], after[:2], corner[2], edge))
     path.append(vertices[-1, :2])
-    pieces = [path[0][None]]
-    for start, end in zip(path, path[1:], strict=False):
-        length = np.linalg.norm(end - start)
-        if length < 1e-9:  # two fillets that meet
-            continue
-        count = max(1, round(length / edge))
-        pieces.append(start + (end - start) * np.arange(1, count + 1)[:, None] / count)
-    return np.concatenate(pieces)
+    sides = [ends for ends in pairwise(path) if np.linalg.norm(ends[1] - ends[0]) >= 1e-9]  # fillets may meet
+    return np.concatenate([path[0][None], *(_spaced(start, end, edge)[1:] for start, end in sides)])
 
 
 def _fillet(before: np.ndarray, corner: np.ndarray, after: np.ndarray, radius: float, edge: float) -> np.ndarray:
@@ -169,78 +170,42 @@ def tube(path: np.ndarray, width: float, depth: float, count: int) -> trimesh.Tr
     return mesh
 
 
-def storage_bin() -> trimesh.Trimesh:
-    """Returns an open, tapered bin with a rim that sticks out."""
-    edge = 0.105
-    profile = rounded_profile(
-        [
-            (0.0, 0.0, 0.0),
-            (0.44, 0.0, 0.07),
-            (0.50, 0.78, 0.02),
-            (0.58, 0.78, 0.04),
-            (0.58, 0.86, 0.04),
-            (0.455, 0.86, 0.04),
-            (0.39, 0.06, 0.05),
-            (0.0, 0.06, 0.0),
-        ],
-        edge,
-    )
-    return sweep(profile, rounded_rectangle(1.4, 0.3), edge)
+SECTIONS: dict[str, tuple[Section, float]] = {
+    "storage_bin": (rounded_rectangle(1.4, 0.3), 0.105),
+    "bowl": (circle, 0.115),
+    "bottle": (circle, 0.085),
+    "mug": (circle, 0.11),
+    "box": (rounded_rectangle(1.45, 0.15), 0.105),
+}
+"""Object -> section and edge length."""
 
 
-def bowl() -> trimesh.Trimesh:
-    """Returns a bowl on a foot, a ninth of its radius thick."""
-    edge = 0.115
+def corners_of(name: str) -> list[tuple[float, float, float]]:
+    """Returns the corners (radius, height, fillet) of an object's profile, from profiles.csv but for the bowl's."""
+    if name == "bowl":
+        return bowl_corners()
+    with (FOLDER / "profiles.csv").open(encoding="ascii", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["object"] == name]
+    return [(float(row["radius"]), float(row["height"]), float(row["fillet"])) for row in rows]
+
+
+def bowl_corners() -> list[tuple[float, float, float]]:
+    """Returns the corners of a bowl on a foot, a ninth of its radius thick."""
     outside, inside = np.radians(np.linspace(24, 90, 12)), np.radians(np.linspace(90, 15, 12))
     outer = np.stack((np.sin(outside), 1.08 - np.cos(outside)), axis=1)
     inner = np.stack((0.9 * np.sin(inside), 1.08 - 0.88 * np.cos(inside)), axis=1)
     corners = [(0.0, 0.02, 0.0), (0.4, 0.02, 0.03), *((r, z, 0.0) for r, z in outer), (1.0, 1.17, 0.05)]
-    corners += [(0.9, 1.17, 0.05), *((r, z, 0.0) for r, z in inner), (0.0, inner[-1, 1], 0.0)]
-    return sweep(rounded_profile(corners, edge), circle, edge)
+    return [*corners, (0.9, 1.17, 0.05), *((r, z, 0.0) for r, z in inner), (0.0, inner[-1, 1], 0.0)]
 
 
-def bottle() -> trimesh.Trimesh:
-    """Returns a closed bottle with shoulder, neck and cap."""
-    edge = 0.085
-    profile = rounded_profile(
-        [
-            (0.0, 0.0, 0.0),
-            (0.34, 0.0, 0.07),
-            (0.34, 1.15, 0.25),
-            (0.13, 1.47, 0.12),
-            (0.13, 1.64, 0.02),
-            (0.165, 1.64, 0.015),
-            (0.165, 1.84, 0.03),
-            (0.0, 1.84, 0.0),
-        ],
-        edge,
-    )
-    return sweep(profile, circle, edge)
-
-
-def mug() -> trimesh.Trimesh:
-    """Returns a mug with a handle."""
-    edge = 0.11
-    profile = rounded_profile(
-        [
-            (0.0, 0.0, 0.0),
-            (0.6, 0.0, 0.08),
-            (0.6, 1.35, 0.05),
-            (0.5, 1.35, 0.05),
-            (0.5, 0.1, 0.08),
-            (0.0, 0.1, 0.0),
-        ],
-        edge,
-    )
-    handle = rounded_profile([(0.545, 1.12, 0.0), (1.0, 1.12, 0.27), (1.0, 0.32, 0.27), (0.545, 0.32, 0.0)], 0.09)
-    return trimesh.boolean.union([sweep(profile, circle, edge), tube(handle, 0.1, 0.07, 10)], engine="manifold")
-
-
-def box() -> trimesh.Trimesh:
-    """Returns a closed box with rounded edges."""
-    edge = 0.105
-    profile = rounded_profile([(0.0, 0.0, 0.0), (0.45, 0.0, 0.06), (0.45, 0.7, 0.06), (0.0, 0.7, 0.0)], edge)
-    return sweep(profile, rounded_rectangle(1.45, 0.15), edge)
+def make(name: str) -> trimesh.Trimesh:
+    """Returns an object, in the unit of its profile."""
+    section, edge = SECTIONS[name]
+    body = sweep(rounded_profile(corners_of(name), edge), section, edge)
+    if name != "mug":
+        return body
+    handle = tube(rounded_profile(corners_of("handle"), 0.09), 0.1, 0.07, 10)
+    return trimesh.boolean.union([body, handle], engine="manifold")
 
 
 def unit(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -258,6 +223,6 @@ def write(mesh: trimesh.Trimesh, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "objects"
-    for make in (storage_bin, bowl, bottle, mug, box):
-        write(unit(make()), folder / f"{make.__name__}.obj")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "objects"
+    for name in SECTIONS:
+        write(unit(make(name)), folder / f"{name}.obj")

@@ -1,26 +1,26 @@
-"""Computes the terms of the energy in PyTorch, one short function each, and their weighted total.
+"""Computes the terms of the energy in PyTorch, one short function each, their weighted total, and its gradient.
 
 The first six are BimanGrasp's (Shao and Xiao, RA-L 2024, arXiv 2411.15903) as its released code computes them; the
-optional ones are ours.
+optional ones are ours. `Evaluator` declares what the fused kernels do as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from bimangrasp.energy import wrench
 from bimangrasp.energy.config import EnergyConfig
-from bimangrasp.energy.equilibrium import residual_wrench
-from bimangrasp.energy.wrench import FEWEST_CONTACTS, force_closure, grasp_matrix, singular_values, wrench_volume
 from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
 from bimangrasp.grasp import LEFT, RIGHT, Grasps
 from bimangrasp.hands.collision_shapes import LinkFrames, penetration_depth
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler.mala import Evaluation
 
 COINCIDENT_KEYPOINTS = 1e-6
 """Keypoints closer than this, m, are one point of the hand and repel nothing (released code)."""
@@ -170,12 +170,14 @@ def joint_limits(
 
 def _singular_values(contacts: Contacts) -> Float[Tensor, "batch 6"] | None:
     point, normal = contacts.point.flatten(1, 2), contacts.normal.flatten(1, 2)
-    return singular_values(grasp_matrix(point, normal)) if point.shape[1] >= FEWEST_CONTACTS else None
+    if point.shape[1] < wrench.FEWEST_CONTACTS:
+        return None
+    return wrench.singular_values(wrench.grasp_matrix(point, normal))
 
 
 def _force_closure(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     values = placed.singular_values
-    return torch.zeros_like(placed.object_scale) if values is None else force_closure(values)
+    return torch.zeros_like(placed.object_scale) if values is None else wrench.force_closure(values)
 
 
 def _distance(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
@@ -202,7 +204,7 @@ def _joint_limits(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 
 def _wrench_volume(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     values = placed.singular_values
-    return torch.zeros_like(placed.object_scale) if values is None else wrench_volume(values)
+    return torch.zeros_like(placed.object_scale) if values is None else wrench.wrench_volume(values)
 
 
 def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
@@ -211,7 +213,7 @@ def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 
 def _equilibrium(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     point, normal = placed.contacts.point, placed.contacts.normal
-    return residual_wrench(point.flatten(1, 2), normal.flatten(1, 2), placed.config.friction)
+    return wrench.residual_wrench(point.flatten(1, 2), normal.flatten(1, 2), placed.config.friction)
 
 
 TERM_FUNCTIONS: dict[str, Callable[[PlacedGrasps], Float[Tensor, " batch"]]] = {
@@ -225,3 +227,46 @@ TERM_FUNCTIONS: dict[str, Callable[[PlacedGrasps], Float[Tensor, " batch"]]] = {
     "equilibrium": _equilibrium,
 }
 """What computes each term of `energy_terms`, by name; the order is the table's."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """The energies of one batch; `rows` says which grasps of it are given.
+
+    Attributes:
+        is_recordable: whether a CUDA graph can record an evaluation.
+    """
+
+    is_recordable: bool
+
+    def terms(self, grasps: Grasps, rows: slice) -> Energies:
+        """Returns all terms of each grasp, without gradient."""
+        ...
+
+    def evaluation(
+        self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"], rows: slice
+    ) -> Evaluation:
+        """Returns the total of each grasp and its gradient by the pose."""
+        ...
+
+
+class PlainEvaluator:
+    """PyTorch and its autograd: the oracle, and the path for machines without Warp. Its shapes depend on data."""
+
+    is_recordable = False
+
+    def __init__(self, hands: HandModel, obj: ObjectModel, object_scale: Tensor, config: EnergyConfig):
+        self._hands, self._obj, self._scale, self._config = hands, obj, object_scale, config
+
+    def terms(self, grasps: Grasps, rows: slice) -> Energies:
+        """See `Evaluator`."""
+        with torch.no_grad():
+            return energies(self._hands, self._obj, self._scale[rows], grasps, self._config)
+
+    def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
+        """See `Evaluator`."""
+        pose = pose.detach().requires_grad_()
+        grasps = Grasps.from_pose(pose, candidate)
+        total = energies(self._hands, self._obj, self._scale[rows], grasps, self._config).total
+        (gradient,) = torch.autograd.grad(total.sum(), pose)
+        return Evaluation(total.detach(), gradient)

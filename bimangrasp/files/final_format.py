@@ -11,18 +11,10 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.files.checksums import content_sha256
-from bimangrasp.files.header import (
-    Ending,
-    Header,
-    ending_attributes,
-    header_attributes,
-    read_ending,
-    read_header,
-    text,
-)
+from bimangrasp.files import header as headers
+from bimangrasp.files.header import Ending, Header
 from bimangrasp.files.images import opened, read_columns, refuse_unreadable, write_contents
-from bimangrasp.files.schema import Columns, Field, FormatError, final_fields, round_fields, sizes_of
+from bimangrasp.files.schema import Columns, Field, FormatError, content_sha256, final_fields, round_fields, sizes_of
 
 
 def final_image(header: Header, ending: Ending, columns: Columns) -> bytes:
@@ -41,7 +33,7 @@ def final_image(header: Header, ending: Ending, columns: Columns) -> bytes:
     """
     fields = final_fields("verdict/reason" in columns)
     content = {"content_sha256": content_sha256(columns, fields)}
-    attributes = header_attributes(header) | ending_attributes(ending) | content
+    attributes = headers.header_attributes(header) | headers.ending_attributes(ending) | content
     image = io.BytesIO()
     with h5py.File(image, "w", libver="earliest") as file:
         write_contents(file, attributes, fields, columns)
@@ -101,13 +93,13 @@ def verify_final(path: Path | str, content: bool = True, sha256: str = "") -> Pr
 
 def _proof_of(file: h5py.File, path: Path | str) -> Proof:
     """Returns what an open final file says of itself, its grasps unread."""
-    header, ending = read_header(file, str(path)), read_ending(file)
+    header, ending = headers.read_header(file, str(path)), headers.read_ending(file)
     is_judged = "verdict" in file
     fields = final_fields(is_judged)
     sizes = sizes_of({f.name: file[f.name] for f in fields}, fields)
     rounds = {f.name: file[f.name][...] for f in round_fields(is_judged)}
     _check_rounds(rounds, sizes, ending)
-    return Proof(header, ending, sizes, rounds, text(file.attrs["content_sha256"]), "")
+    return Proof(header, ending, sizes, rounds, headers.text(file.attrs["content_sha256"]), "")
 
 
 def _check_rounds(rounds: Columns, sizes: Mapping[str, int], ending: Ending) -> None:

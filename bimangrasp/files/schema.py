@@ -1,7 +1,8 @@
-"""Declares the fields of a grasp file: names, dtypes, shapes, units, frames, and the check of columns against them."""
+"""Declares the fields of a grasp file: names, dtypes, shapes, units, frames; checks and hashes columns by them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -152,3 +153,13 @@ def _check_shape(f: Field, column: Any, sizes: dict[str, int]) -> None:
 def shape_of(f: Field, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Returns the field's shape in numbers."""
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in f.shape)
+
+
+def content_sha256(columns: Columns, fields: Sequence[Field]) -> str:
+    """Returns the hash of names, dtypes, shapes and bytes of all columns, in the order of the fields."""
+    sizes, whole = sizes_of(columns, fields), hashlib.sha256()
+    for f in fields:
+        column = np.ascontiguousarray(columns[f.name]).reshape(-1)
+        digest = hashlib.sha256(column.view(np.uint8)).hexdigest()
+        whole.update(f"{f.name} {f.dtype} {shape_of(f, sizes)} {digest}\n".encode())
+    return whole.hexdigest()

@@ -1,7 +1,10 @@
-"""Measures the signed distance of points to a mesh, with its gradient."""
+"""Measures the signed distance of points to a mesh, with its gradient: exactly, and by a table on a grid."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,6 +15,9 @@ SQUARED_DISTANCE_FLOOR = 1e-8
 
 SQUARED_NORMAL_FLOOR = 1e-16
 """The same for the normal, m^2: on the surface it is 0 and not NaN (released code)."""
+
+MARGIN = 0.1
+"""How far the grid reaches beyond the object, as a share of its longest side: more than the thickness of a finger."""
 
 
 def mesh_distance(
@@ -26,3 +32,49 @@ def mesh_distance(
     offset = points.detach() - nearest.point
     normal = offset * (nearest.sign / (squared.detach() + SQUARED_NORMAL_FLOOR).sqrt())[:, None]
     return nearest.sign * (squared + SQUARED_DISTANCE_FLOOR).sqrt(), normal
+
+
+class DistanceGrid(NamedTuple):
+    """Signed distances at the nodes of cubic cells, unit scale.
+
+    Attributes:
+        low: first node, m.
+        cell: width, m.
+        values: m, negative inside.
+    """
+
+    low: Float[Tensor, "3"]
+    cell: float
+    values: Float[Tensor, "x y z"]
+
+    @classmethod
+    def of(cls, mesh: TriangleMesh, cells: int, dtype: torch.dtype) -> DistanceGrid:
+        """Returns the exact distances of a mesh at the nodes, `cells` along the longest side."""
+        low, high = mesh.corners.amin(dim=(0, 1)), mesh.corners.amax(dim=(0, 1))
+        longest = float((high - low).max())
+        cell = (1 + 2 * MARGIN) * longest / cells
+        low = (low - MARGIN * longest).to(dtype)
+        counts = ((high + MARGIN * longest - low) / cell).ceil().long() + 1
+        axes = [low[k] + cell * torch.arange(int(counts[k]), dtype=dtype, device=low.device) for k in range(3)]
+        nodes = torch.cartesian_prod(*axes)
+        nearest = mesh.nearest(nodes)
+        values = nearest.sign * torch.linalg.vector_norm(nodes - nearest.point, dim=-1)
+        return cls(low, cell, values.view(*counts.tolist()))
+
+    def distance(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Returns the trilinear interpolation at points of the unit mesh, m, with its own gradient.
+
+        Outside of the grid it is the distance at the nearest point of the grid plus the distance to that point.
+        """
+        last = torch.tensor(self.values.shape, device=points.device) - 1
+        position = (points - self.low) / self.cell
+        inside = torch.minimum(position.clamp_min(0), last)
+        node = torch.minimum(inside.detach().long().clamp_min(0), last - 1)  # for NaN, whose integer is undefined
+        x, y, z = node.unbind(-1)
+        u, v, w = (inside - node).unbind(-1)
+
+        def along_z(x: Tensor, y: Tensor) -> Tensor:
+            return torch.lerp(self.values[x, y, z], self.values[x, y, z + 1], w)
+
+        sides = [torch.lerp(along_z(x + i, y), along_z(x + i, y + 1), v) for i in (0, 1)]
+        return torch.lerp(*sides, u) + self.cell * torch.linalg.vector_norm(position - inside, dim=-1)

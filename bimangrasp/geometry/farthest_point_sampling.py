@@ -1,4 +1,4 @@
-"""Spreads points evenly over triangles: draws area-uniform samples and keeps those farthest from each other."""
+"""Spreads points evenly over triangles and sorts points so that neighbors in the list are neighbors in space."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+RUN = 32
+"""Points in a run. Measured: shorter runs cost more in the first pass than they save in the second."""
 
 
 def key_generator(*key: object) -> torch.Generator:
@@ -50,3 +53,21 @@ def farthest_points(corners: np.ndarray, count: int, samples_per_point: int, gen
     if count == 0:
         return np.zeros((0, 3))
     return farthest_of(uniform_points(corners, draws), count).numpy()
+
+
+def spatial_order(points: np.ndarray) -> np.ndarray:
+    """Returns an order (N,) of points (N, 3) in which every `RUN` consecutive points lie close together.
+
+    Halves the points at the median of their longest extent, at a multiple of `RUN`, until one run is left.
+    """
+    pending, order = [np.arange(len(points))], []
+    while pending:
+        rows = pending.pop()
+        if len(rows) <= RUN:
+            order.append(rows)
+            continue
+        axis = np.ptp(points[rows], axis=0).argmax()
+        rows = rows[np.argsort(points[rows, axis], kind="stable")]
+        half = -(-len(rows) // (2 * RUN)) * RUN
+        pending += [rows[half:], rows[:half]]
+    return np.concatenate(order) if order else np.zeros(0, dtype=np.int64)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bimangrasp.geometry.spatial_order import RUN, spatial_order
+from bimangrasp.geometry.farthest_point_sampling import RUN, spatial_order
 
 CULL_SLACK = 1e-5
 """Share of the mesh's diagonal by which culling is loosened against rounding."""

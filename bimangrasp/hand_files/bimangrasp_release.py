@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 import mujoco
@@ -13,13 +13,11 @@ import numpy as np
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.collision_geometry import read_primitives
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_tree
-from bimangrasp.hand_files.read_hand import quiet_mujoco, tree_fields
+from bimangrasp.hand_files.kinematic_tree import hand_of
+from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hand_files.tables import check_names, joint_mean, unit_vector
-from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.hands.mirror import mirror_direction
+from bimangrasp.hands.description import HandDescription, Primitive, mirror_direction
 
 _HAND = "{side}_shadow_hand.xml"
 _CANDIDATES = "{side}_hand_contact_points.json"
@@ -28,22 +26,6 @@ _BOX = "meshes/box.obj"  # a rounded cube of half extent 1; the release puts it 
 _COLLISION_CLASS = "robot0:DC_Hand"
 _KEPT = {"body", "inertial", "joint", "geom"}
 _LINK_SUFFIX = "_child"  # the release's tables speak of "<body>_child", the frame behind the body's joint
-
-
-class _Table(NamedTuple):
-    """Points on links: (K,) link indices and (K, 3) positions in link coordinates."""
-
-    link: np.ndarray
-    position: np.ndarray
-
-
-class _Side(NamedTuple):
-    """One hand of the release's XML, with the limits and joint means that the release uses."""
-
-    name: str
-    tree: KinematicTree
-    shapes: tuple[Primitive, ...]
-    joint_mean: np.ndarray
 
 
 def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
@@ -56,28 +38,22 @@ def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescrip
         InputError: the folder or a file of it is missing or is not what the release has.
     """
     root = _folder(config.root)
-    tree, shapes = _read_side(root, "right")
-    fields = tree_fields(tree)
-    mean = joint_mean(config, fields["joint_names"], fields["joint_lower"], fields["joint_upper"])
-    right = _Side("right", tree, shapes, mean)
-    left = _left_side(*_read_side(root, "left"), right)
-    return _describe(config, root, left), _describe(config, root, right)
-
-
-def _left_side(tree: KinematicTree, shapes: tuple[Primitive, ...], right: _Side) -> _Side:
-    """Returns the left hand with limits and means made from the right hand's."""
-    joint_names = [[joint.name for joint in joints] for joints in (tree.joints, right.tree.joints)]
-    if joint_names[0] != joint_names[1]:
+    right, left = (_read_side(config, root, side) for side in ("right", "left"))
+    if left.joint_names != right.joint_names:
         raise InputError(
-            f"the left hand's joints are {joint_names[0]}, the right hand's {joint_names[1]}; wanted the same."
+            f"the left hand's joints are {left.joint_names}, the right hand's {right.joint_names}; wanted the same."
         )
-    joints = [
-        own._replace(lower=0.0 - other.upper, upper=0.0 - other.lower)
-        for own, other in zip(tree.joints, right.tree.joints, strict=True)
-    ]
-    turns_about_y = [abs(joint.axis[1]) > 0.5 for joint in joints]
-    mean = np.where(turns_about_y, right.joint_mean, 0.0 - right.joint_mean)
-    return _Side("left", tree._replace(joints=joints), shapes, mean)
+    mean = joint_mean(config, right.joint_names, right.joint_lower, right.joint_upper)
+    turns_about_y = np.abs(left.joint_axis[:, 1]) > 0.5
+    left = replace(
+        left,
+        joint_lower=0.0 - right.joint_upper,
+        joint_upper=0.0 - right.joint_lower,
+        joint_mean=np.where(turns_about_y, mean, 0.0 - mean),
+        palm_normal=mirror_direction(left.palm_normal),
+        finger_direction=mirror_direction(left.finger_direction),
+    )
+    return left, replace(right, joint_mean=mean)
 
 
 def _folder(root: str) -> Path:
@@ -93,17 +69,28 @@ def _folder(root: str) -> Path:
     return Path(root)
 
 
-def _read_side(root: Path, side: str) -> tuple[KinematicTree, tuple[Primitive, ...]]:
-    """Returns tree and collision shapes of one hand, boxes replaced by the release's rounded box."""
+def _read_side(config: HandConfig, root: Path, side: str) -> HandDescription:
+    """Returns one hand with the tables of the folder, boxes replaced by the release's rounded box."""
     path = root / _HAND.format(side=side)
     try:
         with quiet_mujoco():
             model = mujoco.MjSpec.from_string(_reduced(path)).compile()
     except (ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{path}: not the hand of the BimanGrasp release: {str(error).strip()}.") from error
-    tree = read_tree(model, str(path))
-    shapes = read_primitives(model, tree.body_link, str(path))
-    return tree, _with_round_boxes(shapes, root / _BOX)
+    hand = hand_of(model, str(path))
+    candidate_link, candidate_position = _read_table(root / _CANDIDATES.format(side=side), hand.link_names)
+    keypoint_link, keypoint_position = _read_table(root / _KEYPOINTS, hand.link_names)
+    return replace(
+        hand,
+        side=side,
+        primitives=_with_round_boxes(hand.primitives, root / _BOX),
+        candidate_link=candidate_link,
+        candidate_position=candidate_position,
+        keypoint_link=keypoint_link,
+        keypoint_position=keypoint_position,
+        palm_normal=unit_vector(config.palm_normal, "hand.palm_normal"),
+        finger_direction=unit_vector(config.finger_direction, "hand.finger_direction"),
+    )
 
 
 def _reduced(path: Path) -> str:
@@ -157,29 +144,8 @@ def _box_mesh(link: int, boxes: Sequence[Primitive], box: trimesh.Trimesh) -> Pr
     )
 
 
-def _describe(config: HandConfig, root: Path, side: _Side) -> HandDescription:
-    """Returns one hand with the tables of the folder."""
-    link_names = [link.name for link in side.tree.links]
-    candidates = _read_table(root / _CANDIDATES.format(side=side.name), link_names)
-    keypoints = _read_table(root / _KEYPOINTS, link_names)
-    directions = {key: unit_vector(getattr(config, key), f"hand.{key}") for key in ("palm_normal", "finger_direction")}
-    if side.name == "left":
-        directions = {key: mirror_direction(value) for key, value in directions.items()}
-    return HandDescription(
-        side=side.name,
-        **tree_fields(side.tree),
-        joint_mean=side.joint_mean,
-        primitives=side.shapes,
-        candidate_link=candidates.link,
-        candidate_position=candidates.position,
-        keypoint_link=keypoints.link,
-        keypoint_position=keypoints.position,
-        **directions,
-    )
-
-
-def _read_table(path: Path, link_names: Sequence[str]) -> _Table:
-    """Returns the points of a JSON file {link: [] or point or list of points}, in the file's order."""
+def _read_table(path: Path, link_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns links (K,) and points (K, 3) of a JSON file {link: [] or point or list of points}, in its order."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         named = {name.removesuffix(_LINK_SUFFIX): _points(value) for name, value in rows.items()}
@@ -190,7 +156,7 @@ def _read_table(path: Path, link_names: Sequence[str]) -> _Table:
     if not len(position) or not np.isfinite(position).all():
         raise InputError(f"{path} has {len(position)} points; wanted some, all finite numbers, as in the release.")
     links = [np.full(len(points), link_names.index(name), np.int64) for name, points in named.items()]
-    return _Table(np.concatenate(links), position)
+    return np.concatenate(links), position
 
 
 def _points(value: list) -> np.ndarray:

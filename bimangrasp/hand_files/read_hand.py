@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import mujoco
-import numpy as np
 
-from bimangrasp.hand_files.collision_geometry import read_primitives
-from bimangrasp.hand_files.compile import compile_hand
+from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.contact_candidates import place_candidates
-from bimangrasp.hand_files.kinematic_tree import KinematicTree, read_tree
+from bimangrasp.hand_files.kinematic_tree import hand_of
 from bimangrasp.hand_files.tables import joint_mean, keypoints, unit_vector
 from bimangrasp.hands.description import HandDescription
+
+MESHES = (".stl", ".obj", ".msh")
+"""Suffixes of the mesh files that MuJoCo reads."""
+
+WANTED = "Wanted an MJCF that MuJoCo compiles on its own, or a URDF."
+
+SMALLEST_MASS, SMALLEST_INERTIA = 1e-6, 1e-9
+"""Mass, kg, and inertia, kg m2, of links of a URDF that have none: MuJoCo requires them, and nothing here uses them."""
 
 
 def read_mjcf_hand(config: HandConfig) -> HandDescription:
@@ -45,10 +53,7 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
 
 
 def read_bare_hand(mjcf: str) -> HandDescription:
-    """Returns tree and shapes of a file: all that can be read from it.
-
-    Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
-    values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
+    """Returns tree and shapes of a file, as `hand_of` does.
 
     Raises:
         InputError: see `read_mjcf_hand`.
@@ -56,20 +61,7 @@ def read_bare_hand(mjcf: str) -> HandDescription:
     path = find_mjcf(mjcf)
     with quiet_mujoco():
         model = compile_hand(path)
-    tree = read_tree(model, str(path))
-    fields = tree_fields(tree)
-    return HandDescription(
-        side="",
-        **fields,
-        joint_mean=np.clip(0.0, fields["joint_lower"], fields["joint_upper"]),
-        primitives=read_primitives(model, tree.body_link, str(path)),
-        candidate_link=np.zeros(0, np.int64),
-        candidate_position=np.zeros((0, 3)),
-        keypoint_link=np.zeros(0, np.int64),
-        keypoint_position=np.zeros((0, 3)),
-        palm_normal=np.zeros(3),
-        finger_direction=np.zeros(3),
-    )
+    return hand_of(model, str(path))
 
 
 @contextmanager
@@ -83,15 +75,96 @@ def quiet_mujoco() -> Iterator[None]:
         mujoco.set_mju_user_warning(before)
 
 
-def tree_fields(tree: KinematicTree) -> dict[str, object]:
-    """Returns the tree as the fields of a HandDescription."""
-    return {
-        "link_names": tuple(link.name for link in tree.links),
-        "parent": np.array([link.parent for link in tree.links], np.int64),
-        "T_parent_link": np.stack([link.T_parent_link for link in tree.links]),
-        "joint_names": tuple(joint.name for joint in tree.joints),
-        "joint_link": np.array([joint.link for joint in tree.joints], np.int64),
-        "joint_axis": np.stack([joint.axis for joint in tree.joints]),
-        "joint_lower": np.array([joint.lower for joint in tree.joints]),
-        "joint_upper": np.array([joint.upper for joint in tree.joints]),
-    }
+def compile_hand(path: Path) -> mujoco.MjModel:
+    """Returns the model of an MJCF or URDF file.
+
+    A URDF is read without its visual meshes, with every link as a body, and with `package://` paths looked up in the
+    folders above the file.
+
+    Raises:
+        InputError: no XML, a file that must be expanded first, a missing mesh, or MuJoCo refuses it.
+    """
+    root = _parsed(path)
+    urdf = _prepared_urdf(root, path) if root.tag == "robot" else None
+    try:
+        spec = mujoco.MjSpec.from_string(urdf) if urdf else mujoco.MjSpec.from_file(str(path))
+        return spec.compile()
+    except ValueError as error:
+        reason = str(error).strip().removeprefix("Error: ")
+        is_file_missing = "opening file" in reason
+        advice = (
+            f"Put it there: paths are relative to {path.resolve().parent} and meshdir." if is_file_missing else WANTED
+        )
+        raise InputError(f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {reason}. {advice}") from error
+
+
+def is_urdf(path: Path) -> bool:
+    """Whether a file that can be read is a URDF."""
+    return _parsed(path).tag == "robot"
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    """Returns the top element of the file."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"hand.mjcf={str(path)!r}: MuJoCo cannot read it, it is no XML ({error}). Wanted an MJCF or a URDF."
+        ) from error
+    if root.tag == "mujocoinclude":
+        raise InputError(f"hand.mjcf={str(path)!r} is a fragment for <include>; give the complete MJCF of one hand.")
+    if root.tag not in ("mujoco", "robot"):
+        raise InputError(
+            f"hand.mjcf={str(path)!r} begins with <{root.tag}>; wanted an MJCF, which begins with <mujoco>, or a URDF, "
+            "which begins with <robot>."
+        )
+    return root
+
+
+def _prepared_urdf(root: ElementTree.Element, path: Path) -> str:
+    """Returns the text of a URDF as MuJoCo can read it: absolute mesh paths, no visuals, only our settings."""
+    macros = [element.tag for element in root.iter() if isinstance(element.tag, str) and "xacro" in element.tag]
+    if macros:
+        raise InputError(
+            f"hand.mjcf={str(path)!r} has xacro macros; expand it first: xacro {path.name} > {path.stem}.urdf"
+        )
+    for link in root.iter("link"):
+        for visual in link.findall("visual"):
+            link.remove(visual)
+    for mesh in root.iter("mesh"):
+        mesh.set("filename", str(_mesh_file(mesh.get("filename", ""), path)))
+    for extension in root.findall("mujoco"):
+        root.remove(extension)  # its paths were relative to the original file
+    compiler = ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler")
+    settings = {"strippath": "false", "fusestatic": "false", "discardvisual": "false", "balanceinertia": "true"}
+    masses = {"boundmass": str(SMALLEST_MASS), "boundinertia": str(SMALLEST_INERTIA)}
+    compiler.attrib.update(settings | masses)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _mesh_file(name: str, urdf: Path) -> Path:
+    """Returns the absolute path of a mesh that a URDF names.
+
+    Raises:
+        InputError: it is missing, or of a kind that MuJoCo does not read.
+    """
+    relative = name.removeprefix("file://")
+    if name.startswith("package://"):
+        package, _, inside = name.removeprefix("package://").partition("/")
+        folders = urdf.resolve().parents
+        paths = [folder / part for folder in folders for part in (f"{package}/{inside}", inside)]
+    else:
+        paths = [urdf.resolve().parent / relative]
+    mesh = next((file for file in paths if file.is_file()), None)
+    if mesh is None:
+        where = f"below {urdf.resolve().parent} or a folder above it" if "package://" in name else f"at {paths[0]}"
+        raise InputError(
+            f"hand.mjcf={str(urdf)!r} names the mesh {name!r}, which is not there (looked {where}). Put it there, or "
+            "change the path in the file."
+        )
+    if mesh.suffix.lower() not in MESHES:
+        raise InputError(
+            f"hand.mjcf={str(urdf)!r} names the collision mesh {name!r}; MuJoCo reads {', '.join(MESHES)}. Convert it, "
+            "for instance trimesh.load(file, force='mesh').export('file.stl'), and change the path."
+        )
+    return mesh

@@ -11,9 +11,8 @@ import numpy as np
 import trimesh
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_files.compile import compile_hand
 from bimangrasp.hand_files.config import find_mjcf
-from bimangrasp.hand_files.read_hand import quiet_mujoco, read_bare_hand
+from bimangrasp.hand_files.read_hand import compile_hand, quiet_mujoco, read_bare_hand
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.hands.tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts
@@ -62,6 +61,8 @@ class HandInspection(NamedTuple):
         tips: (finger, 3) m, the point of each finger farthest from its last joint, in that link's frame.
         size: (3,) m, of the box around the hand with its joints at 0.
         warnings: what is unusual or ignored, a line for each.
+        rest: (J,) rad, the joint values nearest to 0.
+        frames: (L, 4, 4) poses of the links there, in the hand's frame.
     """
 
     path: Path
@@ -72,6 +73,8 @@ class HandInspection(NamedTuple):
     tips: np.ndarray
     size: np.ndarray
     warnings: list[str]
+    rest: np.ndarray
+    frames: np.ndarray
 
 
 def inspect_hand(mjcf: str) -> HandInspection:
@@ -88,12 +91,14 @@ def inspect_hand(mjcf: str) -> HandInspection:
     chains = find_chains(hand)
     if len(chains) > MAX_FINGERS:
         _refuse_two_hands(hand, path)
-    tips = np.stack([_tip(hand, chain) for chain in chains])
-    frames = frames_at(hand, at_rest(hand))
+    rest = at_rest(hand)
+    frames = frames_at(hand, rest)
+    tips = np.stack([_tip(hand, frames, chain) for chain in chains])
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
     size = np.ptp(np.concatenate(corners), axis=0)
     warnings = [*_ignored_parts(model), *_shape_warnings(hand, chains), *_size_warnings(size, chains)]
-    return HandInspection(path, hand, find_palm(hand), chains, _find_thumb(hand, chains, tips), tips, size, warnings)
+    inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, rest, frames)
+    return inspection._replace(thumb=_find_thumb(inspection))
 
 
 def guess_finger_direction(inspection: HandInspection) -> Guess:
@@ -108,13 +113,13 @@ def guess_palm_normal(inspection: HandInspection) -> Guess:
     fingers = fingers_of(inspection)
     along = np.sum([_direction(inspection, number) for number in fingers], axis=0)
     along = along / max(np.linalg.norm(along), 1e-12)
-    rest = at_rest(inspection.hand)
     motion = np.zeros(3)
     for number in fingers:
-        closed = rest.copy()
+        closed = inspection.rest.copy()
         for joint in inspection.chains[number].joints:
-            closed[joint] += CLOSING_SHARE * farther_limit(inspection.hand, joint)
-        moved = tip_at(inspection, number, closed) - tip_at(inspection, number, rest)
+            closed[joint] += CLOSING_SHARE * farther_limit(inspection, joint)
+        frames = frames_at(inspection.hand, closed)
+        moved = tip_at(inspection, number, frames) - tip_at(inspection, number, inspection.frames)
         motion += moved - (moved @ along) * along
     value = _snapped(motion)
     reason = "the fingertips move there when their joints turn towards their farther limits"
@@ -125,10 +130,8 @@ def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direc
     """Returns "right" or "left": fingers up and the palm to the viewer, a right hand's thumb is on the left."""
     if inspection.thumb is None:
         return NO_GUESS
-    rest = at_rest(inspection.hand)
-    frames = frames_at(inspection.hand, rest)
     numbers = range(len(inspection.chains))
-    middles = [(base_at(inspection, i, frames) + tip_at(inspection, i, rest)) / 2 for i in numbers]
+    middles = [(base_of(inspection, i) + tip_at(inspection, i, inspection.frames)) / 2 for i in numbers]
     others = np.delete(middles, inspection.thumb, axis=0)
     aside = (middles[inspection.thumb] - others.mean(axis=0)) @ np.cross(finger_direction, palm_normal)
     if abs(aside) < MIN_THUMB_OFFSET * inspection.size.max():
@@ -140,30 +143,15 @@ def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direc
 NO_GUESS = Guess("", "")
 
 
-def tip_at(inspection: HandInspection, finger: int, joints: np.ndarray) -> np.ndarray:
-    """Returns the position of a fingertip at joint values, (J,) rad, in the hand's frame, m."""
-    return fingertip(frames_at(inspection.hand, joints), inspection.chains[finger], inspection.tips[finger])
+def tip_at(inspection: HandInspection, finger: int, frames: np.ndarray) -> np.ndarray:
+    """Returns the position of a fingertip where the links have these poses, (L, 4, 4), in the hand's frame, m."""
+    T_hand_link = frames[inspection.chains[finger].tip]
+    return T_hand_link[:3, :3] @ inspection.tips[finger] + T_hand_link[:3, 3]
 
 
-def base_at(inspection: HandInspection, finger: int, frames: np.ndarray) -> np.ndarray:
-    """Returns the position of a finger's first joint in the hand's frame, m."""
-    return _first_joint(inspection.hand, frames, inspection.chains[finger])
-
-
-def fingertip(frames: np.ndarray, chain: Chain, tip: np.ndarray) -> np.ndarray:
-    """Returns the position of a fingertip in the hand's frame, m.
-
-    Args:
-        frames: (L, 4, 4) poses of the links in the hand's frame.
-        chain: the finger.
-        tip: (3,) the fingertip in the frame of the finger's last link, m.
-    """
-    return frames[chain.tip, :3, :3] @ tip + frames[chain.tip, :3, 3]
-
-
-def _first_joint(hand: HandDescription, frames: np.ndarray, chain: Chain) -> np.ndarray:
-    """Returns the position of a finger's first joint in the hand's frame, m."""
-    return frames[hand.joint_link[chain.joints[0]], :3, 3]
+def base_of(inspection: HandInspection, finger: int) -> np.ndarray:
+    """Returns the position of a finger's first joint in the hand's frame, joints at rest, m."""
+    return inspection.frames[inspection.hand.joint_link[inspection.chains[finger].joints[0]], :3, 3]
 
 
 def fingers_of(inspection: HandInspection) -> list[int]:
@@ -171,9 +159,9 @@ def fingers_of(inspection: HandInspection) -> list[int]:
     return [number for number in range(len(inspection.chains)) if number != inspection.thumb]
 
 
-def farther_limit(hand: HandDescription, joint: int) -> float:
+def farther_limit(inspection: HandInspection, joint: int) -> float:
     """Returns the signed range of a joint from rest to its farther limit, rad; 0 where both are about alike."""
-    rest = at_rest(hand)[joint]
+    hand, rest = inspection.hand, inspection.rest[joint]
     up, down = hand.joint_upper[joint] - rest, rest - hand.joint_lower[joint]
     if min(up, down) > SYMMETRIC_RANGE * max(up, down):
         return 0.0
@@ -182,8 +170,7 @@ def farther_limit(hand: HandDescription, joint: int) -> float:
 
 def _direction(inspection: HandInspection, finger: int) -> np.ndarray:
     """Returns the unit vector from the base of a finger to its tip, joints at 0."""
-    rest = at_rest(inspection.hand)
-    along = tip_at(inspection, finger, rest) - base_at(inspection, finger, frames_at(inspection.hand, rest))
+    along = tip_at(inspection, finger, inspection.frames) - base_of(inspection, finger)
     return along / max(np.linalg.norm(along), 1e-12)
 
 
@@ -203,9 +190,8 @@ def _text(vector: np.ndarray) -> str:
     return "[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in vector) + "]"
 
 
-def _tip(hand: HandDescription, chain: Chain) -> np.ndarray:
+def _tip(hand: HandDescription, frames: np.ndarray, chain: Chain) -> np.ndarray:
     """Returns the point of a finger farthest from its last joint, m, in the last link's frame."""
-    frames = frames_at(hand, at_rest(hand))
     parts = rigid_parts(hand)
     T = np.linalg.inv(frames[chain.tip])
     points = [
@@ -218,8 +204,9 @@ def _tip(hand: HandDescription, chain: Chain) -> np.ndarray:
     return cloud[distance > distance.max() - 1e-6].mean(axis=0)
 
 
-def _find_thumb(hand: HandDescription, chains: list[Chain], tips: np.ndarray) -> int | None:
+def _find_thumb(inspection: HandInspection) -> int | None:
     """Returns the finger whose name says thumb, else the one that points away from the others; None without one."""
+    hand, chains = inspection.hand, inspection.chains
     names = [
         " ".join([hand.link_names[chain.tip], *(hand.joint_names[joint] for joint in chain.joints)]) for chain in chains
     ]
@@ -228,14 +215,7 @@ def _find_thumb(hand: HandDescription, chains: list[Chain], tips: np.ndarray) ->
         return named_thumb[0]
     if len(chains) < 3:
         return None
-    frames = frames_at(hand, at_rest(hand))
-    directions = np.stack(
-        [
-            fingertip(frames, chain, tip) - _first_joint(hand, frames, chain)
-            for chain, tip in zip(chains, tips, strict=True)
-        ]
-    )
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = np.stack([_direction(inspection, number) for number in range(len(chains))])
     # without the thumb the others agree best: the mean of their directions is then longest
     agreement = [np.linalg.norm(np.delete(directions, number, axis=0).mean(axis=0)) for number in range(len(chains))]
     thumb = int(np.argmax(agreement))

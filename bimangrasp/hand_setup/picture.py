@@ -15,8 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hands.description import HandDescription, Primitive
+from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape
+from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.hands.tree import frames_at
 
 BACKGROUND = (0.955, 0.96, 0.97)
@@ -45,6 +46,9 @@ SOFTWARE = ("Software", "bimangrasp mode=hand")
 """PNG text entry that marks pictures written by this module."""
 
 OVERSAMPLING = 2
+
+OUTLINE_SECTIONS = 16
+"""Corners of the circles of round shapes where only their extent matters."""
 
 SHADOW = 2048
 """Texels of the shadows' edges."""
@@ -180,7 +184,7 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
         shrunk = replace(shape, size=np.maximum(shape.size - number * SHRINK * (shape.size > 0), 0.0))
         T = frames[shape.link] @ shape.T_link_shape
         add_shape(spec, spec.worldbody, str(number), shrunk, T, rgba=GLASS if panel.inside else HAND, **NO_CONTACT)
-        corners.append(_corners(shrunk, T))
+        corners.append(shape_surface(replace(shrunk, T_link_shape=T), OUTLINE_SECTIONS).vertices)
     points = np.concatenate(corners)
     length = float(np.ptp(points, axis=0).max())
     if panel.inside:
@@ -211,17 +215,6 @@ def _set_look(spec: mujoco.MjSpec) -> None:
     light = spec.worldbody.add_light(name="key", castshadow=True)
     light.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
     light.diffuse, light.specular, light.ambient = [0.35] * 3, [0.15] * 3, [0.0] * 3
-
-
-def _corners(shape: Primitive, T: np.ndarray) -> np.ndarray:
-    """Returns the corners of a box around a shape, or all of a mesh, m."""
-    if shape.shape == "mesh":
-        return shape.vertices @ T[:3, :3].T + T[:3, 3]
-    radius, half = shape.size[:2]
-    reach = half + radius * (shape.shape == "capsule")
-    half_sides = shape.size if shape.shape == "box" else np.array([radius, radius, reach])
-    signs = np.stack(np.meshgrid(*[[-1, 1]] * 3), axis=-1).reshape(-1, 3)
-    return signs * half_sides @ T[:3, :3].T + T[:3, 3]
 
 
 def _add_balls(

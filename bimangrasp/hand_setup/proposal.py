@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names
-from bimangrasp.hand_setup.inspection import HandInspection, base_at, farther_limit, fingers_of, fingertip, tip_at
+from bimangrasp.hand_setup.inspection import HandInspection, base_of, farther_limit, fingers_of, tip_at
 from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.tree import at_rest, frames_at
+from bimangrasp.hands.tree import frames_at
 
 LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
 """Number of links with shapes, counted from the tip, that get contact candidates."""
@@ -88,79 +88,79 @@ def _default_links(inspection: HandInspection) -> list[int]:
 
 def _palmar_direction(inspection: HandInspection, config: HandConfig, link: int) -> np.ndarray:
     """Returns the unit vector out of the palmar side of a link, in its frame."""
-    hand, rest = inspection.hand, at_rest(inspection.hand)
-    frames = frames_at(hand, rest)
+    frames = inspection.frames
     normal = np.array(config.palm_normal)
     finger = next((number for number, chain in enumerate(inspection.chains) if link in chain.links), None)
     if finger is None:
         return frames[link, :3, :3].T @ normal
-    bend = _bend(inspection, finger, link, frames)
+    bend = _bend(inspection, finger, link)
     if bend is None:
+        name = inspection.hand.link_names[link]
         raise InputError(
-            f"no joint bends the link {hand.link_names[link]!r}, so its palmar side is not known; give it: "
-            f"hand.candidates.palmar.{hand.link_names[link]}=[x,y,z], a unit vector in its frame"
+            f"no joint bends the link {name!r}, so its palmar side is not known; give it: "
+            f"hand.candidates.palmar.{name}=[x,y,z], a unit vector in its frame"
         )
     joint, side = bend
-    sign = _closing(inspection, finger, joint, frames, side @ normal)
+    sign = _closing(inspection, finger, joint, side @ normal)
     if not sign:
-        middle = frames[link, :3, 3]
-        sign = np.sign(side @ (_grasp_center(inspection, config) - middle))
+        sign = np.sign(side @ (_grasp_center(inspection, config) - frames[link, :3, 3]))
     return frames[link, :3, :3].T @ (sign * side)
 
 
-def _bend(inspection: HandInspection, finger: int, link: int, frames: np.ndarray) -> tuple[int, np.ndarray] | None:
+def _bend(inspection: HandInspection, finger: int, link: int) -> tuple[int, np.ndarray] | None:
     """Returns the joint that bends a link, and the side (hand's frame) that leads when it turns positively; or None."""
     hand, chain = inspection.hand, inspection.chains[finger]
-    along = _along(inspection, finger, link, frames)
+    along = _along(inspection, finger, link)
     for joint in reversed([j for j in chain.joints if hand.joint_link[j] <= link]):
-        axis = frames[hand.joint_link[joint], :3, :3] @ hand.joint_axis[joint]
+        axis = _axis(inspection, joint)
         if abs(axis @ along) < MAX_ALONG_COSINE:
             side = np.cross(axis, along)
             return joint, side / np.linalg.norm(side)
     return None
 
 
-def _along(inspection: HandInspection, finger: int, link: int, frames: np.ndarray) -> np.ndarray:
+def _axis(inspection: HandInspection, joint: int) -> np.ndarray:
+    """Returns the axis of a joint in the hand's frame, joints at rest."""
+    hand = inspection.hand
+    return inspection.frames[hand.joint_link[joint], :3, :3] @ hand.joint_axis[joint]
+
+
+def _along(inspection: HandInspection, finger: int, link: int) -> np.ndarray:
     """Returns the unit vector along a link of a finger, from its joint to the tip, in the hand's frame, or 0."""
-    chain = inspection.chains[finger]
+    frames, chain = inspection.frames, inspection.chains[finger]
     points = [frames[other, :3, 3] for other in chain.links if other > link and other <= chain.tip]
-    tip = fingertip(frames, chain, inspection.tips[finger])
-    for point in [*points, tip]:
+    for point in [*points, tip_at(inspection, finger, frames)]:
         direction = point - frames[link, :3, 3]
         if np.linalg.norm(direction) > 1e-6:
             return direction / np.linalg.norm(direction)
     return np.zeros(3)
 
 
-def _closing(inspection: HandInspection, finger: int, joint: int, frames: np.ndarray, facing: float) -> float:
+def _closing(inspection: HandInspection, finger: int, joint: int, facing: float) -> float:
     """Returns 1 or -1, the sense in which a joint closes its finger; 0 where neither palm nor limits decide.
 
     Args:
         inspection: the facts of the hand's file.
         finger: index of the finger.
         joint: a joint that bends a link of the finger.
-        frames: poses of the links with joints at 0.
         facing: cosine of the palm normal with the side that leads when the joint turns in its positive sense.
     """
     if finger != inspection.thumb and abs(facing) > MIN_FACING_COSINE:
         return float(np.sign(facing))
-    hand = inspection.hand
-    axes = {j: frames[hand.joint_link[j], :3, :3] @ hand.joint_axis[j] for j in inspection.chains[finger].joints}
-    cosines = {j: axes[j] @ axes[joint] for j in axes}
+    votes = 0.0
     # joints of the finger with about the same axis vote with their farther limits
-    votes = [
-        np.sign(cosine) * farther_limit(hand, j) for j, cosine in cosines.items() if abs(cosine) > MIN_FACING_COSINE
-    ]
-    return float(np.sign(sum(votes)))
+    for other in inspection.chains[finger].joints:
+        cosine = _axis(inspection, other) @ _axis(inspection, joint)
+        if abs(cosine) > MIN_FACING_COSINE:
+            votes += np.sign(cosine) * farther_limit(inspection, other)
+    return float(np.sign(votes))
 
 
 def _grasp_center(inspection: HandInspection, config: HandConfig) -> np.ndarray:
     """Returns the point in front of the palm where fingers and thumb can meet, in the hand's frame, m."""
-    rest = at_rest(inspection.hand)
-    frames = frames_at(inspection.hand, rest)
     fingers = fingers_of(inspection)
-    bases = np.stack([base_at(inspection, number, frames) for number in fingers])
-    tips = np.stack([tip_at(inspection, number, rest) for number in fingers])
+    bases = np.stack([base_of(inspection, number) for number in fingers])
+    tips = np.stack([tip_at(inspection, number, inspection.frames) for number in fingers])
     length = np.linalg.norm(tips - bases, axis=1).mean()
     ahead = THUMB_AHEAD * np.array(config.palm_normal) + THUMB_ABOVE * np.array(config.finger_direction)
     return bases.mean(axis=0) + length * ahead
@@ -170,26 +170,24 @@ def _joint_mean(inspection: HandInspection, config: HandConfig) -> dict[str, flo
     """Returns joint -> mean first value, rad: fingers slightly bent, the thumb in front of the palm."""
     hand = inspection.hand
     check_names(config.joint_mean, hand.joint_names, "hand.joint_mean")
-    mean = at_rest(hand)
-    frames = frames_at(hand, mean)
+    mean = inspection.rest.copy()
     for number in fingers_of(inspection):
         for joint in inspection.chains[number].joints:
-            mean[joint] += _slight_bend(inspection, config, number, joint, frames)
+            mean[joint] += _slight_bend(inspection, config, number, joint)
     if inspection.thumb is not None:
         mean = _opposed(inspection, mean, _grasp_center(inspection, config))
     values = {name: _within_limits(hand, joint, mean[joint]) for joint, name in enumerate(hand.joint_names)}
     return values | config.joint_mean
 
 
-def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, joint: int, frames: np.ndarray) -> float:
+def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, joint: int) -> float:
     """Returns the angle by which a joint of a finger starts bent, rad; 0 for a joint that spreads the finger."""
     hand = inspection.hand
-    bend = _bend(inspection, finger, int(hand.joint_link[joint]), frames)
+    bend = _bend(inspection, finger, int(hand.joint_link[joint]))
     if bend is None or bend[0] != joint or abs(bend[1] @ np.array(config.palm_normal)) < MAX_ALONG_COSINE:
         return 0.0
-    rest = at_rest(hand)[joint]
     closes = bend[1] @ np.array(config.palm_normal) > 0
-    return BENT_SHARE * float((hand.joint_upper if closes else hand.joint_lower)[joint] - rest)
+    return BENT_SHARE * float((hand.joint_upper if closes else hand.joint_lower)[joint] - inspection.rest[joint])
 
 
 def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -203,7 +201,7 @@ def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -
         return joint_values
 
     def cost(values: np.ndarray) -> float:
-        gap = tip_at(inspection, inspection.thumb, posed(values)) - target
+        gap = tip_at(inspection, inspection.thumb, frames_at(hand, posed(values))) - target
         turned = (values - mean[joints]) / np.ptp(bounds, axis=1)
         return float(1e4 * (gap @ gap + EFFORT_WEIGHT * turned @ turned))  # in cm2: the solver's tolerance is absolute
 
@@ -273,11 +271,11 @@ def _is_free(candidate: _KeypointCandidate, chosen: list[_KeypointCandidate], mi
 def _keypoint_candidates(inspection: HandInspection, finger: int) -> list[tuple[int, int, np.ndarray]]:
     """Returns (index among the links with shapes, link, point in its frame) along a finger, starting at the tip."""
     hand, chain = inspection.hand, inspection.chains[finger]
-    frames = frames_at(hand, at_rest(hand))
+    frames = inspection.frames
     shaped = {shape.link: shape for shape in hand.primitives}
     links = [link for link in chain.links if link in shaped and link <= chain.tip]
     ends = [frames[link, :3, 3] for link in links[1:]]
-    tip = fingertip(frames, chain, inspection.tips[finger])
+    tip = tip_at(inspection, finger, frames)
     last = tip - frames[links[-1], :3, 3]
     thickness = _thickness(shaped[links[-1]])
     # the last keypoint lies inside the fingertip, about a radius behind its end

@@ -1,7 +1,4 @@
-"""Measures the signed distance of points to the collision shapes of both hands, and how deep they lie inside.
-
-The fast path (`penetration_depth`) and the plain reference (`penetration_depth_reference`) share a signature.
-"""
+"""Measures how deep points lie inside the collision shapes of both hands."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp.geometry.distances import mesh_distance
-from bimangrasp.geometry.spatial_order import RUN
+from bimangrasp.geometry.farthest_point_sampling import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hands.description import HandDescription, Primitive
 
@@ -139,25 +136,6 @@ def penetration_depth(
         b, h, n, s = b[deepest], h[deepest], n[deepest], s[deepest]
     depth = -_distance(shapes, _local(frames, points, b, h, n, s), h, s)
     return depth.new_zeros(len(points) * hands).index_add(0, b * hands + h, depth).view(len(points), hands)
-
-
-def penetration_depth_reference(
-    shapes: HandShapes, links: LinkFrames, points: Float[Tensor, "batch point 3"]
-) -> Float[Tensor, "batch hand"]:
-    """Returns the value of `penetration_depth`, computed from all distances of all points, m."""
-    return (-signed_distance(shapes, links, points)).clamp_min(0).sum(-1)
-
-
-def signed_distance(
-    shapes: HandShapes, links: LinkFrames, points: Float[Tensor, "batch point 3"]
-) -> Float[Tensor, "batch hand point"]:
-    """Returns the signed distance of each point to each hand, m, negative inside: the least over its shapes."""
-    frames = shapes.frames(links)
-    hands, count = shapes.radius.shape
-    size = (len(points), hands, points.shape[1], count)
-    index = torch.arange(np.prod(size), device=points.device)
-    b, h, n, s = torch.unravel_index(index, size)
-    return _distance(shapes, _local(frames, points, b, h, n, s), h, s).view(size).amin(-1)
 
 
 def rounded_box_distance(

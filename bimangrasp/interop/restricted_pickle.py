@@ -5,16 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from bimangrasp.errors import InputError
-
-_NUMBER = re.compile(r"[biuf]\d")
-_OBJECT = re.compile(r"O8?")
 
 _BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError)
 """What the unpickler raises on bytes that are no pickle."""
@@ -24,8 +20,9 @@ def load_object_array(path: str) -> list[Any]:
     """Returns the entries of a one-dimensional object array that `np.save` wrote, made of plain Python values.
 
     A pickle is a program that calls whatever it names. Here it may name NumPy's constructors of arrays, types and
-    numbers alone, and gets stand-ins for them that hold what they are given and never hand it to NumPy's own
-    decoding of pickled state, which trusts it. `as_number` makes what stands for a number one.
+    numbers alone, and gets stand-ins for them, which hold what they are given: NumPy's own decoding of pickled state
+    trusts that state, and takes bytes for the addresses of objects where it says so. `as_number` makes what stands for
+    a number one.
 
     Raises:
         InputError: it is missing, is no such file, or names anything else.
@@ -104,10 +101,8 @@ class _Unpickler(pickle.Unpickler):
 class _Dtype:
     """Stands for a type of numbers, or for `O`, whose arrays hold objects."""
 
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: Any):
-        if not isinstance(code, str) or not (_NUMBER.fullmatch(code) or _OBJECT.fullmatch(code)):
+    def __init__(self, code: Any, *_: Any):
+        if not isinstance(code, str) or not re.fullmatch(r"[biuf]\d|O8?", code):
             raise pickle.UnpicklingError(f"it has values of type {str(code)[:40]!r}, which are no numbers")
         self.code, self.order = code, "="
 
@@ -117,63 +112,34 @@ class _Dtype:
             raise pickle.UnpicklingError("it has a type of numbers with fields, which are no numbers")
         self.order = order
 
-    @property
-    def is_object(self) -> bool:
-        return _OBJECT.fullmatch(self.code) is not None
-
     def numbers(self, data: Any) -> np.ndarray:
         """Returns the numbers that these bytes are; NumPy refuses to make objects of them."""
-        if not isinstance(data, bytes):
-            raise pickle.UnpicklingError("it has numbers that are not stored as bytes")
         return np.frombuffer(data, np.dtype(self.code).newbyteorder(self.order))
 
 
 class _Array:
     """Stands for an array: a list of objects or an array of numbers, once its state is set."""
 
-    __slots__ = ("content",)
-
-    def __init__(self) -> None:
+    def __init__(self, *_: Any) -> None:
         self.content: list[Any] | np.ndarray = []
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, _, dtype, _, data = state
-        if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError("it has an array without a type")
-        self.content = data if dtype.is_object else dtype.numbers(data)
+        self.content = data if dtype.code.startswith("O") else dtype.numbers(data)
 
 
-class _StandIn:
-    """What a pickle gets for a name: it may call it and do nothing else with it."""
+class _Number(_Dtype):
+    """Stands for NumPy's constructor of a number; a class, since a pickle may change a function."""
 
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., Any]):
-        self._make = make
-
-    def __call__(self, *args: Any) -> Any:
-        return self._make(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it wants to change what it calls")
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    """Stands for NumPy's constructor of a number."""
-    if not isinstance(dtype, _Dtype):
-        raise pickle.UnpicklingError("it has a number without a type")
-    (number,) = dtype.numbers(data)
-    return number
-
-
-def _no_instance(*_: Any) -> Any:
-    """Stands for `numpy.ndarray`, which NumPy names and does not call."""
-    raise pickle.UnpicklingError("it makes an array otherwise than np.save does")
+    def __new__(cls, dtype: Any, data: Any) -> Any:
+        """Returns the one number."""
+        (number,) = dtype.numbers(data)
+        return number
 
 
 _STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _StandIn(lambda *_: _Array()),
-    ("numpy.core.multiarray", "scalar"): _StandIn(_scalar),
-    ("numpy", "ndarray"): _StandIn(_no_instance),
-    ("numpy", "dtype"): _StandIn(lambda code, *_: _Dtype(code)),
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.multiarray", "scalar"): _Number,
+    ("numpy", "ndarray"): None,  # NumPy names it and does not call it
+    ("numpy", "dtype"): _Dtype,
 }

@@ -75,7 +75,7 @@ class PreparationConfig(Checked):
     """What `mode=objects` does with meshes.
 
     Attributes:
-        normalize: "dexgraspnet", "plain" or "keep", see `normalization`.
+        normalize: "dexgraspnet", "plain" or "keep", see `preparation.normalization`.
         unit: of the files, for "keep": m, cm, mm or in.
         largest_hole: holes up to this share of the mesh's diagonal are closed.
         interior_faces: "remove" joins overlapping bodies where the sign is wrong between them, "keep" leaves them.

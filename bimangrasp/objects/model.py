@@ -15,11 +15,9 @@ from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from bimangrasp.errors import InputError
-from bimangrasp.geometry.distance_grid import DistanceGrid
-from bimangrasp.geometry.distances import mesh_distance
-from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator
+from bimangrasp.geometry.distances import DistanceGrid, mesh_distance
+from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator, spatial_order
 from bimangrasp.geometry.outer_surface import outer_surface
-from bimangrasp.geometry.spatial_order import spatial_order
 from bimangrasp.geometry.triangle_mesh import TriangleMesh, winding_number
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.mesh_report import MeshReport

@@ -7,14 +7,18 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.farthest_point_sampling import key_generator
 from bimangrasp.geometry.outer_surface import outer_surface
-from bimangrasp.objects.config import PreparationConfig
+from bimangrasp.geometry.triangle_mesh import winding_number
+from bimangrasp.objects.config import UNITS, ObjectConfig, PreparationConfig
 from bimangrasp.objects.mesh_repair import Repairs, bodies_of, repaired, split_bodies
-from bimangrasp.objects.model import Mesh, checked_mesh, is_closed, load_triangles, volume_of
-from bimangrasp.objects.normalization import Normalization, fitting_units, normalization
-from bimangrasp.objects.sign_check import SignCheck, check_sign
+from bimangrasp.objects.mesh_report import LARGEST_SIZE, SMALLEST_SIZE
+from bimangrasp.objects.model import Mesh, ObjectModel, checked_mesh, is_closed, load_triangles, volume_of
 
 MAX_WRONG_SHARE = 0.05
 """Share of points with the wrong sign above which a mesh cannot be used. Meshes of DexGraspNet have up to 0.03, beside
@@ -22,6 +26,24 @@ the faces between their convex pieces."""
 
 LARGEST_UNIT_EXTENT = 2.1
 """A mesh with a larger extent is neither in meters nor normalized, or too large for two hands."""
+
+DEXGRASPNET_RADIUS = 1 / 1.03
+"""Distance of the farthest vertex from the middle of the bounding box (asset_process/normalize.py of DexGraspNet)."""
+
+ALREADY = 0.01
+"""A mesh this close to a convention, as a share of its largest extent, stays unchanged: DexGraspNet's own files are up
+to 0.9 % off, since they were decomposed after they were normalized."""
+
+AT_FACES, IN_BOX, FAR = 300, 300, 60
+"""Number of points of each kind; at faces there are as many on either side."""
+
+STEP = 1e-3
+"""Distance of points beside faces to their face, share of the mesh's diagonal."""
+
+DECIDED = 0.25
+"""Points are ignored whose winding number is farther than this from an integer: the mesh leaves their side open."""
+
+_ONLY_DISTANCE = ObjectConfig([1.0], None, 1, 1, "keep", 8)
 
 
 class MeshFacts(NamedTuple):
@@ -206,3 +228,125 @@ def _warnings(config: PreparationConfig, draft: Draft, facts: MeshFacts, sign: S
     if sign.wrong:
         warnings.append(f"wrong sign at {sign.wrong} of {sign.tried} points, beside faces inside of it")
     return warnings
+
+
+class Normalization(NamedTuple):
+    """x_prepared = factor * (x_file - center).
+
+    Attributes:
+        center: in the file's coordinates.
+        factor: lengths of the prepared mesh over those of the file.
+    """
+
+    center: Float[np.ndarray, "3"]
+    factor: float
+
+    def __call__(self, vertices: Float[np.ndarray, "vertex 3"]) -> Float[np.ndarray, "vertex 3"]:
+        """Returns vertices of the file where the prepared mesh has them; bitwise the same where nothing changes."""
+        return self.factor * (vertices - self.center)
+
+
+def normalization(vertices: Float[np.ndarray, "vertex 3"], convention: str, unit: str) -> Normalization:
+    """Returns the map that takes a mesh to a convention.
+
+    `dexgraspnet` puts the middle of the bounding box at the origin and the farthest vertex 1/1.03 from it; `plain` puts
+    it at the origin, too, and makes the largest extent along an axis 1; `keep` only converts the unit of the file to
+    meters. Repeating a normalization changes nothing.
+
+    Args:
+        vertices: the vertices of the file that faces use.
+        convention: one of `CONVENTIONS`.
+        unit: unit of the file, one of `UNITS`; only for `keep`.
+    """
+    origin = np.zeros(3)
+    if convention == "keep":
+        return Normalization(origin, UNITS[unit])
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    middle, extent = (low + high) / 2, float((high - low).max())
+    if not extent:
+        raise InputError(f"all {len(vertices)} vertices are at one place, {low.tolist()}; a solid body is wanted")
+    radius = float(np.linalg.norm(vertices - middle, axis=1).max())
+    factor = DEXGRASPNET_RADIUS / radius if convention == "dexgraspnet" else 1 / extent
+    if abs(factor - 1) <= ALREADY and np.linalg.norm(middle) <= ALREADY * extent:
+        return Normalization(origin, 1.0)
+    return Normalization(middle, factor)
+
+
+def fitting_units(extent: float) -> list[str]:
+    """Returns the units in which an object of this largest extent has a size that two hands can hold."""
+    return [name for name, length in UNITS.items() if SMALLEST_SIZE <= extent * length <= LARGEST_SIZE]
+
+
+class SignCheck(NamedTuple):
+    """Numbers of points that were tried, and of points with the wrong sign.
+
+    Attributes:
+        beside, beside_wrong: just inside and just outside of faces.
+        box, box_wrong: in the bounding box.
+        far, far_wrong: far outside.
+    """
+
+    beside: int
+    beside_wrong: int
+    box: int
+    box_wrong: int
+    far: int
+    far_wrong: int
+
+    @property
+    def tried(self) -> int:
+        """Number of points that were tried."""
+        return self.beside + self.box + self.far
+
+    @property
+    def wrong(self) -> int:
+        """Number of points with the wrong sign."""
+        return self.beside_wrong + self.box_wrong + self.far_wrong
+
+
+def check_sign(mesh: Mesh) -> SignCheck:
+    """Returns how often `ObjectModel.signed_distance` has the wrong sign, at points that are keyed by the mesh."""
+    generator = key_generator(mesh.sha256, "sign")
+    corners = torch.as_tensor(mesh.vertices[mesh.faces])
+    groups = (_beside(corners, generator), _in_box(corners, generator), _far(corners, generator))
+    obj = ObjectModel(mesh, _ONLY_DISTANCE)
+    counts: list[int] = []
+    for points in groups:
+        is_decided, inside = _side(points, corners)
+        distance, _ = obj.signed_distance(points[None].float(), torch.ones(1))
+        counts += [int(is_decided.sum()), int(((distance[0] < 0) != inside)[is_decided].sum())]
+    return SignCheck(*counts)
+
+
+def _side(
+    points: Float[Tensor, "point 3"], corners: Float[Tensor, "face 3 3"]
+) -> tuple[Bool[Tensor, " point"], Bool[Tensor, " point"]]:
+    """Returns whether the mesh decides the side of points, and whether they are inside."""
+    number = winding_number(points, corners)
+    whole = number.round()
+    return (number - whole).abs() <= DECIDED, whole != 0
+
+
+def _beside(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
+    """Returns points on both sides of faces, chosen by area."""
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
+    face = torch.multinomial(torch.linalg.vector_norm(normal, dim=-1), AT_FACES, replacement=True, generator=generator)
+    draws = torch.rand((AT_FACES, 3), generator=generator, dtype=corners.dtype)
+    weights = draws.log() / draws.log().sum(dim=1, keepdim=True)  # uniform on the triangle
+    on_face = (weights[..., None] * corners[face]).sum(dim=1)
+    diagonal = torch.linalg.vector_norm(corners.amax(dim=(0, 1)) - corners.amin(dim=(0, 1)))
+    step = STEP * diagonal * torch.nn.functional.normalize(normal[face], dim=-1)
+    return torch.cat((on_face + step, on_face - step))
+
+
+def _in_box(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
+    """Returns points anywhere in the bounding box."""
+    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+    return low + (high - low) * torch.rand((IN_BOX, 3), generator=generator, dtype=corners.dtype)
+
+
+def _far(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
+    """Returns points a diagonal away from the middle, outside for certain."""
+    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+    away = torch.nn.functional.normalize(torch.randn((FAR, 3), generator=generator, dtype=corners.dtype), dim=-1)
+    return (low + high) / 2 + away * torch.linalg.vector_norm(high - low)

@@ -1,4 +1,4 @@
-"""Simulates a grasp: moves the hands to the object, squeezes it and pushes it in six directions."""
+"""Simulates a grasp: measures its penetration, moves the hands to the object, squeezes it and pushes it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from itertools import pairwise
 import mujoco
 import numpy as np
 
-from bimangrasp.validation.penetration import penetration
-from bimangrasp.validation.scene import Scene, object_motion, set_pose, set_targets
-from bimangrasp.validation.sim_poses import GraspPoses, HandPoses, check_grasp_poses, interpolate
-from bimangrasp.validation.verdict import (
-    DIRECTIONS,
-    Penetration,
-    PushEnd,
-    Reason,
-    Verdict,
-    not_simulated,
-    too_deep,
-    verdict_of,
+from bimangrasp.grasp import LEFT, RIGHT
+from bimangrasp.validation import verdict
+from bimangrasp.validation.scene import (
+    GraspPoses,
+    HandPoses,
+    Scene,
+    check_grasp_poses,
+    interpolate,
+    object_motion,
+    set_pose,
+    set_targets,
 )
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -32,7 +31,7 @@ class _WarningError(Exception):
 _SIMULATION_ERRORS = (_WarningError, mujoco.FatalError)
 
 
-def simulate_grasp(scene: Scene, poses: GraspPoses) -> Verdict:
+def simulate_grasp(scene: Scene, poses: GraspPoses) -> verdict.Verdict:
     """Returns the verdict of the scene's protocol on a grasp. Equal arguments give equal bits, in any thread.
 
     Each direction is tried until it fails. The approach up to the squeeze is simulated once for all directions.
@@ -48,21 +47,21 @@ def simulate_grasp(scene: Scene, poses: GraspPoses) -> Verdict:
             simulation that diverges have verdicts.
     """
     if not poses.finite:
-        return not_simulated(Reason.NOT_FINITE, Penetration(np.nan, np.nan, np.nan))
+        return verdict.not_simulated(verdict.Reason.NOT_FINITE, verdict.Penetration(np.nan, np.nan, np.nan))
     check_grasp_poses(poses, scene.joint_qpos.shape[1])
     waypoints = [getattr(poses, name) for name in scene.protocol.trial.waypoints]
     depth = penetration(scene, waypoints[0])
-    if too_deep(depth, scene.protocol.limits):
-        return not_simulated(Reason.PENETRATION, depth)
+    if verdict.too_deep(depth, scene.protocol.limits):
+        return verdict.not_simulated(verdict.Reason.PENETRATION, depth)
     data = mujoco.MjData(scene.model)
     set_pose(scene, data, waypoints[0])
     try:
         _approach(scene, data, waypoints)
     except _SIMULATION_ERRORS:
-        return not_simulated(Reason.SIMULATION_FAILED, depth)
+        return verdict.not_simulated(verdict.Reason.SIMULATION_FAILED, depth)
     squeezed = _read_state(scene, data)
-    ends = [_push_object(scene, data, squeezed, direction) for direction in DIRECTIONS]
-    return verdict_of(depth, ends, scene.protocol.limits)
+    ends = [_push_object(scene, data, squeezed, direction) for direction in verdict.DIRECTIONS]
+    return verdict.verdict_of(depth, ends, scene.protocol.limits)
 
 
 def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> None:
@@ -74,7 +73,7 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> 
             _step(scene, data, trial.steps_per_stage)
 
 
-def _push_object(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> PushEnd:
+def _push_object(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> verdict.PushEnd:
     """Pushes the object at its center of mass from the squeezed state; returns how far it has moved at the end."""
     trial, limits = scene.protocol.trial, scene.protocol.limits
     mujoco.mj_resetData(scene.model, data)  # clears the warnings of a direction that diverged
@@ -85,11 +84,11 @@ def _push_object(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direct
         try:
             _step(scene, data, trial.steps_per_look)
         except _SIMULATION_ERRORS:
-            return PushEnd(np.nan, np.nan, np.zeros(2))
+            return verdict.PushEnd(np.nan, np.nan, np.zeros(2))
         displacement, rotation = object_motion(scene, data)
         if displacement >= limits.displacement or rotation >= limits.rotation:
             break
-    return PushEnd(displacement, rotation, _hand_forces(scene, data))
+    return verdict.PushEnd(displacement, rotation, _hand_forces(scene, data))
 
 
 def _read_state(scene: Scene, data: mujoco.MjData) -> np.ndarray:
@@ -116,3 +115,34 @@ def _hand_forces(scene: Scene, data: mujoco.MjData) -> np.ndarray:
         for hand, geoms in enumerate(scene.hand_geoms):
             forces[hand] += wrench[0] * np.isin(pair, geoms).any()
     return forces
+
+
+def penetration(scene: Scene, pose: HandPoses) -> verdict.Penetration:
+    """Returns the greatest depths of a pose, with the object where it starts.
+
+    The depth of a pair of convex shapes is the shortest translation that separates them, exact up to MuJoCo's
+    tolerance; it does not depend on contact margins, so it means the same in every protocol.
+    """
+    data = mujoco.MjData(scene.model)
+    set_pose(scene, data, pose)
+    mujoco.mj_kinematics(scene.model, data)
+    left, right = scene.hand_geoms
+    pairs = {
+        "hand_object": _pairs(np.concatenate((left, right)), scene.object_geoms),
+        "hand_hand": _pairs(left, right),
+        "self_hand": np.concatenate((scene.self_pairs[LEFT], scene.self_pairs[RIGHT])),
+    }
+    return verdict.Penetration(**{name: _deepest(scene.model, data, geoms) for name, geoms in pairs.items()})
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns all pairs, (P, 2)."""
+    return np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
+
+
+def _deepest(model: mujoco.MjModel, data: mujoco.MjData, pairs: np.ndarray) -> float:
+    """Returns the greatest depth over pairs of geoms, m; pairs with disjoint bounding spheres are skipped."""
+    first, second = pairs.T
+    center_distance = np.linalg.norm(data.geom_xpos[first] - data.geom_xpos[second], axis=1)
+    near = pairs[center_distance < model.geom_rbound[first] + model.geom_rbound[second]]
+    return max((-mujoco.mj_geomDistance(model, data, a, b, 0.0, None) for a, b in near.tolist()), default=0.0)

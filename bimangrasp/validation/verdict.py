@@ -72,11 +72,6 @@ class Verdict(NamedTuple):
     held: Bool[np.ndarray, "direction"]
     bears_load: Bool[np.ndarray, "hand"]
 
-    @property
-    def holds(self) -> bool:
-        """Whether the grasp holds in all directions."""
-        return self.reason is Reason.HELD
-
 
 def too_deep(depth: Penetration, limits: LimitsConfig) -> bool:
     """Returns whether a start penetrates too much; at exactly a limit it does not."""

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.renderer import LinkPoses
+from bimangrasp.visualization.renderer import LinkPoses, link_poses
 
 STAGES = ("start", "pre-grasp", "grasp", "squeeze")
 """Poses of a grasp, in the order in which the hands come by."""
@@ -107,14 +105,8 @@ class Gallery:
         """Returns the poses of all links at the grasp, for a renderer; all grasps must have a pose."""
         if not grasps:
             return []
-        model = HandModel(*self.hands, surface_points=1)
         # from (grasp, part, stage) to the parts of all grasps at one stage
         at_grasp = [[part[GRASP] for part in grasp.stages] for grasp in grasps]
         poses = Poses(*(np.stack(parts) for parts in zip(*at_grasp, strict=True)))
-        root = (torch.as_tensor(part) for part in (poses.rotation, poses.translation, poses.joints))
-        frames = model.frames_from_root(*root)
-        contacts = [grasp.contact_point.reshape(-1, 3) for grasp in grasps]
-        return [
-            LinkPoses(rotation.numpy(), translation.numpy(), points)
-            for rotation, translation, points in zip(frames.rotation, frames.translation, contacts, strict=True)
-        ]
+        contacts = np.stack([grasp.contact_point.reshape(-1, 3) for grasp in grasps])
+        return link_poses(self.hands, poses, contacts)

@@ -1,26 +1,50 @@
-"""Makes the page of a gallery: one HTML file with everything in it, which asks nothing of any network."""
+"""Makes the page of a gallery: one HTML file with everything in it, which asks nothing of any network.
+
+Long columns of numbers are base64 of little-endian arrays. A hand is its tree: the page bends it by the joint values,
+as `HandModel` does. So a pose is 7 + J numbers a hand, each link's mesh is there once, and between two poses the
+fingers turn about their joints.
+"""
 
 from __future__ import annotations
 
+import base64
+import importlib
 import json
+import math
 import re
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
-from bimangrasp.errors import InputError
+import numpy as np
+import trimesh
+from scipy.spatial.transform import Rotation
 
-if TYPE_CHECKING:
-    from bimangrasp.visualization.page_data import Json
+from bimangrasp.builtin import install_command
+from bimangrasp.energy_terms import TERMS
+from bimangrasp.files.scene_export import COLORS, SIDES
+from bimangrasp.hands.description import HandDescription, Primitive
+from bimangrasp.hands.shape_surface import shape_surface
+from bimangrasp.poses import Poses
+from bimangrasp.visualization.gallery import STAGES, Gallery, Shape, ShownGrasp
+from bimangrasp.visualization.renderer import BACKGROUND
 
-DATA = re.compile(r'<script id="data" type="application/json">(.*?)</script>', re.DOTALL)
+Json = dict[str, Any]
+
+MAX_FACES = 20_000
+"""Of an object on a page: 250 kB."""
+
+EDGE = np.radians(35)
+"""Faces that meet at a larger angle have an edge between them."""
+
+ROUND_SECTIONS = 20
+"""Corners of the circles of a hand's round shapes: a finger is 60 pixels wide at most."""
 
 
 def page(data: Json) -> str:
     """Returns the HTML.
 
     Args:
-        data: of `page_data.page_data`.
+        data: see `page_data`.
     """
     parts = {
         "style": _asset("page.css"),
@@ -32,18 +56,6 @@ def page(data: Json) -> str:
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
-def read_page(path: Path) -> Json:
-    """Returns the data of a page.
-
-    Raises:
-        InputError: it is none of ours.
-    """
-    data = DATA.search(path.read_text(encoding="utf-8"))
-    if data is None:
-        raise InputError(f"{path} is no page of mode=view: it has no data")
-    return json.loads(data[1])
-
-
 def three_library() -> str:
     """Returns three.js with its trackball controls, behind a comment with its version and its license."""
     notice = _asset("three.VERSION") + "\n" + _asset("three.LICENSE")
@@ -53,3 +65,181 @@ def three_library() -> str:
 def _asset(name: str) -> str:
     """Returns the text of a file that the package brings."""
     return (files("bimangrasp.visualization") / "assets" / name).read_text(encoding="utf-8")
+
+
+def page_data(gallery: Gallery) -> Json:
+    """Returns all that the page shows."""
+    objects = [_object(shape) for shape in gallery.shapes]
+    notes = [f"{shape['code']}: {shape['note']}" for shape in objects if shape["note"]]
+    thumbnails = gallery.thumbnails or (None,) * len(gallery.grasps)
+    return {
+        "title": gallery.title,
+        "notes": [*gallery.notes, *notes],
+        "stages": list(STAGES),
+        "terms": [term for term in TERMS if any(term in grasp.energies for grasp in gallery.grasps)],
+        "sides": list(SIDES),
+        "colors": [list(color[:3]) for color in COLORS],
+        "background": list(BACKGROUND),
+        "hands": hands_data(gallery.hands),
+        "objects": objects,
+        "poses": packed(_poses(gallery), "<f4"),
+        "contacts": packed(_contacts(gallery.grasps), "<f4"),
+        "grasps": [_grasp(grasp) for grasp in gallery.grasps],
+        "views": [picture and [picture.azimuth, picture.elevation] for picture in thumbnails],
+        "thumbnails": [picture and base64.b64encode(picture.image).decode() for picture in thumbnails],
+    }
+
+
+def packed(array: np.ndarray, dtype: str) -> Json:
+    """Returns an array as JSON: dtype, shape, and its bytes in base64."""
+    data = np.ascontiguousarray(array, dtype)
+    return {"dtype": dtype, "shape": list(data.shape), "data": base64.b64encode(data.tobytes()).decode()}
+
+
+def unpacked(json: Json) -> np.ndarray:
+    """Returns the array that `packed` packed."""
+    return np.frombuffer(base64.b64decode(json["data"]), json["dtype"]).reshape(json["shape"])
+
+
+def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
+    """Returns the trees of both hands and their shapes; equal meshes are there once."""
+    meshes: dict[bytes, int] = {}
+    geometries: list[Json] = []
+    sides = []
+    for hand in hands:
+        shapes = []
+        for shape in hand.primitives:
+            key = _identity(shape)
+            if key not in meshes:
+                meshes[key] = len(geometries)
+                drawable = hand_mesh(shape)
+                geometries.append(_mesh(drawable.vertices, drawable.faces))
+            pose = _pose7(shape.T_link_shape).tolist()
+            shapes.append({"link": shape.link, "mesh": meshes[key], "pose": pose})
+        sides.append(
+            {
+                "fixed": packed(np.stack([_pose7(T) for T in hand.T_parent_link]), "<f4"),
+                "axis": packed(hand.joint_axis, "<f4"),
+                "shapes": shapes,
+            }
+        )
+    left = hands[0]
+    return {
+        "links": list(left.link_names),
+        "parent": left.parent.tolist(),
+        "joints": list(left.joint_names),
+        "joint_link": left.joint_link.tolist(),
+        "sides": sides,
+        "meshes": geometries,
+    }
+
+
+def _identity(shape: Primitive) -> bytes:
+    """Returns what two shapes with one mesh have in common."""
+    parts = (shape.size, shape.vertices, shape.faces)
+    return shape.shape.encode() + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+
+def _object(shape: Shape) -> Json:
+    mesh = object_mesh(shape.vertices, shape.faces)
+    return {"code": shape.code, "note": mesh.note} | _mesh(mesh.vertices, mesh.faces)
+
+
+def _mesh(vertices: np.ndarray, faces: np.ndarray) -> Json:
+    small = len(vertices) <= np.iinfo(np.uint16).max
+    return {"vertices": packed(vertices, "<f4"), "faces": packed(faces, "<u2" if small else "<u4")}
+
+
+def _pose7(T: np.ndarray) -> np.ndarray:
+    """Returns a pose as place and quaternion xyzw."""
+    return np.concatenate([T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat()])
+
+
+def _poses(gallery: Gallery) -> np.ndarray:
+    """Returns (grasp, stage, hand, 7 + J): place, quaternion xyzw, joints; NaN where a stage is not known."""
+    shape = (len(gallery.grasps), len(STAGES), len(SIDES), 7 + len(gallery.hands[0].joint_names))
+    table = np.full(shape, np.nan, np.float32)
+    for row, grasp in zip(table, gallery.grasps, strict=True):
+        known = _known(grasp.stages)
+        translation, rotation, joints = (part[known] for part in grasp.stages)
+        turns = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat() if known.any() else np.zeros((0, 4))
+        row[known] = np.concatenate([translation, turns.reshape(-1, len(SIDES), 4), joints], axis=-1)
+    return table
+
+
+def _known(stages: Poses) -> np.ndarray:
+    """Returns the mask of stages in which every number is finite."""
+    finite = [np.isfinite(part).reshape(len(STAGES), -1).all(axis=1) for part in stages]
+    return np.logical_and.reduce(finite)
+
+
+def _contacts(grasps: tuple[ShownGrasp, ...]) -> np.ndarray:
+    """Returns (grasp, hand, contact, 6): point and normal; NaN where a grasp has fewer contacts."""
+    longest = max((grasp.contact_point.shape[1] for grasp in grasps), default=0)
+    table = np.full((len(grasps), len(SIDES), longest, 6), np.nan, np.float32)
+    for row, grasp in zip(table, grasps, strict=True):
+        count = grasp.contact_point.shape[1]
+        row[:, :count] = np.concatenate([grasp.contact_point, grasp.contact_normal], axis=-1)
+    return table
+
+
+def _grasp(grasp: ShownGrasp) -> Json:
+    return {
+        "object": grasp.shape,
+        "source": grasp.source,
+        "number": grasp.number,
+        **grasp.origin,
+        "scale": _number(grasp.scale),
+        "energies": {term: _number(value) for term, value in grasp.energies.items()},
+        "labels": list(grasp.labels),
+        "verdict": grasp.verdict,
+        "physics": grasp.physics,
+    }
+
+
+def _number(value: float) -> float | None:
+    """Returns a number as JSON can have it; None where it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+class Drawable(NamedTuple):
+    """A mesh for a browser.
+
+    Attributes:
+        vertices, faces: an edge's vertices stand there once for each side.
+        note: what was done to the mesh; empty where nothing was.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    note: str
+
+
+def object_mesh(vertices: np.ndarray, faces: np.ndarray) -> Drawable:
+    """Returns an object's mesh with `MAX_FACES` triangles at most, where the package that decimates is there."""
+    if len(faces) <= MAX_FACES:
+        return _shaded(trimesh.Trimesh(vertices, faces))
+    try:
+        decimate = importlib.import_module("fast_simplification")
+    except ImportError:
+        note = f"shown with all its {len(faces)} triangles: {install_command('view')} shows {MAX_FACES} of them"
+        return _shaded(trimesh.Trimesh(vertices, faces), note)
+    welded = trimesh.Trimesh(vertices, faces)
+    points, triangles = decimate.simplify(
+        np.asarray(welded.vertices, np.float32), welded.faces.astype(np.int32), target_count=MAX_FACES
+    )
+    note = f"decimated for this page from {len(faces)} to {len(triangles)} triangles"
+    return _shaded(trimesh.Trimesh(points, triangles), note)
+
+
+def hand_mesh(shape: Primitive) -> Drawable:
+    """Returns a collision shape of a hand in its own frame."""
+    here = Primitive(shape.link, shape.shape, np.eye(4), shape.size, shape.vertices, shape.faces)
+    surface = shape_surface(here, ROUND_SECTIONS)
+    return _shaded(trimesh.Trimesh(surface.vertices, surface.faces))
+
+
+def _shaded(mesh: trimesh.Trimesh, note: str = "") -> Drawable:
+    """Returns the mesh with its vertices split along edges, so that a normal for each vertex is right."""
+    split = trimesh.graph.smooth_shade(mesh, angle=EDGE)
+    return Drawable(np.asarray(split.vertices, np.float32), np.asarray(split.faces, np.uint32), note)

@@ -1,24 +1,82 @@
-"""Renders a pair of hands and an object by MuJoCo without a window: built once, posed for each grasp."""
+"""Renders a pair of hands and an object by MuJoCo without a window, from any side or from that which shows most."""
 
 from __future__ import annotations
 
+import io
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mujoco
 import numpy as np
+import torch
+from PIL import Image
+from scipy.spatial import ConvexHull
 
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_mesh, add_shape
-from bimangrasp.visualization.camera import FIELD_OF_VIEW, View
+from bimangrasp.hands.shape_surface import shape_surface
+from bimangrasp.poses import Poses
+
+FIELD_OF_VIEW = 24.0
+"""Degrees, vertical: that of a long lens."""
+
+FILL = 0.94
+"""Share of the picture's width or height that the grasp takes."""
 
 OBJECT = 2
+OUTLINE_SECTIONS = 8  # corners of the circles of round shapes where only their extent matters
 BACKGROUND = (0.955, 0.96, 0.97)
 SHADOW_SIZE = 4096  # texels of the key light's shadows at most
 LIGHTS = (("key", True, 0.42, (-0.9, 1.5, -1.3)), ("fill", False, 0.18, (1.4, 0.1, -1.0)))
 """Name, whether it casts shadows, strength, and the place right, up, forward of what the camera looks at, m."""
+
+OVERSAMPLING = 2
+
+CONTACT_SEEN = 0.008  # m: what lies before a contact that is seen is at most the half of a finger that touches there
+
+CANDIDATES = 3  # of so many views one is looked at for its contacts as well, that which shows most
+
+
+class View(NamedTuple):
+    """A camera: azimuth and elevation in degrees, the point it looks at and its distance from it in m."""
+
+    azimuth: float
+    elevation: float
+    lookat: np.ndarray
+    distance: float
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Rows right, up, forward in the object's frame, of MuJoCo's free camera: z is up, below 0 it looks down."""
+        a, e = np.radians(self.azimuth), np.radians(self.elevation)
+        right = [np.sin(a), -np.cos(a), 0.0]
+        up = [-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)]
+        return np.array([right, up, [np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)]])
+
+
+def project(view: View, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (N, 2) tangents to the right and upward, and the depths along the view, m."""
+    seen = (points - view.lookat) @ view.axes.T
+    depth = seen[:, 2] + view.distance
+    return seen[:, :2] / depth[:, None], depth
+
+
+def frame_tightly(points: np.ndarray, azimuth: float, elevation: float, aspect: float) -> View:
+    """Returns the view from this side in which the points fill a picture of this width over height, centered."""
+    view = View(azimuth, elevation, points.mean(axis=0), 1.0)
+    room = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
+    for _ in range(20):  # shrinks the error by about ten each time
+        tangents, _ = project(view, points)
+        low, high = tangents.min(axis=0), tangents.max(axis=0)
+        shift = (low + high) / 2 * view.distance @ view.axes[:2]
+        distance = view.distance * float(((high - low) / room).max())
+        view = view._replace(lookat=view.lookat + shift, distance=distance)
+    return view
 
 
 class SceneBodies(NamedTuple):
@@ -45,6 +103,39 @@ class LinkPoses(NamedTuple):
     rotation: np.ndarray
     translation: np.ndarray
     contacts: np.ndarray
+
+
+def link_poses(hands: tuple[HandDescription, HandDescription], poses: Poses, contacts: np.ndarray) -> list[LinkPoses]:
+    """Returns the poses of all links at each grasp.
+
+    Args:
+        hands: the left and the right one.
+        poses: the grasps.
+        contacts: (grasp, contact, 3) points of both hands, object's frame, m.
+    """
+    root = (torch.as_tensor(part) for part in (poses.rotation, poses.translation, poses.joints))
+    frames = HandModel(*hands, surface_points=1).frames_from_root(*root)
+    columns = (frames.rotation.numpy(), frames.translation.numpy(), contacts)
+    return [LinkPoses(*row) for row in zip(*columns, strict=True)]
+
+
+class Outline:
+    """Points that show how far hands and object reach."""
+
+    def __init__(self, bodies: SceneBodies):
+        self._object = bodies.vertices[ConvexHull(bodies.vertices).vertices]
+        self._shapes = [
+            (side, shape.link, np.asarray(shape_surface(shape, OUTLINE_SECTIONS).vertices))
+            for side, hand in enumerate(bodies.hands)
+            for shape in hand.primitives
+        ]
+
+    def at(self, grasp: LinkPoses) -> np.ndarray:
+        """Returns the points (N, 3) of a grasp in the object's frame, m."""
+        hands = [
+            points @ grasp.rotation[side, link].T + grasp.translation[side, link] for side, link, points in self._shapes
+        ]
+        return np.concatenate([self._object, *hands])
 
 
 class Quality(NamedTuple):
@@ -164,3 +255,108 @@ def _set_look(spec: mujoco.MjSpec) -> None:
 def _of(part: int) -> dict[str, object]:
     """Returns what the geoms of a part have."""
     return {"material": f"part {part}", "group": part, **NO_CONTACT}
+
+
+class ViewSearch(NamedTuple):
+    """The views among which the best is looked for, and how they are drawn.
+
+    Attributes:
+        azimuths, elevations: degrees; below 0 the camera looks down.
+        height: of the renders by which they are compared, pixels.
+        quality: of the picture in the end.
+    """
+
+    azimuths: Sequence[float]
+    elevations: Sequence[float]
+    height: int
+    quality: Quality
+
+
+THOROUGH_SEARCH = ViewSearch(range(0, 360, 20), (-8, -20, -32, -45), 120, FINE)
+"""For a picture that is shown alone."""
+
+QUICK_SEARCH = ViewSearch(range(0, 360, 60), (-22,), 48, QUICK)
+"""For thumbnails by the hundred."""
+
+
+class Picture(NamedTuple):
+    """A picture of a grasp.
+
+    Attributes:
+        pixels: (height, width, 3) uint8.
+        view: from where.
+    """
+
+    pixels: np.ndarray
+    view: View
+
+
+class BestViewRenderer:
+    """Draws pictures of the grasps of one object at one size, each from its best view."""
+
+    def __init__(self, bodies: SceneBodies, width: int, height: int, search: ViewSearch = THOROUGH_SEARCH):
+        """Takes OpenGL contexts for the search of a view and for the pictures.
+
+        Args:
+            bodies: hands and object.
+            width: of a picture, pixels.
+            height: of a picture, pixels.
+            search: among which views.
+        """
+        self.width, self.height, self.search = width, height, search
+        self._outline = Outline(bodies)
+        self._small = SceneRenderer(bodies, round(search.height * width / height), search.height, COARSE)
+        self._big = SceneRenderer(bodies, OVERSAMPLING * width, OVERSAMPLING * height, search.quality)
+
+    def close(self) -> None:
+        """Gives the OpenGL contexts back."""
+        self._small.close()
+        self._big.close()
+
+    def render(self, grasp: LinkPoses) -> Picture:
+        """Returns the picture of a grasp."""
+        self._small.pose(grasp)
+        self._big.pose(grasp)
+        view = self._best_view(grasp)
+        blocks = self._big.colors(view).reshape(self.height, OVERSAMPLING, self.width, OVERSAMPLING, 3)
+        return Picture(blocks.mean(axis=(1, 3)).round().astype(np.uint8), view)
+
+    def parts(self, view: View) -> np.ndarray:
+        """Returns (height, width) what each pixel of the last picture shows, as `SceneRenderer.parts` does."""
+        return self._big.parts(view)[::OVERSAMPLING, ::OVERSAMPLING]
+
+    def _best_view(self, grasp: LinkPoses) -> View:
+        """Returns the view with most of the lesser seen hand and of the object, weighted by the contacts seen."""
+        points = self._outline.at(grasp)
+        sides = [(a, e) for a in self.search.azimuths for e in self.search.elevations]
+        views = [frame_tightly(points, a, e, self.width / self.height) for a, e in sides]
+        shares = [self._share_shown(view) for view in views]
+        # contacts cost a second render, so only the best third of the views is looked at for them
+        count = math.ceil(len(views) / CANDIDATES)
+        best = np.argsort(shares)[::-1][:count]
+        seen = {i: contacts_seen(self._small.depths(views[i]), views[i], grasp.contacts) for i in best}
+        return views[max(best, key=lambda i: shares[i] * (0.5 + seen[i]))]
+
+    def _share_shown(self, view: View) -> float:
+        """Returns the geometric mean of the pixels' shares of the object and of the hand that is seen less."""
+        parts = self._small.parts(view)
+        shares = np.bincount(parts.ravel() + 1, minlength=4)[1:] / parts.size
+        return float(np.sqrt(min(shares[LEFT], shares[RIGHT]) * shares[OBJECT]))
+
+
+def contacts_seen(depths: np.ndarray, view: View, contacts: np.ndarray) -> float:
+    """Returns the share of contacts with little before them."""
+    height, width = depths.shape
+    tangents, depth = project(view, contacts)
+    pixels = tangents * height / (2 * np.tan(np.radians(FIELD_OF_VIEW / 2)))
+    column = np.clip(width / 2 + pixels[:, 0], 0, width - 1).astype(int)
+    row = np.clip(height / 2 - pixels[:, 1], 0, height - 1).astype(int)
+    return float((depths[row, column] > depth - CONTACT_SEEN).mean())
+
+
+def encode(pixels: np.ndarray, kind: str) -> bytes:
+    """Returns (height, width, 3) uint8 pixels as a file of this kind, PNG or WEBP."""
+    options = {"PNG": {"optimize": True}, "WEBP": {"quality": 82, "method": 6}}
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options[kind])
+    return file.getvalue()

@@ -9,9 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bimangrasp.visualization.best_view import QUICK_SEARCH, BestViewRenderer, encode
 from bimangrasp.visualization.gallery import Gallery, Thumbnail
-from bimangrasp.visualization.renderer import LinkPoses, SceneBodies
+from bimangrasp.visualization.renderer import QUICK_SEARCH, BestViewRenderer, LinkPoses, SceneBodies, encode
 
 WIDTH, HEIGHT = 240, 180  # pixels
 LONGEST_JOB = 16  # grasps; starting to draw an object takes as long as drawing one grasp of it

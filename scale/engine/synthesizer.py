@@ -90,8 +90,7 @@ class OptimizerRunner:
 
     def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round."""
-        from bimangrasp.synthesis import synthesize
-        from bimangrasp.trajectory_recorder import TrajectoryRecorder
+        from bimangrasp.synthesis import TrajectoryRecorder, synthesize
 
         loaded = self._object(task.mesh, task.mesh_sha256)
         settings = replace(self._synthesis, tile=task.tile)

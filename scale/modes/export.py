@@ -16,11 +16,10 @@ from bimangrasp.files.reader import header_of
 from bimangrasp.files.tables import write_csv, write_npz, write_parquet
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.interop.bimangrasp_joints import RELEASED, to_released
-from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, results_image
+from bimangrasp.interop.bimangrasp_results import RELEASED, RELEASED_TERMS, ReleasedResults, results_image, to_released
 from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
-from bimangrasp.validation.pregrasp import stages_of
+from bimangrasp.validation.evaluate import stages_of
 from scale.modes.paths import ExportJob
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder, file_name

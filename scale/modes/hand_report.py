@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from bimangrasp.hand_files.compile import is_urdf
 from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.read_hand import is_urdf
 from bimangrasp.hand_setup.inspection import Guess, HandInspection
 from bimangrasp.hands.description import HandDescription
 

@@ -20,8 +20,7 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.interop.bimangrasp_joints import from_released
-from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, read_results
+from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, from_released, read_results
 from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses

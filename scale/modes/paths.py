@@ -15,7 +15,6 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.reader import find_files
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.objects.files import DECOMPOSED, root_of
-from bimangrasp.visualization.page import read_page
 from scale.settings.objects import ObjectEntry, select_usable
 from scale.settings.schema import Config
 from scale.store import output_paths
@@ -155,12 +154,11 @@ def view_paths(config: Config) -> tuple[GraspSource, Path]:
 
 
 def _is_page(path: Path) -> bool:
-    """Whether a file is a page of this mode."""
+    """Whether a file is a page of this mode, by the tag of its data."""
     try:
-        read_page(path)
-    except (InputError, OSError, ValueError):
+        return '<script id="data" type="application/json">' in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
         return False
-    return True
 
 
 def hand_paths(config: Config) -> HandPaths:

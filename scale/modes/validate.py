@@ -15,8 +15,7 @@ from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.validation.evaluate import Evaluation, evaluate_grasps, verdict_attributes, verdict_columns
-from bimangrasp.validation.metrics import object_success_rate
-from bimangrasp.validation.summary import HEADINGS, Summary, cells, summary_of
+from bimangrasp.validation.summary import HEADINGS, Summary, cells, object_success_rate, summary_of
 from bimangrasp.validation.verdict import Reason
 from scale.engine.devices import platform
 from scale.formatting import table

@@ -17,7 +17,7 @@ from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.evaluate import ObjectGrasps
-from bimangrasp.validation.sim_poses import ROTATION_TOLERANCE
+from bimangrasp.validation.scene import ROTATION_TOLERANCE
 from scale.engine.synthesizer import Synthesizer
 from scale.settings.schema import Config
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from bimangrasp.visualization.page import page
-from bimangrasp.visualization.page_data import page_data
+from bimangrasp.visualization.page import page, page_data
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import output_paths

@@ -1,6 +1,6 @@
 """Computes all energies of a batch and their gradient in a dozen kernels, one source for CPU and CUDA (NVIDIA Warp).
 
-`evaluator.FusedEnergies` runs them in order; every sum has one thread and one order, and there are no atomics. The
+`evaluator.FusedEvaluator` runs them in order; every sum has one thread and one order, and there are no atomics. The
 plain PyTorch functions in `energy.energies` are their oracle.
 """
 

@@ -4,8 +4,8 @@ from functools import cache
 
 import warp as wp
 
-from bimangrasp.energy.equilibrium import LEVER, ROUNDS, SMALLEST_RESIDUAL
 from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
+from bimangrasp.energy.wrench import LEVER, ROUNDS, SMALLEST_RESIDUAL
 from bimangrasp.energy_terms import Slot
 
 REACH = wp.constant(wp.float64(LEVER))

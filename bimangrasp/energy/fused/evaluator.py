@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -51,31 +51,26 @@ class Kernel(NamedTuple):
         self.launch.launch(stream)
 
 
-class Fused(NamedTuple):
-    """What one evaluation leaves in the workspace; the next one writes over it."""
-
-    terms: Energies
-    gradient: Float[Tensor, "batch hand dof"]
-
-
-class FusedEnergies:
-    """All terms and the gradient of the total for up to `size` grasps at once: `energies` and its backward pass.
+class FusedEvaluator:
+    """All terms of one batch and the gradient of their total, a tile at a time: `energies` and its backward pass.
 
     Everything is allocated here, nothing in a call, and no call waits for the device, so that a CUDA graph can
-    record it.
+    record it; see `energies.Evaluator`.
 
     Attributes:
         kernels: of an evaluation, in order.
         bytes: room of what is allocated for each grasp.
     """
 
+    is_recordable = True
+
     def __init__(
         self,
-        hands: HandTables,
-        obj: ObjectTables,
-        inside: DepthTables | None,
+        hands: HandModel,
+        obj: ObjectModel,
+        object_scale: Float[Tensor, " batch"],
         config: EnergyConfig,
-        size: int,
+        tile: int,
         contacts: int,
     ):
         """Makes room.
@@ -83,83 +78,53 @@ class FusedEnergies:
         Args:
             hands: both hands.
             obj: the object.
-            inside: what the depth term needs; None where it has no weight.
+            object_scale: its size for each grasp of the batch.
             config: weights and constants.
-            size: the most grasps of a call.
+            tile: the most grasps of a call.
             contacts: of a hand.
         """
-        self._hands, self._obj, self._inside, self._config = hands, obj, inside, config
-        self.device = hands.tree.parent.device
+        self._hands, self._obj = _tables_of(hands, obj)
+        self._inside = DepthTables.of(hands, obj) if config.computes(ENERGY_TERMS[Slot.depth]) else None
+        self._object_scale, self._config = object_scale, config
+        tree = self._hands.tree
+        self.device = tree.parent.device
         self._torch_device = wp.device_to_torch(self.device)
-        links, shapes = hands.tree.parent.shape[0], hands.shapes.link.shape[0]
-        joints, keypoints = hands.tree.lower.shape[1], hands.keypoints.link.shape[1]
+        links, shapes = tree.parent.shape[0], self._hands.shapes.link.shape[0]
+        joints, keypoints = tree.lower.shape[1], self._hands.keypoints.link.shape[1]
         self.bytes = 0
-        self._terms = torch.zeros((len(Energies._fields), size), device=self._torch_device)
-        self._gradient = torch.zeros((size, 2, 9 + joints), device=self._torch_device)
-        self._frames = self._room(
-            records.Frames(),
-            exact_rotation=((size, 2, links), wp.mat33d),
-            exact_translation=((size, 2, links), wp.vec3d),
-            rotation=((size, 2, links), wp.mat33),
-            translation=((size, 2, links), wp.vec3),
-            shape_rotation=((size, 2, shapes), wp.mat33),
-            shape_translation=((size, 2, shapes), wp.vec3),
-            bound=((size, 2, shapes), wp.vec3),
-        )
-        place = (size, 2, contacts)
-        self._contacts = self._room(
-            records.ContactTable(),
-            link=(place, int),
-            point=(place, wp.vec3d),
-            normal=(place, wp.vec3d),
-            distance=(place, float),
-            force=(place, wp.vec3),
-        )
-        place = (size, 2, keypoints)
-        self._keypoints = self._room(
-            records.KeypointTable(), overlap=(place, float), point=(place, wp.vec3), force=(place, wp.vec3)
-        )
-        by_shape, by_link = (size, 2, shapes), (size, 2, links)
-        self._wrenches = self._room(
-            records.Wrenches(),
-            object_depth=(by_shape, float),
-            object_force=(by_shape, wp.vec3),
-            object_moment=(by_shape, wp.vec3),
-            inside_depth=(by_shape, float),
-            inside_force=(by_shape, wp.vec3),
-            inside_moment=(by_shape, wp.vec3),
-            hand_depth=(by_shape, float),
-            hand_force=(by_shape, wp.vec3),
-            hand_moment=(by_shape, wp.vec3),
-            closure=((size, 2, contacts), wp.vec3),
-            force=(by_link, wp.vec3),
-            moment=(by_link, wp.vec3),
-        )
-        clouds = (obj.cloud, *hands.clouds)
+        self._terms = torch.zeros((len(Energies._fields), tile), device=self._torch_device)
+        self._gradient = torch.zeros((tile, 2, 9 + joints), device=self._torch_device)
+        self._frames = self._room(records.Frames, links, shape_rotation=shapes, shape_translation=shapes, bound=shapes)
+        self._contacts = self._room(records.ContactTable, contacts)
+        self._keypoints = self._room(records.KeypointTable, keypoints)
+        self._wrenches = self._room(records.Wrenches, shapes, closure=contacts, force=links, moment=links)
+        clouds = (self._obj.cloud, *self._hands.clouds)
         points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
-        self._pushes = self._room(
-            records.Pushes(),
-            shape=((size, 2, points), int),
-            depth=((size, 2, points), float),
-            force=((size, 2, points), wp.vec3),
-            place=((size, 2, points), wp.vec3),
-            hit=((size, 2, runs), wp.uint64),
-        )
+        self._pushes = self._room(records.Pushes, points, hit=runs)
         share = [1.0, 0.0] if config.inter_hand == "right_points" else [0.5, 0.5]
         self._wrenches.hand_share = wp.array(share, dtype=float, device=self.device)
         self._pose = torch.zeros_like(self._gradient)
-        self._candidate = torch.zeros((size, 2, contacts), dtype=torch.int64, device=self._torch_device)
-        self._scale = torch.ones(size, device=self._torch_device)
+        self._candidate = torch.zeros((tile, 2, contacts), dtype=torch.int64, device=self._torch_device)
+        self._scale = torch.ones(tile, device=self._torch_device)
         self._streams: dict[int, wp.Stream] = {}
         self.kernels = self._planned(share)
 
-    def _room(self, struct: object, **arrays: tuple[tuple[int, ...], type]) -> object:
-        """Fills a struct with arrays of zeros."""
-        for name, (shape, dtype) in arrays.items():
-            array = wp.zeros(shape, dtype=dtype, device=self.device)
-            setattr(struct, name, array)
-            self.bytes += array.capacity
-        return struct
+    def _room(self, record: Any, length: int, **other_lengths: int) -> object:
+        """Returns a record whose arrays (sample, hand, length) are zeros.
+
+        Args:
+            record: the kind of record; arrays without those three axes are left out.
+            length: of the last axis.
+            other_lengths: name of an array -> its length, where it has another one.
+        """
+        room = record()
+        for name, field in record.vars.items():
+            if field.type.ndim == 3:
+                shape = (len(self._gradient), 2, other_lengths.get(name, length))
+                array = wp.zeros(shape, dtype=field.type.dtype, device=self.device)
+                setattr(room, name, array)
+                self.bytes += array.capacity
+        return room
 
     def _planned(self, share: list[float]) -> list[Kernel]:
         """Returns the kernels in order."""
@@ -210,21 +175,31 @@ class FusedEnergies:
         plan("gradient and totals", totals, (), pose, hands.tree, *tables[1:], terms)
         return planned
 
-    def __call__(
-        self,
-        pose: Float[Tensor, "batch hand dof"],
-        candidate: Int[Tensor, "batch hand contact"],
-        object_scale: Float[Tensor, " batch"],
-    ) -> Fused:
-        """Returns terms and gradient of these grasps, at most `size`, as views of the workspace."""
-        rows = len(pose)
-        self._pose[:rows] = pose
-        self._candidate[:rows] = candidate
-        self._scale[:rows] = object_scale
+    def terms(self, grasps: Grasps, rows: slice) -> Energies:
+        """See `Evaluator`."""
+        self._run(grasps.pose, grasps.candidate, rows)
+        return Energies(*self._terms[:, : len(grasps)].clone())
+
+    def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
+        """See `Evaluator`."""
+        self._run(pose, candidate, rows)
+        return Evaluation(self._terms[Slot.total, : len(pose)].clone(), self._gradient[: len(pose)].clone())
+
+    def parts(self) -> list[tuple[str, Callable[[], None]]]:
+        """Returns the kernels of an evaluation with the part each belongs to; they run on what the last one left."""
+        return [(kernel.part, kernel.launch.launch) for kernel in self.kernels]
+
+    def _run(
+        self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"], rows: slice
+    ) -> None:
+        """Leaves terms and gradient of these grasps, at most a tile, in the workspace."""
+        count = len(pose)
+        self._pose[:count] = pose
+        self._candidate[:count] = candidate
+        self._scale[:count] = self._object_scale[rows]
         stream = self._stream() if self.device.is_cuda else None
         for kernel in self.kernels:
-            kernel.run(rows, stream)
-        return Fused(Energies(*self._terms[:, :rows]), self._gradient[:rows])
+            kernel.run(count, stream)
 
     def _stream(self) -> wp.Stream:
         """Returns PyTorch's current stream as Warp knows it."""
@@ -232,44 +207,6 @@ class FusedEnergies:
         if current.cuda_stream not in self._streams:
             self._streams[current.cuda_stream] = wp.stream_from_torch(current)
         return self._streams[current.cuda_stream]
-
-
-class FusedEvaluator:
-    """The energies of one batch through the kernels; see `evaluator.Evaluator`."""
-
-    is_recordable = True
-
-    def __init__(
-        self,
-        hands: HandModel,
-        obj: ObjectModel,
-        object_scale: Float[Tensor, " batch"],
-        config: EnergyConfig,
-        tile: int,
-        contacts: int,
-    ):
-        inside = DepthTables.of(hands, obj) if config.computes(ENERGY_TERMS[Slot.depth]) else None
-        self._energies = FusedEnergies(*_tables_of(hands, obj), inside, config, tile, contacts)
-        self._scale = object_scale
-
-    def terms(self, grasps: Grasps, rows: slice) -> Energies:
-        """See `Evaluator`."""
-        result = self._energies(grasps.pose, grasps.candidate, self._scale[rows])
-        return Energies(*(term.clone() for term in result.terms))
-
-    def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
-        """See `Evaluator`."""
-        result = self._energies(pose, candidate, self._scale[rows])
-        return Evaluation(result.terms.total.clone(), result.gradient.clone())
-
-    @property
-    def bytes(self) -> int:
-        """Room of an evaluation."""
-        return self._energies.bytes
-
-    def parts(self) -> list[tuple[str, Callable[[], None]]]:
-        """Returns the kernels of an evaluation with the part each belongs to; they run on what the last one left."""
-        return [(kernel.part, kernel.launch.launch) for kernel in self._energies.kernels]
 
 
 _hand_tables: WeakKeyDictionary[HandModel, HandTables] = WeakKeyDictionary()

@@ -11,7 +11,7 @@ from torch import Tensor
 from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.depth_kernel import Spheres
 from bimangrasp.energy.fused.geometry import Grid
-from bimangrasp.geometry.spatial_order import RUN
+from bimangrasp.geometry.farthest_point_sampling import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel

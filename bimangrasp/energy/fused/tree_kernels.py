@@ -2,18 +2,9 @@
 
 import warp as wp
 
+from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.geometry import rotation, rotation_adjoint
-from bimangrasp.energy.fused.records import (
-    ROOT_DOF,
-    ContactTable,
-    Frames,
-    Keypoints,
-    KeypointTable,
-    Shapes,
-    Tree,
-    Weights,
-    Wrenches,
-)
+from bimangrasp.energy.fused.records import ROOT_DOF
 from bimangrasp.energy_terms import Slot
 
 wp.set_module_options({"enable_backward": False})
@@ -26,7 +17,7 @@ def triple(pose: wp.array3d(dtype=float), b: int, h: int, first: int):
 
 
 @wp.kernel
-def link_frames(pose: wp.array3d(dtype=float), tree: Tree, frames: Frames):
+def link_frames(pose: wp.array3d(dtype=float), tree: records.Tree, frames: records.Frames):
     """Walks each hand's tree from the root up."""
     b, h = wp.tid()
     for link in range(tree.parent.shape[0]):
@@ -50,7 +41,7 @@ def link_frames(pose: wp.array3d(dtype=float), tree: Tree, frames: Frames):
 
 
 @wp.kernel
-def shape_frames(shapes: Shapes, frames: Frames):
+def shape_frames(shapes: records.Shapes, frames: records.Frames):
     """Places each collision shape."""
     b, h, s = wp.tid()
     link = shapes.link[s]
@@ -64,14 +55,14 @@ def shape_frames(shapes: Shapes, frames: Frames):
 @wp.kernel
 def gradients(
     pose: wp.array3d(dtype=float),
-    tree: Tree,
-    shapes: Shapes,
-    keypoints: Keypoints,
-    frames: Frames,
-    contact_table: ContactTable,
-    keypoint_table: KeypointTable,
-    wrenches: Wrenches,
-    weights: Weights,
+    tree: records.Tree,
+    shapes: records.Shapes,
+    keypoints: records.Keypoints,
+    frames: records.Frames,
+    contact_table: records.ContactTable,
+    keypoint_table: records.KeypointTable,
+    wrenches: records.Wrenches,
+    weights: records.Weights,
     gradient: wp.array3d(dtype=float),
 ):
     """Gathers the forces on each link and walks the tree from the fingertips down."""
