@@ -23,6 +23,7 @@ from stub_rounds import Stub
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
+from scale.engine.messages import Died
 from scale.engine.process_pool import WorkerPool, events
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import MergeThread
@@ -125,7 +126,7 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
     cpu = time.process_time()
     while merger.pending:
         for event in events([engine], 0.01, merger.wake):
-            if event.message["kind"] == "died":
+            if isinstance(event.message, Died):
                 noticed.append(time.perf_counter() - killed_at)
         for outcome in merger.outcomes():
             assert outcome.merged is not None, outcome.error

@@ -14,6 +14,7 @@ from scale.controller.synthesis_role import SynthesisRole
 from scale.controller.validation_role import ValidationRole
 from scale.controller.worker_events import CallContext, WorkerEvents
 from scale.engine.failures import is_disk_full
+from scale.engine.messages import Sealed
 from scale.engine.process_pool import events
 from scale.engine.signals import Stop
 from scale.merge.merge_thread import DedupOutcome
@@ -24,7 +25,7 @@ from scale.state.request import RunRequest
 from scale.state.resume import Resumed
 from scale.state.round_table import IN_FLIGHT
 from scale.store.disk_space import FILE_BYTES, row_bytes
-from scale.store.events import RunContinued, RunPaused, Sealed
+from scale.store.events import RunContinued, RunPaused
 from scale.store.journal import Journal
 from scale.store.locks import RunLock
 from scale.store.manifest import write_manifest

@@ -84,9 +84,10 @@ def animate(
 
 def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
     """Returns what a call gives in a fresh process."""
-    from scale.engine.offscreen import drawing_processes
+    from bimangrasp.visualization.thumbnails import drawing_environment
+    from scale.engine.process_pool import environment
 
-    with drawing_processes(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with environment(drawing_environment()), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
 

@@ -12,7 +12,8 @@ from scale.controller import tensorboard
 from scale.controller.worker_events import TRACEBACK_BYTES, CallContext
 from scale.engine.devices import device_name
 from scale.engine.failures import ConfigErrorDetector, RetryPolicy, Slots, is_disk_full
-from scale.engine.process_pool import Job, WorkerPool, WorkerProcess
+from scale.engine.messages import Failed, Job, RoundJob, Sealed
+from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.errors import RunError
 from scale.formatting import last_line
@@ -22,7 +23,7 @@ from scale.state.object_state import ObjectState
 from scale.state.round_records import JudgedRound, SealedRound, accept_round
 from scale.state.round_table import DONE
 from scale.store import shards, verdict_files
-from scale.store.events import AttemptFailed, Failed, RoundDone, RoundJob, RoundSealed, Sealed
+from scale.store.events import AttemptFailed, RoundDone, RoundSealed
 from scale.store.run_folder import WORKER
 
 
@@ -113,7 +114,6 @@ class SynthesisRole:
 
     def _job(self, worker: WorkerProcess, state: ObjectState, round_id: int) -> RoundJob:
         """Returns what a worker is told to do."""
-        record = self._config.recording
         return RoundJob(
             code=state.code,
             index=state.index,
@@ -124,7 +124,7 @@ class SynthesisRole:
             seed=self._context.seed(state, round_id),
             attempt=state.failures[round_id],
             tile=self._tiles.get((worker.device.label, state.code), self.full_tile),
-            record=tuple(record) if record else None,
+            record=self._config.recording,
         )
 
     # ---- what comes back

@@ -9,7 +9,8 @@ from pathlib import Path
 from scale.controller.worker_events import TRACEBACK_BYTES, CallContext
 from scale.engine.devices import Device
 from scale.engine.failures import Key, Slots
-from scale.engine.process_pool import Job, WorkerPool, WorkerProcess
+from scale.engine.messages import Failed, Job, Sealed, ValidationJob
+from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.validator import VALIDATION
 from scale.errors import RunError
 from scale.formatting import last_line
@@ -17,7 +18,7 @@ from scale.state.object_state import ObjectState
 from scale.state.round_records import JudgedRound, accept_round
 from scale.state.round_table import SEALED
 from scale.store import shards, verdict_files
-from scale.store.events import AttemptFailed, Failed, RoundDone, RoundJudged, Sealed, ValidationJob
+from scale.store.events import AttemptFailed, RoundDone, RoundJudged
 from scale.store.run_folder import VALIDATOR
 from scale.store.verdict_files import Verdict
 
@@ -102,7 +103,7 @@ class ValidationRole:
             shard=self._folder.relative(state.rounds.record(round_id).shard),
             pieces=self._folder.relative(pieces),
             acceptance_key=self._request.acceptance_key_of(state.code),
-            deadly=sorted(row for code, r, row in self._deadly() if (code, r) == (state.code, round_id)),
+            deadly=tuple(sorted(row for code, r, row in self._deadly() if (code, r) == (state.code, round_id))),
         )
 
     def _deadly(self) -> set[Row]:

@@ -10,7 +10,8 @@ from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Meter, Progress
 from scale.engine.failures import EARLY_EXITS, EARLY_KILLS, IN_A_ROW, Slots, death
-from scale.engine.process_pool import Job, PoolEvent, WorkerPool, WorkerProcess
+from scale.engine.messages import Died, Failed, Halved, Job, Ready, Sealed
+from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.settings import fingerprints
@@ -21,16 +22,11 @@ from scale.state.rounds import seed_of
 from scale.store.durable_io import DISK_FULL
 from scale.store.events import (
     DeviceSetAside,
-    Died,
-    Failed,
-    Halved,
     ProcessDied,
     ProcessReady,
     ProcessSilent,
-    Ready,
     RoundFoundNoRoom,
     RoundSkipped,
-    Sealed,
     TileHalved,
 )
 from scale.store.journal import Journal
