@@ -27,9 +27,11 @@ from scale.engine.messages import Died
 from scale.engine.process_pool import WorkerPool, events
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import MergeThread
+from scale.merge.round_records import JudgedRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import shards
+from scale.store.events import RoundDone
 from scale.store.journal import Journal
 from scale.store.manifest import write_manifest
 from scale.store.run_folder import RunFolder
@@ -78,7 +80,7 @@ def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
     parts = {
         "seal: image, write, fsync, rename, fsync of the folder": seal,
         "verify in the parent": seconds(lambda n: shards.verify(sealed[n]), times),
-        "two lines of the journal, synced": 2 * seconds(lambda n: book.append("done", round=n, **facts), times),
+        "two lines of the journal, synced": 2 * seconds(lambda n: book.append(RoundDone(round_id=n, **facts)), times),
         f"its share of the manifest of {OBJECTS} objects": seconds(lambda _: write_manifest(folder, manifest), times)
         * ROUND_S
         / MANIFEST_EVERY_S,
@@ -96,7 +98,7 @@ def million(folder: RunFolder, grasps: int, rows: int) -> MergeJob:
     for n in range(-(-grasps // rows)):
         path = shards.seal(folder, folder.place(0, 0), header(), shards.round_columns(columns, n, n, rows))
         sha256, kept = shards.verify(path).sha256, min(rows, grasps - n * rows)
-        table.append(MergeRound(n, n, rows, rows, kept, rows, sha256, PLATFORM, path, 0))
+        table.append(MergeRound(n, JudgedRound(n, rows, rows, PLATFORM, sha256, path, rows), kept, 0, True))
     accept = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
     return MergeJob(replace(header(), platforms=()), Ending({}, grasps, True, "quota"), tuple(table), None, 0, accept)
 
@@ -118,7 +120,7 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
     """
     engine = WorkerPool(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
     living = [engine.start(slot) for slot in range(KILLS)]
-    while not all(worker.ready for worker in living):
+    while not all(worker.is_ready for worker in living):
         list(events([engine], 0.1))
     merger, before, peak, longest, noticed = MergeThread(folder), resident(), 0, 0.0, []
     merger.submit(job)

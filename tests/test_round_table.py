@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bimangrasp.files.schema import round_fields
+from scale.merge.job import round_table
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state import resume, rounds
 from scale.state.object_state import ObjectState
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.round_table import (
     DONE,
     IN_FLIGHT,
@@ -105,7 +106,7 @@ class History:
         rows = list(self.file) if job.old else []
         assert len(rows) == sum(item.already for item in job.rounds)
         for item in job.rounds:
-            if item.shard is not None:
+            if item.is_read:
                 assert item.round_id in self.disk, "a shard is wanted that is not there"
                 rows += [(item.round_id, k) for k in range(item.already, item.kept)]
         self.file, self.proof = rows, proof_of(job)
@@ -159,13 +160,7 @@ class History:
 
 def proof_of(job) -> SimpleNamespace:
     """What a verified final file would say of this merge."""
-    columns = {name: np.array([getattr(item, name) for item in job.rounds]) for name in ("seed", "rows", "accepted")}
-    columns |= {"kept": np.array([item.kept for item in job.rounds])}
-    columns |= {"tile_used": np.array([item.tile_used for item in job.rounds])}
-    columns |= {"state": np.array([int(item.platform is None) for item in job.rounds])}
-    columns |= {"platform": np.array([-1 if item.platform is None else 0 for item in job.rounds])}
-    columns |= {"shard_sha256": np.array([item.shard_sha256.encode() for item in job.rounds], "S64")}
-    table = {f"rounds/{name}": column for name, column in columns.items()}
+    table = round_table(job.rounds, round_fields(is_judged=False))
     sizes = {"N": sum(item.kept for item in job.rounds), "R": len(job.rounds)}
     header = SimpleNamespace(platforms=(PLATFORM,))
     return SimpleNamespace(sizes=sizes, rounds=table, header=header, ending=job.ending, is_judged=False)

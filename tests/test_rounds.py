@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scale.merge.round_records import JudgedRound
 from scale.state import rounds
-from scale.state.round_records import JudgedRound
 from scale.state.round_table import RoundTable
 from scale.state.rounds import Goal
 

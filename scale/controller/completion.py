@@ -9,10 +9,10 @@ from scale.engine.failures import is_disk_full
 from scale.errors import RunError
 from scale.merge.deduplication import DedupJob
 from scale.merge.merge_thread import DedupOutcome, MergeOutcome, MergeThread
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
 from scale.state.resume import Resumed, broken_determinism
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.round_table import DONE, JUDGED
 from scale.store import shards
 from scale.store.disk_space import Space
@@ -166,11 +166,8 @@ class ObjectCompletion:
         if not is_due or state.rounds.why_ended(self._config.max_rounds) != "partial":
             return
         state.is_deduplicating = True
-        record = state.rounds.record(round_id)
-        verdict = record.verdict.path if record.verdict else None
-        sources = (record.shard, record.sha256, verdict, record.verdict_sha256)
         rule = (self._request.accept, self._request.dedup, state.distinct, self.file(state))
-        self.merger.submit(DedupJob(state.code, round_id, *sources, *rule))
+        self.merger.submit(DedupJob(state.code, round_id, state.rounds.record(round_id), *rule))
 
     def _merge(self, state: ObjectState, reason: str, acceptance_key: dict) -> None:
         """Has the prefix as it stands merged."""

@@ -17,10 +17,10 @@ from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.errors import RunError
 from scale.formatting import last_line
+from scale.merge.round_records import JudgedRound, SealedRound, accept_round
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
 from scale.state.object_state import ObjectState
-from scale.state.round_records import JudgedRound, SealedRound, accept_round
 from scale.state.round_table import DONE
 from scale.store import shards, verdict_files
 from scale.store.events import AttemptFailed, RoundDone, RoundSealed

@@ -14,8 +14,8 @@ from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.validator import VALIDATION
 from scale.errors import RunError
 from scale.formatting import last_line
+from scale.merge.round_records import JudgedRound, accept_round
 from scale.state.object_state import ObjectState
-from scale.state.round_records import JudgedRound, accept_round
 from scale.state.round_table import SEALED
 from scale.store import shards, verdict_files
 from scale.store.events import AttemptFailed, RoundDone, RoundJudged

@@ -14,10 +14,10 @@ from scale.engine.messages import Died, Failed, Halved, Job, Ready, Sealed
 from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
 from scale.errors import RunError
 from scale.formatting import last_line
+from scale.merge.round_records import SkippedRound
 from scale.settings import fingerprints
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
-from scale.state.round_records import SkippedRound
 from scale.state.rounds import seed_of
 from scale.store.durable_io import DISK_FULL
 from scale.store.events import (

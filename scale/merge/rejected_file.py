@@ -13,11 +13,10 @@ from bimangrasp.files.final_format import Proof
 from bimangrasp.files.header import Header, RejectsEnding
 from bimangrasp.files.schema import Columns, Field, FormatError, reject_fields, shape_of
 from bimangrasp.files.shard_format import read_rejects, rejects_image
-from scale.merge.deduplication import DUPLICATE
 from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
+from scale.merge.round_records import DUPLICATE, sealed_columns
 from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name
-from scale.store.shards import sealed_columns
 
 
 class RejectedSummary(NamedTuple):
@@ -123,7 +122,7 @@ def image(job: MergeJob, path: Path, sizes: Sizes) -> bytes:
         FormatError: a shard, a verdict or the file before is not what it was.
         OSError: it cannot be read.
     """
-    needs_old = any(merge_round.platform is not None and merge_round.shard is None for merge_round in job.rounds)
+    needs_old = any(merge_round.is_done and not merge_round.is_read for merge_round in job.rounds)
     parts = list(_up_to(job.rejected_cap, _parts(job, read(path).columns if needs_old else {})))
     header = replace(job.header, platforms=platforms_of(part.merge_round for part in parts))
     reasons = (*job.accept.reasons, DUPLICATE)
@@ -140,7 +139,7 @@ def _parts(job: MergeJob, old: Columns) -> Iterator[_Part]:
     """Yields what each round has, without a cap: from its shard, else from the file of the merge before."""
     names = [f.name for f in _fields(job, "N")]
     for merge_round in job.rounds:
-        if merge_round.shard is not None:
+        if merge_round.is_read:
             yield _Part(merge_round, _rejected(merge_round, job))
         elif old:
             rows = old["round"] == merge_round.round_id
@@ -151,11 +150,11 @@ def _parts(job: MergeJob, old: Columns) -> Iterator[_Part]:
 
 def _rejected(merge_round: MergeRound, job: MergeJob) -> dict[str, np.ndarray]:
     """Returns the rows of a round before the cut that do not count; a round that is not cut is all before it."""
-    columns = sealed_columns(merge_round)
+    columns = sealed_columns(merge_round.record)
     reason = job.accept.first_reason(columns)  # -1 where a row counts
-    reason[list(merge_round.duplicates)] = len(job.accept.reasons)
+    reason[list(merge_round.record.duplicates)] = len(job.accept.reasons)
     end = len(reason)
-    if merge_round.kept < merge_round.accepted:
+    if merge_round.kept < merge_round.record.accepted:
         end = 1 + np.flatnonzero(reason < 0)[merge_round.kept - 1]  # behind the last row that is kept
     rows = np.flatnonzero(reason[:end] >= 0)
     columns["reject/reason"] = reason

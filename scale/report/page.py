@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
 from scale.formatting import duration, moment, number
-from scale.merge.deduplication import DUPLICATE
+from scale.merge.round_records import DUPLICATE
 from scale.report.failures import failures, incidents, logs, skips
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of

@@ -10,6 +10,7 @@ from bimangrasp.errors import InputError
 from scale.formatting import listed, spans
 from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.settings import fingerprints
 from scale.settings.consistency import check_seeds
 from scale.settings.fingerprints import Key
@@ -17,7 +18,6 @@ from scale.settings.objects import ObjectEntry
 from scale.state import recovery_notes, rounds
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.round_table import DONE, WANTED, InFinalFile, RoundTable
 from scale.state.scan import FolderScan, ScannedShard
 from scale.store.events import CallStarted, RoundAdopted, RoundDone, RoundSealed, RoundSkipped

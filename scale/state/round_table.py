@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.rounds import NO_ROUND, Goal, Prefix, ends, extended
 
 Record = SealedRound | JudgedRound | SkippedRound

@@ -14,9 +14,9 @@ from scale.merge import rejected_file
 from scale.merge.dataset_index import check_dataset
 from scale.merge.final_file import Merged
 from scale.merge.rejected_file import RejectedSummary
+from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
-from scale.state.round_records import SealedRound, accept_round
 from scale.store import journal, shards, verdict_files
 from scale.store.events import CallStarted, Event, FileMerged, ObjectsIndexed
 from scale.store.journal import Replay

@@ -1,11 +1,11 @@
-"""Seals the rounds that workers compute as shards, verifies shards, and reads rounds that were verified before."""
+"""Seals the rounds that workers compute as shards, and verifies shards."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -121,39 +121,3 @@ def read(path: Path) -> Shard:
     if len(header.platforms) != 1:
         raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
     return Shard(path, digest, header, columns)
-
-
-class SealedRound(Protocol):
-    """Which files hold a round.
-
-    Attributes:
-        shard, shard_sha256: its rows.
-        verdict, verdict_sha256: what the simulator said of them; None where rows do not count by that.
-    """
-
-    shard: Path
-    shard_sha256: str
-    verdict: Path | None
-    verdict_sha256: str
-
-
-def sealed_columns(sealed: SealedRound) -> dict[str, np.ndarray]:
-    """Returns the columns of a round that was verified before: the shard's, and the verdict's where there is one.
-
-    Raises:
-        FormatError: the bytes of a file are no longer those that were verified.
-        OSError: it cannot be read.
-    """
-    _, columns = shard_format.read_shard(_verified_image(sealed.shard, sealed.shard_sha256))
-    if sealed.verdict is not None:
-        _, verdict = shard_format.read_verdict(_verified_image(sealed.verdict, sealed.verdict_sha256))
-        columns |= verdict
-    return columns
-
-
-def _verified_image(path: Path, sha256: str) -> bytes:
-    """Returns the bytes of a file; raises FormatError unless they have this hash."""
-    image = path.read_bytes()
-    if hashlib.sha256(image).hexdigest() != sha256:
-        raise FormatError(f"{path} no longer has the sha256 {sha256}, with which it was verified")
-    return image
