@@ -31,6 +31,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Collection[
     return ["  ".join(row).rstrip() for row in aligned]
 
 
+def objects_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Returns the lines of a table with a row for each object: the first ones, and how many more there are."""
+    lines = table(head, rows[:SHOWN_OBJECTS])
+    if len(rows) > SHOWN_OBJECTS:
+        lines.append(f"... and {len(rows) - SHOWN_OBJECTS} more objects")
+    return lines
+
+
 def duration(seconds: float | None) -> str:
     """Returns a time span for people."""
     if seconds is None:

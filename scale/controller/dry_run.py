@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from scale.controller import preflight
 from scale.engine.interfaces import RoundFactoryOf
-from scale.formatting import SHOWN_OBJECTS, byte_size, table
+from scale.formatting import byte_size, objects_table
 from scale.state import rounds
 from scale.state.request import RunRequest
 from scale.state.resume import resume
@@ -52,14 +52,9 @@ class Plan(NamedTuple):
     notes: list[str]
 
     def __str__(self) -> str:
-        rows = [
-            (o.code, o.index, f"{o.collected}/{o.quota}", _span(o.rounds), _span(o.seeds))
-            for o in self.objects[:SHOWN_OBJECTS]
-        ]
+        rows = [(o.code, o.index, f"{o.collected}/{o.quota}", _span(o.rounds), _span(o.seeds)) for o in self.objects]
         head = ("object", "index", "grasps", "rounds", "seeds")
-        more = len(self.objects) - len(rows)
-        lines = [f"{self.run_dir} (dry run: nothing is written)", *table(head, rows)]
-        lines += [f"... and {more} more objects"] if more else []
+        lines = [f"{self.run_dir} (dry run: nothing is written)", *objects_table(head, rows)]
         total = sum(len(o.rounds) for o in self.objects)
         lines.append(f"{total} rounds at least, on {len(self.devices)} workers: {', '.join(self.devices)}")
         lines.append(f"disk: at most {byte_size(self.disk_bytes)} wanted, {byte_size(self.free_bytes)} free")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scale.formatting import SHOWN_OBJECTS, spans, table
+from scale.formatting import objects_table, spans
 from scale.state.object_state import ObjectState
 from scale.state.round_table import DONE
 
@@ -82,9 +82,7 @@ class RunReport:
 
     def __str__(self) -> str:
         rows = [(o.code, f"{o.collected}/{o.quota}", o.rounds_done, len(o.skipped), o.end_reason) for o in self.objects]
-        lines = table(("object", "grasps", "rounds", "skipped", "ended by"), rows[:SHOWN_OBJECTS])
-        if len(rows) > SHOWN_OBJECTS:
-            lines.append(f"... and {len(rows) - SHOWN_OBJECTS} more objects, see manifest.json")
+        lines = objects_table(("object", "grasps", "rounds", "skipped", "ended by"), rows)
         lines += [f"short: {report.code}: {_why_short(report)}" for report in self.objects if report.is_short]
         lines += [_skip_warning(report) for report in self.objects if report.skipped]
         lines += [f"note: {note}" for note in self.notes]
