@@ -20,7 +20,6 @@ from scale.merge.job import MergeJob, MergeRound
 from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
-from scale.state import rounds
 from scale.store import durable_io, shards
 from scale.store.run_folder import RunFolder
 
@@ -51,9 +50,10 @@ def seal_rounds(folder, states, sizes=None):
 def job(made, count, quota, old=None):
     """The merge of the first `count` rounds; `old` is the proof of the file before."""
     accepted = {r: int(ACCEPT(made[r].columns).sum()) if r in made else 0 for r in range(count)}
-    prefix = rounds.prefix(accepted, rounds.Goal(quota))
     table, total = [], 0
-    for r in range(prefix.rounds):
+    for r in range(count):
+        if total == quota:
+            break
         kept = min(accepted[r], quota - total)
         total += kept
         already = int(old.rounds["rounds/kept"][r]) if old and r < old.sizes["R"] else 0

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from scale.controller import preflight
 from scale.engine.interfaces import RoundFactoryOf
 from scale.formatting import byte_size, objects_table
-from scale.state import rounds
 from scale.state.request import RunRequest
 from scale.state.resume import resume
 from scale.state.scan import scan
@@ -80,7 +79,7 @@ def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
     for state in resumed.objects:
         needed = list(state.rounds.needed(config.round_batch_size, config.max_rounds))
         round_ids = [] if state.has_larger_file else needed
-        seeds = rounds.seeds(config.seed_base, state.index, round_ids)
+        seeds = [request.seed(state.index, round_id) for round_id in round_ids]
         objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, round_ids, seeds))
     labels = [device.label for device in request.devices]
     wanted = _bytes(request, objects)

@@ -121,7 +121,7 @@ class SynthesisRole:
             mesh_sha256=state.mesh_sha256,
             object_key=fingerprints.object_key(state.mesh_sha256),
             round_id=round_id,
-            seed=self._context.seed(state, round_id),
+            seed=self._request.seed(state.index, round_id),
             attempt=state.failures[round_id],
             tile=self._tiles.get((worker.device.label, state.code), self.full_tile),
             record=self._config.recording,

@@ -18,7 +18,6 @@ from scale.merge.round_records import SkippedRound
 from scale.settings import fingerprints
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
-from scale.state.rounds import seed_of
 from scale.store.durable_io import DISK_FULL
 from scale.store.events import (
     DeviceSetAside,
@@ -50,13 +49,9 @@ class CallContext(NamedTuple):
     progress: Progress
     meter: Meter
 
-    def seed(self, state: ObjectState, round_id: int) -> int:
-        """Returns the seed of a round."""
-        return seed_of(self.request.config.seed_base, state.index, round_id)
-
     def skip(self, state: ObjectState, round_id: int, when: str, reason: str) -> None:
         """Gives a round up and names it; `when` and `reason` are for people, the latter the end of a traceback."""
-        seed, attempts = self.seed(state, round_id), state.failures[round_id]
+        seed, attempts = self.request.seed(state.index, round_id), state.failures[round_id]
         skipped = RoundSkipped(seed=seed, attempts=attempts, code=state.code, round_id=round_id, traceback=reason)
         self.journal.append(skipped)
         self.progress.say(f"{state.code}: round {round_id} is skipped {when}")

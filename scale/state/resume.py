@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
@@ -15,7 +16,7 @@ from scale.settings import fingerprints
 from scale.settings.consistency import check_seeds
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
-from scale.state import recovery_notes, rounds
+from scale.state import recovery_notes
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
 from scale.state.round_table import DONE, WANTED, InFinalFile, RoundTable
@@ -63,7 +64,7 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
         )
     _check_run_keys(request, scan)
     known = scan.indices()
-    indices = known | rounds.assign_indices(known, [entry.code for entry in request.entries])
+    indices = known | assign_indices(known, [entry.code for entry in request.entries])
     check_seeds(request.config.seed_base, 1 + max(indices.values()), request.config.max_rounds)
     events = _RoundEvents(scan)
     objects = [_object(request, scan, events, entry, indices[entry.code]) for entry in request.entries]
@@ -73,6 +74,16 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
     others = _others(scan, {entry.code for entry in request.entries}, request.folder)
     notes = recovery_notes.notes(request, scan, objects) + _notes(adopted, others)
     return Resumed(objects, new_indices, adopted, others, _platforms(scan), _verdict_platforms(scan), notes)
+
+
+def assign_indices(known: Mapping[str, int], codes: Iterable[str]) -> dict[str, int]:
+    """Returns the lowest free indices for the codes that have none, in their order.
+
+    Gaps are there only where the journal was lost; filling them in the order of the list gives back what it said.
+    """
+    taken = set(known.values())
+    free = (index for index in count() if index not in taken)
+    return {code: next(free) for code in codes if code not in known}
 
 
 class _RoundEvents:
@@ -176,7 +187,7 @@ def _take_skips(request: RunRequest, state: ObjectState, skips: dict[int, RoundS
         return
     for round_id, event in skips.items():
         if state.is_open(round_id):
-            seed = rounds.seed_of(request.config.seed_base, state.index, round_id)
+            seed = request.seed(state.index, round_id)
             state.rounds.skip(round_id, SkippedRound(seed, event.traceback))
 
 
