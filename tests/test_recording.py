@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -27,6 +28,7 @@ from bimangrasp.trajectory import read_trajectory, trajectory_image
 from bimangrasp.trajectory_recorder import TrajectoryRecorder
 from scale.controller import recording
 from scale.errors import RunError
+from scale.settings.objects import ObjectEntry
 from scale.store.run_folder import RunFolder
 
 RECORD = ("mode=generate", "record=true", "frame_stride=2", "record_rows=[3,0]")
@@ -161,7 +163,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_grasps(recorded, monkeypatch):
         raise RuntimeError("lost the context")
 
     monkeypatch.setattr(recording, "_in_a_process_of_its_own", fail)
-    entry = recording.ObjectEntry("storage_bin", Path("x.obj"))
+    entries = [ObjectEntry("storage_bin", Path("x.obj"))]
+    request = SimpleNamespace(folder=folder, config=quick_conf.load(), entries=entries)
     with pytest.raises(RunError, match="cannot be drawn .*lost the context.*its grasps are in"):
-        recording.animate(folder, quick_conf.load().hand, [entry], print)
+        recording.animate(request, print)
     assert folder.final("storage_bin").read_bytes() == before

@@ -236,7 +236,7 @@ class ObjectCompletion:
     def _compute_again(self, state: ObjectState, round_id: int, record: JudgedRound) -> None:
         """Sets a damaged shard aside; its round is computed again."""
         state.rounds.reopen(round_id)
-        self._set_aside(record.shard)
+        self._folder.set_aside(record.shard)
         if round_id < state.rounds_in_file:
             state.expected_sha256[round_id] = record.sha256
         self.notes.append(f"{record.shard} was damaged; round {round_id} of {state.code} is computed again")
@@ -245,12 +245,7 @@ class ObjectCompletion:
         """Sets a damaged verdict aside; its round waits for another one."""
         state.rounds.seal(round_id, record.unjudged())
         state.verdicts = [verdict for verdict in state.verdicts if verdict.path != record.verdict.path]
-        self._set_aside(record.verdict.path)
+        self._folder.set_aside(record.verdict.path)
         if round_id < state.rounds_in_file:
             state.expected_verdict_sha256[round_id] = record.verdict_sha256
         self.notes.append(f"{record.verdict.path} was damaged; round {round_id} of {state.code} is simulated again")
-
-    def _set_aside(self, path: Path) -> None:
-        """Moves a damaged file away, if it is still there."""
-        if path.exists():
-            self._folder.set_aside(path)

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
@@ -58,8 +58,9 @@ def run(
             completion.remove_surplus()
             _tidy(call.request)
             if call.request.config.record and not stop.exit_code:
-                _animate(call)
-            exit_code = stop.exit_code or _exit_code(loop)
+                recording.animate(call.request, call.progress.say)
+            is_short = any(report.is_short for report in loop.reports())
+            exit_code = stop.exit_code or (run_report.EXIT_SHORT if is_short else run_report.EXIT_OK)
         finally:
             loop.save(exit_code)
             call.journal.append(CallEnded(exit_code=exit_code, error=_cause()))
@@ -79,22 +80,12 @@ class _OpenCall(NamedTuple):
     lock: RunLock
 
 
-def _animate(call: _OpenCall) -> None:
-    """Draws the way to the recorded grasps."""
-    request = call.request
-    recording.animate(request.folder, request.config.hand, request.entries, call.progress.say)
-
-
 def _cause() -> str | None:
     """Returns what the journal says of the error that ends a call; None where none does."""
     error = sys.exception()
     if error is None or isinstance(error, InputError | RunError):
         return None if error is None else str(error)
     return "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]
-
-
-def _exit_code(loop: EventLoop) -> int:
-    return run_report.EXIT_SHORT if any(report.is_short for report in loop.reports()) else run_report.EXIT_OK
 
 
 @contextmanager
@@ -104,20 +95,18 @@ def _opened(request: RunRequest) -> Iterator[_OpenCall]:
     lock = _locked(folder)
     try:
         wait_for_orphans(folder)
-        with _telling(request) as progress:
+        title = f"{request.config.mode} {request.config.exp_name}"
+        with closing(Progress(folder, title)) as progress:
             request = _with_pieces(request, progress)
             folder_scan = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
             resumed = resume(request, folder_scan)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
                 refuse_mixed(platforms, request.config.allow_mixed_platform)
-            journal = Journal(folder)
-            try:
+            with closing(Journal(folder)) as journal:
                 _enter(request, folder_scan, resumed, journal, progress)
                 for path in folder_scan.damaged:
                     folder.set_aside(path)
                 yield _OpenCall(request, resumed, journal, progress, lock)
-            finally:
-                journal.close()
     finally:
         lock.release()
 
@@ -145,15 +134,6 @@ def _locked(folder: RunFolder) -> RunLock:
         else:
             advice = "make it writable for this user, or choose another output_root or exp_name"
         raise InputError(f"the run folder {folder.root} cannot be written ({error}): {advice}") from error
-
-
-@contextmanager
-def _telling(request: RunRequest) -> Iterator[Progress]:
-    progress = Progress(request.folder, f"{request.config.mode} {request.config.exp_name}")
-    try:
-        yield progress
-    finally:
-        progress.close()
 
 
 def _enter(

@@ -160,8 +160,7 @@ class SynthesisRole:
     def spoiled(self, process: WorkerProcess, sealed: Sealed, error: Exception) -> None:
         """Sets a shard aside that does not read back; that was a failed attempt."""
         path = self._folder.root / sealed.path
-        if path.exists():
-            self._folder.set_aside(path)
+        self._folder.set_aside(path)
         self.failed(process, sealed, f"{path} does not read back: {error}")
 
     def is_of(self, path: Path, job: Job) -> bool:

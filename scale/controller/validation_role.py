@@ -145,7 +145,7 @@ class ValidationRole:
     def spoiled(self, _: WorkerProcess, sealed: Sealed, error: Exception) -> None:
         """Sets aside what does not read back: the verdict, or the shard, whose round is computed again."""
         state, path = self._completion.by_code[sealed.code], self._folder.root / sealed.path
-        if path.exists() and shards.is_damaged(path):
+        if shards.is_damaged(path):
             self._folder.set_aside(path)
         self._drop_damaged_shard(state, sealed.round_id)
         self._context.progress.say(f"{state.code}: round {sealed.round_id} has to be tested again: {error}")
@@ -158,8 +158,7 @@ class ValidationRole:
         if not shards.is_damaged(shard):
             return False
         state.rounds.reopen(round_id)
-        if shard.exists():
-            self._folder.set_aside(shard)
+        self._folder.set_aside(shard)
         return True
 
     def is_of(self, path: Path, job: Job) -> bool:

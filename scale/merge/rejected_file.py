@@ -19,27 +19,8 @@ from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name
 
 
-class RejectedSummary(NamedTuple):
-    """What a file of rejected grasps says of itself and its rounds, without its rows.
-
-    Attributes:
-        ending: its attributes.
-        table: of its rounds.
-        rows: how many it has.
-    """
-
-    ending: RejectsEnding
-    table: dict[str, np.ndarray]
-    rows: int
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many rows as it may, so that its rounds may end early."""
-        return self.rows >= self.ending.cap
-
-
 class RejectedFile(NamedTuple):
-    """A file of rejected grasps, read in full.
+    """A file of rejected grasps.
 
     Attributes:
         header, ending: its attributes.
@@ -50,15 +31,15 @@ class RejectedFile(NamedTuple):
     ending: RejectsEnding
     columns: dict[str, np.ndarray]
 
-    @property
-    def table(self) -> dict[str, np.ndarray]:
-        """Its table of rounds."""
-        return {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
+    def without_rows(self) -> RejectedFile:
+        """Returns what it says of itself and its rounds."""
+        table = {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
+        return self._replace(columns=table)
 
     @property
-    def summary(self) -> RejectedSummary:
-        """What it says of itself and its rounds, without its rows."""
-        return RejectedSummary(self.ending, self.table, len(self.columns["row"]))
+    def is_full(self) -> bool:
+        """Whether it has as many rows as it may, so that its rounds may end early."""
+        return self.columns["rounds/rejected"].sum() >= self.ending.cap
 
 
 def read(path: Path) -> RejectedFile:
@@ -74,7 +55,7 @@ def read(path: Path) -> RejectedFile:
     return rejected
 
 
-def misfit(rejected: RejectedSummary | None, damage: str, final: Proof, key: Key, cap: int) -> str:
+def misfit(rejected: RejectedFile | None, damage: str, final: Proof, key: Key, cap: int) -> str:
     """Returns why a file cannot be gone on with that stands beside this final file; empty where it can.
 
     Args:
@@ -90,11 +71,12 @@ def misfit(rejected: RejectedSummary | None, damage: str, final: Proof, key: Key
         return "its file was made with " + "; ".join(differing)
     if rejected.ending.cap != cap:
         return f"its file was made with rejected_cap={rejected.ending.cap}, this call has {cap}"
-    rounds = min(final.sizes["R"], len(rejected.table["rounds/round"]))
+    table = rejected.columns
+    rounds = min(final.sizes["R"], len(table["rounds/round"]))
     if rounds < final.sizes["R"] and not rejected.is_full:
         return f"its file ends after {rounds} of {final.sizes['R']} rounds"
-    same = (rejected.table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
-    reaches = (rejected.table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
+    same = (table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
+    reaches = (table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
     return "" if same and (reaches or rejected.is_full) else "its file is not about the rows of the final file"
 
 

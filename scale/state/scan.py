@@ -13,7 +13,7 @@ from bimangrasp.files.schema import FormatError
 from scale.merge import rejected_file
 from scale.merge.dataset_index import check_dataset
 from scale.merge.final_file import Merged
-from scale.merge.rejected_file import RejectedSummary
+from scale.merge.rejected_file import RejectedFile
 from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
@@ -62,7 +62,7 @@ class FolderScan(NamedTuple):
     unjournaled: list[Merged]
     shards: dict[str, dict[int, list[ScannedShard]]]
     verdicts: dict[str, list[Verdict]]
-    rejects: dict[str, RejectedSummary]
+    rejects: dict[str, RejectedFile]
     damaged: dict[Path, str]
 
     @property
@@ -140,7 +140,7 @@ def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say
     for shard in _whole(folder.shard_files(), read_shard, damaged):
         result.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
     for rejects in _whole(folder.reject_files(), rejected_file.read, damaged):
-        result.rejects[rejects.header.object_code] = rejects.summary
+        result.rejects[rejects.header.object_code] = rejects.without_rows()
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))
     return result
