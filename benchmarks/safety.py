@@ -131,7 +131,7 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
             if isinstance(event.message, Died):
                 noticed.append(time.perf_counter() - killed_at)
         for outcome in merger.outcomes():
-            assert outcome.merged is not None, outcome.error
+            assert outcome.error is None, outcome.error
         now = time.perf_counter()
         longest, last, peak = max(longest, now - last), now, max(peak, resident())
         if living and now - killed_at > KILL_EVERY_S:

@@ -8,7 +8,7 @@ from scale.controller.progress import Progress
 from scale.engine.failures import is_disk_full
 from scale.errors import RunError
 from scale.merge.deduplication import DedupJob
-from scale.merge.merge_thread import DedupOutcome, MergeOutcome, MergeThread
+from scale.merge.merge_thread import MergeThread, Outcome
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
@@ -81,7 +81,7 @@ class ObjectCompletion:
         self.settle(state)
         return True
 
-    def decided(self, outcome: DedupOutcome) -> None:
+    def decided(self, outcome: Outcome) -> None:
         """Takes a round in whose near-duplicates are known."""
         state, round_id = self.by_code[outcome.job.code], outcome.job.round_id
         state.is_deduplicating = False
@@ -89,7 +89,7 @@ class ObjectCompletion:
         if outcome.error is not None:
             self._undo_damaged(state, {round_id: record}, outcome.error)
             return
-        done = record.without(outcome.duplicates)
+        done = record.without(outcome.result)
         if round_id < state.rounds_in_file and done.accepted != state.final.rounds["rounds/accepted"][round_id]:
             state.rounds.reopen(round_id)
             self._end_changed(state, f"round {round_id} has another number of distinct grasps than its file says")
@@ -176,13 +176,13 @@ class ObjectCompletion:
         state.is_merging = True
         self.merger.submit(job._replace(rejected_cap=self._config.keep_failed * self._config.rejected_cap))
 
-    def merged(self, outcome: MergeOutcome) -> None:
+    def merged(self, outcome: Outcome) -> None:
         """Takes a final file in, or what kept it from being written: on a full disk it is merged again later."""
         state = self.by_code[outcome.job.header.object_code]
         state.is_merging = False
-        if outcome.merged is not None:
-            state.final, state.final_sha256 = outcome.merged.proof, outcome.merged.sha256
-            self._journal.append(outcome.merged.event())
+        if outcome.error is None:
+            state.final, state.final_sha256 = outcome.result.proof, outcome.result.sha256
+            self._journal.append(outcome.result.event())
             self.space.sealed()
             self._remove_spent(state)
             self.settle(state)

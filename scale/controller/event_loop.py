@@ -17,7 +17,7 @@ from scale.engine.failures import is_disk_full
 from scale.engine.messages import Sealed
 from scale.engine.process_pool import events
 from scale.engine.signals import Stop
-from scale.merge.merge_thread import DedupOutcome
+from scale.merge.deduplication import DedupJob
 from scale.settings import fingerprints
 from scale.settings.schema import GENERATE
 from scale.state.object_state import ObjectState
@@ -90,7 +90,7 @@ class EventLoop:
             if isinstance(event.message, Sealed):
                 self._keep_busy(stop)  # reading what the others sealed takes time that nobody need wait
         for outcome in self._completion.merger.outcomes():
-            if isinstance(outcome, DedupOutcome):
+            if isinstance(outcome.job, DedupJob):
                 self._completion.decided(outcome)
             else:
                 self._completion.merged(outcome)

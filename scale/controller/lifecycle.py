@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import yaml
@@ -24,6 +23,7 @@ from scale.controller.event_loop import EventLoop, refuse_mixed
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
 from scale.controller.worker_events import TRACEBACK_BYTES
+from scale.engine.devices import package_version
 from scale.engine.failures import is_disk_full
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.signals import Stop
@@ -145,7 +145,7 @@ def _enter(
     journal.append(
         CallStarted(
             format_version=VERSION,
-            version=_version(),
+            version=package_version("bimangrasp"),
             mode=config.mode,
             run_key=request.run_key,
             acceptance_key=request.acceptance_key,
@@ -178,10 +178,3 @@ def _tidy(request: RunRequest) -> None:
     request.folder.remove_empty_places()
     if request.folder.final_files():
         write_dataset(request.folder)
-
-
-def _version() -> str:
-    try:
-        return version("bimangrasp")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -96,15 +96,7 @@ class VerdictFactory(Protocol):
         """Returns the bench. Called once, in the validator."""
 
 
-class VerdictFactoryOf(Protocol):
-    """How `scale.run` gets its judge from the configuration."""
-
-    def __call__(self, config: Config) -> VerdictFactory:
-        """Returns the judge with these settings."""
-
-
-class RoundFactoryOf(Protocol):
-    """How `scale.run` gets its maker from the configuration."""
-
-    def __call__(self, hand: HandConfig, synthesis: SynthesisConfig) -> RoundFactory:
-        """Returns the maker of rounds with these settings."""
+VerdictFactoryOf = Callable[["Config"], VerdictFactory]
+"""How `scale.run` gets its judge from the configuration."""
+RoundFactoryOf = Callable[["HandConfig", "SynthesisConfig"], RoundFactory]
+"""How `scale.run` gets its maker from the configuration."""
