@@ -32,8 +32,7 @@ from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import shards
 from scale.store.events import RoundDone
-from scale.store.journal import Journal
-from scale.store.manifest import write_manifest
+from scale.store.journal import Journal, write_manifest
 from scale.store.run_folder import RunFolder
 
 ROUND_S, MANIFEST_EVERY_S = 30.0, 30.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from scale.controller.progress import Progress
 from scale.engine.failures import is_disk_full
@@ -18,7 +19,18 @@ from scale.store import shards
 from scale.store.disk_space import Space
 from scale.store.events import RoundDone
 from scale.store.journal import Journal
+from scale.store.locks import RunLock
 from scale.store.run_folder import file_name, parse_shard_name
+
+
+class OpenCall(NamedTuple):
+    """A call whose run folder is locked, scanned and resumed."""
+
+    request: RunRequest
+    resumed: Resumed
+    journal: Journal
+    progress: Progress
+    lock: RunLock
 
 
 class ObjectCompletion:
@@ -36,14 +48,15 @@ class ObjectCompletion:
         say: tells what happened; only into the log at first, for what earlier calls have ended is no news.
     """
 
-    def __init__(self, request: RunRequest, resumed: Resumed, journal: Journal, progress: Progress) -> None:
-        self._request, self._config, self._folder, self._journal = request, request.config, request.folder, journal
-        self.objects, self.notes = resumed.objects, list(resumed.notes)
+    def __init__(self, call: OpenCall) -> None:
+        self._request, self._config, self._folder = call.request, call.request.config, call.request.folder
+        self._journal = call.journal
+        self.objects, self.notes = call.resumed.objects, list(call.resumed.notes)
         self.by_code = {state.code: state for state in self.objects}
-        self.others = resumed.others
+        self.others = call.resumed.others
         self.merger = MergeThread(self._folder)
         self.space = Space(self._folder, self._config.disk_wait_s)
-        self.say = progress.log
+        self.say = call.progress.log
         self._unsettled: set[str] = set()
 
     def file(self, state: ObjectState) -> Path | None:

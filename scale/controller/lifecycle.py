@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -18,7 +18,7 @@ from bimangrasp.builtin import install_command
 from bimangrasp.energy.backends import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
-from scale.controller.completion import ObjectCompletion
+from scale.controller.completion import ObjectCompletion, OpenCall
 from scale.controller.event_loop import EventLoop, refuse_mixed
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
@@ -30,7 +30,7 @@ from scale.engine.signals import Stop
 from scale.errors import RunError
 from scale.merge.dataset_index import write_dataset
 from scale.state.request import RunRequest
-from scale.state.resume import Resumed, resume
+from scale.state.resume import resume
 from scale.state.scan import FolderScan, scan
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
 from scale.store.journal import VERSION, Journal
@@ -50,8 +50,8 @@ def run(
     start = time.monotonic()
     checked = preflight.check(settings, factory_of, verdict_factory_of)
     with _opened(checked) as call, Stop(checked.config) as stop:
-        completion = ObjectCompletion(call.request, call.resumed, call.journal, call.progress)
-        loop = EventLoop(call.request, completion, call.resumed, call.journal, call.progress, call.lock)
+        completion = ObjectCompletion(call)
+        loop = EventLoop(call, completion)
         exit_code = run_report.EXIT_ERROR
         try:
             loop.run(stop)
@@ -70,16 +70,6 @@ def run(
         return report
 
 
-class _OpenCall(NamedTuple):
-    """A call whose run folder is locked, scanned and resumed."""
-
-    request: RunRequest
-    resumed: Resumed
-    journal: Journal
-    progress: Progress
-    lock: RunLock
-
-
 def _cause() -> str | None:
     """Returns what the journal says of the error that ends a call; None where none does."""
     error = sys.exception()
@@ -89,7 +79,7 @@ def _cause() -> str | None:
 
 
 @contextmanager
-def _opened(request: RunRequest) -> Iterator[_OpenCall]:
+def _opened(request: RunRequest) -> Iterator[OpenCall]:
     """Yields the run folder under its lock: scanned, resumed, journal open, damaged files and leftovers away."""
     folder = request.folder
     lock = _locked(folder)
@@ -103,10 +93,11 @@ def _opened(request: RunRequest) -> Iterator[_OpenCall]:
             for platforms in (resumed.platforms, resumed.verdict_platforms):
                 refuse_mixed(platforms, request.config.allow_mixed_platform)
             with closing(Journal(folder)) as journal:
-                _enter(request, folder_scan, resumed, journal, progress)
+                call = OpenCall(request, resumed, journal, progress, lock)
+                _enter(call, folder_scan)
                 for path in folder_scan.damaged:
                     folder.set_aside(path)
-                yield _OpenCall(request, resumed, journal, progress, lock)
+                yield call
     finally:
         lock.release()
 
@@ -136,10 +127,9 @@ def _locked(folder: RunFolder) -> RunLock:
         raise InputError(f"the run folder {folder.root} cannot be written ({error}): {advice}") from error
 
 
-def _enter(
-    request: RunRequest, folder_scan: FolderScan, resumed: Resumed, journal: Journal, progress: Progress
-) -> None:
+def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     """Writes down what this call is, before anything is handed out."""
+    request, resumed, journal, progress, _ = call
     folder, config = request.folder, request.config
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
     journal.append(

@@ -24,7 +24,6 @@ from scale.settings.schema import Config
 from scale.store import journal, locks, output_paths
 from scale.store.events import Event, ProcessDied, TileHalved
 from scale.store.grasp_source import given_path
-from scale.store.manifest import read_manifest
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
@@ -87,7 +86,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     statistics = statistics_of(folder)
     gone = (folder.final(code) for code in past.merged if not folder.final(code).is_file())
     statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
-    came_out = outcome(past, read_manifest(folder), is_running, statistics)
+    came_out = outcome(past, journal.read_manifest(folder), is_running, statistics)
     environment = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
     words = (number, duration, moment, devices, details, error_line, process_of, rounds_of)
     environment.globals |= {function.__name__: function for function in words}

@@ -11,7 +11,6 @@ from scale.formatting import objects_table
 from scale.report.history import history
 from scale.report.summary import ObjectLine, object_lines
 from scale.store import journal, locks
-from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder
 
 
@@ -57,5 +56,5 @@ def status(run_dir: Path | str) -> Status:
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
     ended = [call.exit_code for call in past.calls if call.exit_code is not None]
     running = locks.running(folder)
-    objects = object_lines(past, read_manifest(folder), is_running=running is not None)
+    objects = object_lines(past, journal.read_manifest(folder), is_running=running is not None)
     return Status(folder.root, running, ended[-1] if ended else None, objects)

@@ -20,7 +20,6 @@ from scale.settings.fingerprints import Key
 from scale.store import journal, shards, verdict_files
 from scale.store.events import CallStarted, Event, FileMerged, ObjectsIndexed
 from scale.store.journal import Replay
-from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder, file_name
 from scale.store.verdict_files import Verdict
 
@@ -181,7 +180,7 @@ def _finals(folder: RunFolder, result: FolderScan, verify: str, say: Say) -> Ite
 
 def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
     """Returns the manifest's entries of objects that can be read."""
-    objects = read_manifest(folder).get("objects")
+    objects = journal.read_manifest(folder).get("objects")
     if not isinstance(objects, dict):
         if folder.manifest.exists():
             damaged[folder.manifest] = "not a manifest in JSON"
