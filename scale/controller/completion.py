@@ -67,7 +67,7 @@ class ObjectCompletion:
 
     def take(self, state: ObjectState, round_id: int, record: SealedRound) -> bool:
         """Takes a sealed round in and returns whether it is what earlier calls said of it."""
-        tile, sha256 = state.take_journaled(round_id, record)
+        tile, sha256 = state.journaled.setdefault(round_id, (record.tile_used, record.sha256))
         if tile == record.tile_used and sha256 != record.sha256 and not self._config.allow_mixed_platform:
             state.notes.append(broken_determinism(round_id, sha256, record.sha256))
         if state.expected_sha256.get(round_id, record.sha256) != record.sha256:

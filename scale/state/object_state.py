@@ -11,9 +11,9 @@ from typing import Any
 from bimangrasp.files.final_format import Ending, Header, Proof
 from scale.merge.deduplication import DistinctPoses
 from scale.merge.job import MergeJob, MergeRound
-from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
+from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings.filters import Accept
-from scale.state.round_table import DONE, JUDGED, SEALED, SKIPPED, WANTED, RoundTable
+from scale.state.round_table import DONE, JUDGED, SEALED, RoundTable
 from scale.store.verdict_files import Verdict
 
 
@@ -183,15 +183,3 @@ class ObjectState:
         """Returns round, seed and traceback of each round that was given up."""
         skipped = sorted(self.rounds.skipped.items())
         return [{"round": r, "seed": record.seed, "traceback": record.reason} for r, record in skipped]
-
-    def take_journaled(self, round_id: int, sealed: SealedRound) -> tuple[int, str]:
-        """Returns tile and hash that were first written down of a round: these ones, where it is new."""
-        return self.journaled.setdefault(round_id, (sealed.tile_used, sealed.sha256))
-
-    def is_open(self, round_id: int) -> bool:
-        """Whether nothing is known of a round, and nothing is expected of it."""
-        return self.rounds.state(round_id) is WANTED and not self.is_expected(round_id)
-
-    def is_finished(self, round_id: int) -> bool:
-        """Whether a round is done or skipped."""
-        return self.rounds.state(round_id) in (DONE, SKIPPED)
