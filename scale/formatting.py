@@ -9,6 +9,13 @@ from typing import Any
 
 SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest has them all
 
+ADVICE = {
+    "max_rounds": "max_rounds was reached: raise it, or loosen the filter",
+    "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
+    "stopped": "the run was stopped: the same command goes on",
+}
+"""Why an object has fewer grasps than were wanted -> what a person should know and can do."""
+
 
 def spans(numbers: Sequence[int]) -> str:
     """Returns rising numbers in short: 0 to 3, 7."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scale.formatting import count, duration, last_line, number, spans
+from scale.formatting import ADVICE, count, duration, last_line, number, spans
 from scale.report.history import Call, History, Work
 
 if TYPE_CHECKING:  # a status reads no grasp file
@@ -25,10 +25,6 @@ HEADLINES = {
     "stopped": "Stopped before the end; the same command goes on.",
     "failed": "Ended by an error.",
     "broken off": "Broken off without a word: killed, or the machine fell over. The same command goes on.",
-}
-ADVICE = {
-    "max_rounds": "max_rounds was reached: raise it, or loosen the filter",
-    "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
 }
 
 
