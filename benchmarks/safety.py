@@ -23,14 +23,16 @@ from stub_rounds import Stub
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
+from scale.engine.messages import Died
 from scale.engine.process_pool import WorkerPool, events
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import MergeThread
+from scale.merge.round_records import JudgedRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import shards
-from scale.store.journal import Journal
-from scale.store.manifest import write_manifest
+from scale.store.events import RoundDone
+from scale.store.journal import Journal, write_manifest
 from scale.store.run_folder import RunFolder
 
 ROUND_S, MANIFEST_EVERY_S = 30.0, 30.0
@@ -77,7 +79,7 @@ def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
     parts = {
         "seal: image, write, fsync, rename, fsync of the folder": seal,
         "verify in the parent": seconds(lambda n: shards.verify(sealed[n]), times),
-        "two lines of the journal, synced": 2 * seconds(lambda n: book.append("done", round=n, **facts), times),
+        "two lines of the journal, synced": 2 * seconds(lambda n: book.append(RoundDone(round_id=n, **facts)), times),
         f"its share of the manifest of {OBJECTS} objects": seconds(lambda _: write_manifest(folder, manifest), times)
         * ROUND_S
         / MANIFEST_EVERY_S,
@@ -95,7 +97,7 @@ def million(folder: RunFolder, grasps: int, rows: int) -> MergeJob:
     for n in range(-(-grasps // rows)):
         path = shards.seal(folder, folder.place(0, 0), header(), shards.round_columns(columns, n, n, rows))
         sha256, kept = shards.verify(path).sha256, min(rows, grasps - n * rows)
-        table.append(MergeRound(n, n, rows, rows, kept, rows, sha256, PLATFORM, path, 0))
+        table.append(MergeRound(n, JudgedRound(n, rows, rows, PLATFORM, sha256, path, rows), kept, 0, True))
     accept = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
     return MergeJob(replace(header(), platforms=()), Ending({}, grasps, True, "quota"), tuple(table), None, 0, accept)
 
@@ -117,7 +119,7 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
     """
     engine = WorkerPool(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
     living = [engine.start(slot) for slot in range(KILLS)]
-    while not all(worker.ready for worker in living):
+    while not all(worker.is_ready for worker in living):
         list(events([engine], 0.1))
     merger, before, peak, longest, noticed = MergeThread(folder), resident(), 0, 0.0, []
     merger.submit(job)
@@ -125,10 +127,10 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
     cpu = time.process_time()
     while merger.pending:
         for event in events([engine], 0.01, merger.wake):
-            if event.message["kind"] == "died":
+            if isinstance(event.message, Died):
                 noticed.append(time.perf_counter() - killed_at)
         for outcome in merger.outcomes():
-            assert outcome.merged is not None, outcome.error
+            assert outcome.error is None, outcome.error
         now = time.perf_counter()
         longest, last, peak = max(longest, now - last), now, max(peak, resident())
         if living and now - killed_at > KILL_EVERY_S:

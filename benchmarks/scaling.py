@@ -29,7 +29,8 @@ import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.files.header import HandTable
 from bimangrasp.objects.model import read_mesh
-from scale.engine.interfaces import RoundFactory, RoundResult, RoundRunner, RoundTask
+from scale.engine.interfaces import RoundFactory, RoundResult, RoundRunner
+from scale.engine.messages import RoundJob
 from scale.engine.synthesizer import Synthesizer
 
 BEAT_S = 0.05
@@ -54,7 +55,7 @@ class SleepingBench(NamedTuple):
     rows: int
     platform: dict[str, str] = {"kernels": "asleep"}  # noqa: RUF012 - a NamedTuple's default
 
-    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
+    def make(self, task: RoundJob, on_step: Callable[[int], None]) -> RoundResult:
         """Sleeps, with a beat now and then; making the columns is part of the round."""
         end = time.monotonic() + self.round_s
         columns = made_columns(task.seed, self.rows, nan_share=0.0)
@@ -135,7 +136,7 @@ def alone(options: argparse.Namespace, marks: str, workers: int, seed: int) -> f
     sha256 = read_mesh(mesh).sha256
     start = time.perf_counter()
     for round_id in range(options.rounds):
-        bench.make(RoundTask(CODE, mesh, sha256, seed + round_id, round_id, 0, options.batch), lambda _: None)
+        bench.make(RoundJob(CODE, 0, mesh, sha256, {}, round_id, seed + round_id, 0, options.batch), lambda _: None)
     return time.perf_counter() - start
 
 

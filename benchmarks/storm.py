@@ -30,7 +30,8 @@ import trimesh
 from stub_judge import StubJudge
 from stub_rounds import Stub, StubBench
 
-from scale.engine.interfaces import RoundResult, RoundTask
+from scale.engine.interfaces import RoundResult
+from scale.engine.messages import RoundJob
 
 CODES = ("ball", "brick", "slab")
 STUCK_S = 120.0  # without the end of a run that nobody strikes any more
@@ -226,7 +227,7 @@ class Unsteady(Stub):
 class UnsteadyBench(StubBench):
     """Waits, then makes what the stand-in makes: the length of a round decides nothing."""
 
-    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
+    def make(self, task: RoundJob, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round."""
         time.sleep(random.random() * self.stub.longest_s)
         return super().make(task, on_step)

@@ -9,6 +9,13 @@ from typing import Any
 
 SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest has them all
 
+ADVICE = {
+    "max_rounds": "max_rounds was reached: raise it, or loosen the filter",
+    "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
+    "stopped": "the run was stopped: the same command goes on",
+}
+"""Why an object has fewer grasps than were wanted -> what a person should know and can do."""
+
 
 def spans(numbers: Sequence[int]) -> str:
     """Returns rising numbers in short: 0 to 3, 7."""
@@ -29,6 +36,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Collection[
         [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)] for row in cells
     ]
     return ["  ".join(row).rstrip() for row in aligned]
+
+
+def objects_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Returns the lines of a table with a row for each object: the first ones, and how many more there are."""
+    lines = table(head, rows[:SHOWN_OBJECTS])
+    if len(rows) > SHOWN_OBJECTS:
+        lines.append(f"... and {len(rows) - SHOWN_OBJECTS} more objects")
+    return lines
 
 
 def duration(seconds: float | None) -> str:

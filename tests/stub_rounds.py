@@ -17,7 +17,8 @@ import numpy as np
 
 from bimangrasp.files.header import HandTable
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
-from scale.engine.interfaces import RoundResult, RoundTask
+from scale.engine.interfaces import RoundResult
+from scale.engine.messages import RoundJob
 from scale.store import durable_io, shards
 
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
@@ -100,7 +101,7 @@ class StubBench:
     def platform(self) -> dict[str, str]:
         return {"kernels": self.stub.platform}
 
-    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
+    def make(self, task: RoundJob, on_step: Callable[[int], None]) -> RoundResult:
         fault = self.fault(task.code, task.round_id, task.attempt) or self.stub.bad_slots.get(self.slot, "")
         if fault and self.stub.marks and self.slot in self.stub.bad_slots:
             (Path(self.stub.marks) / f"met-{self.slot}-{task.code}").touch()

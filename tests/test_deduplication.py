@@ -139,8 +139,8 @@ def test_a_damaged_shard_under_decision_is_computed_again(call, tmp_path, monkey
 
     def damage(job):
         if job.round_id == 1 and not seen:
-            seen.append(job.shard)
-            job.shard.write_bytes(job.shard.read_bytes()[:-1] + b"x")
+            seen.append(job.record.shard)
+            job.record.shard.write_bytes(job.record.shard.read_bytes()[:-1] + b"x")
         return real(job)
 
     monkeypatch.setattr(merge_thread, "duplicates", damage)

@@ -15,9 +15,9 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.final_format import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
+from scale.engine.messages import Died, Failed, Ready, RoundJob, Sealed, Step
 from scale.engine.process_pool import WorkerPool, child_environment, events
 from scale.store import locks, shards
-from scale.store.events import RoundJob
 from scale.store.run_folder import RunFolder
 
 HEADER = Header("", 0, "", Stub().hand_table(), {}, {}, {})
@@ -49,10 +49,10 @@ def next_event(engine, kind, within=60.0):
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         for event in events([engine], 0.2):
-            if event.message.name == kind:
+            if type(event.message) is kind:
                 return event
-            assert event.message.name in ("step", "ready"), event
-    raise AssertionError(f"no {kind} within {within} s")
+            assert isinstance(event.message, Step | Ready), event
+    raise AssertionError(f"no {kind.__name__} within {within} s")
 
 
 @pytest.mark.slow
@@ -61,11 +61,11 @@ def test_rounds_come_back_sealed_with_bytes_that_know_no_worker(engine_of):
     paths = []
     for slot in (0, 1):
         engine.start(slot)
-        assert next_event(engine, "ready").message.platform == {"kernels": "stub-1"}
+        assert next_event(engine, Ready).message.platform == {"kernels": "stub-1"}
     for one in engine.idle():
         engine.assign(one, job(3))
     for _ in range(2):
-        paths.append(folder.root / next_event(engine, "sealed").message.path)
+        paths.append(folder.root / next_event(engine, Sealed).message.path)
     assert paths[0].parent != paths[1].parent and paths[0].read_bytes() == paths[1].read_bytes()
     shard = shards.verify(paths[0])
     assert (shard.round_id, shard.seed, shard.header.object_index) == (3, 103, 1)
@@ -75,12 +75,12 @@ def test_rounds_come_back_sealed_with_bytes_that_know_no_worker(engine_of):
 def test_a_round_that_raises_leaves_the_worker_alive_and_tells_its_traceback(engine_of, tmp_path):
     _, engine = engine_of(Stub(faults={("mug", 0): ["raise"]}, marks=str(tmp_path)))
     one = engine.start(0)
-    next_event(engine, "ready")
+    next_event(engine, Ready)
     engine.assign(one, job(0))
-    assert "fault on order" in next_event(engine, "failed").message.traceback
+    assert "fault on order" in next_event(engine, Failed).message.traceback
     assert "fault on order" in engine.log_tail(one)
     engine.assign(one, job(0))
-    assert next_event(engine, "sealed").process is one
+    assert next_event(engine, Sealed).process is one
 
 
 @pytest.mark.slow
@@ -88,9 +88,9 @@ def test_a_round_that_raises_leaves_the_worker_alive_and_tells_its_traceback(eng
 def test_any_death_is_noticed_with_the_round_it_had(engine_of, tmp_path, fault, exitcode):
     _, engine = engine_of(Stub(faults={("mug", 0): [fault]}, marks=str(tmp_path)))
     one = engine.start(0)
-    next_event(engine, "ready")
+    next_event(engine, Ready)
     engine.assign(one, job(0))
-    event = next_event(engine, "died")
+    event = next_event(engine, Died)
     assert event.message.exitcode == exitcode and event.process.job.round_id == 0
     assert engine.workers == {} and engine.start(0).launch == 1
 
@@ -98,12 +98,12 @@ def test_any_death_is_noticed_with_the_round_it_had(engine_of, tmp_path, fault, 
 def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
     _, engine = engine_of(Stub(delay=60))
     one = engine.start(0)
-    next_event(engine, "ready")
+    next_event(engine, Ready)
     engine.assign(one, job(0))
-    next_event(engine, "step")
+    next_event(engine, Step)
     start = time.monotonic()
     os.kill(one.process.pid, signal.SIGKILL)
-    next_event(engine, "died")
+    next_event(engine, Died)
     assert time.monotonic() - start < 1
 
 
@@ -111,7 +111,7 @@ def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
 def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
     _, engine = engine_of(Stub(broken=True))
     one = engine.start(0)
-    assert next_event(engine, "died").message.exitcode == 1 and not one.is_ready
+    assert next_event(engine, Died).message.exitcode == 1 and not one.is_ready
     assert "the stub cannot load its hands" in engine.log_tail(one)
 
 
@@ -125,11 +125,11 @@ def test_the_optimizer_is_loaded_by_the_worker_that_uses_it_and_not_with_its_mod
 def test_workers_ignore_the_terminals_signals(engine_of):
     _, engine = engine_of(Stub(delay=0.1))
     one = engine.start(0)
-    next_event(engine, "ready")
+    next_event(engine, Ready)
     engine.assign(one, job(0))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(one.process.pid, number)
-    next_event(engine, "sealed")
+    next_event(engine, Sealed)
 
 
 def test_the_parents_output_is_its_own_again_after_a_start(engine_of, capfd):
@@ -146,7 +146,7 @@ def test_the_environment_is_the_childs_alone(engine_of, monkeypatch):
     _, engine = engine_of(Stub())
     one = engine.start(0)
     assert dict(os.environ) == before
-    next_event(engine, "ready")
+    next_event(engine, Ready)
     child = Path(f"/proc/{one.process.pid}/environ").read_bytes().split(b"\0")
     assert {b"CUDA_VISIBLE_DEVICES=", b"OMP_NUM_THREADS=1", b"CUBLAS_WORKSPACE_CONFIG=:4096:8"} <= set(child)
     assert child_environment(Device("gpu 1", "GPU-ab"), 2)["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
@@ -159,7 +159,7 @@ from stub_rounds import Stub
 from bimangrasp.files.final_format import Header
 from scale.engine.process_pool import WorkerPool, events
 from scale.engine.devices import Device
-from scale.store.events import RoundJob
+from scale.engine.messages import RoundJob
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])

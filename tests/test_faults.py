@@ -21,7 +21,7 @@ from scale.engine.synthesizer import Synthesizer
 from scale.errors import RunError
 from scale.merge import merge_thread
 from scale.store import disk_space
-from scale.store.manifest import read_manifest
+from scale.store.journal import read_manifest
 from scale.store.run_folder import RunFolder
 
 BIN = "storage_bin"

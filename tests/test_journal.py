@@ -7,8 +7,7 @@ import pytest
 
 from scale.store import durable_io, journal
 from scale.store.events import ObjectsIndexed, RoundSkipped, RunPaused
-from scale.store.journal import Journal, replay
-from scale.store.manifest import read_manifest, write_manifest
+from scale.store.journal import Journal, read_manifest, replay, write_manifest
 from scale.store.run_folder import RunFolder
 
 

@@ -17,9 +17,9 @@ from bimangrasp.files.schema import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from scale.merge import final_file
 from scale.merge.dataset_index import write_dataset
 from scale.merge.job import MergeJob, MergeRound
+from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings import filters
 from scale.settings.schema import FilterConfig
-from scale.state import rounds
 from scale.store import durable_io, shards
 from scale.store.run_folder import RunFolder
 
@@ -50,16 +50,18 @@ def seal_rounds(folder, states, sizes=None):
 def job(made, count, quota, old=None):
     """The merge of the first `count` rounds; `old` is the proof of the file before."""
     accepted = {r: int(ACCEPT(made[r].columns).sum()) if r in made else 0 for r in range(count)}
-    prefix = rounds.prefix(accepted, rounds.Goal(quota))
     table, total = [], 0
-    for r in range(prefix.rounds):
+    for r in range(count):
+        if total == quota:
+            break
         kept = min(accepted[r], quota - total)
         total += kept
         already = int(old.rounds["rounds/kept"][r]) if old and r < old.sizes["R"] else 0
         shard = made.get(r)
         needs = shard is not None and (kept > already or not old or r >= old.sizes["R"])
-        facts = (shard.rows, accepted[r], kept, BATCH, shard.sha256, PLATFORM) if shard else (0, 0, 0, 0, "", None)
-        table.append(MergeRound(r, r, *facts, shard.path if needs else None, already))
+        facts = (r, BATCH, BATCH, PLATFORM, shard.sha256, shard.path, accepted[r]) if shard else ()
+        record = JudgedRound(*facts) if shard else SkippedRound(r, "")
+        table.append(MergeRound(r, record, kept, already, needs))
     ending = Ending({"filter.name": "none"}, quota, total == quota, "quota" if total == quota else "partial")
     return MergeJob(HEADER, ending, tuple(table), None, old.sizes["R"] if old else 0, ACCEPT)
 
@@ -187,8 +189,10 @@ def test_a_round_of_other_size_than_those_before_is_named(folder, axis, name, co
 def test_a_shard_whose_accepted_rows_are_not_those_counted_is_not_merged(folder):
     wanted = job(seal_rounds(folder, [1, 1]), 2, 100)
     for more in (-1, 1):
-        last = wanted.rounds[1]._replace(accepted=wanted.rounds[1].accepted + more, kept=wanted.rounds[1].kept + more)
-        with pytest.raises(FormatError, match=rf"000001.*has {last.accepted - more} accepted rows, not the"):
+        accepted, kept = wanted.rounds[1].record.accepted, wanted.rounds[1].kept
+        record = replace(wanted.rounds[1].record, accepted=accepted + more)
+        last = wanted.rounds[1]._replace(record=record, kept=kept + more)
+        with pytest.raises(FormatError, match=rf"000001.*has {accepted} accepted rows, not the"):
             final_file.merge(folder, wanted._replace(rounds=(wanted.rounds[0], last)))
 
 
@@ -201,7 +205,8 @@ def test_memory_does_not_grow_with_the_rejected_rows(folder):
         columns["energy/total"][1:] = np.nan
         header = replace(HEADER, platforms=(PLATFORM,))
         path = shards.seal(folder, folder.place(0, 0), header, shards.round_columns(columns, r, r, rows))
-        table.append(MergeRound(r, r, rows, 1, 1, rows, shards.verify(path).sha256, PLATFORM, path, 0))
+        record = JudgedRound(r, rows, rows, PLATFORM, shards.verify(path).sha256, path, 1)
+        table.append(MergeRound(r, record, 1, 0, True))
     tracemalloc.start()
     final_file.merge(folder, MergeJob(HEADER, Ending({}, rounds_, True, "quota"), tuple(table), None, 0, ACCEPT))
     peak = tracemalloc.get_traced_memory()[1]

@@ -99,10 +99,11 @@ def test_a_size_that_makes_no_sense_is_refused():
 
 
 @pytest.mark.slow
-def test_many_meshes_are_checked_in_other_processes(monkeypatch):
+def test_many_meshes_are_checked_in_other_processes(monkeypatch, capsys):
+    monkeypatch.setattr(mesh_checks, "PROGRESS_EVERY_S", 0.0)
     monkeypatch.setattr(mesh_checks, "SERIAL_MESHES", 1)
     entries = [ObjectEntry(f"{entry.code}{i}", entry.path) for i in range(2) for entry in resolve_objects("", "all")]
-    steps: list[tuple[int, int]] = []
-    reports = check_objects(entries, SIZES, remember=False, on_progress=lambda *step: steps.append(step))
-    assert steps == [(done, len(entries)) for done in range(1, len(entries) + 1)]
+    reports = check_objects(entries, SIZES, remember=False)
+    steps = [f"checked {done} of {len(entries)} meshes" for done in range(1, len(entries) + 1)]
+    assert capsys.readouterr().err.splitlines() == steps
     assert reports["mug0"] == reports["mug1"] == check_objects(resolve_objects("", ["mug"]), SIZES)["mug"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ from bimangrasp.synthesis import TrajectoryRecorder, synthesize
 from bimangrasp.trajectory import read_trajectory, trajectory_image
 from scale.controller import recording
 from scale.errors import RunError
+from scale.settings.objects import ObjectEntry
 from scale.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow  # its fixture makes and draws a run
@@ -163,7 +165,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_grasps(recorded, monkeypatch):
         raise RuntimeError("lost the context")
 
     monkeypatch.setattr(recording, "_in_a_process_of_its_own", fail)
-    entry = recording.ObjectEntry("storage_bin", Path("x.obj"))
+    entries = [ObjectEntry("storage_bin", Path("x.obj"))]
+    request = SimpleNamespace(folder=folder, config=quick_conf.load(), entries=entries)
     with pytest.raises(RunError, match="cannot be drawn .*lost the context.*its grasps are in"):
-        recording.animate(folder, quick_conf.load().hand, [entry], print)
+        recording.animate(request, print)
     assert folder.final("storage_bin").read_bytes() == before

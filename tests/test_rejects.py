@@ -93,7 +93,7 @@ def test_every_row_before_the_cut_that_does_not_count_is_there_with_its_reason(c
     reasons = [found.ending.reasons[n] for n in found.columns["reject/reason"]]
     rows = zip(found.columns["round"].tolist(), found.columns["row"].tolist(), reasons, strict=True)
     assert list(rows) == expected(kind, quota)
-    assert found.table["rounds/rejected"].sum() == len(reasons) and found.table["rounds/kept"].sum() == quota
+    assert found.columns["rounds/rejected"].sum() == len(reasons) and found.columns["rounds/kept"].sum() == quota
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """Which rounds a quota needs: laws over random histories, then examples."""
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scale.state import rounds
-from scale.state.round_records import JudgedRound
-from scale.state.round_table import RoundTable
-from scale.state.rounds import Goal
+from scale.merge.round_records import JudgedRound
+from scale.state.request import RunRequest
+from scale.state.resume import assign_indices
+from scale.state.round_table import Prefix, RoundTable
 
 history = st.dictionaries(st.integers(0, 12), st.integers(0, 4), max_size=10)
 flight = st.sets(st.integers(0, 12), max_size=4)
@@ -36,7 +38,7 @@ def test_what_is_handed_out_is_neither_finished_nor_in_flight_nor_beyond_max_rou
 @given(history, flight, st.integers(1, 40))
 def test_a_gap_below_the_cut_is_always_handed_out_or_in_flight(done, flying, quota):
     flying = flying - set(done)
-    reached = rounds.prefix(done, Goal(quota))
+    reached = table(done, quota=quota).prefix
     gap = reached.rounds
     if reached.kept < quota and gap not in flying:
         assert needed(done, flying, quota, 4, 100)[0] == gap
@@ -44,13 +46,13 @@ def test_a_gap_below_the_cut_is_always_handed_out_or_in_flight(done, flying, quo
 
 @given(history, st.integers(1, 40))
 def test_nothing_is_handed_out_once_the_prefix_reaches_the_quota(done, quota):
-    if rounds.prefix(done, Goal(quota)).kept == quota:
+    if table(done, quota=quota).prefix.kept == quota:
         assert needed(done, (), quota, 4, 100) == []
 
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 40))
 def test_prefix_is_cut_exactly_at_the_quota(accepted, quota):
-    reached = rounds.prefix(dict(enumerate(accepted)), Goal(quota))
+    reached = table(dict(enumerate(accepted)), quota=quota).prefix
     assert reached.kept == min(quota, sum(accepted))
     assert sum(accepted[: reached.rounds - 1]) < quota or reached.rounds == 0
 
@@ -58,11 +60,11 @@ def test_prefix_is_cut_exactly_at_the_quota(accepted, quota):
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(1, 20), st.integers(1, 20))
 def test_a_larger_quota_extends_the_prefix(accepted, small, more):
     done = dict(enumerate(accepted))
-    assert rounds.prefix(done, Goal(small)).rounds <= rounds.prefix(done, Goal(small + more)).rounds
+    assert table(done, quota=small).prefix.rounds <= table(done, quota=small + more).prefix.rounds
 
 
 def test_a_prefix_waits_at_a_gap():
-    assert rounds.prefix({0: 4, 2: 4}, Goal(8)) == rounds.Prefix(1, 4, 4, 0, False)
+    assert table({0: 4, 2: 4}, quota=8).prefix == Prefix(1, 4, 0, False)
 
 
 def test_a_failed_round_in_flight_at_the_quota_is_handed_out_again():
@@ -82,7 +84,8 @@ def test_skipped_rounds_count_towards_max_rounds():
 
 
 def test_seeds_and_indices():
-    assert rounds.seed_of(12345, 3, 7) == 312352
-    assert rounds.assign_indices({"b": 0, "x": 1}, ["a", "b", "c"]) == {"a": 2, "c": 3}
-    assert rounds.assign_indices({"b": 1}, ["a", "b", "c"]) == {"a": 0, "c": 2}  # as it was before the journal was lost
-    assert rounds.assign_indices({}, ["b", "a"]) == {"b": 0, "a": 1}
+    request = SimpleNamespace(config=SimpleNamespace(seed_base=12345))
+    assert RunRequest.seed(request, 3, 7) == 312352
+    assert assign_indices({"b": 0, "x": 1}, ["a", "b", "c"]) == {"a": 2, "c": 3}
+    assert assign_indices({"b": 1}, ["a", "b", "c"]) == {"a": 0, "c": 2}  # as it was before the journal was lost
+    assert assign_indices({}, ["b", "a"]) == {"b": 0, "a": 1}

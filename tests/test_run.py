@@ -81,7 +81,7 @@ def test_an_object_whose_every_round_fails_is_never_called_done(run, tmp_path):
     stub = Stub(faults=faults, marks=str(tmp_path))
     report = run("max_retries=0", "max_rounds=2", stub=stub, object_code_list="[bowl,storage_bin]")
     assert report.exit_code == 3 and [one.collected for one in report.objects] == [6, 0]
-    assert "2 of them skipped" in str(report)
+    assert "2 rounds skipped" in str(report)
 
 
 @pytest.mark.slow

@@ -92,7 +92,10 @@ def test_a_file_that_does_not_read_back_leaves_the_old_one(folder):
 def test_damaged_files_are_moved_aside_never_over_each_other(folder):
     for n in range(3):
         folder.write(folder.final("mug"), b"bad %d" % n)
-        assert folder.set_aside(folder.final("mug")).name == f"mug.h5.{n}"
+        folder.set_aside(folder.final("mug"))
+        assert (folder.damaged / f"mug.h5.{n}").read_bytes() == b"bad %d" % n
+    folder.set_aside(folder.final("mug"))  # it is gone
+    assert len(list(folder.damaged.iterdir())) == 3
 
 
 def test_launch_numbers_are_never_used_twice(folder):

@@ -288,7 +288,7 @@ def test_nothing_is_simulated_before_every_door_is_passed(bench, monkeypatch):
     for code in ("a", "b"):
         bench.file(run / "final" / f"{code}.h5", [HOLDS], code)
     (run / "final" / "b.h5").write_bytes(b"damaged")
-    monkeypatch.setattr(validate, "evaluate_grasps", lambda *_: pytest.fail("it simulates"))
+    monkeypatch.setattr(validate.evaluate, "evaluate_grasps", lambda *_: pytest.fail("it simulates"))
     bench.refused("b.h5 is not a readable grasp file", exp_name="kitchen")
     assert not (run / "verdicts").exists()
 

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from scale.controller.progress import Progress
 from scale.engine.failures import is_disk_full
 from scale.errors import RunError
 from scale.merge.deduplication import DedupJob
-from scale.merge.merge_thread import DedupOutcome, MergeOutcome, MergeThread
+from scale.merge.merge_thread import MergeThread, Outcome
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
 from scale.state.resume import Resumed, broken_determinism
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.round_table import DONE, JUDGED
 from scale.store import shards
 from scale.store.disk_space import Space
 from scale.store.events import RoundDone
 from scale.store.journal import Journal
+from scale.store.locks import RunLock
 from scale.store.run_folder import file_name, parse_shard_name
+
+
+class OpenCall(NamedTuple):
+    """A call whose run folder is locked, scanned and resumed."""
+
+    request: RunRequest
+    resumed: Resumed
+    journal: Journal
+    progress: Progress
+    lock: RunLock
 
 
 class ObjectCompletion:
@@ -36,14 +48,15 @@ class ObjectCompletion:
         say: tells what happened; only into the log at first, for what earlier calls have ended is no news.
     """
 
-    def __init__(self, request: RunRequest, resumed: Resumed, journal: Journal, progress: Progress) -> None:
-        self._request, self._config, self._folder, self._journal = request, request.config, request.folder, journal
-        self.objects, self.notes = resumed.objects, list(resumed.notes)
+    def __init__(self, call: OpenCall) -> None:
+        self._request, self._config, self._folder = call.request, call.request.config, call.request.folder
+        self._journal = call.journal
+        self.objects, self.notes = call.resumed.objects, list(call.resumed.notes)
         self.by_code = {state.code: state for state in self.objects}
-        self.others = resumed.others
+        self.others = call.resumed.others
         self.merger = MergeThread(self._folder)
         self.space = Space(self._folder, self._config.disk_wait_s)
-        self.say = progress.log
+        self.say = call.progress.log
         self._unsettled: set[str] = set()
 
     def file(self, state: ObjectState) -> Path | None:
@@ -54,7 +67,7 @@ class ObjectCompletion:
 
     def take(self, state: ObjectState, round_id: int, record: SealedRound) -> bool:
         """Takes a sealed round in and returns whether it is what earlier calls said of it."""
-        tile, sha256 = state.take_journaled(round_id, record)
+        tile, sha256 = state.journaled.setdefault(round_id, (record.tile_used, record.sha256))
         if tile == record.tile_used and sha256 != record.sha256 and not self._config.allow_mixed_platform:
             state.notes.append(broken_determinism(round_id, sha256, record.sha256))
         if state.expected_sha256.get(round_id, record.sha256) != record.sha256:
@@ -81,7 +94,7 @@ class ObjectCompletion:
         self.settle(state)
         return True
 
-    def decided(self, outcome: DedupOutcome) -> None:
+    def decided(self, outcome: Outcome) -> None:
         """Takes a round in whose near-duplicates are known."""
         state, round_id = self.by_code[outcome.job.code], outcome.job.round_id
         state.is_deduplicating = False
@@ -89,7 +102,7 @@ class ObjectCompletion:
         if outcome.error is not None:
             self._undo_damaged(state, {round_id: record}, outcome.error)
             return
-        done = record.without(outcome.duplicates)
+        done = record.without(outcome.result)
         if round_id < state.rounds_in_file and done.accepted != state.final.rounds["rounds/accepted"][round_id]:
             state.rounds.reopen(round_id)
             self._end_changed(state, f"round {round_id} has another number of distinct grasps than its file says")
@@ -166,11 +179,8 @@ class ObjectCompletion:
         if not is_due or state.rounds.why_ended(self._config.max_rounds) != "partial":
             return
         state.is_deduplicating = True
-        record = state.rounds.record(round_id)
-        verdict = record.verdict.path if record.verdict else None
-        sources = (record.shard, record.sha256, verdict, record.verdict_sha256)
         rule = (self._request.accept, self._request.dedup, state.distinct, self.file(state))
-        self.merger.submit(DedupJob(state.code, round_id, *sources, *rule))
+        self.merger.submit(DedupJob(state.code, round_id, state.rounds.record(round_id), *rule))
 
     def _merge(self, state: ObjectState, reason: str, acceptance_key: dict) -> None:
         """Has the prefix as it stands merged."""
@@ -179,13 +189,13 @@ class ObjectCompletion:
         state.is_merging = True
         self.merger.submit(job._replace(rejected_cap=self._config.keep_failed * self._config.rejected_cap))
 
-    def merged(self, outcome: MergeOutcome) -> None:
+    def merged(self, outcome: Outcome) -> None:
         """Takes a final file in, or what kept it from being written: on a full disk it is merged again later."""
         state = self.by_code[outcome.job.header.object_code]
         state.is_merging = False
-        if outcome.merged is not None:
-            state.final, state.final_sha256 = outcome.merged.proof, outcome.merged.sha256
-            self._journal.append(outcome.merged.event())
+        if outcome.error is None:
+            state.final, state.final_sha256 = outcome.result.proof, outcome.result.sha256
+            self._journal.append(outcome.result.event())
             self.space.sealed()
             self._remove_spent(state)
             self.settle(state)
@@ -239,7 +249,7 @@ class ObjectCompletion:
     def _compute_again(self, state: ObjectState, round_id: int, record: JudgedRound) -> None:
         """Sets a damaged shard aside; its round is computed again."""
         state.rounds.reopen(round_id)
-        self._set_aside(record.shard)
+        self._folder.set_aside(record.shard)
         if round_id < state.rounds_in_file:
             state.expected_sha256[round_id] = record.sha256
         self.notes.append(f"{record.shard} was damaged; round {round_id} of {state.code} is computed again")
@@ -248,12 +258,7 @@ class ObjectCompletion:
         """Sets a damaged verdict aside; its round waits for another one."""
         state.rounds.seal(round_id, record.unjudged())
         state.verdicts = [verdict for verdict in state.verdicts if verdict.path != record.verdict.path]
-        self._set_aside(record.verdict.path)
+        self._folder.set_aside(record.verdict.path)
         if round_id < state.rounds_in_file:
             state.expected_verdict_sha256[round_id] = record.verdict_sha256
         self.notes.append(f"{record.verdict.path} was damaged; round {round_id} of {state.code} is simulated again")
-
-    def _set_aside(self, path: Path) -> None:
-        """Moves a damaged file away, if it is still there."""
-        if path.exists():
-            self._folder.set_aside(path)

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from scale.controller import preflight
 from scale.engine.interfaces import RoundFactoryOf
-from scale.formatting import SHOWN_OBJECTS, byte_size, table
-from scale.state import rounds
+from scale.formatting import byte_size, objects_table
 from scale.state.request import RunRequest
 from scale.state.resume import resume
 from scale.state.scan import scan
@@ -52,14 +51,9 @@ class Plan(NamedTuple):
     notes: list[str]
 
     def __str__(self) -> str:
-        rows = [
-            (o.code, o.index, f"{o.collected}/{o.quota}", _span(o.rounds), _span(o.seeds))
-            for o in self.objects[:SHOWN_OBJECTS]
-        ]
+        rows = [(o.code, o.index, f"{o.collected}/{o.quota}", _span(o.rounds), _span(o.seeds)) for o in self.objects]
         head = ("object", "index", "grasps", "rounds", "seeds")
-        more = len(self.objects) - len(rows)
-        lines = [f"{self.run_dir} (dry run: nothing is written)", *table(head, rows)]
-        lines += [f"... and {more} more objects"] if more else []
+        lines = [f"{self.run_dir} (dry run: nothing is written)", *objects_table(head, rows)]
         total = sum(len(o.rounds) for o in self.objects)
         lines.append(f"{total} rounds at least, on {len(self.devices)} workers: {', '.join(self.devices)}")
         lines.append(f"disk: at most {byte_size(self.disk_bytes)} wanted, {byte_size(self.free_bytes)} free")
@@ -85,7 +79,7 @@ def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
     for state in resumed.objects:
         needed = list(state.rounds.needed(config.round_batch_size, config.max_rounds))
         round_ids = [] if state.has_larger_file else needed
-        seeds = rounds.seeds(config.seed_base, state.index, round_ids)
+        seeds = [request.seed(state.index, round_id) for round_id in round_ids]
         objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, round_ids, seeds))
     labels = [device.label for device in request.devices]
     wanted = _bytes(request, objects)

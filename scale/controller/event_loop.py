@@ -8,26 +8,23 @@ from itertools import islice
 
 from bimangrasp.errors import InputError
 from scale.controller import run_report
-from scale.controller.completion import ObjectCompletion
-from scale.controller.progress import Meter, Progress, Snapshot
+from scale.controller.completion import ObjectCompletion, OpenCall
+from scale.controller.progress import Meter, Snapshot
 from scale.controller.synthesis_role import SynthesisRole
 from scale.controller.validation_role import ValidationRole
 from scale.controller.worker_events import CallContext, WorkerEvents
 from scale.engine.failures import is_disk_full
+from scale.engine.messages import Sealed
 from scale.engine.process_pool import events
 from scale.engine.signals import Stop
-from scale.merge.merge_thread import DedupOutcome
+from scale.merge.deduplication import DedupJob
 from scale.settings import fingerprints
 from scale.settings.schema import GENERATE
 from scale.state.object_state import ObjectState
-from scale.state.request import RunRequest
-from scale.state.resume import Resumed
 from scale.state.round_table import IN_FLIGHT
 from scale.store.disk_space import FILE_BYTES, row_bytes
-from scale.store.events import RunContinued, RunPaused, Sealed
-from scale.store.journal import Journal
-from scale.store.locks import RunLock
-from scale.store.manifest import write_manifest
+from scale.store.events import RunContinued, RunPaused
+from scale.store.journal import write_manifest
 
 TICK_S = 0.2
 MANIFEST_EVERY_S = 30.0
@@ -36,19 +33,12 @@ MANIFEST_EVERY_S = 30.0
 class EventLoop:
     """One call at work. Everything it decides follows from sealed rows and the request."""
 
-    def __init__(
-        self,
-        request: RunRequest,
-        completion: ObjectCompletion,
-        resumed: Resumed,
-        journal: Journal,
-        progress: Progress,
-        lock: RunLock,
-    ) -> None:
+    def __init__(self, call: OpenCall, completion: ObjectCompletion) -> None:
+        request, resumed = call.request, call.resumed
         self._request, self._config, self._folder = request, request.config, request.folder
-        self._completion, self._journal, self._progress, self._lock = completion, journal, progress, lock
-        self._meter = Meter()
-        context = CallContext(request, completion, journal, progress, self._meter)
+        self._completion, self._journal, self._progress = completion, call.journal, call.progress
+        self._lock, self._meter = call.lock, Meter()
+        context = CallContext(request, completion, call.journal, call.progress, self._meter)
         self._synthesis = SynthesisRole(context)
         self._validation = ValidationRole(context) if request.verdict_factory is not None else None
         self._handlers = [WorkerEvents(context, self._synthesis, resumed.platforms)]
@@ -89,7 +79,7 @@ class EventLoop:
             if isinstance(event.message, Sealed):
                 self._keep_busy(stop)  # reading what the others sealed takes time that nobody need wait
         for outcome in self._completion.merger.outcomes():
-            if isinstance(outcome, DedupOutcome):
+            if isinstance(outcome.job, DedupJob):
                 self._completion.decided(outcome)
             else:
                 self._completion.merged(outcome)

@@ -8,10 +8,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -19,18 +18,19 @@ from bimangrasp.builtin import install_command
 from bimangrasp.energy.backends import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
-from scale.controller.completion import ObjectCompletion
+from scale.controller.completion import ObjectCompletion, OpenCall
 from scale.controller.event_loop import EventLoop, refuse_mixed
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
 from scale.controller.worker_events import TRACEBACK_BYTES
+from scale.engine.devices import package_version
 from scale.engine.failures import is_disk_full
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.signals import Stop
 from scale.errors import RunError
 from scale.merge.dataset_index import write_dataset
 from scale.state.request import RunRequest
-from scale.state.resume import Resumed, resume
+from scale.state.resume import resume
 from scale.state.scan import FolderScan, scan
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
 from scale.store.journal import VERSION, Journal
@@ -50,16 +50,17 @@ def run(
     start = time.monotonic()
     checked = preflight.check(settings, factory_of, verdict_factory_of)
     with _opened(checked) as call, Stop(checked.config) as stop:
-        completion = ObjectCompletion(call.request, call.resumed, call.journal, call.progress)
-        loop = EventLoop(call.request, completion, call.resumed, call.journal, call.progress, call.lock)
+        completion = ObjectCompletion(call)
+        loop = EventLoop(call, completion)
         exit_code = run_report.EXIT_ERROR
         try:
             loop.run(stop)
             completion.remove_surplus()
             _tidy(call.request)
             if call.request.config.record and not stop.exit_code:
-                _animate(call)
-            exit_code = stop.exit_code or _exit_code(loop)
+                recording.animate(call.request, call.progress.say)
+            is_short = any(report.is_short for report in loop.reports())
+            exit_code = stop.exit_code or (run_report.EXIT_SHORT if is_short else run_report.EXIT_OK)
         finally:
             loop.save(exit_code)
             call.journal.append(CallEnded(exit_code=exit_code, error=_cause()))
@@ -67,22 +68,6 @@ def run(
         report = RunReport(exit_code, checked.folder.root, loop.reports(), completion.notes, seconds)
         call.progress.say(str(report))
         return report
-
-
-class _OpenCall(NamedTuple):
-    """A call whose run folder is locked, scanned and resumed."""
-
-    request: RunRequest
-    resumed: Resumed
-    journal: Journal
-    progress: Progress
-    lock: RunLock
-
-
-def _animate(call: _OpenCall) -> None:
-    """Draws the way to the recorded grasps."""
-    request = call.request
-    recording.animate(request.folder, request.config.hand, request.entries, call.progress.say)
 
 
 def _cause() -> str | None:
@@ -93,31 +78,26 @@ def _cause() -> str | None:
     return "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]
 
 
-def _exit_code(loop: EventLoop) -> int:
-    return run_report.EXIT_SHORT if any(report.is_short for report in loop.reports()) else run_report.EXIT_OK
-
-
 @contextmanager
-def _opened(request: RunRequest) -> Iterator[_OpenCall]:
+def _opened(request: RunRequest) -> Iterator[OpenCall]:
     """Yields the run folder under its lock: scanned, resumed, journal open, damaged files and leftovers away."""
     folder = request.folder
     lock = _locked(folder)
     try:
         wait_for_orphans(folder)
-        with _telling(request) as progress:
+        title = f"{request.config.mode} {request.config.exp_name}"
+        with closing(Progress(folder, title)) as progress:
             request = _with_pieces(request, progress)
             folder_scan = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
             resumed = resume(request, folder_scan)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
                 refuse_mixed(platforms, request.config.allow_mixed_platform)
-            journal = Journal(folder)
-            try:
-                _enter(request, folder_scan, resumed, journal, progress)
+            with closing(Journal(folder)) as journal:
+                call = OpenCall(request, resumed, journal, progress, lock)
+                _enter(call, folder_scan)
                 for path in folder_scan.damaged:
                     folder.set_aside(path)
-                yield _OpenCall(request, resumed, journal, progress, lock)
-            finally:
-                journal.close()
+                yield call
     finally:
         lock.release()
 
@@ -147,25 +127,15 @@ def _locked(folder: RunFolder) -> RunLock:
         raise InputError(f"the run folder {folder.root} cannot be written ({error}): {advice}") from error
 
 
-@contextmanager
-def _telling(request: RunRequest) -> Iterator[Progress]:
-    progress = Progress(request.folder, f"{request.config.mode} {request.config.exp_name}")
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-def _enter(
-    request: RunRequest, folder_scan: FolderScan, resumed: Resumed, journal: Journal, progress: Progress
-) -> None:
+def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     """Writes down what this call is, before anything is handed out."""
+    request, resumed, journal, progress, _ = call
     folder, config = request.folder, request.config
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
     journal.append(
         CallStarted(
             format_version=VERSION,
-            version=_version(),
+            version=package_version("bimangrasp"),
             mode=config.mode,
             run_key=request.run_key,
             acceptance_key=request.acceptance_key,
@@ -198,10 +168,3 @@ def _tidy(request: RunRequest) -> None:
     request.folder.remove_empty_places()
     if request.folder.final_files():
         write_dataset(request.folder)
-
-
-def _version() -> str:
-    try:
-        return version("bimangrasp")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +32,6 @@ def check(
     factory_of: RoundFactoryOf | None = None,
     verdict_factory_of: VerdictFactoryOf | None = None,
     remember: bool = True,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> RunRequest:
     """Returns the call, checked.
 
@@ -42,7 +40,6 @@ def check(
         factory_of: gives what makes rounds; the optimizer where it is left out.
         verdict_factory_of: gives what tests rounds; MuJoCo where it is left out.
         remember: whether mesh reports may be cached on the disk.
-        on_progress: told (done, total) of the mesh checks.
 
     Raises:
         InputError: names what cannot be used and what to do.
@@ -63,7 +60,7 @@ def check(
     _check_folder(config, folder, factory.algorithm_version)
     devices = resolve_devices(config.gpus)
     hand = factory.hand_table()
-    meshes = check_objects(entries, config.object, remember=remember, on_progress=on_progress)
+    meshes = check_objects(entries, config.object, remember=remember)
     accept = acceptance(config.filter)
     return RunRequest(
         config=config,

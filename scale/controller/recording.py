@@ -7,7 +7,7 @@ no run with it.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -16,9 +16,8 @@ from typing import Any
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from scale.errors import RunError
-from scale.settings.objects import ObjectEntry
 from scale.settings.schema import Config
-from scale.store.run_folder import RunFolder
+from scale.state.request import RunRequest
 
 MOST_FRAMES = 1000  # of one picture: more is minutes of drawing and tens of megabytes
 LIBRARIES = "wanted OpenGL without a display (Debian: apt install libegl1 libgl1-mesa-dri; MUJOCO_GL=egl or osmesa)"
@@ -55,38 +54,36 @@ def check(config: Config) -> None:
         raise InputError(f"record=true cannot draw here ({type(error).__name__}: {error}): {LIBRARIES}") from error
 
 
-def animate(
-    folder: RunFolder, hand: HandConfig, entries: Sequence[ObjectEntry], say: Callable[[str], None]
-) -> list[Path]:
-    """Returns the moving pictures that were made of all frames that are there.
+def animate(request: RunRequest, say: Callable[[str], None]) -> None:
+    """Makes moving pictures of all frames that are there, and tells of each.
 
     Raises:
         RunError: one could not be drawn; grasps and frames are there.
     """
-    made = []
-    for entry in entries:
+    folder = request.folder
+    for entry in request.entries:
         frames = folder.frames(entry.code)
         if not frames.exists():  # the round was given up
             continue
         try:
-            pictures = _in_a_process_of_its_own(_draw, frames, hand, entry.path)
+            pictures = _in_a_process_of_its_own(_draw, frames, request.config.hand, entry.path)
         except (Exception, BrokenProcessPool) as error:
             raise RunError(
                 f"the animation of {entry.code} cannot be drawn ({type(error).__name__}: {error}); its grasps are in "
                 f"{folder.final(entry.code)}, its frames in {frames}"
             ) from error
         for row, image in pictures.items():
-            folder.write(folder.animation(entry.code, row), image)
-            made.append(folder.animation(entry.code, row))
-            say(f"{entry.code}: {made[-1]}")
-    return made
+            picture = folder.animation(entry.code, row)
+            folder.write(picture, image)
+            say(f"{entry.code}: {picture}")
 
 
 def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
     """Returns what a call gives in a fresh process."""
-    from scale.engine.offscreen import drawing_processes
+    from bimangrasp.visualization.thumbnails import drawing_environment
+    from scale.engine.process_pool import environment
 
-    with drawing_processes(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with environment(drawing_environment()), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scale.formatting import SHOWN_OBJECTS, spans, table
+from scale.formatting import ADVICE, objects_table, spans
 from scale.state.object_state import ObjectState
 from scale.state.round_table import DONE
 
@@ -82,9 +82,7 @@ class RunReport:
 
     def __str__(self) -> str:
         rows = [(o.code, f"{o.collected}/{o.quota}", o.rounds_done, len(o.skipped), o.end_reason) for o in self.objects]
-        lines = table(("object", "grasps", "rounds", "skipped", "ended by"), rows[:SHOWN_OBJECTS])
-        if len(rows) > SHOWN_OBJECTS:
-            lines.append(f"... and {len(rows) - SHOWN_OBJECTS} more objects, see manifest.json")
+        lines = objects_table(("object", "grasps", "rounds", "skipped", "ended by"), rows)
         lines += [f"short: {report.code}: {_why_short(report)}" for report in self.objects if report.is_short]
         lines += [_skip_warning(report) for report in self.objects if report.skipped]
         lines += [f"note: {note}" for note in self.notes]
@@ -94,18 +92,9 @@ class RunReport:
 
 def _why_short(report: ObjectReport) -> str:
     """Returns why an object has fewer rows than its quota."""
-    have = f"{report.collected} of {report.quota}"
-    if report.end_reason == "max_rounds":
-        gone = f", {len(report.skipped)} of them skipped" if report.skipped else ""
-        return f"{have} after max_rounds rounds{gone}{_rejects(report)}; raise max_rounds, or loosen the filter"
-    if report.end_reason == "barren":
-        return (
-            f"{have}, barren: max_barren_rounds rounds in a row gave nothing{_rejects(report)}; loosen the filter, or "
-            f"raise max_barren_rounds to go on"
-        )
-    if report.end_reason == "stopped":
-        return f"{have} when the run was stopped; the same command goes on"
-    return f"{have}, {report.end_reason}"
+    gone = f"; {len(report.skipped)} rounds skipped" if report.skipped else ""
+    why = ADVICE.get(report.end_reason, report.end_reason)
+    return f"{report.collected} of {report.quota}, {why}{gone}{_rejects(report)}"
 
 
 def _rejects(report: ObjectReport) -> str:

@@ -12,17 +12,18 @@ from scale.controller import tensorboard
 from scale.controller.worker_events import TRACEBACK_BYTES, CallContext
 from scale.engine.devices import device_name
 from scale.engine.failures import ConfigErrorDetector, RetryPolicy, Slots, is_disk_full
-from scale.engine.process_pool import Job, WorkerPool, WorkerProcess
+from scale.engine.messages import Failed, Job, RoundJob, Sealed
+from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
 from scale.errors import RunError
 from scale.formatting import last_line
+from scale.merge.round_records import JudgedRound, SealedRound, accept_round
 from scale.settings import fingerprints
 from scale.settings.schema import TENSORBOARD
 from scale.state.object_state import ObjectState
-from scale.state.round_records import JudgedRound, SealedRound, accept_round
 from scale.state.round_table import DONE
 from scale.store import shards, verdict_files
-from scale.store.events import AttemptFailed, Failed, RoundDone, RoundJob, RoundSealed, Sealed
+from scale.store.events import AttemptFailed, RoundDone, RoundSealed
 from scale.store.run_folder import WORKER
 
 
@@ -113,7 +114,6 @@ class SynthesisRole:
 
     def _job(self, worker: WorkerProcess, state: ObjectState, round_id: int) -> RoundJob:
         """Returns what a worker is told to do."""
-        record = self._config.recording
         return RoundJob(
             code=state.code,
             index=state.index,
@@ -121,10 +121,10 @@ class SynthesisRole:
             mesh_sha256=state.mesh_sha256,
             object_key=fingerprints.object_key(state.mesh_sha256),
             round_id=round_id,
-            seed=self._context.seed(state, round_id),
+            seed=self._request.seed(state.index, round_id),
             attempt=state.failures[round_id],
             tile=self._tiles.get((worker.device.label, state.code), self.full_tile),
-            record=tuple(record) if record else None,
+            record=self._config.recording,
         )
 
     # ---- what comes back
@@ -160,8 +160,7 @@ class SynthesisRole:
     def spoiled(self, process: WorkerProcess, sealed: Sealed, error: Exception) -> None:
         """Sets a shard aside that does not read back; that was a failed attempt."""
         path = self._folder.root / sealed.path
-        if path.exists():
-            self._folder.set_aside(path)
+        self._folder.set_aside(path)
         self.failed(process, sealed, f"{path} does not read back: {error}")
 
     def is_of(self, path: Path, job: Job) -> bool:

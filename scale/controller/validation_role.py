@@ -9,15 +9,16 @@ from pathlib import Path
 from scale.controller.worker_events import TRACEBACK_BYTES, CallContext
 from scale.engine.devices import Device
 from scale.engine.failures import Key, Slots
-from scale.engine.process_pool import Job, WorkerPool, WorkerProcess
+from scale.engine.messages import Failed, Job, Sealed, ValidationJob
+from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.validator import VALIDATION
 from scale.errors import RunError
 from scale.formatting import last_line
+from scale.merge.round_records import JudgedRound, accept_round
 from scale.state.object_state import ObjectState
-from scale.state.round_records import JudgedRound, accept_round
 from scale.state.round_table import SEALED
 from scale.store import shards, verdict_files
-from scale.store.events import AttemptFailed, Failed, RoundDone, RoundJudged, Sealed, ValidationJob
+from scale.store.events import AttemptFailed, RoundDone, RoundJudged
 from scale.store.run_folder import VALIDATOR
 from scale.store.verdict_files import Verdict
 
@@ -102,7 +103,7 @@ class ValidationRole:
             shard=self._folder.relative(state.rounds.record(round_id).shard),
             pieces=self._folder.relative(pieces),
             acceptance_key=self._request.acceptance_key_of(state.code),
-            deadly=sorted(row for code, r, row in self._deadly() if (code, r) == (state.code, round_id)),
+            deadly=tuple(sorted(row for code, r, row in self._deadly() if (code, r) == (state.code, round_id))),
         )
 
     def _deadly(self) -> set[Row]:
@@ -144,7 +145,7 @@ class ValidationRole:
     def spoiled(self, _: WorkerProcess, sealed: Sealed, error: Exception) -> None:
         """Sets aside what does not read back: the verdict, or the shard, whose round is computed again."""
         state, path = self._completion.by_code[sealed.code], self._folder.root / sealed.path
-        if path.exists() and shards.is_damaged(path):
+        if shards.is_damaged(path):
             self._folder.set_aside(path)
         self._drop_damaged_shard(state, sealed.round_id)
         self._context.progress.say(f"{state.code}: round {sealed.round_id} has to be tested again: {error}")
@@ -157,8 +158,7 @@ class ValidationRole:
         if not shards.is_damaged(shard):
             return False
         state.rounds.reopen(round_id)
-        if shard.exists():
-            self._folder.set_aside(shard)
+        self._folder.set_aside(shard)
         return True
 
     def is_of(self, path: Path, job: Job) -> bool:

@@ -10,29 +10,16 @@ from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Meter, Progress
 from scale.engine.failures import EARLY_EXITS, EARLY_KILLS, IN_A_ROW, Slots, death
-from scale.engine.process_pool import Job, PoolEvent, WorkerPool, WorkerProcess
+from scale.engine.messages import Died, Failed, Halved, Job, Ready, Sealed
+from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
 from scale.errors import RunError
 from scale.formatting import last_line
+from scale.merge.round_records import SkippedRound
 from scale.settings import fingerprints
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
-from scale.state.round_records import SkippedRound
-from scale.state.rounds import seed_of
+from scale.store import events
 from scale.store.durable_io import DISK_FULL
-from scale.store.events import (
-    DeviceSetAside,
-    Died,
-    Failed,
-    Halved,
-    ProcessDied,
-    ProcessReady,
-    ProcessSilent,
-    Ready,
-    RoundFoundNoRoom,
-    RoundSkipped,
-    Sealed,
-    TileHalved,
-)
 from scale.store.journal import Journal
 
 TRACEBACK_BYTES = 2000  # of each failure, in journal and manifest
@@ -54,15 +41,11 @@ class CallContext(NamedTuple):
     progress: Progress
     meter: Meter
 
-    def seed(self, state: ObjectState, round_id: int) -> int:
-        """Returns the seed of a round."""
-        return seed_of(self.request.config.seed_base, state.index, round_id)
-
     def skip(self, state: ObjectState, round_id: int, when: str, reason: str) -> None:
         """Gives a round up and names it; `when` and `reason` are for people, the latter the end of a traceback."""
-        seed, attempts = self.seed(state, round_id), state.failures[round_id]
-        skipped = RoundSkipped(seed=seed, attempts=attempts, code=state.code, round_id=round_id, traceback=reason)
-        self.journal.append(skipped)
+        seed, attempts = self.request.seed(state.index, round_id), state.failures[round_id]
+        facts = {"seed": seed, "attempts": attempts, "traceback": reason}
+        self.journal.append(events.RoundSkipped(code=state.code, round_id=round_id, **facts))
         self.progress.say(f"{state.code}: round {round_id} is skipped {when}")
         self.completion.skip(state, round_id, SkippedRound(seed, reason))
 
@@ -151,7 +134,7 @@ class WorkerEvents:
         config = self._context.request.config
         for process in self.role.pool.end_silent(config.startup_timeout_s, config.heartbeat_timeout_s):
             reason = process.end_reason
-            self._journal.append(ProcessSilent(**self._who(process), reason=reason, **_round_of(process.job)))
+            self._journal.append(events.ProcessSilent(**self._who(process), reason=reason, **_round_of(process.job)))
             self._progress.say(f"{self.role.label(process)} is ended: {reason}")
 
     def set_aside(self, slot: int, why: str) -> None:
@@ -162,7 +145,7 @@ class WorkerEvents:
         self.role.pool.retire(slot)
         note = f"{self.role.slot_name(slot)} is set aside: {why}, see {self.role.pool.log_of(slot)}"
         device = self.role.pool.devices[slot].label
-        self._journal.append(DeviceSetAside(**{self.role.name: slot}, device=device, reason=why))
+        self._journal.append(events.DeviceSetAside(**{self.role.name: slot}, device=device, reason=why))
         self._context.completion.notes.append(note)
         self._progress.say(note)
 
@@ -175,7 +158,7 @@ class WorkerEvents:
         self._early_kills = 0
         self.role.slots.ready(process.slot)
         self.role.began(process)
-        self._journal.append(ProcessReady(**self._who(process), device=process.device.label, platform=platform))
+        self._journal.append(events.ProcessReady(**self._who(process), device=process.device.label, platform=platform))
         if platform in self.platforms:
             return
         self.platforms.append(platform)
@@ -191,8 +174,8 @@ class WorkerEvents:
     def _halved(self, process: WorkerProcess, message: Halved) -> None:
         """Says that a round goes on with fewer grasps at once."""
         code, round_id, tile = message.code, message.round_id, message.tile
-        event = TileHalved(worker=process.slot, device=process.device.label, code=code, round_id=round_id, tile=tile)
-        self._journal.append(event)
+        who = {"worker": process.slot, "device": process.device.label}
+        self._journal.append(events.TileHalved(code=code, round_id=round_id, tile=tile, **who))
         self._progress.say(f"{code}: round {round_id} goes on with {tile} grasps at once: out of memory")
 
     def _sealed(self, process: WorkerProcess, sealed: Sealed) -> None:
@@ -209,14 +192,14 @@ class WorkerEvents:
         """Takes a job back for whose file the full disk had no room; that was no attempt."""
         self.role.release(message.code, message.round_id)
         reason = last_line(message.traceback)
-        self._journal.append(RoundFoundNoRoom(code=message.code, round_id=message.round_id, reason=reason))
+        self._journal.append(events.RoundFoundNoRoom(code=message.code, round_id=message.round_id, reason=reason))
         self._context.completion.space.met(reason)
 
     def _died(self, process: WorkerProcess, exitcode: int) -> None:
         """Adopts what a dead process had sealed, else takes its job back."""
         how, is_from_outside = death(exitcode, process.end_reason)
         job = process.job
-        self._journal.append(ProcessDied(**self._who(process), exitcode=exitcode, **_round_of(job)))
+        self._journal.append(events.ProcessDied(**self._who(process), exitcode=exitcode, **_round_of(job)))
         self._progress.say(f"{self.role.label(process)} died: {how}")
         if not process.is_ready:
             self._died_early(process, is_from_outside, how)

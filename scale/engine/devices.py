@@ -84,7 +84,7 @@ def platform(device: str, kernels: str) -> dict[str, str]:
         "hdf5": h5py.version.hdf5_version,
         "kernels": kernels,
     }
-    return facts | {name: _package_version(name) for name in _PACKAGES}
+    return facts | {name: package_version(name) for name in _PACKAGES}
 
 
 def _cpu_vendor() -> str:
@@ -94,7 +94,8 @@ def _cpu_vendor() -> str:
     return machine.machine()
 
 
-def _package_version(name: str) -> str:
+def package_version(name: str) -> str:
+    """Returns the version of an installed package; "none" where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

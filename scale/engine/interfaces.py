@@ -7,38 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bimangrasp.config import Record
 from bimangrasp.files.header import HandTable
 from bimangrasp.trajectory import Trajectory
+from scale.engine.messages import RoundJob
 
 if TYPE_CHECKING:  # only workers load the optimizer
     from bimangrasp.config import SynthesisConfig
     from bimangrasp.hand_files.config import HandConfig
     from scale.settings.schema import Config
-
-
-class RoundTask(NamedTuple):
-    """A round as its maker sees it.
-
-    Attributes:
-        code: the object.
-        mesh: path of its mesh.
-        mesh_sha256: hash of the mesh that was checked.
-        seed: the round's.
-        round_id: the round's.
-        attempt: 0 at the first.
-        tile: how many grasps to evaluate at once.
-        record: what to keep of the way there; None for nothing.
-    """
-
-    code: str
-    mesh: str
-    mesh_sha256: str
-    seed: int
-    round_id: int
-    attempt: int
-    tile: int
-    record: Record | None = None
 
 
 class RoundResult(NamedTuple):
@@ -63,7 +39,7 @@ class RoundRunner(Protocol):
     def platform(self) -> dict[str, str]:
         """What the bytes of its rounds depend on besides the settings."""
 
-    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
+    def make(self, job: RoundJob, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round; calls `on_step` at every step."""
 
     def free(self) -> None:
@@ -120,15 +96,7 @@ class VerdictFactory(Protocol):
         """Returns the bench. Called once, in the validator."""
 
 
-class VerdictFactoryOf(Protocol):
-    """How `scale.run` gets its judge from the configuration."""
-
-    def __call__(self, config: Config) -> VerdictFactory:
-        """Returns the judge with these settings."""
-
-
-class RoundFactoryOf(Protocol):
-    """How `scale.run` gets its maker from the configuration."""
-
-    def __call__(self, hand: HandConfig, synthesis: SynthesisConfig) -> RoundFactory:
-        """Returns the maker of rounds with these settings."""
+VerdictFactoryOf = Callable[["Config"], VerdictFactory]
+"""How `scale.run` gets its judge from the configuration."""
+RoundFactoryOf = Callable[["HandConfig", "SynthesisConfig"], RoundFactory]
+"""How `scale.run` gets its maker from the configuration."""

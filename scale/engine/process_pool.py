@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 from bimangrasp.files.final_format import Header
 from scale.engine.devices import Device
+from scale.engine.messages import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
 from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec
 from scale.engine.worker import main as worker_main
-from scale.store.events import Died, Failed, Halved, Message, Ready, RoundJob, Sealed, Step, ValidationJob, message_from
 from scale.store.run_folder import RunFolder
 
-Job = RoundJob | ValidationJob
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
 ABORT_S = 2.0  # from SIGABRT to SIGKILL
 HELD_S = 5.0  # a longer way from one look at the workers to the next is no time of theirs
@@ -117,7 +116,7 @@ class WorkerPool:
         )
         log = self._folder.worker_log(slot, self._role.name)
         log_start = log.stat().st_size if log.exists() else 0
-        with _signals_blocked(), _environment(child_environment(device, self._threads)), _output_to(log):
+        with _signals_blocked(), environment(child_environment(device, self._threads)), _output_to(log):
             process.start()
         theirs.close()
         self.workers[slot] = WorkerProcess(
@@ -138,7 +137,7 @@ class WorkerPool:
         """Hands a job out. A worker that died meanwhile is told by `events`."""
         worker.job, worker.step, worker.is_stepping, worker.last_heard = job, 0, False, self.now
         try:
-            worker.connection.send(job.to_json())
+            worker.connection.send(job)
         except OSError:  # its end of the pipe is gone: the death is the next event
             return
 
@@ -168,7 +167,7 @@ class WorkerPool:
         is_closed = False
         try:
             while worker.connection.poll():
-                yield PoolEvent(worker, self._take(worker, message_from(worker.connection.recv())))
+                yield PoolEvent(worker, self._take(worker, worker.connection.recv()))
         except (EOFError, OSError):
             is_closed = True
         if is_closed or not worker.process.is_alive():
@@ -278,7 +277,7 @@ def child_environment(device: Device, threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
     """Sets variables for the children that are started meanwhile."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -13,7 +13,8 @@ import numpy as np
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
 from scale.engine.devices import platform
-from scale.engine.interfaces import RoundResult, RoundTask
+from scale.engine.interfaces import RoundResult
+from scale.engine.messages import RoundJob
 
 if TYPE_CHECKING:
     from bimangrasp.config import SynthesisConfig
@@ -88,14 +89,14 @@ class OptimizerRunner:
             raise RuntimeError(f"{mesh} was changed while the run was going: sha256 {loaded.sha256}, not {sha256}")
         return loaded
 
-    def make(self, task: RoundTask, on_step: Callable[[int], None]) -> RoundResult:
+    def make(self, job: RoundJob, on_step: Callable[[int], None]) -> RoundResult:
         """Returns the grasps of a round."""
         from bimangrasp.synthesis import TrajectoryRecorder, synthesize
 
-        loaded = self._object(task.mesh, task.mesh_sha256)
-        settings = replace(self._synthesis, tile=task.tile)
-        recorder = TrajectoryRecorder(task.record) if task.record else None
-        result = synthesize(self._hands, loaded, settings, task.seed, on_step, recorder)
+        loaded = self._object(job.mesh, job.mesh_sha256)
+        settings = replace(self._synthesis, tile=job.tile)
+        recorder = TrajectoryRecorder(job.record) if job.record else None
+        result = synthesize(self._hands, loaded, settings, job.seed, on_step, recorder)
         trajectory = recorder.trajectory(result, settings.num_iterations) if recorder else None
         return RoundResult(columns_from(result), result.tile_used, trajectory)
 

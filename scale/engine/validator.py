@@ -13,9 +13,9 @@ import numpy as np
 
 from scale.engine.devices import platform
 from scale.engine.interfaces import ValidationTask, VerdictRunner
+from scale.engine.messages import Step, ValidationJob
 from scale.engine.worker import Role, WorkerSpec
 from scale.store import shards, verdict_files
-from scale.store.events import Step, ValidationJob
 from scale.store.run_folder import VALIDATOR, RunFolder
 
 if TYPE_CHECKING:  # only validators load the hands
@@ -33,7 +33,7 @@ def _verdict(
 ) -> Path:
     """Simulates the grasps of one round and returns the path of the sealed verdict."""
     shard = shards.verify(folder.root / job.shard)
-    task = ValidationTask(shard.columns, str(folder.root / job.pieces), tuple(job.deadly))
+    task = ValidationTask(shard.columns, str(folder.root / job.pieces), job.deadly)
     columns = runner.judge(task, partial(_tell, connection))
     _tell(connection, shard.rows)
     about = {
@@ -49,7 +49,7 @@ def _verdict(
 
 def _tell(connection: Connection, row: int) -> None:
     """Says which grasp is simulated now, or that all are: if it kills or hangs this process, the parent knows it."""
-    connection.send(Step(step=row).to_json())
+    connection.send(Step(row))
 
 
 VALIDATION = Role(VALIDATOR, _verdict)

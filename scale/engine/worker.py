@@ -17,13 +17,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.config import Record
 from bimangrasp.files.header import Header
 from bimangrasp.trajectory import trajectory_image
 from scale.engine import failures
-from scale.engine.interfaces import RoundResult, RoundRunner, RoundTask
+from scale.engine.interfaces import RoundResult, RoundRunner
+from scale.engine.messages import Failed, Halved, Job, Ready, RoundJob, Sealed, Step
 from scale.store import locks, shards
-from scale.store.events import Failed, Halved, Message, Ready, RoundJob, Sealed, Step, message_from
 from scale.store.run_folder import WORKER, RunFolder
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
@@ -66,7 +65,7 @@ class Role(NamedTuple):
     """
 
     name: str
-    work: Callable[[RunFolder, WorkerSpec, Any, Message, Connection], Path]
+    work: Callable[[RunFolder, WorkerSpec, Any, Job, Connection], Path]
 
 
 def main(connection: Connection, spec: WorkerSpec) -> None:
@@ -78,16 +77,12 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
     _leave_signals_to_parent()
     faulthandler.enable()
     runner = pickle.loads(spec.factory).load(spec.device, spec.threads)
-    _send(connection, Ready(platform=runner.platform))
+    connection.send(Ready(runner.platform))
     while (job := _receive(connection)) is not None:
         outcome = _do(folder, spec, runner, job, connection)
-        _send(connection, outcome)
+        connection.send(outcome)
         if isinstance(outcome, Failed) and outcome.ends:
             os._exit(failures.BROKEN_DEVICE)  # no destructor may touch the broken context either
-
-
-def _send(connection: Connection, message: Message) -> None:
-    connection.send(message.to_json())
 
 
 def _end_with_parent(parent: int) -> None:
@@ -104,10 +99,10 @@ def _leave_signals_to_parent() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
 
 
-def _receive(connection: Connection) -> Message | None:
+def _receive(connection: Connection) -> Job | None:
     """Returns the next job, None when the parent has closed the pipe."""
     try:
-        return message_from(connection.recv())
+        return connection.recv()
     except (EOFError, ConnectionResetError):
         return None
 
@@ -123,10 +118,10 @@ class _Beat:
         now = time.monotonic()
         if now - self._last >= BEAT_S:
             self._last = now
-            _send(self._connection, Step(step=step))
+            self._connection.send(Step(step))
 
 
-def _do(folder: RunFolder, spec: WorkerSpec, runner: Any, job: Message, connection: Connection) -> Sealed | Failed:
+def _do(folder: RunFolder, spec: WorkerSpec, runner: Any, job: Job, connection: Connection) -> Sealed | Failed:
     """Does one job and returns the message about it."""
     start = time.monotonic()
     try:
@@ -154,20 +149,18 @@ def _log(text: str) -> None:
 
 def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJob, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
-    record = Record(job.record[0], tuple(job.record[1])) if job.record else None
-    task = RoundTask(job.code, job.mesh, job.mesh_sha256, job.seed, job.round_id, job.attempt, job.tile, record)
-    result = _computed(runner, task, connection)
+    result = _computed(runner, job, connection)
     if result.trajectory is not None:
-        folder.write(folder.frames(task.code), trajectory_image(result.trajectory))
+        folder.write(folder.frames(job.code), trajectory_image(result.trajectory))
     header = replace(
         spec.header,
-        object_code=task.code,
+        object_code=job.code,
         object_index=job.index,
-        mesh_sha256=task.mesh_sha256,
+        mesh_sha256=job.mesh_sha256,
         object_key=job.object_key,
         platforms=(runner.platform,),
     )
-    columns = shards.round_columns(result.columns, task.seed, task.round_id, result.tile_used)
+    columns = shards.round_columns(result.columns, job.seed, job.round_id, result.tile_used)
     return shards.seal(folder, folder.place(spec.worker, spec.launch), header, columns)
 
 
@@ -175,15 +168,15 @@ SYNTHESIS = Role(WORKER, _round)
 """Workers make rounds."""
 
 
-def _computed(runner: RoundRunner, task: RoundTask, connection: Connection) -> RoundResult:
+def _computed(runner: RoundRunner, job: RoundJob, connection: Connection) -> RoundResult:
     """Returns a round's grasps: where memory is short, half as many at once, from the same seed.
 
     Raises:
         MemoryError: one grasp at a time is too much as well; names the tiles that were tried.
     """
-    on_step, tried, tile = _Beat(connection), [], task.tile
+    on_step, tried, tile = _Beat(connection), [], job.tile
     while True:
-        result, reason = _attempt(runner, task._replace(tile=tile), on_step)
+        result, reason = _attempt(runner, job._replace(tile=tile), on_step)
         if result is not None:
             return result
         tried.append(tile)
@@ -192,13 +185,13 @@ def _computed(runner: RoundRunner, task: RoundTask, connection: Connection) -> R
             raise MemoryError(f"out of memory at every size tried ({', '.join(map(str, tried))} at once): {reason}")
         runner.free()
         tile = max(SMALLEST_TILE, tile // 2)
-        _send(connection, Halved(code=task.code, round_id=task.round_id, tile=tile))
+        connection.send(Halved(job.code, job.round_id, tile))
 
 
-def _attempt(runner: RoundRunner, task: RoundTask, on_step: Callable[[int], None]) -> tuple[RoundResult | None, str]:
+def _attempt(runner: RoundRunner, job: RoundJob, on_step: Callable[[int], None]) -> tuple[RoundResult | None, str]:
     """Returns a round's grasps, or how memory was short. The handler, which holds every tensor, is left before."""
     try:
-        return runner.make(task, on_step), ""
+        return runner.make(job, on_step), ""
     except Exception as error:
         if not failures.is_out_of_memory(error):
             raise

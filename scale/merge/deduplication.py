@@ -13,11 +13,8 @@ from bimangrasp.files.schema import Columns
 from bimangrasp.poses import Poses, joined
 from bimangrasp.validation.config import DuplicateThresholds
 from bimangrasp.validation.duplicates import near_duplicates
+from scale.merge.round_records import JudgedRound, sealed_columns
 from scale.settings.filters import Accept
-from scale.store.shards import sealed_columns
-
-DUPLICATE = "duplicate"
-"""Why a row does not count that is like an earlier one that does."""
 
 
 @dataclass
@@ -47,7 +44,7 @@ class DedupJob(NamedTuple):
 
     Attributes:
         code, round_id: the round.
-        shard, shard_sha256, verdict, verdict_sha256: see `job.MergeRound`.
+        record: what is known of it.
         accept: columns -> mask of the rows that count unless they are duplicates.
         thresholds: which grasps are alike.
         distinct: what counts below it; gains the round's.
@@ -56,10 +53,7 @@ class DedupJob(NamedTuple):
 
     code: str
     round_id: int
-    shard: Path
-    shard_sha256: str
-    verdict: Path | None
-    verdict_sha256: str
+    record: JudgedRound
     accept: Accept
     thresholds: DuplicateThresholds
     distinct: DistinctPoses
@@ -73,7 +67,7 @@ def duplicates(job: DedupJob) -> tuple[int, ...]:
         FormatError: the shard, the verdict or the final file is not what it was.
         OSError: it cannot be read.
     """
-    columns = sealed_columns(job)
+    columns = sealed_columns(job.record)
     rows = np.flatnonzero(job.accept(columns))
     poses = poses_of(columns).select(rows)
     alike = near_duplicates(poses, job.thresholds, job.distinct.below(job.round_id, job.final))

@@ -16,9 +16,9 @@ from bimangrasp.files.final_format import Proof, final_image, verify_final
 from bimangrasp.files.schema import CURVE_FIELDS, Columns, Field, FormatError, round_fields, row_fields, shape_of
 from scale.merge import rejected_file
 from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
+from scale.merge.round_records import sealed_columns
 from scale.store.events import FileMerged
 from scale.store.run_folder import RunFolder
-from scale.store.shards import sealed_columns
 
 
 class Merged(NamedTuple):
@@ -79,7 +79,7 @@ def _columns(job: MergeJob, sizes: Sizes) -> Columns:
     columns |= {f.name: _no_curve(f, sizes) for f in CURVE_FIELDS}
     rows = 0 if job.old is None else _copy_old_file(job, sizes, columns)
     for merge_round in job.rounds:
-        if merge_round.shard is not None:
+        if merge_round.is_read:
             rows += _copy_round(merge_round, job, sizes, columns, rows)
     assert rows == sizes["N"], f"{rows} rows were merged of {sizes['N']}"
     return columns | round_table(job.rounds, round_fields(job.is_judged))
@@ -113,7 +113,7 @@ def _copy_round(
     """Copies the accepted rows of a round that the old file lacks, up to the cut, and a curve that it lacks.
 
     Args:
-        merge_round: the round, which has a shard.
+        merge_round: the round, whose shard is read.
         job: the merge.
         sizes: length of every named axis.
         columns: to be filled.
@@ -122,14 +122,13 @@ def _copy_round(
     Returns:
         How many rows were copied.
     """
-    shard = sealed_columns(merge_round)
+    record = merge_round.record
+    shard = sealed_columns(record)
     _check_shapes(shard, merge_round, job, sizes)
     mask = job.accept(shard)
-    mask[list(merge_round.duplicates)] = False
-    if mask.sum() != merge_round.accepted:
-        raise FormatError(
-            f"{merge_round.shard} has {mask.sum()} accepted rows, not the {merge_round.accepted} that were counted"
-        )
+    mask[list(record.duplicates)] = False
+    if mask.sum() != record.accepted:
+        raise FormatError(f"{record.shard} has {mask.sum()} accepted rows, not the {record.accepted} that were counted")
     rows = np.flatnonzero(mask)[merge_round.already : merge_round.kept]
     for f in row_fields(job.is_judged):
         columns[f.name][first : first + len(rows)] = shard[f.name][rows]
@@ -144,8 +143,8 @@ def _check_shapes(shard: Columns, merge_round: MergeRound, job: MergeJob, sizes:
     for f in (*row_fields(job.is_judged), *CURVE_FIELDS):
         if shard[f.name].shape[1:] != shape_of(f, sizes)[1:]:
             raise FormatError(
-                f"{f.name} in {merge_round.shard} has shape {shard[f.name].shape}, unlike the rounds before it, whose "
-                f"axes are {sizes}"
+                f"{f.name} in {merge_round.record.shard} has shape {shard[f.name].shape}, unlike the rounds "
+                f"before it, whose axes are {sizes}"
             )
 
 
@@ -158,13 +157,13 @@ def _sizes(job: MergeJob) -> Sizes:
         "C": job.header.run_key.get("contacts_per_hand", 0),
         "P": 0,
     } | ({"L": 0} if job.is_judged else {})
-    first_done = next((merge_round for merge_round in job.rounds if merge_round.platform is not None), None)
+    first_done = next((merge_round for merge_round in job.rounds if merge_round.is_done), None)
     if first_done is None:
         return sizes
     if first_done.round_id < job.old_rounds:
         with h5py.File(job.old, "r") as file:
             return sizes | _lengths(file, job.is_judged)
-    return sizes | _lengths(sealed_columns(first_done), job.is_judged)
+    return sizes | _lengths(sealed_columns(first_done.record), job.is_judged)
 
 
 def _lengths(columns: Mapping[str, Any], is_judged: bool) -> Sizes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bimangrasp.files.header import Ending, Header
 from bimangrasp.files.schema import Field
+from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings.filters import Accept
 
 DONE, SKIPPED = 0, 1
@@ -21,28 +22,23 @@ class MergeRound(NamedTuple):
     """One round of the prefix.
 
     Attributes:
-        round_id, seed, rows, accepted, kept, tile_used, shard_sha256: its line in the table.
-        platform: None where it was skipped.
-        shard: where its rows are; None where the old file has all that is kept.
-        already: accepted rows of it that the old file has.
-        verdict: what the simulator said of the shard's rows; None where the rows do not count by that.
-        verdict_sha256: of that file.
-        duplicates: rows that pass the filter and are like an earlier one.
+        round_id: which.
+        record: what is known of it.
+        kept: accepted rows of it that the final file has.
+        already: those of them that the old file has.
+        is_read: whether its shard is read; else the old file has all that is kept.
     """
 
     round_id: int
-    seed: int
-    rows: int
-    accepted: int
-    kept: int
-    tile_used: int
-    shard_sha256: str
-    platform: dict[str, str] | None
-    shard: Path | None
-    already: int
-    verdict: Path | None = None
-    verdict_sha256: str = ""
-    duplicates: tuple[int, ...] = ()
+    record: JudgedRound | SkippedRound
+    kept: int = 0
+    already: int = 0
+    is_read: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has rows; else it was skipped."""
+        return isinstance(self.record, JudgedRound)
 
 
 class MergeJob(NamedTuple):
@@ -76,8 +72,8 @@ def platforms_of(rounds: Iterable[MergeRound]) -> tuple[dict[str, str], ...]:
     """Returns the platforms of the rounds in order of appearance."""
     platforms: list[dict[str, str]] = []
     for merge_round in rounds:
-        if merge_round.platform is not None and merge_round.platform not in platforms:
-            platforms.append(merge_round.platform)
+        if merge_round.is_done and merge_round.record.platform not in platforms:
+            platforms.append(merge_round.record.platform)
     return tuple(platforms)
 
 
@@ -86,14 +82,14 @@ def round_table(rounds: Sequence[MergeRound], fields: Iterable[Field]) -> dict[s
     platforms = platforms_of(rounds)
     values: dict[str, Callable[[MergeRound], int | bytes]] = {
         "rounds/round": lambda r: r.round_id,
-        "rounds/seed": lambda r: r.seed,
-        "rounds/state": lambda r: SKIPPED if r.platform is None else DONE,
-        "rounds/rows": lambda r: r.rows,
-        "rounds/tile_used": lambda r: r.tile_used,
-        "rounds/platform": lambda r: -1 if r.platform is None else platforms.index(r.platform),
-        "rounds/accepted": lambda r: r.accepted,
+        "rounds/seed": lambda r: r.record.seed,
+        "rounds/state": lambda r: DONE if r.is_done else SKIPPED,
+        "rounds/rows": lambda r: r.record.rows,
+        "rounds/tile_used": lambda r: r.record.tile_used,
+        "rounds/platform": lambda r: platforms.index(r.record.platform) if r.is_done else -1,
+        "rounds/accepted": lambda r: r.record.accepted,
         "rounds/kept": lambda r: r.kept,
-        "rounds/shard_sha256": lambda r: r.shard_sha256.encode(),
-        "rounds/verdict_sha256": lambda r: r.verdict_sha256.encode(),
+        "rounds/shard_sha256": lambda r: r.record.sha256.encode(),
+        "rounds/verdict_sha256": lambda r: r.record.verdict_sha256.encode(),
     }
     return {f.name: np.array([values[f.name](r) for r in rounds], f.dtype) for f in fields}

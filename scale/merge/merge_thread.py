@@ -13,19 +13,11 @@ from scale.merge.job import MergeJob
 from scale.store.run_folder import RunFolder
 
 
-class MergeOutcome(NamedTuple):
-    """How a merge ended: `merged`, or the error."""
+class Outcome(NamedTuple):
+    """How a job ended: with a final file, or with the near-duplicates among a round's rows, or with an error."""
 
-    job: MergeJob
-    merged: Merged | None
-    error: Exception | None
-
-
-class DedupOutcome(NamedTuple):
-    """How the search for near-duplicates ended: the `duplicates` among a round's rows, or the error."""
-
-    job: DedupJob
-    duplicates: tuple[int, ...]
+    job: MergeJob | DedupJob
+    result: Merged | tuple[int, ...] | None
     error: Exception | None
 
 
@@ -35,7 +27,7 @@ class MergeThread:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._jobs: queue.SimpleQueue[MergeJob | DedupJob | None] = queue.SimpleQueue()
-        self._outcomes: queue.SimpleQueue[MergeOutcome | DedupOutcome] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.wake, self._ring = multiprocessing.Pipe(duplex=False)
         self._thread = threading.Thread(target=self._work, name="merge", daemon=True)
         self._thread.start()
@@ -47,7 +39,7 @@ class MergeThread:
         self.pending += 1
         self._jobs.put(job)
 
-    def outcomes(self) -> list[MergeOutcome | DedupOutcome]:
+    def outcomes(self) -> list[Outcome]:
         """Returns what has ended since the last call."""
         outcomes = []
         while self.wake.poll():
@@ -69,14 +61,10 @@ class MergeThread:
             self._outcomes.put(self._done(job))
             self._ring.send_bytes(b".")
 
-    def _done(self, job: MergeJob | DedupJob) -> MergeOutcome | DedupOutcome:
+    def _done(self, job: MergeJob | DedupJob) -> Outcome:
         """Does one job; of any error the parent decides what it means."""
-        if isinstance(job, DedupJob):
-            try:
-                return DedupOutcome(job, duplicates(job), None)
-            except Exception as error:
-                return DedupOutcome(job, (), error)
         try:
-            return MergeOutcome(job, merge(self._folder, job), None)
+            result = duplicates(job) if isinstance(job, DedupJob) else merge(self._folder, job)
+            return Outcome(job, result, None)
         except Exception as error:
-            return MergeOutcome(job, None, error)
+            return Outcome(job, None, error)

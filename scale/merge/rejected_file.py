@@ -13,34 +13,14 @@ from bimangrasp.files.final_format import Proof
 from bimangrasp.files.header import Header, RejectsEnding
 from bimangrasp.files.schema import Columns, Field, FormatError, reject_fields, shape_of
 from bimangrasp.files.shard_format import read_rejects, rejects_image
-from scale.merge.deduplication import DUPLICATE
 from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
+from scale.merge.round_records import DUPLICATE, sealed_columns
 from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name
-from scale.store.shards import sealed_columns
-
-
-class RejectedSummary(NamedTuple):
-    """What a file of rejected grasps says of itself and its rounds, without its rows.
-
-    Attributes:
-        ending: its attributes.
-        table: of its rounds.
-        rows: how many it has.
-    """
-
-    ending: RejectsEnding
-    table: dict[str, np.ndarray]
-    rows: int
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many rows as it may, so that its rounds may end early."""
-        return self.rows >= self.ending.cap
 
 
 class RejectedFile(NamedTuple):
-    """A file of rejected grasps, read in full.
+    """A file of rejected grasps.
 
     Attributes:
         header, ending: its attributes.
@@ -51,15 +31,15 @@ class RejectedFile(NamedTuple):
     ending: RejectsEnding
     columns: dict[str, np.ndarray]
 
-    @property
-    def table(self) -> dict[str, np.ndarray]:
-        """Its table of rounds."""
-        return {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
+    def without_rows(self) -> RejectedFile:
+        """Returns what it says of itself and its rounds."""
+        table = {name: column for name, column in self.columns.items() if name.startswith("rounds/")}
+        return self._replace(columns=table)
 
     @property
-    def summary(self) -> RejectedSummary:
-        """What it says of itself and its rounds, without its rows."""
-        return RejectedSummary(self.ending, self.table, len(self.columns["row"]))
+    def is_full(self) -> bool:
+        """Whether it has as many rows as it may, so that its rounds may end early."""
+        return self.columns["rounds/rejected"].sum() >= self.ending.cap
 
 
 def read(path: Path) -> RejectedFile:
@@ -75,7 +55,7 @@ def read(path: Path) -> RejectedFile:
     return rejected
 
 
-def misfit(rejected: RejectedSummary | None, damage: str, final: Proof, key: Key, cap: int) -> str:
+def misfit(rejected: RejectedFile | None, damage: str, final: Proof, key: Key, cap: int) -> str:
     """Returns why a file cannot be gone on with that stands beside this final file; empty where it can.
 
     Args:
@@ -91,11 +71,12 @@ def misfit(rejected: RejectedSummary | None, damage: str, final: Proof, key: Key
         return "its file was made with " + "; ".join(differing)
     if rejected.ending.cap != cap:
         return f"its file was made with rejected_cap={rejected.ending.cap}, this call has {cap}"
-    rounds = min(final.sizes["R"], len(rejected.table["rounds/round"]))
+    table = rejected.columns
+    rounds = min(final.sizes["R"], len(table["rounds/round"]))
     if rounds < final.sizes["R"] and not rejected.is_full:
         return f"its file ends after {rounds} of {final.sizes['R']} rounds"
-    same = (rejected.table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
-    reaches = (rejected.table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
+    same = (table["rounds/shard_sha256"][:rounds] == final.rounds["rounds/shard_sha256"][:rounds]).all()
+    reaches = (table["rounds/kept"][:rounds] >= final.rounds["rounds/kept"][:rounds]).all()
     return "" if same and (reaches or rejected.is_full) else "its file is not about the rows of the final file"
 
 
@@ -123,7 +104,7 @@ def image(job: MergeJob, path: Path, sizes: Sizes) -> bytes:
         FormatError: a shard, a verdict or the file before is not what it was.
         OSError: it cannot be read.
     """
-    needs_old = any(merge_round.platform is not None and merge_round.shard is None for merge_round in job.rounds)
+    needs_old = any(merge_round.is_done and not merge_round.is_read for merge_round in job.rounds)
     parts = list(_up_to(job.rejected_cap, _parts(job, read(path).columns if needs_old else {})))
     header = replace(job.header, platforms=platforms_of(part.merge_round for part in parts))
     reasons = (*job.accept.reasons, DUPLICATE)
@@ -140,7 +121,7 @@ def _parts(job: MergeJob, old: Columns) -> Iterator[_Part]:
     """Yields what each round has, without a cap: from its shard, else from the file of the merge before."""
     names = [f.name for f in _fields(job, "N")]
     for merge_round in job.rounds:
-        if merge_round.shard is not None:
+        if merge_round.is_read:
             yield _Part(merge_round, _rejected(merge_round, job))
         elif old:
             rows = old["round"] == merge_round.round_id
@@ -151,11 +132,11 @@ def _parts(job: MergeJob, old: Columns) -> Iterator[_Part]:
 
 def _rejected(merge_round: MergeRound, job: MergeJob) -> dict[str, np.ndarray]:
     """Returns the rows of a round before the cut that do not count; a round that is not cut is all before it."""
-    columns = sealed_columns(merge_round)
+    columns = sealed_columns(merge_round.record)
     reason = job.accept.first_reason(columns)  # -1 where a row counts
-    reason[list(merge_round.duplicates)] = len(job.accept.reasons)
+    reason[list(merge_round.record.duplicates)] = len(job.accept.reasons)
     end = len(reason)
-    if merge_round.kept < merge_round.accepted:
+    if merge_round.kept < merge_round.record.accepted:
         end = 1 + np.flatnonzero(reason < 0)[merge_round.kept - 1]  # behind the last row that is kept
     rows = np.flatnonzero(reason[:end] >= 0)
     columns["reject/reason"] = reason

@@ -11,6 +11,7 @@ from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.read_hand import is_urdf
 from bimangrasp.hand_setup.inspection import Guess, HandInspection
 from bimangrasp.hands.description import HandDescription
+from scale.formatting import table
 
 
 class Question(NamedTuple):
@@ -132,11 +133,9 @@ def _overview(inspection: HandInspection) -> list[str]:
 def _joints(inspection: HandInspection, config: HandConfig) -> list[str]:
     """Returns a table of the joints."""
     hand = inspection.hand
-    width = max(len(name) for name in ("joint", *hand.joint_names))
-    moved = max(len(hand.link_names[link]) for link in hand.joint_link)
-    lines = [f"{'joint':{width}}  {'moves':{moved}}  {'lower':>7} {'upper':>7} {'mean':>7}  rad"]
+    rows = []
     for joint, name in enumerate(hand.joint_names):
-        mean = f"{config.joint_mean[name]:7.3f}" if name in config.joint_mean else f"{'':7}"
-        limits = f"{hand.joint_lower[joint]:7.3f} {hand.joint_upper[joint]:7.3f}"
-        lines.append(f"{name:{width}}  {hand.link_names[hand.joint_link[joint]]:{moved}}  {limits} {mean}".rstrip())
-    return lines
+        moved = hand.link_names[hand.joint_link[joint]]
+        mean = f"{config.joint_mean[name]:.3f}" if name in config.joint_mean else ""
+        rows.append((name, moved, f"{hand.joint_lower[joint]:.3f}", f"{hand.joint_upper[joint]:.3f}", mean))
+    return table(("joint", "moves", "lower (rad)", "upper (rad)", "mean (rad)"), rows, right=(2, 3, 4))

@@ -6,27 +6,55 @@ import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import h5py
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from bimangrasp.errors import InputError
+from bimangrasp.files.header import read_header
+from bimangrasp.files.provenance import check_hand_table, made_with, mesh_made_with, mesh_named
+from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
 from bimangrasp.files.shard_format import verdict_image
+from bimangrasp.interop import bimangrasp_results
+from bimangrasp.interop.nearest_contacts import nearest_contacts
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.objects.files import mesh_of
-from bimangrasp.validation.evaluate import Evaluation, evaluate_grasps, verdict_attributes, verdict_columns
+from bimangrasp.objects.model import ObjectModel
+from bimangrasp.poses import Poses
+from bimangrasp.validation import evaluate
+from bimangrasp.validation.scene import ROTATION_TOLERANCE
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, object_success_rate, summary_of
 from bimangrasp.validation.verdict import Reason
 from scale.engine.devices import platform
+from scale.engine.synthesizer import Synthesizer
 from scale.formatting import table
 from scale.modes.paths import ValidationTarget
-from scale.modes.validation_input import Given, read_grasps
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from bimangrasp.hands.model import HandModel
+
+
+RELEASED_SUFFIX = ".npy"
+
+
+class Given(NamedTuple):
+    """The grasps of a file.
+
+    Attributes:
+        code: the object.
+        subject: the grasps.
+        about: what the verdict file says of them.
+    """
+
+    code: str
+    subject: evaluate.ObjectGrasps
+    about: dict[str, Any]
 
 
 class ValidationReport(NamedTuple):
@@ -68,7 +96,7 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         for target, grasps in given.items():
             at = bar.add_task(grasps.code, total=grasps.subject.poses.count)
-            judged = evaluate_grasps(
+            judged = evaluate.evaluate_grasps(
                 hands,
                 [piece.vertices for piece in pieces[grasps.code].pieces],
                 grasps.subject,
@@ -92,7 +120,12 @@ def _hands(config: Config) -> HandModel:
 
 
 def _write(
-    config: Config, hands: HandModel, pieces: Pieces, target: ValidationTarget, given: Given, judged: Evaluation
+    config: Config,
+    hands: HandModel,
+    pieces: Pieces,
+    target: ValidationTarget,
+    given: Given,
+    judged: evaluate.Evaluation,
 ) -> None:
     """Writes the verdict file."""
     about = given.about | {
@@ -101,11 +134,84 @@ def _write(
         "hand_name": config.hand.name,
         "hand_sha256": list(hands.sha256),
         "joint_names": list(hands.joint_names),
-        "judging": verdict_attributes(hands.names),
+        "judging": evaluate.verdict_attributes(hands.names),
         "protocol": asdict(config.validation),
         "pose_rule": asdict(config.poses),
         "pieces_source": pieces.source,
         "pieces_sha256": pieces.sha256,
         "platform": platform("cpu", "none"),
     }
-    RunFolder(target.verdicts.parent).write(target.verdicts, verdict_image(about, verdict_columns(judged)))
+    RunFolder(target.verdicts.parent).write(target.verdicts, verdict_image(about, evaluate.verdict_columns(judged)))
+
+
+# ---- reading grasps: everything is checked before hours of work
+
+
+def read_grasps(path: Path, hands: HandModel, config: Config) -> Given:
+    """Returns the grasps of a file of ours, or of a result file of BimanGrasp (.npy).
+
+    Raises:
+        InputError: a damaged file, other hands, an object without mesh or with another one.
+    """
+    given = _released(path, hands, config) if path.suffix == RELEASED_SUFFIX else _ours(path, config)
+    _check_values(path, given.subject, hands.candidate_count)
+    return given
+
+
+def _ours(path: Path, config: Config) -> Given:
+    """Returns the grasps of a shard or a final file."""
+    try:
+        with h5py.File(path, "r") as file:
+            header = read_header(file)
+            sizes_of({field.name: file[field.name] for field in GRASP_FIELDS}, GRASP_FIELDS)
+            poses = Poses(*(file[f"hand/{part}"][...] for part in Poses._fields))
+            names = ("contact/candidate", "contact/normal", "object_scale")
+            subject = evaluate.ObjectGrasps(poses, *(file[name][...] for name in names))
+    except InputError:
+        raise
+    except (FormatError, OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a readable grasp file: {error}; wanted one that is whole") from error
+    check_hand_table(path, header.hand, Synthesizer(config.hand, config.synthesis).hand_table())
+    mesh = mesh_made_with(made_with(path, header), config.object_root)
+    return Given(header.object_code, subject, {"mesh_sha256": mesh.sha256})
+
+
+def _released(path: Path, hands: HandModel, config: Config) -> Given:
+    """Returns the grasps of a result file of BimanGrasp; its name is the object's code.
+
+    The file does not tell which contacts were chosen: those nearest to the object are taken.
+    """
+    results = bimangrasp_results.read_results(str(path))
+    if not results.poses.count:
+        raise InputError(f"{path} has no grasps; wanted a list with a dict for each")
+    if set(results.joint_names) != set(hands.joint_names):
+        raise InputError(
+            f"{path} has the joints {', '.join(results.joint_names)}; those of hand={config.hand.name} are "
+            f"{', '.join(hands.joint_names)}: such a file wants hand=release hand.root=<its mjcf folder>"
+        )
+    order = [results.joint_names.index(name) for name in hands.joint_names]
+    poses = results.poses._replace(joints=results.poses.joints[:, :, order])
+    obj = ObjectModel(mesh_named(path, path.stem, config.object_root), config.object)
+    candidate, normal = nearest_contacts(hands, obj, poses, results.scale, config.contacts_per_hand)
+    return Given(path.stem, evaluate.ObjectGrasps(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
+
+
+def _check_values(path: Path, subject: evaluate.ObjectGrasps, candidates: int) -> None:
+    """Refuses grasps that no optimizer writes; what is not finite is left for the verdict."""
+    rotation = np.where(subject.poses.finite[:, None, None, None], subject.poses.rotation, np.eye(3))
+    skew = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2, 3), initial=0)
+    mirrored = (np.linalg.det(rotation) < 0).any(axis=1)
+    chosen, size = subject.candidate, subject.object_scale
+    faults = {
+        "hand/rotation is no proper rotation": (skew > ROTATION_TOLERANCE) | mirrored,
+        f"contact/candidate is not among 0 to {candidates - 1}": ((chosen < 0) | (chosen >= candidates)).any(
+            axis=(1, 2)
+        ),
+        "object_scale is not a size above 0": ~((size > 0) & np.isfinite(size)),
+    }
+    for fault, rows in faults.items():
+        if rows.any():
+            raise InputError(
+                f"{path}: {fault} in {rows.sum()} of {len(rows)} grasps, first in grasp {int(rows.argmax())}; the "
+                "file is damaged or of another origin: make it again, or leave these grasps out"
+            )

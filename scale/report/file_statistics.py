@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -78,13 +78,6 @@ def _evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[i] for i in chosen]
 
 
-class _Most(NamedTuple):
-    """How many rounds and grasps are read of a file."""
-
-    rounds: int
-    grasps: int
-
-
 class _Reader:
     """Adds file to file. Distributions are of the first kind of file that has grasps, curves are of all kinds.
 
@@ -102,9 +95,9 @@ class _Reader:
         """Reads files of one kind, which were chosen among so many; a few of many files in depth."""
         is_first, deep = not self._statistics.grasps, set(_evenly(paths, FILES))
         for path in paths:
-            most = _Most(ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else _Most(0, 0)
+            rounds, grasps = (ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else (0, 0)
             try:
-                self._add(path, most, is_first)
+                self._add(path, rounds, grasps, is_first)
             except FileNotFoundError:
                 continue
             except (OSError, KeyError, ValueError) as error:
@@ -113,7 +106,7 @@ class _Reader:
             share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
             self._statistics.source = source + share
 
-    def _add(self, path: Path, most: _Most, is_first: bool) -> None:
+    def _add(self, path: Path, rounds: int, grasps: int, is_first: bool) -> None:
         """Takes in what a file says of itself, and so many of its rounds and grasps."""
         if parse_shard_name(path.name) and path.exists() and shards.is_damaged(path):
             raise OSError("its bytes are not those that its name promises")  # HDF5 need not survive them
@@ -123,10 +116,10 @@ class _Reader:
             self._statistics.rounds += len(done)
             if is_first:
                 self._add_summary(file)
-            if most.grasps:
-                self._add_energies(file, most.grasps)
-            if most.rounds and len(done) and file["curve/step"].shape[1]:
-                self._add_curves(file, _evenly(done.tolist(), most.rounds))
+            if grasps:
+                self._add_energies(file, grasps)
+            if rounds and len(done) and file["curve/step"].shape[1]:
+                self._add_curves(file, _evenly(done.tolist(), rounds))
 
     def _add_summary(self, file: h5py.File) -> None:
         """Takes in how many grasps a file has, their median energy, and what it says of those that do not count."""

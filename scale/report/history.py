@@ -10,30 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scale.engine.devices import device_name
-from scale.store.events import (
-    AttemptFailed,
-    CallEnded,
-    CallStarted,
-    DeviceSetAside,
-    Event,
-    FileMerged,
-    ObjectsIndexed,
-    ProcessDied,
-    ProcessReady,
-    ProcessSilent,
-    RoundAdopted,
-    RoundDone,
-    RoundEvent,
-    RoundFoundNoRoom,
-    RoundJudged,
-    RoundSealed,
-    RoundSkipped,
-    RunContinued,
-    RunPaused,
-    TileHalved,
-)
+from scale.store import events
+from scale.store.events import AttemptFailed, CallStarted, Event, FileMerged, ProcessReady, RoundEvent, RoundSkipped
 
-INCIDENTS = (ProcessDied, ProcessSilent, DeviceSetAside, TileHalved, RoundFoundNoRoom, RunPaused, RunContinued)
+INCIDENTS = (
+    events.ProcessDied,
+    events.ProcessSilent,
+    events.DeviceSetAside,
+    events.TileHalved,
+    events.RoundFoundNoRoom,
+    events.RunPaused,
+    events.RunContinued,
+)
 """Events about workers, validators and the disk that a person may want to know of."""
 
 
@@ -143,15 +131,15 @@ class History:
         return sum(work.rows for work in self.work.values())
 
 
-def history(events: Sequence[Event], now: float | None = None) -> History:
+def history(journaled: Sequence[Event], now: float | None = None) -> History:
     """Returns what the journal's lines tell.
 
     Args:
-        events: of `journal.replay`.
+        journaled: of `journal.replay`.
         now: Unix time where the last call is still at work; None where it is not.
     """
     reader = _Reader()
-    for event in events:
+    for event in journaled:
         reader.read(event)
     calls = reader.history.calls
     if now is not None and calls:
@@ -165,42 +153,37 @@ class _Reader:
     def __init__(self) -> None:
         self.history = History()
         self._labels: dict[int, str] = {}  # slot of a worker -> its device, in this call
-        self._readers = {
-            CallStarted: self._started,
-            CallEnded: self._ended,
-            ObjectsIndexed: self._indexed,
-            ProcessReady: self._ready,
-            RoundSealed: self._sealed,
-            RoundJudged: self._judged,
-            RoundDone: self._counted,
-            RoundAdopted: self._counted,
-            AttemptFailed: self._failed,
-            RoundSkipped: self._skipped,
-            FileMerged: self._merged,
-        }
 
     def read(self, event: Event) -> None:
         """Takes an event in."""
-        if isinstance(event, CallStarted) or not self.history.calls:
+        history = self.history
+        if isinstance(event, CallStarted) or not history.calls:
             start = event if isinstance(event, CallStarted) else CallStarted(run_key={}, time=event.time)
-            self.history.calls.append(Call(start, event.time, event.time))
+            history.calls.append(Call(start, event.time, event.time))
             self._labels = {}
-        call = self.history.calls[-1]
+        call = history.calls[-1]
         call.until = max(call.until, event.time)
         if isinstance(event, INCIDENTS):
-            self.history.incidents.append(event)
-        if type(event) in self._readers:
-            self._readers[type(event)](event)
-
-    def _started(self, event: CallStarted) -> None:
-        self.history.quotas |= event.quotas or {}
-
-    def _ended(self, event: CallEnded) -> None:
-        self.history.calls[-1].exit_code = event.exit_code
-        self.history.calls[-1].error = event.error or ""
-
-    def _indexed(self, event: ObjectsIndexed) -> None:
-        self.history.indices |= event.indices
+            history.incidents.append(event)
+        match event:
+            case CallStarted():
+                history.quotas |= event.quotas or {}
+            case events.CallEnded():
+                call.exit_code, call.error = event.exit_code, event.error or ""
+            case events.ObjectsIndexed():
+                history.indices |= event.indices
+            case ProcessReady():
+                self._ready(event)
+            case events.RoundSealed():
+                self._sealed(event)
+            case RoundEvent():
+                self._counted(event)
+            case AttemptFailed():
+                self._failed(event)
+            case RoundSkipped():
+                history.skips[event.code, event.round_id] = event
+            case FileMerged():
+                history.merged[event.code] = event
 
     def _ready(self, event: ProcessReady) -> None:
         name = f"validator {event.validator}"
@@ -220,28 +203,19 @@ class _Reader:
         self.history.work[key] = Work(*key, event.rows, event.time, self._worker_of(event), seconds)
         self.history.skips.pop(key, None)
 
-    def _judged(self, event: RoundJudged) -> None:
-        self._counted(event)
-        self.history.work[event.code, event.round_id].accepted = None  # near-duplicates are not left out yet
-
     def _counted(self, event: RoundEvent) -> None:
         """Takes in how many grasps of a round count; its making may have been told in an earlier event."""
         key = (event.code, event.round_id)
         if event.seconds is not None or key not in self.history.work:
             self._sealed(event)
         work = self.history.work[key]
-        work.accepted = event.accepted
+        is_final = not isinstance(event, events.RoundJudged)  # else near-duplicates are not left out yet
+        work.accepted = event.accepted if is_final else None
         work.test_seconds = work.test_seconds if event.test_seconds is None else event.test_seconds
 
     def _failed(self, event: AttemptFailed) -> None:
         where = f"validator {event.validator}" if event.validator is not None else self._worker_of(event)
         self.history.failures.append(FailedAttempt(event, where or f"worker {event.worker}"))
-
-    def _skipped(self, event: RoundSkipped) -> None:
-        self.history.skips[event.code, event.round_id] = event
-
-    def _merged(self, event: FileMerged) -> None:
-        self.history.merged[event.code] = event
 
     def _worker_of(self, event: RoundEvent | ProcessReady | AttemptFailed) -> str:
         """Returns the name of an event's worker; journals of earlier versions name it in the shard's path only."""

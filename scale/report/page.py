@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +13,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
+from scale.engine.failures import death
 from scale.formatting import duration, moment, number
-from scale.merge.deduplication import DUPLICATE
-from scale.report.failures import failures, incidents, logs, skips
+from scale.merge.round_records import DUPLICATE
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
-from scale.report.history import Call, History, history
-from scale.report.summary import Outcome, outcome
+from scale.report.history import Call, FailedAttempt, History, history
+from scale.report.summary import Outcome, error_line, in_short, kind_of, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, output_paths
+from scale.store.events import Event, ProcessDied, TileHalved
 from scale.store.grasp_source import given_path
-from scale.store.manifest import read_manifest
-from scale.store.run_folder import RunFolder
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
 SHOWN_CALLS = 40
-SHOWN_NOTES = 6  # of a call
+SHOWN_FAILURES = 20
+SHOWN_SKIPS = 30
+SHOWN_INCIDENTS = 60
+SHOWN_LOGS = 6
+SHOWN_NAMES = 6  # of objects of one failure
+LOG_BYTES = 3000
 GENERATOR = b'content="bimangrasp mode=report"'
 """What tells a page of ours from any other file."""
 
@@ -81,9 +86,10 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     statistics = statistics_of(folder)
     gone = (folder.final(code) for code in past.merged if not folder.final(code).is_file())
     statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
-    came_out = outcome(past, read_manifest(folder), statistics, is_running)
+    came_out = outcome(past, journal.read_manifest(folder), is_running, statistics)
     environment = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
-    environment.globals |= {"number": number, "duration": duration, "moment": moment}
+    words = (number, duration, moment, devices, details, error_line, process_of, rounds_of)
+    environment.globals |= {function.__name__: function for function in words}
     page = environment.get_template("report.html").render(
         name=folder.root.name or str(folder.root),
         root=folder.root,
@@ -99,33 +105,22 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         workers=workers(past),
         tests=tests(past),
         failures=failures(past),
-        skips=skips(past),
-        incidents=incidents(past),
+        skips=[skip for _, skip in sorted(past.skips.items())][:SHOWN_SKIPS],
+        incidents=past.incidents[-SHOWN_INCIDENTS:],
         logs=logs(folder, past, came_out),
-        calls=[call_line(call) for call in past.calls[-SHOWN_CALLS:]],
+        calls=past.calls[-SHOWN_CALLS:],
         settings=folder.config.read_text(errors="replace") if folder.config.exists() else "",
         citation=CITATION,
     )
     return came_out, page
 
 
-class Bar(NamedTuple):
-    """A reason, its rows, and their share of all in percent."""
-
-    name: str
-    rows: int
-    percent: float
-
-
-def rejects(past: History, came_out: Outcome) -> list[Bar]:
+def rejects(past: History, came_out: Outcome) -> list[tuple[str, int]]:
     """Returns for how many rows each reason held, most first."""
     total: Counter[str] = Counter()
     for line in came_out.objects:
         total.update({reason: rows for reason, rows in line.rejected.items() if rows})
-    return [
-        Bar(_reason(name, past.acceptance_key), rows, 100 * rows / max(past.rows, 1))
-        for name, rows in total.most_common()
-    ]
+    return [(_reason(name, past.acceptance_key), rows) for name, rows in total.most_common()]
 
 
 def _reason(name: str, limits: Mapping[str, Any]) -> str:
@@ -171,32 +166,63 @@ def tests(past: History) -> str:
     return f"Validators tested {len(seconds)} rounds, {number(float(np.median(seconds)))} s each (median)."
 
 
-class CallLine(NamedTuple):
-    """One call as a line of a table."""
-
-    began: str
-    mode: str
-    took: str
-    ended: str
-    where: str
-    version: str
-    devices: str
-    notes: list[str]
-    error: str
+def devices(call: Call) -> str:
+    """Returns on what a call had workers."""
+    times = Counter(call.start.devices)
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in times.items())
 
 
-def call_line(call: Call) -> CallLine:
-    """Returns a call as a line of a table."""
-    start = call.start
-    devices = Counter(start.devices).items()
-    return CallLine(
-        began=moment(call.began),
-        mode=start.mode,
-        took=duration(call.seconds),
-        ended="no end in the journal" if call.exit_code is None else f"exit code {call.exit_code}",
-        where=f"{start.host} pid {start.pid}",
-        version=start.version,
-        devices=", ".join(f"{times} x {name}" if times > 1 else name for name, times in devices),
-        notes=list(start.notes)[:SHOWN_NOTES],
-        error=call.error,
-    )
+# ---- what went wrong
+
+
+def failures(past: History) -> list[list[FailedAttempt]]:
+    """Returns the failed attempts, those of one kind together, most first; of so many kinds."""
+    groups: dict[str, list[FailedAttempt]] = {}
+    for attempt in past.failures:
+        groups.setdefault(kind_of(attempt.event.traceback), []).append(attempt)
+    return sorted(groups.values(), key=len, reverse=True)[:SHOWN_FAILURES]
+
+
+def rounds_of(attempts: Iterable[FailedAttempt]) -> str:
+    """Returns rounds in short: mug 0 to 3, 7; bowl 2."""
+    by_code: dict[str, set[int]] = {}
+    for attempt in attempts:
+        by_code.setdefault(attempt.event.code, set()).add(attempt.event.round_id)
+    names = [f"{code} {in_short(sorted(rounds))}" for code, rounds in list(by_code.items())[:SHOWN_NAMES]]
+    more = [f"{len(by_code) - SHOWN_NAMES} more objects"] if len(by_code) > SHOWN_NAMES else []
+    return "; ".join(names + more)
+
+
+def process_of(event: Event) -> tuple[str, int] | None:
+    """Returns role and slot of the process that an event is about; None where it is about none."""
+    slots = ((role, getattr(event, role, None)) for role in (WORKER, VALIDATOR))
+    return next(((role, slot) for role, slot in slots if slot is not None), None)
+
+
+def details(event: Event) -> str:
+    """Returns what an event about a worker, a validator or the disk says besides its name."""
+    if isinstance(event, ProcessDied):
+        return death(event.exitcode, "").how
+    return f"{event.tile} grasps at once" if isinstance(event, TileHalved) else event.reason
+
+
+def logs(folder: RunFolder, past: History, came_out: Outcome) -> list[tuple[str, str]]:
+    """Returns the ends of the logs that may explain what went wrong: name and text."""
+    events = [*(attempt.event for attempt in past.failures), *past.incidents]
+    processes = {process for event in events if (process := process_of(event))}
+    first = sorted((slot, role) for role, slot in processes)[:SHOWN_LOGS]
+    paths = [folder.worker_log(slot, role) for slot, role in first]
+    if came_out.state in ("failed", "broken off", "stopped"):
+        paths.insert(0, folder.run_log)
+    tails = [(folder.relative(path), _tail(path)) for path in paths]
+    return [(name, text) for name, text in tails if text.strip()]
+
+
+def _tail(path: Path) -> str:
+    """Returns the end of a file; nothing where it is missing."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""

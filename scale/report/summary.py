@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scale.formatting import count, duration, last_line, number, spans
+from scale.formatting import ADVICE, count, duration, last_line, number, spans
 from scale.report.history import Call, History, Work
+
+if TYPE_CHECKING:  # a status reads no grasp file
+    from scale.report.file_statistics import FileStatistics
 
 NAMED = 8  # objects or rounds in a sentence; the tables have more
 LINE = 200  # letters of an error in a sentence
@@ -23,10 +26,6 @@ HEADLINES = {
     "failed": "Ended by an error.",
     "broken off": "Broken off without a word: killed, or the machine fell over. The same command goes on.",
 }
-ADVICE = {
-    "max_rounds": "max_rounds was reached: raise it, or loosen the filter",
-    "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
-}
 
 
 class ObjectLine(NamedTuple):
@@ -36,6 +35,7 @@ class ObjectLine(NamedTuple):
         code, index: identity.
         quota: grasps wanted.
         collected: grasps that it has.
+        in_file: rows of its final file.
         rounds, skipped: rounds that are sealed, and that were given up.
         rows, accepted: grasps that those rounds made, and those of them that count: surplus beyond the cut included.
         failures: failed attempts.
@@ -48,6 +48,7 @@ class ObjectLine(NamedTuple):
     index: int
     quota: int
     collected: int
+    in_file: int
     rounds: int
     skipped: list[int]
     rows: int
@@ -84,17 +85,17 @@ class Outcome(NamedTuple):
     objects: list[ObjectLine]
 
 
-def outcome(history: History, manifest: Mapping[str, Any], statistics: Any, is_running: bool) -> Outcome:
+def outcome(history: History, manifest: Mapping[str, Any], is_running: bool, statistics: FileStatistics) -> Outcome:
     """Returns how a run came out.
 
     Args:
         history: what the journal tells.
         manifest: its snapshot; may be empty.
-        statistics: what the files tell, a `FileStatistics`.
         is_running: whether somebody works on it now.
+        statistics: what the files tell.
     """
     call = history.calls[-1] if history.calls else None
-    objects = object_lines(history, manifest, statistics, is_running)
+    objects = object_lines(history, manifest, is_running, statistics)
     state = state_of(history, call, is_running)
     error = call.error.strip().splitlines() if call else []
     sentences = [
@@ -121,8 +122,10 @@ def state_of(history: History, call: Call | None, is_running: bool) -> str:
     return state if history.work or state != "finished" else "empty"
 
 
-def object_lines(history: History, manifest: Mapping[str, Any], statistics: Any, is_running: bool) -> list[ObjectLine]:
-    """Returns the objects, those that fell short first."""
+def object_lines(
+    history: History, manifest: Mapping[str, Any], is_running: bool, statistics: FileStatistics | None = None
+) -> list[ObjectLine]:
+    """Returns the objects, those that fell short first; without statistics as far as journal and manifest tell."""
     entries = manifest.get("objects", {})
     failures = Counter(attempt.event.code for attempt in history.failures)
     skipped: dict[str, list[int]] = {}
@@ -141,14 +144,15 @@ def object_lines(history: History, manifest: Mapping[str, Any], statistics: Any,
             index=index,
             quota=quota,
             collected=collected,
+            in_file=history.merged[code].rows if code in history.merged else 0,
             rounds=len(rounds),
             skipped=skipped.get(code, []),
             rows=sum(sealed.rows for sealed in rounds),
             accepted=accepted,
             failures=failures[code],
             end_reason=reason,
-            rejected=entry.get("rejected") or statistics.rejected.get(code, {}),
-            median_total=statistics.median_total.get(code),
+            rejected=entry.get("rejected") or (statistics.rejected.get(code, {}) if statistics else {}),
+            median_total=statistics.median_total.get(code) if statistics else None,
         )
         lines.append(line)
     return sorted(lines, key=lambda line: (not line.is_short, line.index))

@@ -32,21 +32,13 @@ NAMED_MESHES = 10
 """So many bad meshes are named in one message."""
 
 
-def check_objects(
-    entries: list[ObjectEntry],
-    config: ObjectConfig,
-    *,
-    remember: bool = True,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, MeshReport]:
-    """Returns code -> the report on its mesh, for meshes that two hands can grasp.
+def check_objects(entries: list[ObjectEntry], config: ObjectConfig, *, remember: bool = True) -> dict[str, MeshReport]:
+    """Returns code -> the report on its mesh, for meshes that two hands can grasp; tells on stderr of a long check.
 
     Args:
         entries: the objects of a run.
         config: their sizes.
         remember: whether new reports are written into the cache, which a dry run only reads.
-        on_progress: called with (done, total) after each mesh that had to be read; by default a line goes to stderr
-            every few seconds.
 
     Raises:
         InputError: meshes that cannot be used, each with its reason.
@@ -55,7 +47,7 @@ def check_objects(
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
-    report_progress = on_progress or progress_printer("checked")
+    report_progress = progress_printer("checked")
     for done, (entry, result) in enumerate(_checked(new), start=1):
         if isinstance(result, MeshReport):
             reports[entry.code] = result
@@ -192,12 +184,15 @@ def _remembered(path: Path) -> MeshReport | None:
 
 
 def _remember(path: Path, report: MeshReport) -> None:
-    """Writes a report to the cache atomically; ignores a cache that cannot be written, which only costs time."""
-    text = json.dumps(report._asdict())
+    """Writes a report to the cache, behind its hash."""
+    text = json.dumps(report._asdict()).encode()
+    keep(_cache_file(path), hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+def keep(cached: Path, data: bytes) -> None:
+    """Writes a file of the cache atomically; ignores a cache that cannot be written, which only costs time."""
     with contextlib.suppress(OSError):
-        target = _cache_file(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
-        Path(temporary).replace(target)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as aside:
+            aside.write(data)
+        Path(aside.name).replace(cached)

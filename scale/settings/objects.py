@@ -46,9 +46,7 @@ def resolve_objects(object_root: str, object_code_list: Any) -> list[ObjectEntry
     meshes = meshes_below(root)
     codes = _resolve_codes(parse_object_codes(object_code_list), meshes, root)
     _check_codes(codes)
-    unknown = [code for code in codes if code not in meshes]
-    if unknown:
-        raise InputError(_unknown_codes_message(unknown, meshes, root))
+    _refuse_unknown(codes, meshes, root)
     return [ObjectEntry(code, _single_mesh(code, meshes[code])) for code in codes]
 
 
@@ -69,9 +67,7 @@ def select_usable(object_root: str, object_code_list: Any) -> tuple[list[ObjectE
     safe = [code for code in codes if is_safe(code)]
     rejected = {code: _unsafe_codes_message([code]) for code in codes if not is_safe(code)}
     _check_codes(safe)
-    unknown = [code for code in safe if code not in meshes]
-    if unknown:
-        raise InputError(_unknown_codes_message(unknown, meshes, root))
+    _refuse_unknown(safe, meshes, root)
     rejected |= {code: _several_meshes_message(code, meshes[code]) for code in safe if len(meshes[code]) > 1}
     return [ObjectEntry(code, *meshes[code]) for code in safe if code not in rejected], rejected | others
 
@@ -162,12 +158,14 @@ def _several_meshes_message(code: str, paths: list[Path]) -> str:
     return f"object {code!r} has {len(paths)} meshes ({names}): wanted one; move the others away"
 
 
-def _unknown_codes_message(unknown: list[str], meshes: dict[str, list[Path]], root: Path) -> str:
-    """Returns the message for codes without a mesh."""
-    return (
-        f"object_code_list names {listed(unknown)}, and there is no <code>/{DECOMPOSED} and no <code>"
-        f"{'|'.join(SUFFIXES)} of that name in {root}{hint(unknown[0], meshes)}, {_available(meshes)}"
-    )
+def _refuse_unknown(codes: list[str], meshes: dict[str, list[Path]], root: Path) -> None:
+    """Refuses codes without a mesh."""
+    unknown = [code for code in codes if code not in meshes]
+    if unknown:
+        raise InputError(
+            f"object_code_list names {listed(unknown)}, and there is no <code>/{DECOMPOSED} and no <code>"
+            f"{'|'.join(SUFFIXES)} of that name in {root}{hint(unknown[0], meshes)}, {_available(meshes)}"
+        )
 
 
 def _available(meshes: dict[str, list[Path]]) -> str:

@@ -113,14 +113,10 @@ def _target_code(code: Any) -> str:
 
 def _count(value: Any, name: str) -> int:
     """Returns a quota as a whole number above 0; 1e5 is 100000."""
-    wanted = f"{name}={value!r}: wanted a whole number, 1 or more"
-    text = isinstance(value, str) and value.strip().isdigit()
-    if not text and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise InputError(wanted)
-    if isinstance(value, float) and not value.is_integer():
-        raise InputError(wanted)
-    if int(value) < 1:
-        raise InputError(wanted)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_digits = isinstance(value, str) and value.strip().isdigit()
+    if not (is_number or is_digits) or not float(value).is_integer() or int(value) < 1:
+        raise InputError(f"{name}={value!r}: wanted a whole number, 1 or more")
     return int(value)
 
 

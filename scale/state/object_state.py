@@ -11,9 +11,9 @@ from typing import Any
 from bimangrasp.files.final_format import Ending, Header, Proof
 from scale.merge.deduplication import DistinctPoses
 from scale.merge.job import MergeJob, MergeRound
+from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings.filters import Accept
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
-from scale.state.round_table import DONE, JUDGED, SEALED, SKIPPED, WANTED, RoundTable
+from scale.state.round_table import DONE, JUDGED, SEALED, RoundTable
 from scale.store.verdict_files import Verdict
 
 
@@ -133,29 +133,12 @@ class ObjectState:
         total = 0
         for round_id in range(self.rounds.prefix.rounds):
             record = self.rounds.record(round_id)
-            if isinstance(record, SkippedRound):
-                yield MergeRound(round_id, record.seed, 0, 0, 0, 0, "", None, None, 0)
-                continue
-            in_file = int(self.final.rounds["rounds/kept"][round_id]) if round_id < self.rounds_in_file else 0
+            already = int(self.final.rounds["rounds/kept"][round_id]) if round_id < self.rounds_in_file else 0
             kept = min(record.accepted, self.quota - total)
             total += kept
             # The old file has the rows of its rounds; a shard is read for new rounds, and for a cut one that grows.
-            is_read = round_id >= self.rounds_in_file or kept > in_file
-            yield MergeRound(
-                round_id,
-                record.seed,
-                record.rows,
-                record.accepted,
-                kept,
-                record.tile_used,
-                record.sha256,
-                record.platform,
-                record.shard if is_read else None,
-                in_file,
-                record.verdict.path if is_read and record.verdict else None,
-                record.verdict_sha256,
-                record.duplicates,
-            )
+            is_new = round_id >= self.rounds_in_file or kept > already
+            yield MergeRound(round_id, record, kept, already, is_new and isinstance(record, JudgedRound))
 
     # ---- files that are no longer needed
 
@@ -200,15 +183,3 @@ class ObjectState:
         """Returns round, seed and traceback of each round that was given up."""
         skipped = sorted(self.rounds.skipped.items())
         return [{"round": r, "seed": record.seed, "traceback": record.reason} for r, record in skipped]
-
-    def take_journaled(self, round_id: int, sealed: SealedRound) -> tuple[int, str]:
-        """Returns tile and hash that were first written down of a round: these ones, where it is new."""
-        return self.journaled.setdefault(round_id, (sealed.tile_used, sealed.sha256))
-
-    def is_open(self, round_id: int) -> bool:
-        """Whether nothing is known of a round, and nothing is expected of it."""
-        return self.rounds.state(round_id) is WANTED and not self.is_expected(round_id)
-
-    def is_finished(self, round_id: int) -> bool:
-        """Whether a round is done or skipped."""
-        return self.rounds.state(round_id) in (DONE, SKIPPED)

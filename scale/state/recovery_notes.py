@@ -8,12 +8,16 @@ from scale.formatting import listed, spans
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
 from scale.state.scan import FolderScan
-from scale.store.run_folder import file_name, parse_shard_name
+from scale.store.run_folder import RunFolder, file_name, parse_shard_name
 
 
 def notes(request: RunRequest, scan: FolderScan, objects: list[ObjectState]) -> list[str]:
     """Returns a line for each damaged or missing file with what is done about it."""
-    return [*_of_journal(request, scan), *_damaged(request, scan, objects), *_lost(scan, objects)]
+    damaged = [
+        f"{path} is damaged and moved to damaged/ ({reason}): {_remedy(request.folder, path)}"
+        for path, reason in scan.damaged.items()
+    ]
+    return [*_of_journal(request, scan), *damaged, *_lost(scan, objects)]
 
 
 def _of_journal(request: RunRequest, scan: FolderScan) -> list[str]:
@@ -33,32 +37,17 @@ def _of_journal(request: RunRequest, scan: FolderScan) -> list[str]:
     return lines
 
 
-def _damaged(request: RunRequest, scan: FolderScan, objects: list[ObjectState]) -> list[str]:
-    """Returns where damaged files go, and what is done in their place."""
-    by_name = {file_name(state.code): state for state in objects}
-    return [
-        f"{path} is damaged and moved to damaged/ ({reason}): {_remedy(request, path, by_name)}"
-        for path, reason in scan.damaged.items()
-    ]
-
-
-def _remedy(request: RunRequest, path: Path, by_name: dict[str, ObjectState]) -> str:
+def _remedy(folder: RunFolder, path: Path) -> str:
     """Returns what is done in the place of one damaged file."""
-    if path.parent == request.folder.root:
-        return "it is written anew"
-    if path.parent == request.folder.rejects:
-        return "it is gathered anew where all shards of its object are there"
     name = parse_shard_name(path.name)
+    if path.parent == folder.root:
+        return "it is written anew"
+    if path.parent == folder.rejects:
+        return "it is gathered anew where all shards of its object are there"
     if name is None:
         return "it is built again from shards, and from rounds computed again where those are gone"
-    state = by_name.get(name.code_name)
-    if state is None:
-        return "its round is computed again when a call wants its object"
-    if path.is_relative_to(request.folder.verdicts):
-        return f"round {name.round_id} of {state.code} is simulated again if it is wanted"
-    if state.rounds.record(name.round_id) is not None:
-        return f"round {name.round_id} of {state.code} is proven without it"
-    return f"round {name.round_id} of {state.code} is computed again if it is wanted"
+    work = "simulated" if path.is_relative_to(folder.verdicts) else "computed"
+    return f"round {name.round_id} of {name.code_name} is {work} again if it is wanted and nothing else proves it"
 
 
 def _lost(scan: FolderScan, objects: list[ObjectState]) -> list[str]:

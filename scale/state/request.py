@@ -17,7 +17,7 @@ from scale.settings import fingerprints
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
-from scale.settings.schema import Config
+from scale.settings.schema import SEED_STRIDE, Config
 from scale.store.run_folder import RunFolder
 
 
@@ -69,6 +69,10 @@ class RunRequest(NamedTuple):
             return self.acceptance_key
         _, sha256 = self.pieces[code]
         return self.acceptance_key | {"pieces_sha256": sha256}
+
+    def seed(self, index: int, round_id: int) -> int:
+        """Returns the seed of a round of the object with this index: seed_base + 100000 index + round id."""
+        return self.config.seed_base + SEED_STRIDE * index + round_id
 
     def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
         """Returns what an object's files say, but for the platforms; without a code the part that is common."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
 from scale.formatting import listed, spans
 from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.settings import fingerprints
 from scale.settings.consistency import check_seeds
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
-from scale.state import recovery_notes, rounds
+from scale.state import recovery_notes
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
-from scale.state.round_table import DONE, WANTED, InFinalFile, RoundTable
+from scale.state.round_table import DONE, FINISHED, WANTED, InFinalFile, RoundTable
 from scale.state.scan import FolderScan, ScannedShard
 from scale.store.events import CallStarted, RoundAdopted, RoundDone, RoundSealed, RoundSkipped
 from scale.store.run_folder import RunFolder
@@ -60,7 +61,7 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
         raise used_before(request.folder)
     _check_run_keys(request, scan)
     known = scan.indices()
-    indices = known | rounds.assign_indices(known, [entry.code for entry in request.entries])
+    indices = known | assign_indices(known, [entry.code for entry in request.entries])
     check_seeds(request.config.seed_base, 1 + max(indices.values()), request.config.max_rounds)
     events = _RoundEvents(scan)
     objects = [_object(request, scan, events, entry, indices[entry.code]) for entry in request.entries]
@@ -69,7 +70,18 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
     adopted = [(state, r) for state in objects for r in state.rounds.having(DONE) if _is_adopted(state, r)]
     others = _others(scan, {entry.code for entry in request.entries}, request.folder)
     notes = recovery_notes.notes(request, scan, objects) + _notes(adopted, others)
-    return Resumed(objects, new_indices, adopted, others, _platforms(scan), _verdict_platforms(scan), notes)
+    platforms = _distinct(platform for header in scan.headers() for platform in header.platforms)
+    return Resumed(objects, new_indices, adopted, others, platforms, _verdict_platforms(scan), notes)
+
+
+def assign_indices(known: Mapping[str, int], codes: Iterable[str]) -> dict[str, int]:
+    """Returns the lowest free indices for the codes that have none, in their order.
+
+    Gaps are there only where the journal was lost; filling them in the order of the list gives back what it said.
+    """
+    taken = set(known.values())
+    free = (index for index in count() if index not in taken)
+    return {code: next(free) for code in codes if code not in known}
 
 
 def used_before(folder: RunFolder) -> InputError:
@@ -124,10 +136,6 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({json.dumps(value, sort_keys=True): value for value in values}.values())
 
 
-def _platforms(scan: FolderScan) -> list[dict[str, str]]:
-    return _distinct(platform for header in scan.headers() for platform in header.platforms)
-
-
 def _verdict_platforms(scan: FolderScan) -> list[dict[str, str]]:
     judging = [final.proof.ending.judging or {} for final in scan.finals.values()]
     in_finals = [platform for facts in judging for platform in facts.get("platforms", [])]
@@ -180,15 +188,15 @@ def _take_skips(request: RunRequest, state: ObjectState, skips: dict[int, RoundS
         state.notes += _retries(state, sorted(skips))
         return
     for round_id, event in skips.items():
-        if state.is_open(round_id):
-            seed = rounds.seed_of(request.config.seed_base, state.index, round_id)
+        if state.rounds.state(round_id) is WANTED and not state.is_expected(round_id):
+            seed = request.seed(state.index, round_id)
             state.rounds.skip(round_id, SkippedRound(seed, event.traceback))
 
 
 def _retries(state: ObjectState, skips: list[int]) -> list[str]:
     """Returns what becomes of skipped rounds under retry_skipped=true."""
     passed = [round_id for round_id in sorted(state.rounds.skipped) if round_id < state.rounds_in_file]
-    again = [r for r in skips if not state.is_finished(r) and r not in state.expected_sha256]
+    again = [r for r in skips if state.rounds.state(r) not in FINISHED and r not in state.expected_sha256]
     notes = [f"skipped rounds are tried again: {spans(again)}"] if again else []
     if passed:
         notes.append(

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import NamedTuple
 
-from scale.state.round_records import JudgedRound, SealedRound, SkippedRound
-from scale.state.rounds import NO_ROUND, Goal, Prefix, ends, extended
+from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 
 Record = SealedRound | JudgedRound | SkippedRound
 
@@ -38,6 +38,22 @@ TRANSITIONS = {
 to sealed what has lost its verdict; a done round stays done when its shard is no longer needed."""
 
 
+class Prefix(NamedTuple):
+    """The longest run of rounds from 0 that are all finished, as far as the quota reaches.
+
+    Attributes:
+        rounds: how many rounds it has.
+        kept: accepted rows in it, at most the quota.
+        barren: how many rounds at its end gave nothing.
+        is_barren: whether that ends the object.
+    """
+
+    rounds: int = 0
+    kept: int = 0
+    barren: int = 0
+    is_barren: bool = False
+
+
 @dataclass(frozen=True)
 class InFinalFile:
     """What the final file has of an object when the table is made.
@@ -55,8 +71,7 @@ class RoundTable:
     """The rounds of one object. What is counted is kept as rounds change, so nothing here walks all rounds.
 
     Attributes:
-        goal: where the rounds end.
-        prefix: the longest run of finished rounds from 0, as far as the goal reaches.
+        prefix: the longest run of finished rounds from 0, as far as the quota reaches.
         rejected: reason -> rows of the prefix that do not count for that; a row can have several reasons.
         skipped: round -> why it was given up.
         accepted_rows: of all done rounds.
@@ -68,10 +83,9 @@ class RoundTable:
         Args:
             quota: rows wanted.
             max_barren: so many rounds of the prefix in a row without an accepted row end it; 0 is never.
-            in_file: what the final file has already.
+            in_file: what the final file has already; a smaller `max_barren` takes none of its rounds back.
         """
-        self._in_file = in_file or InFinalFile()
-        self.goal = Goal(quota, max_barren, self._in_file.rounds)
+        self._quota, self._max_barren, self._in_file = quota, max_barren, in_file or InFinalFile()
         self._states: dict[int, RoundState] = {}
         self._records: dict[int, Record] = {}
         self._counts: Counter[RoundState] = Counter()
@@ -81,7 +95,7 @@ class RoundTable:
 
     def _begin(self) -> None:
         """Puts the prefix before the first round."""
-        self.prefix: Prefix = NO_ROUND
+        self.prefix = Prefix()
         self.rejected: Counter[str] = Counter(self._in_file.rejected)
 
     def state(self, round_id: int) -> RoundState:
@@ -101,11 +115,6 @@ class RoundTable:
     def having(self, *states: RoundState) -> dict[int, Record]:
         """Returns the rounds in these states with their records, by rising id. Walks all rounds."""
         return {r: self._records[r] for r in sorted(self._records) if self._states[r] in states}
-
-    @property
-    def accepted(self) -> dict[int, int]:
-        """Finished round -> accepted rows. Walks all rounds."""
-        return {r: record.accepted for r, record in self.having(*FINISHED).items()}
 
     # ---- transitions
 
@@ -171,11 +180,22 @@ class RoundTable:
 
     def _advance(self) -> None:
         """Takes the finished rounds that follow the prefix into it."""
-        while self.state(self.prefix.rounds) in FINISHED and not ends(self.prefix, self.goal):
+        while self.state(self.prefix.rounds) in FINISHED and not self.has_quota and not self.prefix.is_barren:
             round_id, record = self.prefix.rounds, self._records[self.prefix.rounds]
             if round_id >= self._in_file.rounds and isinstance(record, JudgedRound):
                 self.rejected.update(record.rejected)
-            self.prefix = extended(self.prefix, record.accepted, self.goal)
+            kept = min(self._quota, self.prefix.kept + record.accepted)
+            barren = 0 if record.accepted else self.prefix.barren + 1
+            self.prefix = Prefix(round_id + 1, kept, barren, self._is_barren(round_id + 1, barren))
+
+    def _is_barren(self, rounds: int, barren: int) -> bool:
+        """Whether a walk ends after so many rounds, of which the last `barren` gave nothing."""
+        return 0 < self._max_barren <= barren and rounds >= self._in_file.rounds
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether the prefix has as many rows as are wanted."""
+        return self.prefix.kept == self._quota
 
     # ---- what to do next
 
@@ -193,7 +213,7 @@ class RoundTable:
         rows, barren = float(self.prefix.kept), self.prefix.barren
         guess = self.expected_yield(batch)
         for round_id in range(self.prefix.rounds, max_rounds):
-            if rows >= self.goal.quota or self.goal.is_barren(round_id, barren):
+            if rows >= self._quota or self._is_barren(round_id, barren):
                 return
             state = self.state(round_id)
             accepted = self._records[round_id].accepted if state in FINISHED else None
@@ -208,7 +228,7 @@ class RoundTable:
 
     def why_ended(self, max_rounds: int) -> str:
         """Returns why the prefix ends: quota, barren, max_rounds, or partial while it still grows."""
-        if self.prefix.kept == self.goal.quota:
+        if self.has_quota:
             return "quota"
         if self.prefix.is_barren:
             return "barren"

@@ -13,14 +13,13 @@ from bimangrasp.files.schema import FormatError
 from scale.merge import rejected_file
 from scale.merge.dataset_index import check_dataset
 from scale.merge.final_file import Merged
-from scale.merge.rejected_file import RejectedSummary
+from scale.merge.rejected_file import RejectedFile
+from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
-from scale.state.round_records import SealedRound, accept_round
 from scale.store import journal, shards, verdict_files
 from scale.store.events import CallStarted, Event, FileMerged, ObjectsIndexed
 from scale.store.journal import Replay
-from scale.store.manifest import read_manifest
 from scale.store.run_folder import RunFolder, file_name
 from scale.store.verdict_files import Verdict
 
@@ -62,7 +61,7 @@ class FolderScan(NamedTuple):
     unjournaled: list[Merged]
     shards: dict[str, dict[int, list[ScannedShard]]]
     verdicts: dict[str, list[Verdict]]
-    rejects: dict[str, RejectedSummary]
+    rejects: dict[str, RejectedFile]
     damaged: dict[Path, str]
 
     @property
@@ -140,7 +139,7 @@ def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say
     for shard in _whole(folder.shard_files(), read_shard, damaged):
         result.shards.setdefault(shard.header.object_code, {}).setdefault(shard.round_id, []).append(shard)
     for rejects in _whole(folder.reject_files(), rejected_file.read, damaged):
-        result.rejects[rejects.header.object_code] = rejects.summary
+        result.rejects[rejects.header.object_code] = rejects.without_rows()
     if folder.dataset.exists():
         list(_whole([folder.dataset], check_dataset, damaged))
     return result
@@ -181,7 +180,7 @@ def _finals(folder: RunFolder, result: FolderScan, verify: str, say: Say) -> Ite
 
 def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
     """Returns the manifest's entries of objects that can be read."""
-    objects = read_manifest(folder).get("objects")
+    objects = journal.read_manifest(folder).get("objects")
     if not isinstance(objects, dict):
         if folder.manifest.exists():
             damaged[folder.manifest] = "not a manifest in JSON"

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, pieces_image, read_pieces
-from scale.settings.mesh_checks import cache_folder
+from scale.settings.mesh_checks import cache_folder, keep
 from scale.settings.objects import ObjectEntry
 from scale.store.run_folder import RunFolder
 
@@ -34,11 +32,7 @@ def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
         return read_pieces(str(cached))
     except InputError:  # missing or damaged: it is made
         pieces = convex_pieces(str(mesh), config)
-    with suppress(OSError):  # a cache that cannot be written only costs time
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as aside:
-            aside.write(pieces_image(pieces))
-        Path(aside.name).replace(cached)
+    keep(cached, pieces_image(pieces))
     return pieces
 
 

@@ -1,4 +1,4 @@
-"""Defines the events of the journal and the messages between parent and workers: one frozen dataclass for each.
+"""Defines the events of the journal: one frozen dataclass for each.
 
 `to_json` and `from_json` are the only places that know how they are spelled. Fields without a default are what a later
 call needs of a line; the others may be missing, as they are in journals of earlier versions.
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, dataclass_transform
 
 Json = dict[str, Any]
 KEYS = {"round_id": "round"}
 """Field -> its key in JSON, where that is another word."""
+EVENTS: dict[str, type[Event]] = {}
+"""Name in the journal -> event."""
 
 
 @cache
@@ -22,16 +24,29 @@ def _layout(kind: type) -> tuple[tuple[str, str, bool], ...]:
     return tuple((f.name, KEYS.get(f.name, f.name), f.default is MISSING) for f in fields(kind))
 
 
-class _AsJson:
-    """What events and messages have in common."""
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A line of the journal; by itself one of a kind that this version does not know: nothing follows from it.
 
-    TAG: ClassVar[str]
-    name: ClassVar[str]
+    Attributes:
+        time: when it was written, Unix time, s.
+    """
+
+    name: ClassVar[str] = ""
+    time: float = 0.0
+
+    def __init_subclass__(cls, name: str = "") -> None:
+        """Makes each subclass a frozen dataclass, and knows it by its name in the journal where it has one."""
+        dataclass(frozen=True, kw_only=True)(cls)
+        if name:
+            cls.name = name
+            EVENTS[name] = cls
 
     def to_json(self) -> Json:
         """Returns the event as JSON; fields that are None are left out."""
         values = ((key, getattr(self, field)) for field, key, _ in _layout(type(self)))
-        return {self.TAG: self.name} | {key: value for key, value in values if value is not None}
+        return {"event": self.name} | {key: value for key, value in values if value is not None}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Self:
@@ -44,30 +59,9 @@ class _AsJson:
         return cls(**present)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event(_AsJson):
-    """A line of the journal.
-
-    Attributes:
-        time: when it was written, Unix time, s.
-    """
-
-    TAG: ClassVar[str] = "event"
-    time: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnknownEvent(Event):
-    """A line of a kind that this version does not know; nothing follows from it."""
-
-    name: ClassVar[str] = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallStarted(Event):
+class CallStarted(Event, name="start"):
     """A call begins: its mode, keys, devices and quotas, and what it has to say of the folder that it found."""
 
-    name: ClassVar[str] = "start"
     run_key: Json
     format_version: int = 0
     version: str = ""
@@ -80,24 +74,19 @@ class CallStarted(Event):
     notes: tuple[str, ...] | list[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class CallEnded(Event):
+class CallEnded(Event, name="end"):
     """A call ends by itself; `error` is what ended it, where it was one."""
 
-    name: ClassVar[str] = "end"
     exit_code: int
     error: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ObjectsIndexed(Event):
+class ObjectsIndexed(Event, name="objects"):
     """Objects get their indices, before any of their rounds is handed out: object code -> index."""
 
-    name: ClassVar[str] = "objects"
     indices: dict[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
 class _OfProcess(Event):
     """An event of one worker or one validator: the number of its slot is in the field of its role."""
 
@@ -105,48 +94,39 @@ class _OfProcess(Event):
     validator: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessReady(_OfProcess):
+class ProcessReady(_OfProcess, name="ready"):
     """A worker or validator has loaded what it needs."""
 
-    name: ClassVar[str] = "ready"
     launch: int = 0
     device: str | None = None
     platform: dict[str, str] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessSilent(_OfProcess):
+class ProcessSilent(_OfProcess, name="silent"):
     """A worker or validator gave no sign of life for too long and is ended."""
 
-    name: ClassVar[str] = "silent"
     launch: int = 0
     reason: str = ""
     code: str | None = None
     round_id: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessDied(_OfProcess):
+class ProcessDied(_OfProcess, name="died"):
     """A worker or validator died; code and round are what it had to do."""
 
-    name: ClassVar[str] = "died"
     launch: int = 0
     exitcode: int | None = None
     code: str | None = None
     round_id: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceSetAside(_OfProcess):
+class DeviceSetAside(_OfProcess, name="set_aside"):
     """A device, or a validator's slot, is no longer used in this call."""
 
-    name: ClassVar[str] = "set_aside"
     device: str = ""
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RoundEvent(_OfProcess):
     """An event of a round that has a sealed shard."""
 
@@ -165,47 +145,25 @@ class RoundEvent(_OfProcess):
     test_seconds: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundSealed(RoundEvent):
+class RoundSealed(RoundEvent, name="sealed"):
     """A round is sealed; it waits for its test or for the search for near-duplicates."""
 
-    name: ClassVar[str] = "sealed"
-    tile_used: int
-    sha256: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class RoundJudged(RoundEvent):
+class RoundJudged(RoundEvent, name="judged"):
     """A round is tested; it waits for the search for near-duplicates."""
 
-    name: ClassVar[str] = "judged"
 
-
-@dataclass(frozen=True, kw_only=True)
-class RoundDone(RoundEvent):
+class RoundDone(RoundEvent, name="done"):
     """A round is done: it is known how many of its grasps count."""
 
-    name: ClassVar[str] = "done"
-    accepted: int
-    tile_used: int
-    sha256: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class RoundAdopted(RoundEvent):
+class RoundAdopted(RoundEvent, name="adopted"):
     """A round that an earlier call sealed and did not write down is taken over."""
 
-    name: ClassVar[str] = "adopted"
-    accepted: int
-    tile_used: int
-    sha256: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptFailed(_OfProcess):
+class AttemptFailed(_OfProcess, name="fail"):
     """An attempt at a round failed, or at its test: then `row` is the grasp at which it did."""
 
-    name: ClassVar[str] = "fail"
     code: str
     round_id: int
     attempt: int | None = None
@@ -213,11 +171,9 @@ class AttemptFailed(_OfProcess):
     traceback: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundSkipped(Event):
+class RoundSkipped(Event, name="skip"):
     """A round is given up, after so many failed attempts."""
 
-    name: ClassVar[str] = "skip"
     code: str
     round_id: int
     traceback: str
@@ -225,11 +181,9 @@ class RoundSkipped(Event):
     attempts: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class TileHalved(Event):
+class TileHalved(Event, name="halved"):
     """A worker ran out of memory and goes on with so many grasps at once."""
 
-    name: ClassVar[str] = "halved"
     code: str = ""
     round_id: int = 0
     tile: int = 0
@@ -237,21 +191,17 @@ class TileHalved(Event):
     device: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundFoundNoRoom(Event):
+class RoundFoundNoRoom(Event, name="no_room"):
     """A round, or its verdict, found no room on the disk; that is no attempt."""
 
-    name: ClassVar[str] = "no_room"
     code: str = ""
     round_id: int = 0
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileMerged(Event):
+class FileMerged(Event, name="merged"):
     """An object's final file is written and verified."""
 
-    name: ClassVar[str] = "merged"
     code: str
     rows: int
     quota: int
@@ -263,148 +213,16 @@ class FileMerged(Event):
     rounds: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunPaused(Event):
+class RunPaused(Event, name="paused"):
     """The disk is full; no rounds are handed out."""
 
-    name: ClassVar[str] = "paused"
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunContinued(Event):
+class RunContinued(Event, name="continued"):
     """The disk has room again."""
 
-    name: ClassVar[str] = "continued"
     reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message(_AsJson):
-    """What a worker or validator says to the parent, or the parent to it; it travels as a dict."""
-
-    TAG: ClassVar[str] = "kind"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundJob(Message):
-    """The parent asks a worker for a round.
-
-    Attributes:
-        code, index, mesh, mesh_sha256, object_key: the object.
-        round_id, seed: the round.
-        attempt: failed attempts so far.
-        tile: grasps to evaluate at once.
-        record: steps between two recorded poses, and the rows to record; None records nothing.
-    """
-
-    name: ClassVar[str] = "round"
-    code: str
-    index: int
-    mesh: str
-    mesh_sha256: str
-    object_key: Json
-    round_id: int
-    seed: int
-    attempt: int
-    tile: int
-    record: tuple[int, tuple[int, ...]] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationJob(Message):
-    """The parent asks a validator for the verdict on a round.
-
-    Attributes:
-        code, round_id: the round.
-        shard, pieces: its shard and its object's convex pieces, relative to the run folder.
-        acceptance_key: under which it is tested.
-        deadly: rows that are not simulated, for that ends the process.
-    """
-
-    name: ClassVar[str] = "validation"
-    code: str
-    round_id: int
-    shard: str
-    pieces: str
-    acceptance_key: Json
-    deadly: list[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ready(Message):
-    """The models are loaded, on this platform."""
-
-    name: ClassVar[str] = "ready"
-    platform: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(Message):
-    """The step of the sampler, or the grasp that is simulated."""
-
-    name: ClassVar[str] = "step"
-    step: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Halved(Message):
-    """Memory was short: the round goes on with so many grasps at once."""
-
-    name: ClassVar[str] = "halved"
-    code: str
-    round_id: int
-    tile: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sealed(Message):
-    """The job's file is on the disk, at a path relative to the run folder."""
-
-    name: ClassVar[str] = "sealed"
-    code: str
-    round_id: int
-    path: str
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed(Message):
-    """The job raised; `ends` where the process ends itself, for its device's context is broken."""
-
-    name: ClassVar[str] = "failed"
-    code: str
-    round_id: int
-    traceback: str
-    errno: int | None = None
-    ends: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Died(Message):
-    """The process is gone; the parent's pool says so in its place."""
-
-    name: ClassVar[str] = "died"
-    exitcode: int | None = None
-
-
-Kind = TypeVar("Kind", bound=type)
-
-
-def _leaves(kind: Kind) -> dict[str, Kind]:
-    """Returns name -> dataclass of every kind below a base that has a name."""
-    below = {}
-    for child in kind.__subclasses__():
-        below |= _leaves(child)
-        if child.__dict__.get("name"):
-            below[child.name] = child
-    return below
-
-
-EVENTS: dict[str, type[Event]] = _leaves(Event)
-"""Name in the journal -> event."""
-MESSAGES: dict[str, type[Message]] = _leaves(Message)
-"""Name on the pipe -> message."""
 
 
 def event_from(line: Mapping[str, Any]) -> Event:
@@ -413,9 +231,4 @@ def event_from(line: Mapping[str, Any]) -> Event:
     Raises:
         KeyError: the line lacks what a later call needs of its kind, or is no event at all.
     """
-    return EVENTS.get(line["event"], UnknownEvent).from_json(line)
-
-
-def message_from(data: Mapping[str, Any]) -> Message:
-    """Returns the message that came over a pipe."""
-    return MESSAGES[data["kind"]].from_json(data)
+    return EVENTS.get(line["event"], Event).from_json(line)

@@ -1,11 +1,11 @@
-"""Appends events to the journal of a run and replays it. The parent alone writes it."""
+"""Appends events to the journal of a run and replays it; writes and reads manifest.json. Only the parent writes."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scale.store import durable_io
 from scale.store.events import Event, event_from
@@ -108,3 +108,21 @@ class Journal:
     def close(self) -> None:
         """Ends the writing."""
         os.close(self._fd)
+
+
+# ---- the readable snapshot
+
+
+def write_manifest(folder: RunFolder, manifest: dict[str, Any]) -> None:
+    """Replaces the readable snapshot."""
+    text = json.dumps({"format": "bimangrasp-run", "format_version": VERSION} | manifest, indent=1, ensure_ascii=False)
+    folder.write(folder.manifest, text.encode() + b"\n")
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """Returns the snapshot; empty where it is missing or torn, for the files tell the truth without it."""
+    try:
+        manifest = json.loads(folder.manifest.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}

@@ -28,20 +28,13 @@ class RunLock:
     """The exclusive lock of a run; held until `release` or the end of the process."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
         self._fd = durable_io.create(folder.run_lock, 0)
-        held = self._read()
-        if not _taken(self._fd):
-            os.close(self._fd)
-            raise _in_use(folder, held)
-        if _is_foreign_and_fresh(held):
+        held = read_lock(folder)
+        if not _taken(self._fd) or _is_foreign_and_fresh(held):
             os.close(self._fd)
             raise _in_use(folder, held)
         self._started = time.time()
         self.beat()
-
-    def _read(self) -> dict[str, Any]:
-        return read_lock(self._folder)
 
     def beat(self) -> None:
         """Writes who holds the lock, and that it lives."""

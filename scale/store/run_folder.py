@@ -213,32 +213,20 @@ class RunFolder:
         """Deletes a file whose content is safe elsewhere."""
         durable_io.remove(path)
 
-    def move(self, source: Path, target: Path) -> None:
-        """Renames a file within the run; the target's entry is on the disk before the source's is gone."""
-        durable_io.make_folder(target.parent)
-        durable_io.replace(source, target)
-        durable_io.sync_folder(target.parent)
-        durable_io.sync_folder(source.parent)
+    def set_aside(self, path: Path) -> None:
+        """Moves a damaged file, if it is still there, to a free name in `damaged/`: `<name>.<n>`.
 
-    def set_aside(self, path: Path) -> Path:
-        """Moves a damaged file to `damaged/<name>.<n>` and returns where it is."""
-        target = self._aside_of(path)
-        self.move(path, target)
-        return target
-
-    def keep_copy(self, path: Path, data: bytes) -> Path:
-        """Writes what a damaged file holds to `damaged/<name>.<n>` and returns where that is."""
-        target = self._aside_of(path)
-        self.write(target, data)
-        return target
-
-    def _aside_of(self, path: Path) -> Path:
-        """Returns a free name in `damaged/`."""
-        durable_io.make_folder(self.damaged)
+        The target's entry is on the disk before the source's is gone.
+        """
+        if not path.exists():
+            return
         n = 0
         while (target := self.damaged / f"{path.name}.{n}").exists():
             n += 1
-        return target
+        durable_io.make_folder(self.damaged)
+        durable_io.replace(path, target)
+        durable_io.sync_folder(self.damaged)
+        durable_io.sync_folder(path.parent)
 
     def hold_reserve(self) -> None:
         """Makes sure that the journal's reserve takes its room."""

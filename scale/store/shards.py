@@ -1,52 +1,41 @@
-"""Seals the rounds that workers compute as shards, verifies shards, and reads rounds that were verified before."""
+"""Seals the rounds that workers compute as shards, and verifies shards."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from bimangrasp.files import shard_format
 from bimangrasp.files.header import Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, FormatError
-from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+from scale.store.run_folder import RunFolder, ShardName, file_name, parse_shard_name, shard_name
 
 
 class Shard(NamedTuple):
-    """A verified shard in memory."""
+    """A verified shard in memory.
+
+    Attributes:
+        path, sha256: of its file.
+        header, columns: what it holds.
+        round_id, seed: the round.
+        rows: all grasps of the round, accepted or not.
+        tile_used: how many grasps were evaluated at once.
+        platform: where it was computed.
+    """
 
     path: Path
     sha256: str
     header: Header
     columns: dict[str, np.ndarray]
-
-    @property
-    def round_id(self) -> int:
-        """The round that it holds."""
-        return int(self.columns["rounds/round"][0])
-
-    @property
-    def seed(self) -> int:
-        """The seed of that round."""
-        return int(self.columns["rounds/seed"][0])
-
-    @property
-    def rows(self) -> int:
-        """All grasps of the round, accepted or not."""
-        return int(self.columns["rounds/rows"][0])
-
-    @property
-    def tile_used(self) -> int:
-        """How many grasps were evaluated at once."""
-        return int(self.columns["rounds/tile_used"][0])
-
-    @property
-    def platform(self) -> dict[str, str]:
-        """Where it was computed."""
-        return self.header.platforms[0]
+    round_id: int
+    seed: int
+    rows: int
+    tile_used: int
+    platform: dict[str, str]
 
 
 def round_columns(
@@ -87,73 +76,44 @@ def verify(path: Path) -> Shard:
         FormatError: its bytes are not those that its name promises, or break the contract.
         OSError: it cannot be read.
     """
-    name = parse_shard_name(path.name)
-    shard = read(path)
+    sealed = read_sealed(path)
+    header, columns = shard_format.read_shard(sealed.image)
+    if len(header.platforms) != 1:
+        raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
+    round_id, *facts = (int(columns[f"rounds/{name}"][0]) for name in ("round", "seed", "rows", "tile_used"))
+    if (sealed.name.code_name, sealed.name.round_id) != (file_name(header.object_code), round_id):
+        raise FormatError(f"{path} holds round {round_id} of {header.object_code!r}")
+    return Shard(path, sealed.sha256, header, columns, round_id, *facts, header.platforms[0])
+
+
+class SealedFile(NamedTuple):
+    """The bytes of a shard or a verdict, their hash, and what the file's name says."""
+
+    image: bytes
+    sha256: str
+    name: ShardName
+
+
+def read_sealed(path: Path) -> SealedFile:
+    """Returns a sealed file whose bytes are those that its name promises: HDF5 need not survive damaged ones.
+
+    Raises:
+        FormatError: they are others, or the name promises none.
+        OSError: it cannot be read.
+    """
+    image, name = path.read_bytes(), parse_shard_name(path.name)
+    sha256 = hashlib.sha256(image).hexdigest()
     if name is None:
         raise FormatError(f"{path} is not named as a shard is")
-    if (name.code_name, name.round_id) != (file_name(shard.header.object_code), shard.round_id):
-        raise FormatError(f"{path} holds round {shard.round_id} of {shard.header.object_code!r}")
-    return shard
+    if name.sha16 != sha256[:16]:
+        raise FormatError(f"{path} has sha256 {sha256[:16]}..., its name says {name.sha16}")
+    return SealedFile(image, sha256, name)
 
 
 def is_damaged(path: Path) -> bool:
     """Whether a sealed file, of a shard or a verdict, is gone or has other bytes than its name promises."""
-    name = parse_shard_name(path.name)
     try:
-        return name is None or hashlib.sha256(path.read_bytes()).hexdigest()[:16] != name.sha16
-    except OSError:
+        read_sealed(path)
+    except (FormatError, OSError):
         return True
-
-
-def read(path: Path) -> Shard:
-    """Returns the shard-format file at `path`, whatever its name.
-
-    Raises:
-        FormatError: its bytes are not those that a shard's name promises, or break the contract.
-        OSError: it cannot be read.
-    """
-    image = path.read_bytes()
-    digest = hashlib.sha256(image).hexdigest()
-    name = parse_shard_name(path.name)
-    if name is not None and name.sha16 != digest[:16]:  # HDF5 need not survive damaged bytes
-        raise FormatError(f"{path} has sha256 {digest[:16]}..., its name says {name.sha16}")
-    header, columns = shard_format.read_shard(image)
-    if len(header.platforms) != 1:
-        raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
-    return Shard(path, digest, header, columns)
-
-
-class SealedRound(Protocol):
-    """Which files hold a round.
-
-    Attributes:
-        shard, shard_sha256: its rows.
-        verdict, verdict_sha256: what the simulator said of them; None where rows do not count by that.
-    """
-
-    shard: Path
-    shard_sha256: str
-    verdict: Path | None
-    verdict_sha256: str
-
-
-def sealed_columns(sealed: SealedRound) -> dict[str, np.ndarray]:
-    """Returns the columns of a round that was verified before: the shard's, and the verdict's where there is one.
-
-    Raises:
-        FormatError: the bytes of a file are no longer those that were verified.
-        OSError: it cannot be read.
-    """
-    _, columns = shard_format.read_shard(_verified_image(sealed.shard, sealed.shard_sha256))
-    if sealed.verdict is not None:
-        _, verdict = shard_format.read_verdict(_verified_image(sealed.verdict, sealed.verdict_sha256))
-        columns |= verdict
-    return columns
-
-
-def _verified_image(path: Path, sha256: str) -> bytes:
-    """Returns the bytes of a file; raises FormatError unless they have this hash."""
-    image = path.read_bytes()
-    if hashlib.sha256(image).hexdigest() != sha256:
-        raise FormatError(f"{path} no longer has the sha256 {sha256}, with which it was verified")
-    return image
+    return False

@@ -13,7 +13,8 @@ import numpy as np
 from bimangrasp.files.header import text
 from bimangrasp.files.schema import Columns, FormatError
 from bimangrasp.files.shard_format import read_verdict, verdict_image
-from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
+from scale.store.run_folder import RunFolder, file_name, shard_name
+from scale.store.shards import read_sealed
 
 if TYPE_CHECKING:  # the settings load the optimizer, which validators do without
     from scale.settings.fingerprints import Key
@@ -67,10 +68,7 @@ def verify(path: Path) -> Verdict:
         FormatError: its bytes are not those that its name promises, or break the contract.
         OSError: it cannot be read.
     """
-    image, name = path.read_bytes(), parse_shard_name(path.name)
-    sha256 = hashlib.sha256(image).hexdigest()
-    if name is None or name.sha16 != sha256[:16]:  # HDF5 need not survive damaged bytes
-        raise FormatError(f"{path} has sha256 {sha256[:16]}..., its name says otherwise")
+    image, sha256, name = read_sealed(path)
     attributes, columns = read_verdict(image)
     try:
         code, round_id = text(attributes["code"]), int(attributes["round_id"])

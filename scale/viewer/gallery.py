@@ -15,8 +15,7 @@ from scale.formatting import listed
 from scale.settings.schema import Config
 from scale.store.grasp_source import GraspSource
 from scale.store.run_folder import file_name
-from scale.viewer.cards import FileGrasps, PageContents
-from scale.viewer.selection import of_file
+from scale.viewer.cards import FileGrasps, of_file
 
 
 def gallery_of(config: Config, source: GraspSource) -> Gallery:
@@ -25,8 +24,9 @@ def gallery_of(config: Config, source: GraspSource) -> Gallery:
     Raises:
         InputError: there are none, or they were made with other hands or another mesh.
     """
-    contents = _contents(config, source)
-    if not contents.files:
+    notes: list[str] = []
+    files = _shown_files(config, source, notes)
+    if not files:
         raise InputError(
             f"{source.path} has no grasps to show yet: no final file, no generated one and no rejected ones; wanted a "
             "run that has merged some rounds, or path= a grasp file, such as a shard of a run that goes on"
@@ -35,7 +35,7 @@ def gallery_of(config: Config, source: GraspSource) -> Gallery:
     places: dict[str, int] = {}
     shapes: list[Shape] = []
     grasps = []
-    for file in contents.files:
+    for file in files:
         check_hands(file.made_with, hands, config.hand.name)
         code = file.made_with.object_code
         if code not in places:
@@ -44,15 +44,20 @@ def gallery_of(config: Config, source: GraspSource) -> Gallery:
             shapes.append(Shape(code, mesh.vertices, mesh.faces))
         grasps += file.shown(places[code])
     grasps.sort(key=lambda grasp: grasp.shape)
-    return Gallery(source.path.name, tuple(contents.notes), hands, tuple(shapes), tuple(grasps))
+    return Gallery(source.path.name, tuple(notes), hands, tuple(shapes), tuple(grasps))
 
 
-def _contents(config: Config, source: GraspSource) -> PageContents:
-    """Returns the chosen grasps of a file, or of the final files of a run and of those of its rejected grasps."""
-    contents, root = PageContents(), source.folder.root
+def _shown_files(config: Config, source: GraspSource, notes: list[str]) -> list[FileGrasps]:
+    """Returns the chosen grasps of a file, or of the final files of a run and of those of its rejected grasps.
+
+    Args:
+        config: which to choose.
+        source: the file or the run.
+        notes: gains what a reader must know.
+    """
+    root = source.folder.root
     if not source.is_run:
-        contents.add(of_file(source.path, root, config, config.view, contents.notes))
-        return contents
+        return of_file(source.path, root, config, config.view, notes)
     files = _files(root)
     rejected = source.folder.reject_files() if config.view.rows is None else []
     names = _wanted(sorted({path.stem for path in (*files, *rejected)}), config.view.objects)
@@ -60,13 +65,14 @@ def _contents(config: Config, source: GraspSource) -> PageContents:
     shown = names[: max(1, config.view.most // kinds)]
     # what the page may have, shared by all files, but at least one grasp of each
     count = max(1, min(config.view.count, config.view.most // max(1, kinds * len(names))))
+    chosen = []
     for path in (path for path in files if path.stem in shown):
-        contents.add(of_file(path, root, config, replace(config.view, count=count), contents.notes))
+        chosen += of_file(path, root, config, replace(config.view, count=count), notes)
     for path in (path for path in rejected if path.stem in shown):
-        contents.add(_rejected(path, root, config, count, contents.notes))
+        chosen += _rejected(path, root, config, count, notes)
     if config.view.rows is None:
-        contents.notes += _limits(config, len(names), len(shown), count, bool(rejected))
-    return contents
+        notes += _limits(config, len(names), len(shown), count, bool(rejected))
+    return chosen
 
 
 def _files(root: Path) -> list[Path]:
@@ -79,13 +85,13 @@ def _files(root: Path) -> list[Path]:
         return []
 
 
-def _rejected(path: Path, root: Path, config: Config, count: int, notes: list[str]) -> FileGrasps | None:
+def _rejected(path: Path, root: Path, config: Config, count: int, notes: list[str]) -> list[FileGrasps]:
     """Returns some rejected grasps of an object: over the whole range of energies, for the best say little of them."""
     try:
         return of_file(path, root, config, replace(config.view, count=count, choose="even"), notes)
     except InputError as error:
         notes.append(f"{path.relative_to(root)} cannot be read and is left out: {error}")
-        return None
+        return []
 
 
 def _wanted(names: list[str], objects: str | list[str]) -> list[str]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bimangrasp.visualization.gallery import Gallery, Thumbnail
-from bimangrasp.visualization.thumbnails import LIBRARY, ThumbnailJob, draw, jobs_of
-from scale.engine.offscreen import drawing_processes
+from bimangrasp.visualization.thumbnails import LIBRARY, ThumbnailJob, draw, drawing_environment, jobs_of
+from scale.engine.process_pool import environment
 from scale.errors import RunError
 
 
@@ -45,7 +45,7 @@ def _drawn(jobs: list[ThumbnailJob], processes: int) -> Iterator[tuple[Thumbnail
     context = multiprocessing.get_context("spawn")
     if not jobs:
         return
-    with drawing_processes(), ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+    with environment(drawing_environment()), ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
         try:
             yield from zip(jobs, pool.map(draw, jobs), strict=True)
         except BrokenProcessPool as error:

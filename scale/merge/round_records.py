@@ -1,18 +1,24 @@
-"""Holds what is known of one round: sealed, judged or skipped; and decides which of its rows are accepted."""
+"""Holds what is known of one round: sealed, judged or skipped; decides which of its rows are accepted; reads them."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bimangrasp.files import shard_format
 from bimangrasp.files.schema import FormatError
-from scale.merge.deduplication import DUPLICATE
 from scale.settings.filters import Accept
 from scale.store.events import RoundEvent
 from scale.store.run_folder import RunFolder
 from scale.store.shards import Shard
 from scale.store.verdict_files import Verdict
+
+DUPLICATE = "duplicate"
+"""Why a row does not count that is like an earlier one that does."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,15 @@ class JudgedRound(SealedRound):
 
 @dataclass(frozen=True)
 class SkippedRound:
-    """A round that was given up, with the end of its last traceback."""
+    """A round that was given up, with the end of its last traceback; it has no rows and no files."""
 
     seed: int
     reason: str
+    rows: int = 0
     accepted: int = 0
+    tile_used: int = 0
+    sha256: str = ""
+    verdict_sha256: str = ""
 
 
 def accept_round(shard: Shard, accept: Accept, verdict: Verdict | None = None) -> SealedRound | JudgedRound:
@@ -106,3 +116,25 @@ def accept_round(shard: Shard, accept: Accept, verdict: Verdict | None = None) -
         raise FormatError(f"{verdict.path} has {len(verdict.reason)} rows, its shard {shard.rows}")
     columns = columns | {"verdict/reason": verdict.reason}
     return JudgedRound(*sealed, int(accept(columns).sum()), accept.rejected(columns), verdict, verdict.sha256)
+
+
+def sealed_columns(record: JudgedRound) -> dict[str, np.ndarray]:
+    """Returns the columns of a round that was verified before: the shard's, and the verdict's where there is one.
+
+    Raises:
+        FormatError: the bytes of a file are no longer those that were verified.
+        OSError: it cannot be read.
+    """
+    _, columns = shard_format.read_shard(_verified_image(record.shard, record.sha256))
+    if record.verdict is not None:
+        _, verdict = shard_format.read_verdict(_verified_image(record.verdict.path, record.verdict_sha256))
+        columns |= verdict
+    return columns
+
+
+def _verified_image(path: Path, sha256: str) -> bytes:
+    """Returns the bytes of a file; raises FormatError unless they have this hash."""
+    image = path.read_bytes()
+    if hashlib.sha256(image).hexdigest() != sha256:
+        raise FormatError(f"{path} no longer has the sha256 {sha256}, with which it was verified")
+    return image
