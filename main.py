@@ -21,7 +21,7 @@ import scale
 from bimangrasp.errors import InputError
 from conf import overrides, sweep
 from scale.settings.schema import Config
-from scale.store.grasp_source import given_path
+from scale.store.path_settings import given_path
 
 SEVERITY = (0, 3, 1, 2, 130, 143)
 """Exit codes from best to worst."""

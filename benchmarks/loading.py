@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader
 
 import bimangrasp
 from bimangrasp.files.dataset import GraspDataset
-from bimangrasp.files.final_format import final_image
+from bimangrasp.files.formats import final_image
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, shape_of
-from scale.merge.dataset_index import dataset_image
+from scale.merge.final_file import dataset_image
 
 JOINTS, CONTACTS, BATCH = 22, 4, 1024
 TRAINING = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")

@@ -16,7 +16,7 @@ import torch
 
 import conf
 from bimangrasp import builtin, synthesis
-from bimangrasp.energy.backends import resolve_kernels
+from bimangrasp.energy.config import resolve_kernels
 from bimangrasp.energy.fused.evaluator import FusedEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands

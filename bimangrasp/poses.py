@@ -1,12 +1,15 @@
-"""Holds the poses of both hands of many grasps as NumPy arrays, as in files. Hand axis 0 = left, 1 = right."""
+"""Holds poses of both hands for many grasps, and recordings, as NumPy arrays. Hand axis 0 = left, 1 = right."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int, Int64
 
 from bimangrasp.errors import InputError
 
@@ -64,3 +67,39 @@ def check_poses(poses: Poses) -> None:
 def joined(parts: Sequence[Poses]) -> Poses:
     """Returns the grasps of all parts, concatenated in order."""
     return Poses(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where some grasps were, in the object's frame; the last snapshot has the grasps that the round gave.
+
+    Attributes:
+        step: steps made.
+        row: of each grasp in its round.
+        translation: origin of each hand's root, m.
+        rotation: hand frame to object frame.
+        joints: joint values, rad.
+        energy: the weighted total.
+        object_scale: factor on the object's mesh.
+    """
+
+    step: Int64[np.ndarray, " snapshot"]
+    row: Int64[np.ndarray, " grasp"]
+    translation: Float32[np.ndarray, "snapshot grasp 2 3"]
+    rotation: Float32[np.ndarray, "snapshot grasp 2 3 3"]
+    joints: Float32[np.ndarray, "snapshot grasp 2 joint"]
+    energy: Float32[np.ndarray, "snapshot grasp"]
+    object_scale: Float32[np.ndarray, " grasp"]
+
+
+def trajectory_image(trajectory: Trajectory) -> bytes:
+    """Returns the bytes of the `.npz` file that holds a trajectory."""
+    file = io.BytesIO()
+    np.savez(file, **vars(trajectory))
+    return file.getvalue()
+
+
+def read_trajectory(path: Path | str) -> Trajectory:
+    """Returns the trajectory of a file."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Trajectory(*(arrays[field.name] for field in fields(Trajectory)))

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp.config import Record, SynthesisConfig
-from bimangrasp.energy.backends import WARP, chosen_path
-from bimangrasp.energy.config import EnergyConfig
+from bimangrasp.energy.config import WARP, EnergyConfig, chosen_path
 from bimangrasp.energy.energies import Contacts, Energies, Evaluator, PlainEvaluator, contacts_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
@@ -21,10 +20,10 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.initialization import first_grasps
 from bimangrasp.objects.mesh_report import object_scales
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.poses import Trajectory
 from bimangrasp.sampler import mala
 from bimangrasp.sampler.cuda_graph import Descent
 from bimangrasp.sampler.mala import Point
-from bimangrasp.trajectory import Trajectory
 
 Watch = Callable[[int, mala.Point], None]
 

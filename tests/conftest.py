@@ -13,7 +13,7 @@ UNCHECKED = "fused"  # Warp's structs are no types
 CHECKED = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in sorted((ROOT / "bimangrasp").rglob("*.py"))
-    if UNCHECKED not in path.parts and path.name != "__init__.py" and "assets" not in path.parts
+    if UNCHECKED not in path.parts and path.name != "__init__.py"
 ]
 install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bimangrasp
 

@@ -15,7 +15,7 @@ from run_tools import events, hashes
 from stub_rounds import Stub
 
 import scale
-from bimangrasp.files import final_format
+from bimangrasp.files import formats
 from scale.store.run_folder import RunFolder
 
 OBJECTS = "[storage_bin,bowl]"
@@ -48,7 +48,7 @@ def test_the_final_files_hold_exactly_the_quota(tmp_path, reference):
     report, found = run(tmp_path, "x")
     assert found == reference[QUOTA] and [one.collected for one in report.objects] == [QUOTA, QUOTA]
     for path in report.paths:
-        proof = final_format.verify_final(str(path))
+        proof = formats.verify_final(str(path))
         assert proof.ending.complete and proof.sizes["N"] == QUOTA
         assert proof.rounds["rounds/kept"][-1] < proof.rounds["rounds/accepted"][-1]
     with h5py.File(tmp_path / "x" / "dataset.h5") as file:

@@ -14,7 +14,7 @@ from threaded_workers import use_threads
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.files import final_format
+from bimangrasp.files import formats
 from bimangrasp.validation.verdict import Reason
 from scale.store.run_folder import RunFolder
 
@@ -71,7 +71,7 @@ def test_the_quota_is_of_distinct_grasps(call, physics):
     wanted, alike = distinct(QUOTA - 4 * physics, physics)
     assert report.exit_code == 0 and rows_of(report) == wanted and alike
     assert report.objects[0].rejected["duplicate"] == len(alike)
-    proof = final_format.verify_final(str(report.paths[0]))
+    proof = formats.verify_final(str(report.paths[0]))
     assert proof.ending.complete and proof.ending.acceptance_key["dedup.translation"] == 0.1
     assert report.objects[0].collected == len(wanted)
 

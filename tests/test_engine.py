@@ -12,7 +12,7 @@ import pytest
 from stub_rounds import Stub
 
 from bimangrasp.errors import InputError
-from bimangrasp.files.final_format import Header
+from bimangrasp.files.formats import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
 from scale.engine.messages import Died, Failed, Ready, RoundJob, Sealed, Step
@@ -156,7 +156,7 @@ PARENT = """
 import os, pickle, sys
 sys.path.insert(0, sys.argv[2])
 from stub_rounds import Stub
-from bimangrasp.files.final_format import Header
+from bimangrasp.files.formats import Header
 from scale.engine.process_pool import WorkerPool, events
 from scale.engine.devices import Device
 from scale.engine.messages import RoundJob

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from bimangrasp.geometry.euler import euler_to_matrix, matrix_to_euler
+from bimangrasp.geometry.rotation import euler_to_matrix, matrix_to_euler
 
 ANGLES = st.lists(
     st.one_of(st.floats(-7, 7), st.sampled_from([0.0, math.pi / 2, -math.pi / 2, math.pi, 1e-9])),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bimangrasp.errors import InputError
-from bimangrasp.files import final_format, shard_format
+from bimangrasp.files import formats
 from bimangrasp.files import header as header_room
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, SHARD_FIELDS, FormatError, content_sha256, shape_of
@@ -37,7 +37,7 @@ def shard_columns(rows=5, round_id=2, seed=9):
 
 
 def write_final(path, columns, ending=ENDING):
-    path.write_bytes(final_format.final_image(HEADER, ending, columns))
+    path.write_bytes(formats.final_image(HEADER, ending, columns))
 
 
 def final_columns(rows=5, accepted=6):
@@ -52,9 +52,9 @@ def final_columns(rows=5, accepted=6):
 
 def test_equal_shards_have_equal_bytes_and_read_back():
     columns = shard_columns()
-    image = shard_format.shard_image(HEADER, columns)
-    assert image == shard_format.shard_image(HEADER, dict(reversed(columns.items())))
-    header, again = shard_format.read_shard(image)
+    image = formats.shard_image(HEADER, columns)
+    assert image == formats.shard_image(HEADER, dict(reversed(columns.items())))
+    header, again = formats.read_shard(image)
     assert (
         header.object_code == "böx" and header.run_key == {"seed_base": 7} and header.hand.joint_names == ("j0", "j1")
     )
@@ -65,7 +65,7 @@ def test_equal_shards_have_equal_bytes_and_read_back():
 def test_shard_keeps_failed_rows():
     columns = shard_columns()
     columns["energy/total"][2] = np.nan
-    assert np.isnan(shard_format.read_shard(shard_format.shard_image(HEADER, columns))[1]["energy/total"][2])
+    assert np.isnan(formats.read_shard(formats.shard_image(HEADER, columns))[1]["energy/total"][2])
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_shard_keeps_failed_rows():
 )
 def test_a_wrong_column_is_named(name, wrong):
     with pytest.raises(FormatError, match=name):
-        shard_format.shard_image(HEADER, shard_columns() | {name: wrong})
+        formats.shard_image(HEADER, shard_columns() | {name: wrong})
 
 
 def test_missing_and_unknown_columns_are_named():
     columns = shard_columns()
     columns["extra"] = columns.pop("seed")
     with pytest.raises(FormatError, match=r"\['seed'\].*\['extra'\]"):
-        shard_format.shard_image(HEADER, columns)
+        formats.shard_image(HEADER, columns)
 
 
 def test_every_dataset_says_unit_frame_and_description():
-    with h5py.File(io.BytesIO(shard_format.shard_image(HEADER, shard_columns()))) as file:
+    with h5py.File(io.BytesIO(formats.shard_image(HEADER, shard_columns()))) as file:
         for f in SHARD_FIELDS:
             assert {"unit", "frame", "description"} <= set(file[f.name].attrs)
 
@@ -98,7 +98,7 @@ def test_every_dataset_says_unit_frame_and_description():
 def test_final_file_proves_itself(tmp_path):
     path = tmp_path / "final.h5"
     write_final(path, final_columns())
-    proof = final_format.verify_final(str(path))
+    proof = formats.verify_final(str(path))
     assert proof.ending == ENDING and proof.sizes == SIZES and proof.header.object_index == 3
     with h5py.File(path) as file:
         assert np.array_equal(file["hand/rotation"][...], final_columns()["hand/rotation"])
@@ -107,7 +107,7 @@ def test_final_file_proves_itself(tmp_path):
 def test_an_empty_final_file_is_readable(tmp_path):
     path = tmp_path / "final.h5"
     write_final(path, final_columns(rows=0, accepted=0), Ending({}, 5, False, "partial"))
-    assert final_format.verify_final(str(path)).sizes["N"] == 0
+    assert formats.verify_final(str(path)).sizes["N"] == 0
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_any_flipped_bit_of_a_final_file_is_noticed_or_without_effect(tmp_path):
     for name, offset in offsets.items():
         path.write_bytes(good[:offset] + bytes([good[offset] ^ 1]) + good[offset + 1 :])
         with pytest.raises(FormatError):
-            final_format.verify_final(str(path))
+            formats.verify_final(str(path))
             pytest.fail(f"a flipped bit in {name} went unseen")
 
 
@@ -130,7 +130,7 @@ def test_a_torn_final_file_is_noticed(tmp_path, cut):
     write_final(path, final_columns())
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(FormatError):
-        final_format.verify_final(str(path))
+        formats.verify_final(str(path))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_torn_final_file_is_noticed(tmp_path, cut):
 def test_a_final_file_that_breaks_the_contract_is_refused(tmp_path, change, message):
     write_final(tmp_path / "final.h5", final_columns() | change)
     with pytest.raises(FormatError, match=message):
-        final_format.verify_final(str(tmp_path / "final.h5"))
+        formats.verify_final(str(tmp_path / "final.h5"))
 
 
 def in_chunks(image, name):
@@ -161,44 +161,44 @@ def in_chunks(image, name):
 
 def test_a_column_that_is_not_stored_in_one_piece_is_refused(tmp_path):
     path, message = tmp_path / "final.h5", "hand/joints is not stored in one piece"
-    path.write_bytes(in_chunks(final_format.final_image(HEADER, ENDING, final_columns()), "hand/joints"))
+    path.write_bytes(in_chunks(formats.final_image(HEADER, ENDING, final_columns()), "hand/joints"))
     with pytest.raises(FormatError, match=message):
-        final_format.verify_final(path)
+        formats.verify_final(path)
     with pytest.raises(FormatError, match=message):
-        shard_format.read_shard(in_chunks(shard_format.shard_image(HEADER, shard_columns()), "hand/joints"))
+        formats.read_shard(in_chunks(formats.shard_image(HEADER, shard_columns()), "hand/joints"))
 
 
 def test_a_final_file_of_other_bytes_than_were_written_is_not_opened(tmp_path, monkeypatch):
     path = tmp_path / "final.h5"
     write_final(path, final_columns())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert final_format.verify_final(path, sha256=digest).sha256 == digest
+    assert formats.verify_final(path, sha256=digest).sha256 == digest
     path.write_bytes(path.read_bytes() + b"x")
-    assert final_format.verify_final(path).sha256 != digest
+    assert formats.verify_final(path).sha256 != digest
     monkeypatch.setattr(h5py, "File", lambda *_, **__: pytest.fail("HDF5 was given damaged bytes"))
     with pytest.raises(FormatError, match="as it was written"):
-        final_format.verify_final(path, sha256=digest)
+        formats.verify_final(path, sha256=digest)
 
 
 def test_complete_means_quota(tmp_path):
     write_final(tmp_path / "final.h5", final_columns(), Ending({}, 6, True, "quota"))
     with pytest.raises(FormatError, match="quota 6"):
-        final_format.verify_final(str(tmp_path / "final.h5"))
+        formats.verify_final(str(tmp_path / "final.h5"))
 
 
 @pytest.mark.parametrize("change", [{"round": np.array([2, 2, 3, 2, 2])}, {"row": np.array([0, 1, 2, 3, 3])}])
 def test_a_shard_with_rows_of_another_round_is_refused(change):
-    image = shard_format.shard_image(HEADER, shard_columns() | change)
+    image = formats.shard_image(HEADER, shard_columns() | change)
     with pytest.raises(FormatError, match="seed, round and row"):
-        shard_format.read_shard(image)
+        formats.read_shard(image)
 
 
 def test_a_newer_format_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(header_room, "VERSION", 99)
-    image = shard_format.shard_image(HEADER, shard_columns())
+    image = formats.shard_image(HEADER, shard_columns())
     monkeypatch.undo()
     with pytest.raises(InputError, match="newer program"):
-        shard_format.read_shard(image)
+        formats.read_shard(image)
 
 
 def test_the_content_hash_is_of_names_dtypes_shapes_and_bytes():

@@ -15,7 +15,7 @@ import scale
 from bimangrasp.energy.energies import energies
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
-from bimangrasp.files.shard_format import read_shard
+from bimangrasp.files.formats import read_shard
 from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands

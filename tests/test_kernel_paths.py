@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bimangrasp import builtin
-from bimangrasp.energy import backends
+from bimangrasp.energy import config as backends
 from bimangrasp.errors import InputError
 
 

@@ -22,10 +22,8 @@ LADDER = {
         "errors": "",
         "ranges": "errors",
         "builtin": "",
-        "assets": "",
         "energy_terms": "",
         "grasp": "",
-        "trajectory": "",
         "poses": "errors",
         "sampler": "ranges",
         "geometry": "errors builtin",
@@ -38,10 +36,10 @@ LADDER = {
         "energy.fused": "energy_terms grasp sampler geometry objects hands energy",
         "config": "ranges sampler objects energy",
         "initialization": "grasp geometry objects hands config",
-        "synthesis": "grasp sampler trajectory geometry objects hands energy energy.fused config initialization",
+        "synthesis": "grasp poses sampler geometry objects hands energy energy.fused config initialization",
         "interop": "errors poses geometry objects hands",
         "validation": "errors ranges grasp poses hands hand_files files",
-        "visualization": "errors energy_terms builtin grasp trajectory poses objects hands hand_files files",
+        "visualization": "errors energy_terms builtin grasp poses objects hands hand_files files",
         "": "files",
     },
     "scale": {
@@ -198,7 +196,7 @@ def test_hydra_stops_at_main_and_conf():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bimangrasp", "bimangrasp.synthesis", "bimangrasp.files.final_format"])
+@pytest.mark.parametrize("name", ["bimangrasp", "bimangrasp.synthesis", "bimangrasp.files.formats"])
 def test_importing_bimangrasp_loads_no_run_and_no_viewer(name):
     code = f"import sys, {name}; print(*sorted({{module.split('.')[0] for module in sys.modules}}))"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

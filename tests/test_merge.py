@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from stub_rounds import JOINTS, Stub, made_columns
 
-from bimangrasp.files import final_format
-from bimangrasp.files.final_format import Ending, Header
+from bimangrasp.files import formats
+from bimangrasp.files.formats import Ending, Header
 from bimangrasp.files.schema import FINAL_FIELDS, GRASP_FIELDS, FormatError
 from scale.merge import final_file
-from scale.merge.dataset_index import write_dataset
+from scale.merge.final_file import write_dataset
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings import filters
@@ -110,7 +110,7 @@ def test_rows_are_the_accepted_ones_in_round_and_row_order(folder):
 
 def test_the_file_proves_itself(folder):
     merged = run(folder, seal_rounds(folder, [1, 1]), 2, 10)
-    assert final_format.verify_final(str(merged.path)).content_sha256 == merged.proof.content_sha256
+    assert formats.verify_final(str(merged.path)).content_sha256 == merged.proof.content_sha256
     assert hashlib.sha256(merged.path.read_bytes()).hexdigest() == merged.sha256
 
 
@@ -183,7 +183,7 @@ def test_a_round_of_other_size_than_those_before_is_named(folder, axis, name, co
         run(folder, made, count + 1, 100, old)
     with pytest.raises(FormatError, match=rf"{name} in .*\.{count:06}\."):
         run(folder, made, count + 1, 100)
-    assert final_format.verify_final(str(folder.final("mug"))).content_sha256 == old.content_sha256
+    assert formats.verify_final(str(folder.final("mug"))).content_sha256 == old.content_sha256
 
 
 def test_a_shard_whose_accepted_rows_are_not_those_counted_is_not_merged(folder):

@@ -9,8 +9,8 @@ import trimesh
 from scene import grasps_near, shadow_hands, solid
 
 from bimangrasp.geometry.rotation import rot6d_to_matrix
-from bimangrasp.interop import nearest_contacts as module
-from bimangrasp.interop.nearest_contacts import nearest_contacts
+from bimangrasp.interop import bimangrasp_results as module
+from bimangrasp.interop.bimangrasp_results import nearest_contacts
 from bimangrasp.poses import Poses
 
 HALF = np.array([0.5, 0.3, 0.4])

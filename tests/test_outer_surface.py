@@ -7,7 +7,7 @@ import trimesh
 from scene import POINTS
 
 from bimangrasp.errors import InputError
-from bimangrasp.geometry.outer_surface import outer_surface
+from bimangrasp.geometry.triangle_mesh import outer_surface
 from bimangrasp.objects.model import Mesh, ObjectModel
 
 pytest.importorskip("manifold3d", reason="needs manifold3d, the extra objects")

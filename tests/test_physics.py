@@ -20,7 +20,7 @@ from threaded_workers import use_threads
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.files import final_format
+from bimangrasp.files import formats
 from bimangrasp.validation.verdict import Reason
 from scale.errors import RunError
 from scale.settings import filters
@@ -93,7 +93,7 @@ def test_the_quota_is_exact_and_of_finite_grasps_that_hold(call, tmp_path, refer
     assert found == reference[QUOTA] and report.exit_code == 0
     for index, name in enumerate(("slab", "brick")):
         path = RunFolder(tmp_path / "x").final(name)
-        proof = final_format.verify_final(str(path))
+        proof = formats.verify_final(str(path))
         assert proof.ending.complete and proof.is_judged and proof.sizes["N"] == QUOTA
         with h5py.File(path) as file:
             rows = list(zip(file["round"][:].tolist(), file["row"][:].tolist(), strict=True))

@@ -14,7 +14,7 @@ from PIL import Image
 from scene import shadow_hands
 
 from bimangrasp import builtin
-from bimangrasp.files.final_format import final_image
+from bimangrasp.files.formats import final_image
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from bimangrasp.objects.model import check_mesh

@@ -23,8 +23,8 @@ from bimangrasp.config import Record
 from bimangrasp.errors import InputError
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.geometry.rotation import rot6d_to_matrix
+from bimangrasp.poses import read_trajectory, trajectory_image
 from bimangrasp.synthesis import TrajectoryRecorder, synthesize
-from bimangrasp.trajectory import read_trajectory, trajectory_image
 from scale.controller import recording
 from scale.errors import RunError
 from scale.settings.objects import ObjectEntry

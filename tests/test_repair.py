@@ -16,7 +16,7 @@ from threaded_workers import use_threads
 
 import scale
 from bimangrasp.errors import InputError
-from bimangrasp.files import final_format
+from bimangrasp.files import formats
 from scale.store import durable_io, journal, shards
 from scale.store.run_folder import RunFolder, parse_shard_name
 
@@ -410,7 +410,7 @@ def test_unicode_and_spaces_in_a_code_work(tmp_path, code):
     source = next((ROOT / "bimangrasp/assets/objects").glob("storage_bin*")).read_bytes()
     (meshes / f"{code}.obj").write_bytes(source)
     report = run(tmp_path, f"object_root={meshes}", name="ein Lauf ü", objects=json.dumps([code], ensure_ascii=False))
-    assert report.exit_code == 0 and final_format.verify_final(str(report.paths[0])).header.object_code == code
+    assert report.exit_code == 0 and formats.verify_final(str(report.paths[0])).header.object_code == code
     with h5py.File(report.run_dir / "dataset.h5") as file:
         assert len(file[report.paths[0].stem]["row"]) == QUOTA
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stub_rounds import Stub, made_columns
 
-from bimangrasp.files.final_format import Header
+from bimangrasp.files.formats import Header
 from bimangrasp.files.schema import FormatError
 from scale.store import shards
 from scale.store.run_folder import RunFolder

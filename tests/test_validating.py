@@ -18,8 +18,8 @@ from stub_rounds import made_columns
 
 import scale
 from bimangrasp.errors import InputError
+from bimangrasp.files.formats import shard_image
 from bimangrasp.files.header import HandTable, Header
-from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.interop.bimangrasp_results import ReleasedResults, results_image
 from bimangrasp.objects import convex_pieces

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from verdicts import judged, spread
 
+from bimangrasp.files.formats import read_verdict, verdict_image
 from bimangrasp.files.header import VERDICT_FORMAT, VERSION
 from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
-from bimangrasp.files.shard_format import read_verdict, verdict_image
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES
 from bimangrasp.validation.evaluate import Evaluation, verdict_attributes, verdict_columns

@@ -16,18 +16,19 @@ from toy_files import grasp_columns, header, shadow_table, write_final, write_ru
 import scale
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
+from bimangrasp.files.formats import rejects_image, verdict_image
 from bimangrasp.files.header import RejectsEnding
 from bimangrasp.files.schema import VERDICT_FIELDS, reject_fields
-from bimangrasp.files.shard_format import rejects_image, verdict_image
 from bimangrasp.visualization.gallery import Thumbnail
 from bimangrasp.visualization.page import unpacked
 from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import shards
-from scale.store.grasp_source import grasp_source
+from scale.store.path_settings import grasp_source
 from scale.store.run_folder import RunFolder
-from scale.viewer import page, thumbnails
+from scale.viewer import page
 from scale.viewer.gallery import gallery_of
+from scale.viewer.page import thumbnails as draw_thumbnails
 
 
 def settings(path: Path, *overrides: str) -> Config:
@@ -299,5 +300,5 @@ def test_thumbnails_are_drawn(run):
         pytest.skip(f"needs OpenGL without a window, and there is none: {fault}")
     config = settings(run / "final" / "storage_bin.h5", "view.rows=[0,2]")
     gallery = gallery_of(config, grasp_source(config))
-    images = [one.image for one in thumbnails.thumbnails(gallery, 1)]
+    images = [one.image for one in draw_thumbnails(gallery, 1)]
     assert len(set(images)) == 2 and all(image[8:12] == b"WEBP" for image in images)

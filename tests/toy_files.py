@@ -12,14 +12,13 @@ from stub_rounds import made_columns
 
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
-from bimangrasp.files.final_format import final_image
+from bimangrasp.files.formats import final_image, shard_image
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import GRASP_FIELDS, VERDICT_FIELDS, round_fields, shape_of
-from bimangrasp.files.shard_format import shard_image
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import read_mesh
 from scale.engine.synthesizer import Synthesizer
-from scale.merge.dataset_index import dataset_image
+from scale.merge.final_file import dataset_image
 from scale.store import shards
 
 PLATFORM = {"device": "cpu"}

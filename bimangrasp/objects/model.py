@@ -17,8 +17,7 @@ from torch import Tensor
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.distances import DistanceGrid, mesh_distance
 from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator, spatial_order
-from bimangrasp.geometry.outer_surface import outer_surface
-from bimangrasp.geometry.triangle_mesh import TriangleMesh, winding_number
+from bimangrasp.geometry.triangle_mesh import TriangleMesh, outer_surface, winding_number
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.mesh_report import MeshReport
 

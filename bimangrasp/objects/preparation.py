@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.farthest_point_sampling import key_generator
-from bimangrasp.geometry.outer_surface import outer_surface
-from bimangrasp.geometry.triangle_mesh import winding_number
+from bimangrasp.geometry.triangle_mesh import outer_surface, winding_number
 from bimangrasp.objects.config import UNITS, ObjectConfig, PreparationConfig
 from bimangrasp.objects.mesh_repair import Repairs, bodies_of, repaired, split_bodies
 from bimangrasp.objects.mesh_report import LARGEST_SIZE, SMALLEST_SIZE

@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
-from bimangrasp.poses import Poses
-from bimangrasp.trajectory import Trajectory
+from bimangrasp.poses import Poses, Trajectory
 from bimangrasp.visualization import renderer
 
 SIZE = 480  # pixels, of width and height

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from scale.controller.progress import Progress
 from scale.engine.failures import is_disk_full
 from scale.errors import RunError
-from scale.merge.deduplication import DedupJob
+from scale.merge.job import DedupJob
 from scale.merge.merge_thread import MergeThread, Outcome
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.object_state import ObjectState

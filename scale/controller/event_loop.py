@@ -17,7 +17,7 @@ from scale.engine.failures import is_disk_full
 from scale.engine.messages import Sealed
 from scale.engine.process_pool import events
 from scale.engine.signals import Stop
-from scale.merge.deduplication import DedupJob
+from scale.merge.job import DedupJob
 from scale.settings import fingerprints
 from scale.settings.schema import GENERATE
 from scale.state.object_state import ObjectState

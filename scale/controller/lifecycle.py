@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from bimangrasp.builtin import install_command
-from bimangrasp.energy.backends import PLAIN, chosen_path, resolve_kernels
+from bimangrasp.energy.config import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import preflight, recording, run_report
 from scale.controller.completion import ObjectCompletion, OpenCall
@@ -28,7 +28,7 @@ from scale.engine.failures import is_disk_full
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.signals import Stop
 from scale.errors import RunError
-from scale.merge.dataset_index import write_dataset
+from scale.merge.final_file import write_dataset
 from scale.state.request import RunRequest
 from scale.state.resume import resume
 from scale.state.scan import FolderScan, scan

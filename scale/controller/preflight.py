@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from bimangrasp.energy.backends import resolve_kernels
+from bimangrasp.energy.config import resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import recording, tensorboard
 from scale.engine.devices import resolve_devices

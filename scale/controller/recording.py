@@ -98,7 +98,7 @@ def _draw(path: Path, hand: HandConfig, mesh: Path) -> dict[int, bytes]:
     """Returns row -> GIF for the frames of a file."""
     from bimangrasp.hand_files.loading import load_hands
     from bimangrasp.objects.model import read_mesh
-    from bimangrasp.trajectory import read_trajectory
+    from bimangrasp.poses import read_trajectory
     from bimangrasp.visualization.animation import animation
 
     trajectory, hands, shape = read_trajectory(path), load_hands(hand), read_mesh(str(mesh))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from bimangrasp.files.header import HandTable
-from bimangrasp.trajectory import Trajectory
+from bimangrasp.poses import Trajectory
 from scale.engine.messages import RoundJob
 
 if TYPE_CHECKING:  # only workers load the optimizer

@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimangrasp.files.final_format import Header
+from bimangrasp.files.formats import Header
 from scale.engine.devices import Device
 from scale.engine.messages import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
 from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec

@@ -54,7 +54,7 @@ class Synthesizer:
 
     def load(self, device: str, threads: int) -> OptimizerRunner:
         """Returns the bench with both hands on the device."""
-        from bimangrasp.energy.backends import resolve_kernels
+        from bimangrasp.energy.config import resolve_kernels
         from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hands.model import HandModel
         from bimangrasp.synthesis import set_determinism

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.files.header import Header
-from bimangrasp.trajectory import trajectory_image
+from bimangrasp.poses import trajectory_image
 from scale.engine import failures
 from scale.engine.interfaces import RoundResult, RoundRunner
 from scale.engine.messages import Failed, Halved, Job, Ready, RoundJob, Sealed, Step

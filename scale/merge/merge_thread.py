@@ -7,9 +7,8 @@ import queue
 import threading
 from typing import NamedTuple
 
-from scale.merge.deduplication import DedupJob, duplicates
 from scale.merge.final_file import Merged, merge
-from scale.merge.job import MergeJob
+from scale.merge.job import DedupJob, MergeJob, duplicates
 from scale.store.run_folder import RunFolder
 
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.files.final_format import Proof
+from bimangrasp.files.formats import Proof, read_rejects, rejects_image
 from bimangrasp.files.header import Header, RejectsEnding
 from bimangrasp.files.schema import Columns, Field, FormatError, reject_fields, shape_of
-from bimangrasp.files.shard_format import read_rejects, rejects_image
 from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.merge.round_records import DUPLICATE, sealed_columns
 from scale.settings.fingerprints import Key, differences

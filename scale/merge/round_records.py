@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bimangrasp.files import shard_format
+from bimangrasp.files import formats
 from bimangrasp.files.schema import FormatError
 from scale.settings.filters import Accept
 from scale.store.events import RoundEvent
@@ -125,9 +125,9 @@ def sealed_columns(record: JudgedRound) -> dict[str, np.ndarray]:
         FormatError: the bytes of a file are no longer those that were verified.
         OSError: it cannot be read.
     """
-    _, columns = shard_format.read_shard(_verified_image(record.shard, record.sha256))
+    _, columns = formats.read_shard(_verified_image(record.shard, record.sha256))
     if record.verdict is not None:
-        _, verdict = shard_format.read_verdict(_verified_image(record.verdict.path, record.verdict_sha256))
+        _, verdict = formats.read_verdict(_verified_image(record.verdict.path, record.verdict_sha256))
         columns |= verdict
     return columns
 

@@ -31,7 +31,7 @@ from bimangrasp.hands.tree import frames_at, points_of_links
 from scale.modes.hand_report import HandReport, Question
 from scale.modes.paths import HandPaths
 from scale.settings.schema import Config
-from scale.store import output_paths
+from scale.store import path_settings
 
 PICTURE = 2000, 640
 """Width and height, pixels."""
@@ -51,7 +51,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     """
     hand = config.hand
     if paths.picture.exists() and not is_ours(paths.picture):
-        raise output_paths.taken(paths.picture, "picture of mode=hand")
+        raise path_settings.taken(paths.picture, "picture of mode=hand")
     inspection = inspect_hand(hand.mjcf)
     questions = _questions(inspection, hand)
     if questions:
@@ -64,7 +64,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     left, right = load_hands(complete)
     warnings += _keypoint_warnings((left, right), config.energy.keypoint_distance)
     if paths.yaml:
-        output_paths.write(paths.yaml, hand_yaml(complete, _yaml_header(inspection)).encode())
+        path_settings.write(paths.yaml, hand_yaml(complete, _yaml_header(inspection)).encode())
     picture = _draw(paths.picture, panels_of(left, right), config.energy.keypoint_distance)
     return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
 
@@ -165,7 +165,7 @@ def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | s
         picture = draw(panels, keypoint_distance, *PICTURE)
     except InputError as error:
         return str(error)
-    output_paths.write(path, png(picture))
+    path_settings.write(path, png(picture))
     return path
 
 

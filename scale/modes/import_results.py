@@ -12,7 +12,7 @@ import torch
 
 from bimangrasp.energy.energies import energies
 from bimangrasp.energy_terms import ENERGY_TERMS, TERMS
-from bimangrasp.files import shard_format
+from bimangrasp.files import formats
 from bimangrasp.files.header import Header
 from bimangrasp.files.provenance import mesh_named
 from bimangrasp.files.schema import CURVE_FIELDS, shape_of
@@ -20,8 +20,13 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.interop.bimangrasp_results import RELEASED_TERMS, ReleasedResults, from_released, read_results
-from bimangrasp.interop.nearest_contacts import nearest_contacts
+from bimangrasp.interop.bimangrasp_results import (
+    RELEASED_TERMS,
+    ReleasedResults,
+    from_released,
+    nearest_contacts,
+    read_results,
+)
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from scale.engine.devices import platform
@@ -93,7 +98,7 @@ def import_results(config: Config, job: ImportJob) -> ImportReport:
     }
     key = object_key(given.obj.sha256)
     header = Header(source.stem, 0, given.obj.sha256, table, weights, origin, key, (platform("cpu", "plain"),))
-    RunFolder(target.parent).write(target, shard_format.shard_image(header, columns))
+    RunFolder(target.parent).write(target, formats.shard_image(header, columns))
     failed = int((~given.poses.finite).sum())
     return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)
 

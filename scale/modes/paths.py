@@ -17,8 +17,8 @@ from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.objects.files import DECOMPOSED, root_of
 from scale.settings.objects import ObjectEntry, select_usable
 from scale.settings.schema import Config
-from scale.store import output_paths
-from scale.store.grasp_source import GraspSource, given_path, grasp_source
+from scale.store import path_settings
+from scale.store.path_settings import GraspSource, given_path, grasp_source
 from scale.store.run_folder import RunFolder
 
 SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "parquet": ".parquet", "dexgraspbench": ".dexgraspbench"}
@@ -83,7 +83,7 @@ def export_jobs(config: Config) -> list[ExportJob]:
         )
     jobs = _export_jobs(config)
     for job in jobs:
-        output_paths.check_free(job.target)
+        path_settings.check_free(job.target)
     return jobs
 
 
@@ -91,7 +91,7 @@ def _export_jobs(config: Config) -> list[ExportJob]:
     path, suffix = given_path(config), SUFFIXES[config.format]
     sources = find_files(path)
     if sources == [path]:
-        return [ExportJob(sources, output_paths.target(config.out, path.with_suffix(suffix)))]
+        return [ExportJob(sources, path_settings.target(config.out, path.with_suffix(suffix)))]
     run = RunFolder(path if path.is_dir() else path.parent)  # a file of links lies in the folder of its run
     folder = Path(config.out) if config.out else run.exported / config.format
     if folder.is_file():
@@ -114,8 +114,8 @@ def import_job(config: Config) -> ImportJob:
         )
     if not source.is_file():
         raise InputError(f"result file {source} is not there; wanted path=<folder>/<object code>.npy")
-    target = output_paths.target(config.out, source.with_suffix(".h5"))
-    output_paths.check_free(target)
+    target = path_settings.target(config.out, source.with_suffix(".h5"))
+    path_settings.check_free(target)
     return ImportJob(source, target)
 
 
@@ -148,8 +148,8 @@ def view_paths(config: Config) -> tuple[GraspSource, Path]:
     if not source.is_run:
         find_files(source.path)
     default = source.folder.page if source.is_run else source.path.with_suffix(".html")
-    target = output_paths.target(config.out, default)
-    output_paths.check_free(target, "page of mode=view", _is_page)
+    target = path_settings.target(config.out, default)
+    path_settings.check_free(target, "page of mode=view", _is_page)
     return source, target
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bimangrasp.errors import InputError
+from bimangrasp.files.formats import verdict_image
 from bimangrasp.files.header import read_header
 from bimangrasp.files.provenance import check_hand_table, made_with, mesh_made_with, mesh_named
 from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
-from bimangrasp.files.shard_format import verdict_image
 from bimangrasp.interop import bimangrasp_results
-from bimangrasp.interop.nearest_contacts import nearest_contacts
+from bimangrasp.interop.bimangrasp_results import nearest_contacts
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel

@@ -21,9 +21,9 @@ from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, FailedAttempt, History, history
 from scale.report.summary import Outcome, error_line, in_short, kind_of, outcome
 from scale.settings.schema import Config
-from scale.store import journal, locks, output_paths
+from scale.store import journal, locks, path_settings
 from scale.store.events import Event, ProcessDied, TileHalved
-from scale.store.grasp_source import given_path
+from scale.store.path_settings import given_path
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 SHOWN_OBJECTS = 300  # lines of a table, and so on: a page of megabytes helps nobody, and the manifest has all
@@ -62,10 +62,10 @@ def write_report(config: Config) -> ReportPage:
     folder = RunFolder(given_path(config))
     if not folder.journal.exists():
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
-    path = output_paths.target(config.out, folder.report)
-    output_paths.check_free(path, "page of mode=report", _is_page)
+    path = path_settings.target(config.out, folder.report)
+    path_settings.check_free(path, "page of mode=report", _is_page)
     came_out, page = render(folder, time.time())
-    output_paths.write(path, page.encode())
+    path_settings.write(path, page.encode())
     return ReportPage(path, came_out)
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bimangrasp.files.final_format import Ending, Header, Proof
-from scale.merge.deduplication import DistinctPoses
-from scale.merge.job import MergeJob, MergeRound
+from bimangrasp.files.formats import Ending, Header, Proof
+from scale.merge.job import DistinctPoses, MergeJob, MergeRound
 from scale.merge.round_records import JudgedRound, SkippedRound
 from scale.settings.filters import Accept
 from scale.state.round_table import DONE, JUDGED, SEALED, RoundTable

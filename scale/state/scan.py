@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from bimangrasp.errors import InputError
-from bimangrasp.files import final_format
-from bimangrasp.files.final_format import Header
+from bimangrasp.files import formats
+from bimangrasp.files.formats import Header
 from bimangrasp.files.schema import FormatError
 from scale.merge import rejected_file
-from scale.merge.dataset_index import check_dataset
-from scale.merge.final_file import Merged
+from scale.merge.final_file import Merged, check_dataset
 from scale.merge.rejected_file import RejectedFile
 from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
@@ -196,7 +195,7 @@ def _final(path: Path, line: FileMerged | None, verify: str) -> tuple[Merged, bo
     stat = path.stat()
     is_journaled = line is not None and (line.size, line.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     is_trusted = is_journaled and verify != "full"
-    proof = final_format.verify_final(str(path), content=not is_trusted)
+    proof = formats.verify_final(str(path), content=not is_trusted)
     if path.stem != file_name(proof.header.object_code):
         raise FormatError(f"it holds grasps of {proof.header.object_code!r}")
     if is_trusted:

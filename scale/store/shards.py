@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bimangrasp.files import shard_format
+from bimangrasp.files import formats
 from bimangrasp.files.header import Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, FormatError
 from scale.store.run_folder import RunFolder, ShardName, file_name, parse_shard_name, shard_name
@@ -62,7 +62,7 @@ def round_columns(
 
 def seal(folder: RunFolder, place: Path, header: Header, columns: Mapping[str, np.ndarray]) -> Path:
     """Writes a shard into a worker's folder and returns its path, when it is on the disk."""
-    image = shard_format.shard_image(header, columns)
+    image = formats.shard_image(header, columns)
     round_id = int(columns["rounds/round"][0])
     path = place / shard_name(header.object_code, round_id, hashlib.sha256(image).hexdigest())
     folder.write(path, image)
@@ -77,7 +77,7 @@ def verify(path: Path) -> Shard:
         OSError: it cannot be read.
     """
     sealed = read_sealed(path)
-    header, columns = shard_format.read_shard(sealed.image)
+    header, columns = formats.read_shard(sealed.image)
     if len(header.platforms) != 1:
         raise FormatError(f"{path} names {len(header.platforms)} platforms, a shard has one")
     round_id, *facts = (int(columns[f"rounds/{name}"][0]) for name in ("round", "seed", "rows", "tile_used"))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bimangrasp.files.formats import read_verdict, verdict_image
 from bimangrasp.files.header import text
 from bimangrasp.files.schema import Columns, FormatError
-from bimangrasp.files.shard_format import read_verdict, verdict_image
 from scale.store.run_folder import RunFolder, file_name, shard_name
 from scale.store.shards import read_sealed
 

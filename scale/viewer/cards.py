@@ -13,10 +13,10 @@ import numpy as np
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
 from bimangrasp.files.dataset import GraspDataset, load
+from bimangrasp.files.formats import read_verdict
 from bimangrasp.files.header import text
 from bimangrasp.files.provenance import MadeWith, made_with
 from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
-from bimangrasp.files.shard_format import read_verdict
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, ShownGrasp

@@ -13,7 +13,7 @@ from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.visualization.gallery import Gallery, Shape
 from scale.formatting import listed
 from scale.settings.schema import Config
-from scale.store.grasp_source import GraspSource
+from scale.store.path_settings import GraspSource
 from scale.store.run_folder import file_name
 from scale.viewer.cards import FileGrasps, of_file
 

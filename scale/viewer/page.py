@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from rich.console import Console
+from rich.progress import Progress
+
+from bimangrasp.visualization.gallery import Gallery, Thumbnail
 from bimangrasp.visualization.page import page, page_data
-from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
+from bimangrasp.visualization.thumbnails import (
+    LIBRARY,
+    ThumbnailJob,
+    draw,
+    drawing_environment,
+    jobs_of,
+    why_nothing_is_drawn,
+)
+from scale.engine.process_pool import environment
+from scale.errors import RunError
 from scale.settings.schema import Config
-from scale.store import output_paths
-from scale.store.grasp_source import GraspSource
+from scale.store import path_settings
+from scale.store.path_settings import GraspSource
 from scale.viewer.gallery import gallery_of
-from scale.viewer.thumbnails import thumbnails
 
 
 class ViewReport(NamedTuple):
@@ -53,5 +69,44 @@ def view(config: Config, source: GraspSource, target: Path) -> ViewReport:
         gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
     data = page_data(gallery)
     image = page(data).encode()
-    output_paths.write(target, image)
+    path_settings.write(target, image)
     return ViewReport(target, len(gallery.grasps), len(gallery.shapes), len(image), tuple(data["notes"]))
+
+
+def thumbnails(gallery: Gallery, processes: int) -> tuple[Thumbnail | None, ...]:
+    """Returns a thumbnail for each grasp; None for those without a pose.
+
+    In processes of their own: MuJoCo chooses how it draws when it is imported, and a driver may end its process.
+
+    Args:
+        gallery: of grasps.
+        processes: at most.
+
+    Raises:
+        RunError: a process that drew died.
+    """
+    jobs = list(jobs_of(gallery))
+    images: list[Thumbnail | None] = [None] * len(gallery.grasps)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        at = bar.add_task("thumbnails", total=len(gallery.grasps))
+        for job, drawn in _drawn(jobs, processes):
+            for number, thumbnail in zip(job.numbers, drawn, strict=True):
+                images[number] = thumbnail
+            bar.advance(at, len(drawn))
+    return tuple(images)
+
+
+def _drawn(jobs: list[ThumbnailJob], processes: int) -> Iterator[tuple[ThumbnailJob, list[Thumbnail]]]:
+    """Yields the jobs with what was drawn, in their order."""
+    context = multiprocessing.get_context("spawn")
+    if not jobs:
+        return
+    with environment(drawing_environment()), ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+        try:
+            yield from zip(jobs, pool.map(draw, jobs), strict=True)
+        except BrokenProcessPool as error:
+            raise RunError(
+                f"a process that draws thumbnails died: the OpenGL driver, or memory. {LIBRARY}=osmesa (Debian: "
+                "libosmesa6) draws without a driver"
+            ) from error

@@ -14,14 +14,11 @@ from torch import Tensor
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
 from bimangrasp.energy.fused import records
-from bimangrasp.energy.fused.depth_kernel import depths
-from bimangrasp.energy.fused.equilibrium_kernel import equilibrium_kernel
 from bimangrasp.energy.fused.penetration_kernels import penetrations, shape_sums
-from bimangrasp.energy.fused.point_kernels import contacts_to_object, place_keypoints, push_keypoints
-from bimangrasp.energy.fused.sum_kernel import totals
+from bimangrasp.energy.fused.point_kernels import contacts_to_object, depths, place_keypoints, push_keypoints
 from bimangrasp.energy.fused.tables import DepthTables, HandTables, ObjectTables
-from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames
-from bimangrasp.energy.fused.wrench_kernel import wrench_kernel
+from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames, totals
+from bimangrasp.energy.fused.wrench_kernel import equilibrium_kernel, wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
 from bimangrasp.energy_terms import ENERGY_TERMS, Slot
 from bimangrasp.grasp import LEFT, RIGHT, Grasps

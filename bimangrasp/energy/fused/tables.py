@@ -9,8 +9,8 @@ import warp as wp
 from torch import Tensor
 
 from bimangrasp.energy.fused import records
-from bimangrasp.energy.fused.depth_kernel import Spheres
 from bimangrasp.energy.fused.geometry import Grid
+from bimangrasp.energy.fused.point_kernels import Spheres
 from bimangrasp.geometry.farthest_point_sampling import RUN
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hands.model import HandModel

@@ -1,17 +1,20 @@
-"""Computes force closure and wrench volume of all contacts of a sample, with their gradient by the contact points."""
+"""Computes force closure, wrench volume and residual wrench of all contacts of a sample, with their gradients."""
 
 from functools import cache
 
 import warp as wp
 
 from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
-from bimangrasp.energy.wrench import SMALLEST_NORMAL, SMALLEST_SINGULAR_VALUE
+from bimangrasp.energy.wrench import LEVER, ROUNDS, SMALLEST_NORMAL, SMALLEST_RESIDUAL, SMALLEST_SINGULAR_VALUE
 from bimangrasp.energy_terms import Slot
 
 MOST_SWEEPS = wp.constant(12)  # six to eight do
 ORTHOGONAL = wp.constant(wp.float64(1e-14))  # cosine of two rows that counts as a right angle
 FLOOR = wp.constant(wp.float64(SMALLEST_SINGULAR_VALUE))
 NORMAL_FLOOR = wp.constant(wp.float64(SMALLEST_NORMAL))
+REACH = wp.constant(wp.float64(LEVER))
+RESIDUAL_FLOOR = wp.constant(wp.float64(SMALLEST_RESIDUAL))
+CORRECTIONS = wp.constant(ROUNDS)
 
 Square = wp.types.matrix(shape=(6, 6), dtype=wp.float64)
 Values = wp.types.vector(length=6, dtype=wp.float64)
@@ -110,3 +113,69 @@ def wrench_kernel(contacts: int) -> wp.Kernel:
             )
 
     return wrench
+
+
+@cache
+def equilibrium_kernel(contacts: int) -> wp.Kernel:
+    """Returns the kernel for so many contacts of both hands together; see `residual_wrench`."""
+    Forces = wp.types.matrix(shape=(contacts, 3), dtype=wp.float64)
+    half, equal = contacts // 2, wp.constant(wp.float64(1.0 / contacts))
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def equilibrium(
+        table: ContactTable,
+        friction_coefficient: float,
+        weights: Weights,
+        terms: wp.array2d(dtype=float),
+        wrenches: Wrenches,
+    ):
+        b = wp.tid()
+        forces = Forces()
+        friction = wp.float64(friction_coefficient)
+        for i in range(contacts):
+            inward = -table.normal[b, i // half, i % half]
+            for axis in range(3):
+                forces[i, axis] = equal * inward[axis]
+        for _round in range(CORRECTIONS):
+            net = wp.vec3d()
+            twist = wp.vec3d()
+            for i in range(contacts):
+                force = wp.vec3d(forces[i, 0], forces[i, 1], forces[i, 2])
+                net += force
+                twist += wp.cross(table.point[b, i // half, i % half], force) / REACH
+            least = wp.float64(wp.inf)
+            chosen = int(0)
+            best = wp.vec3d()
+            for i in range(contacts):
+                inward = -table.normal[b, i // half, i % half]
+                slope = net + wp.cross(twist, table.point[b, i // half, i % half]) / REACH
+                along = wp.dot(slope, inward)
+                tangent = slope - along * inward
+                length = wp.length(tangent)
+                if along - friction * length < least:
+                    least = along - friction * length
+                    chosen = i
+                    best = inward - friction * tangent / wp.max(length, RESIDUAL_FLOOR)
+            by_force = best - net
+            by_torque = wp.cross(table.point[b, chosen // half, chosen % half], best) / REACH - twist
+            squared = wp.length_sq(by_force) + wp.length_sq(by_torque)
+            share = -(wp.dot(net, by_force) + wp.dot(twist, by_torque)) / wp.max(squared, RESIDUAL_FLOOR)
+            share = wp.clamp(share, wp.float64(0.0), wp.float64(1.0))
+            forces = (wp.float64(1.0) - share) * forces
+            for axis in range(3):
+                forces[chosen, axis] = forces[chosen, axis] + share * best[axis]
+        net = wp.vec3d()
+        twist = wp.vec3d()
+        for i in range(contacts):
+            force = wp.vec3d(forces[i, 0], forces[i, 1], forces[i, 2])
+            net += force
+            twist += wp.cross(table.point[b, i // half, i % half], force) / REACH
+        residual = wp.sqrt(wp.length_sq(net) + wp.length_sq(twist))
+        terms[Slot.equilibrium, b] = float(residual)
+        lever = twist / (wp.max(residual, RESIDUAL_FLOOR) * REACH)
+        for i in range(contacts):
+            force = wp.vec3d(forces[i, 0], forces[i, 1], forces[i, 2])
+            push = wp.float64(weights[Slot.equilibrium]) * wp.cross(force, lever)
+            wrenches.closure[b, i // half, i % half] = wrenches.closure[b, i // half, i % half] + wp.vec3(push)
+
+    return equilibrium

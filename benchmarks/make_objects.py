@@ -1,4 +1,4 @@
-"""Makes the built-in objects anew: `python make_objects.py [folder]`, here by default.
+"""Makes the built-in objects anew: `python benchmarks/make_objects.py [folder]`, in the package by default.
 
 Each object is built of rings: a profile in the plane of radius and height, whose corners are in profiles.csv, is swept
 around the z axis along a circle or a rounded rectangle, and neighboring rings are joined by triangles as even as their
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from scipy.spatial import Delaunay
+
+from bimangrasp.builtin import OBJECT_ROOT
 
 FOLDER = Path(__file__).parent
 Ring = np.ndarray  # (n, 3), counter-clockwise seen from above; n = 1 is a pole on the axis
@@ -223,6 +225,6 @@ def write(mesh: trimesh.Trimesh, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "objects"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else OBJECT_ROOT
     for name in SECTIONS:
         write(unit(make(name)), folder / f"{name}.obj")

@@ -6,8 +6,8 @@ import pytest
 import quick_conf
 
 from bimangrasp.errors import InputError
-from scale.store import output_paths
-from scale.store.grasp_source import given_path, grasp_source
+from scale.store import path_settings
+from scale.store.path_settings import given_path, grasp_source
 
 
 def test_without_a_path_it_is_the_folder_of_the_run(tmp_path):
@@ -36,17 +36,17 @@ def test_a_folder_and_its_dataset_are_a_run_and_all_else_is_a_file(tmp_path):
 def test_a_target_is_the_default_or_a_file_or_a_folder_for_it(tmp_path):
     default = tmp_path / "page.html"
     (tmp_path / "there").mkdir()
-    assert output_paths.target("", default) == default
-    assert output_paths.target(str(tmp_path / "mine.html"), default) == tmp_path / "mine.html"
-    assert output_paths.target(str(tmp_path / "there"), default) == tmp_path / "there" / "page.html"
+    assert path_settings.target("", default) == default
+    assert path_settings.target(str(tmp_path / "mine.html"), default) == tmp_path / "mine.html"
+    assert path_settings.target(str(tmp_path / "there"), default) == tmp_path / "there" / "page.html"
 
 
 def test_what_is_there_already_stays(tmp_path):
     path = tmp_path / "page.html"
-    output_paths.check_free(path)
+    path_settings.check_free(path)
     path.write_text("notes")
     with pytest.raises(InputError, match="page.html is there already; move it away, or set out= to another place"):
-        output_paths.check_free(path)
+        path_settings.check_free(path)
     with pytest.raises(InputError, match="is there already and is no page of mode=view; move it away"):
-        output_paths.check_free(path, "page of mode=view", lambda path: False)
-    output_paths.check_free(path, "page of mode=view", lambda path: True)
+        path_settings.check_free(path, "page of mode=view", lambda path: False)
+    path_settings.check_free(path, "page of mode=view", lambda path: True)
