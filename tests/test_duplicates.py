@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.poses import Poses, joined
-from bimangrasp.validation import duplicates
 from bimangrasp.validation.config import DuplicateThresholds
 from bimangrasp.validation.duplicates import near_duplicates, unique_count
 
@@ -114,14 +113,6 @@ def test_rows_in_parts_give_the_mask_of_all_at_once(cuts, seed):
         masks.append(near_duplicates(part, thresholds, kept))
         kept = joined([kept, part.select(~masks[-1])])
     assert np.concatenate(masks).tolist() == near_duplicates(poses, thresholds).tolist()
-
-
-def test_blocks_do_not_matter(monkeypatch):
-    poses, thresholds = drawn(200, 1), DuplicateThresholds(0.15, 0.3, 0.6)
-    whole = near_duplicates(poses, thresholds).tolist()
-    monkeypatch.setattr(duplicates, "_NEW_ROWS", 7)
-    monkeypatch.setattr(duplicates, "_KEPT_ROWS", 5)
-    assert near_duplicates(poses, thresholds).tolist() == whole
 
 
 @given(st.integers(0, 100))

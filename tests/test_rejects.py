@@ -90,7 +90,7 @@ def expected(kind, quota):
 def test_every_row_before_the_cut_that_does_not_count_is_there_with_its_reason(call, tmp_path, kind, quota):
     call(*FILTERS[kind], quota=quota)
     found = told(tmp_path)
-    reasons = [found.ending.reasons[n] for n in found.columns["reject/reason"]]
+    reasons = [found.ending.reject_reasons[n] for n in found.columns["reject/reason"]]
     rows = zip(found.columns["round"].tolist(), found.columns["row"].tolist(), reasons, strict=True)
     assert list(rows) == expected(kind, quota)
     assert found.columns["rounds/rejected"].sum() == len(reasons) and found.columns["rounds/kept"].sum() == quota
@@ -103,7 +103,7 @@ def test_accepted_and_rejected_rows_are_all_there_are(call, tmp_path):
     rows = {(r, n) for one in (found.columns, final.arrays()) for r, n in zip(one["round"], one["row"], strict=True)}
     last = max(rows)
     assert rows == {(r, n) for r in range(last[0] + 1) for n in range(BATCH) if (r, n) <= last}
-    assert "duplicate" in {found.ending.reasons[n] for n in found.columns["reject/reason"]}
+    assert "duplicate" in {found.ending.reject_reasons[n] for n in found.columns["reject/reason"]}
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -86,15 +86,18 @@ class RejectsEnding:
 
     Attributes:
         acceptance_key: which rows count.
-        cap: most rows that the file holds; with as many its table ends in the round of the last.
-        reasons: why rows do not count, as `reject/reason` numbers them; of several the first.
+        rejected_cap: most rows that the file holds; with as many its table ends in the round of the last.
+        reject_reasons: why rows do not count, as `reject/reason` numbers them; of several the first.
         judging: as in `Ending`.
     """
 
     acceptance_key: dict[str, Any]
-    cap: int
-    reasons: tuple[str, ...]
+    rejected_cap: int
+    reject_reasons: tuple[str, ...]
     judging: dict[str, Any] | None = None
+
+
+AnyEnding = TypeVar("AnyEnding", Ending, RejectsEnding)
 
 
 def as_json(value: Any) -> str:
@@ -125,38 +128,23 @@ def header_attributes(header: Header) -> dict[str, Any]:
     }
 
 
-def ending_attributes(ending: Ending) -> dict[str, Any]:
-    """Returns the file attributes of an ending."""
-    attributes = asdict(ending) | {
-        "acceptance_key": as_json(ending.acceptance_key),
-        "complete": np.uint8(ending.complete),
-        "rejected": as_json(ending.rejected),
-        "judging": as_json(ending.judging),
-    }
-    if ending.judging is None:
-        del attributes["judging"]
-    return attributes
+def ending_attributes(ending: Ending | RejectsEnding) -> dict[str, Any]:
+    """Returns the file attributes of an ending, by the names of its fields; what is None is left out."""
+    return {name: _attribute(value) for name, value in vars(ending).items() if value is not None}
 
 
-def rejects_attributes(ending: RejectsEnding) -> dict[str, Any]:
-    """Returns the file attributes of the ending of a file of rejected grasps."""
-    attributes = {
-        "acceptance_key": as_json(ending.acceptance_key),
-        "rejected_cap": ending.cap,
-        "reject_reasons": _texts(np.array(ending.reasons)),
-    }
-    return attributes | ({} if ending.judging is None else {"judging": as_json(ending.judging)})
+def _attribute(value: Any) -> Any:
+    if isinstance(value, dict):
+        return as_json(value)
+    if isinstance(value, tuple):
+        return _texts(np.array(value))
+    return np.uint8(value) if isinstance(value, bool) else value
 
 
-def read_rejects_ending(file: h5py.File) -> RejectsEnding:
-    """Returns the ending of an open file of rejected grasps."""
-    attributes = file.attrs
-    return RejectsEnding(
-        acceptance_key=json.loads(attributes["acceptance_key"]),
-        cap=int(attributes["rejected_cap"]),
-        reasons=tuple(text(reason) for reason in attributes["reject_reasons"]),
-        judging=json.loads(attributes["judging"]) if "judging" in attributes else None,
-    )
+def read_ending(file: h5py.File, kind: type[AnyEnding]) -> AnyEnding:
+    """Returns the ending of an open file; a field that the file lacks has its default."""
+    known = {f.name: (f.type, file.attrs[f.name]) for f in fields(kind) if f.name in file.attrs}
+    return kind(**{name: _READERS.get(annotation, json.loads)(value) for name, (annotation, value) in known.items()})
 
 
 def _texts(names: np.ndarray) -> np.ndarray:
@@ -202,19 +190,10 @@ def read_header(file: h5py.File, name: str = "") -> Header:
     )
 
 
-def read_ending(file: h5py.File) -> Ending:
-    """Returns the ending of an open final file."""
-    attributes = file.attrs
-    return Ending(
-        acceptance_key=json.loads(attributes["acceptance_key"]),
-        quota=int(attributes["quota"]),
-        complete=bool(attributes["complete"]),
-        end_reason=text(attributes["end_reason"]),
-        rejected=json.loads(attributes["rejected"]),
-        judging=json.loads(attributes["judging"]) if "judging" in attributes else None,
-    )
-
-
 def text(value: Any) -> str:
     """Returns an attribute's value as text."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+_READERS = {"int": int, "bool": bool, "str": text, "tuple[str, ...]": lambda names: tuple(map(text, names))}
+"""Type of a field of an ending -> what reads its attribute; every other is JSON text."""

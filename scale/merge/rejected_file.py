@@ -38,7 +38,7 @@ class RejectedFile(NamedTuple):
     @property
     def is_full(self) -> bool:
         """Whether it has as many rows as it may, so that its rounds may end early."""
-        return self.columns["rounds/rejected"].sum() >= self.ending.cap
+        return self.columns["rounds/rejected"].sum() >= self.ending.rejected_cap
 
 
 def read(path: Path) -> RejectedFile:
@@ -68,8 +68,8 @@ def misfit(rejected: RejectedFile | None, damage: str, final: Proof, key: Key, c
         return f"its file is damaged ({damage})" if damage else "it has none"
     if differing := differences(rejected.ending.acceptance_key, key):
         return "its file was made with " + "; ".join(differing)
-    if rejected.ending.cap != cap:
-        return f"its file was made with rejected_cap={rejected.ending.cap}, this call has {cap}"
+    if rejected.ending.rejected_cap != cap:
+        return f"its file was made with rejected_cap={rejected.ending.rejected_cap}, this call has {cap}"
     table = rejected.columns
     rounds = min(final.sizes["R"], len(table["rounds/round"]))
     if rounds < final.sizes["R"] and not rejected.is_full:
