@@ -236,6 +236,7 @@ def test_what_is_no_override_is_refused(override):
         conf.load([override])
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own_adds_choices(tmp_path):
     (tmp_path / "experiment").mkdir()
     mine = tmp_path / "experiment" / "mine.yaml"
@@ -355,16 +356,19 @@ def test_equal_seeds_and_wide_steps_are_fine():
     assert len(sweep.jobs(["seed_base=0,5", "max_rounds=5"])) == 2
 
 
+@pytest.mark.slow
 def test_two_jobs_that_are_one_run_are_refused():
     with pytest.raises(InputError, match="the same run 'energy.w_pen=100'"):
         sweep.jobs(["energy.w_pen=100,100.0"])
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_compose_is_refused_before_any_starts():
     with pytest.raises(InputError, match="energy.w_pen=-1"):
         sweep.jobs(["energy.w_pen=100,-1"])
 
 
+@pytest.mark.slow
 def test_settings_that_came_later_are_in_the_run_key_only_where_they_are_used():
     later = {"object.sizes": "[0.25]", "initialization.follow_size": "true"}
     plain = run_keys.run_key(conf.load(), "hand", 2)

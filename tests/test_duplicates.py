@@ -103,6 +103,7 @@ def test_the_mask_is_that_of_the_walk_by_hand(seed):
     assert mask == by_hand(poses, thresholds) and 0.1 < np.mean(mask) < 0.9
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 200), max_size=6), st.integers(0, 50))
 def test_rows_in_parts_give_the_mask_of_all_at_once(cuts, seed):
     poses, thresholds = drawn(200, seed), DuplicateThresholds(0.15, 0.3, 0.6)

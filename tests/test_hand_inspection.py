@@ -57,6 +57,7 @@ def test_fingers_run_from_the_palm_to_their_tips(name: str):
     np.testing.assert_allclose(inspection.tips, wanted, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_guesses_are_what_the_yaml_says(name: str):
     config = quick_conf.load(f"hand={name}").hand
@@ -152,6 +153,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ODD)
 def test_what_does_not_count_is_said(case: str, tmp_path: Path):
     change, words = ODD[case]

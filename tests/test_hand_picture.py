@@ -60,6 +60,7 @@ def test_candidates_are_seen_from_the_palm_and_not_from_the_back(pair):
     assert front > 60 and back < 0.3 * front
 
 
+@pytest.mark.slow
 def test_the_hands_are_mirror_images_and_stand_in_their_panels(pair):
     bare = [
         replace(one, candidate_link=one.candidate_link[:0], candidate_position=one.candidate_position[:0])

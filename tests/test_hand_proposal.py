@@ -38,6 +38,7 @@ def proposed(name: str) -> HandConfig:
     return propose(inspect_hand(FILES[name]), own(name), LEAST)
 
 
+@pytest.mark.slow
 def test_the_palmar_sides_of_the_shadow_hand_are_those_that_ship():
     ours = dict(proposed("shadow").candidates.palmar)
     assert ours.pop("palm") == [0, -1, 0]  # more than we use

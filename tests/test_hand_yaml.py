@@ -19,6 +19,7 @@ def read(folder: Path, config: HandConfig) -> HandConfig:
     return conf.load([f"hand={config.name}"], folder).hand
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", quick_conf.BUILT_IN)
 def test_a_shipped_hand_reads_back_as_it_was(name: str, tmp_path: Path):
     config = replace(quick_conf.load(f"hand={name}").hand, name="again")

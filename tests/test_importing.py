@@ -87,6 +87,7 @@ def test_the_file_is_one_round_of_our_format(tmp_path):
     assert np.isnan(columns["initial/joints"]).all() and columns["row"].tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_failed_grasps_stay_failed(tmp_path):
     poses = near(3)
     poses.joints[1, 0, 5] = np.nan

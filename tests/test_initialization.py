@@ -31,6 +31,7 @@ def first(count=200, seed=1, code="mug", hand="shadow"):
     return first_grasps(built_in_hands(hand), built_in(code), scale, 4, config(), generator)
 
 
+@pytest.mark.slow
 def test_anchors_lie_on_the_inflated_hull_and_look_at_the_hull():
     hull = np.array(trimesh.creation.icosphere(subdivisions=3).vertices) * 0.1
     draws = torch.rand((3000, 3), generator=torch.Generator().manual_seed(1))

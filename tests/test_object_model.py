@@ -39,6 +39,7 @@ def test_a_mesh_that_is_inside_out_is_turned(tmp_path):
     assert distance.item() == pytest.approx(0.05, abs=1e-3) and normal[0, 0, 2] > 0.99
 
 
+@pytest.mark.slow
 def test_distance_and_normal_scale_with_the_object(tmp_path):
     obj = ObjectModel.load(saved(tmp_path, BALL), POINTS)
     points = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(1)).expand(2, 50, 3)

@@ -145,6 +145,7 @@ def test_decomposing_again_gives_the_same_bytes(decomposed_bin, monkeypatch):
     assert equal(convex_pieces(path, QUICK), pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "count"),
     [

@@ -224,6 +224,7 @@ def test_stand_ins_are_not_changed_by_what_was_read(tmp_path):
     assert read_results(save(tmp_path / "mug.npy", [grasp(0.0)])).poses.count == 1
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_file_that_is_cut_off_is_refused(tmp_path_factory, share):
     folder = tmp_path_factory.mktemp("cut")

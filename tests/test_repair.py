@@ -165,6 +165,7 @@ def test_a_lost_journal_does_not_let_another_filter_in(tmp_path, finished):
         run(tmp_path, "filter=energy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [b"", b'{"objects": {"bo', b"[]", b"\xff\xfe"])
 def test_a_torn_manifest_goes_to_damaged_and_tells_all_objects_again(tmp_path, finished, torn):
     before = json.loads(finished.manifest.read_bytes())["objects"]

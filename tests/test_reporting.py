@@ -370,6 +370,7 @@ def test_ten_thousand_rounds_and_hundreds_of_objects_stay_small_and_quick(tmp_pa
     print(f"{written.path.stat().st_size} bytes, {seconds:.1f} s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RunError("no device <left>"), ZeroDivisionError("no device <left>")])
 def test_the_journal_of_a_run_that_ends_by_an_error_says_so(small_config, monkeypatch, error):
     def fail(*parts):

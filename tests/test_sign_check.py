@@ -20,6 +20,7 @@ def mesh_of(mesh, sign="normal"):
     return Mesh(np.array(mesh.vertices), np.array(mesh.faces), sign, "key")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [BALL, HOLLOW, trimesh.creation.annulus(0.4, 1.0, 0.5), trimesh.creation.box()])
 @pytest.mark.parametrize("sign", ["normal", "winding"])
 def test_sound_meshes_have_the_right_sign_everywhere(mesh, sign):

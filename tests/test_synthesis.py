@@ -83,6 +83,7 @@ def test_energies_fall(hand):
     assert result.energies.total.mean() < 0.4 * start.total.mean()
 
 
+@pytest.mark.slow
 def test_a_recorded_round_guards_the_version():
     """If this fails, results moved: raise ALGORITHM_VERSION and record anew."""
     assert ALGORITHM_VERSION == 2

@@ -236,6 +236,7 @@ def test_a_file_that_is_none_is_refused(bench):
         bench.refused("box.h5 is not a readable grasp file", path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hand/joints", "contact/candidate", "contact/normal", "object_scale"])
 def test_a_file_that_lacks_a_column_or_half_of_it_is_refused(bench, name):
     path = bench.file(bench.folder / "box.h5", [HOLDS, HOLDS])

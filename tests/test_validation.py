@@ -107,6 +107,7 @@ def test_quarter_turns_of_the_hands_turn_the_verdict(name, bend, turn):
         np.testing.assert_allclose(turned.displacement[there], straight.displacement, atol=2e-3)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_mirrored_scene_has_the_mirrored_verdict(name):
     uneven = GraspPoses(palms(OPEN), palms(0.0), palms(0.3)._replace(joints=np.array([[0.3], [0.2]])))

@@ -130,6 +130,7 @@ def test_the_page_lies_beside_a_file_and_may_be_made_again(run, tmp_path):
     assert (tmp_path / "mine.html").read_text() == "my notes"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="is not there; wanted a grasp file"):
         scale.view(settings(tmp_path / "nowhere"))
