@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from bimangrasp.errors import InputError
-from bimangrasp.files.header import FORMAT, VERSION, Header, read_header, text
+from bimangrasp.files.header import Header, read_header, text
 from bimangrasp.files.schema import Field, FormatError
 
 LINKS = "dataset.h5"
@@ -121,13 +121,7 @@ class RowFileReader:
             raise InputError(f"{path} is not a readable grasp file: {error}") from error
 
     def _row_file(self, file: h5py.File, path: Path) -> RowFile:
-        attributes = file.attrs
-        file_format = text(attributes.get("format", b""))
-        if file_format != FORMAT:
-            raise FormatError(f"its format is {file_format or 'not said'!r}; wanted {FORMAT!r}")
-        version = attributes["format_version"]
-        if version > VERSION:
-            raise FormatError(f"it has format version {version}, this program reads up to {VERSION}")
+        header = read_header(file)
         rows = len(file["object_scale"])
         columns = sorted(self._columns(file, rows))
         state = path.stat()
@@ -136,11 +130,11 @@ class RowFileReader:
             state.st_size,
             state.st_mtime_ns,
             rows,
-            text(attributes["object_code"]),
-            text(attributes["mesh_sha256"]),
-            text(attributes["hand_name"]),
-            text(attributes["hand_sha256"]),
-            self._shared(tuple(text(name) for name in attributes["joint_names"])),
+            header.object_code,
+            header.mesh_sha256,
+            header.hand.name,
+            header.hand.sha256,
+            self._shared(header.hand.joint_names),
             self._shared(tuple(field for _, field, _ in columns)),
             self._shared(tuple(offset for _, _, offset in columns)),
         )
