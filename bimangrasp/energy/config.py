@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 from bimangrasp.builtin import install_command
-from bimangrasp.energy_terms import Term
+from bimangrasp.energy_terms import ENERGY_TERMS, Term
 from bimangrasp.errors import InputError
 from bimangrasp.ranges import NOT_NEGATIVE, Checked, among
 
+PLAIN, WARP = "plain", "warp"
+KERNELS = {PLAIN: "plain-2", WARP: "warp-2"}
+"""The paths with their versions; a version is raised by hand with every change that moves a bit of the results."""
+
+_Weights = make_dataclass(
+    "_Weights", [(term.weight, Annotated[float, NOT_NEGATIVE]) for term in ENERGY_TERMS], bases=(Checked,)
+)
+
 
 @dataclass
-class EnergyConfig(Checked):
-    """Weights of the terms and their constants (BimanGrasp, RA-L 2024, section III).
+class EnergyConfig(_Weights):
+    """Weights of the terms, a field for each row of `energy_terms`, and constants (BimanGrasp, RA-L 2024, section III).
 
     Attributes:
         w_fc, w_dis, w_pen, w_spen, w_joints, w_vew: weights of force closure, contact distance, penetration,
@@ -27,14 +35,6 @@ class EnergyConfig(Checked):
             "symmetric" takes the mean of both directions.
     """
 
-    w_fc: Annotated[float, NOT_NEGATIVE]
-    w_dis: Annotated[float, NOT_NEGATIVE]
-    w_pen: Annotated[float, NOT_NEGATIVE]
-    w_spen: Annotated[float, NOT_NEGATIVE]
-    w_joints: Annotated[float, NOT_NEGATIVE]
-    w_vew: Annotated[float, NOT_NEGATIVE]
-    w_depth: Annotated[float, NOT_NEGATIVE]
-    w_equilibrium: Annotated[float, NOT_NEGATIVE]
     keypoint_distance: Annotated[float, NOT_NEGATIVE]
     friction: Annotated[float, NOT_NEGATIVE]
     inter_hand: Annotated[str, among("right_points", "symmetric")]
@@ -46,11 +46,6 @@ class EnergyConfig(Checked):
     def computes(self, term: Term) -> bool:
         """Whether a term is computed; an optional one without weight is not, and is 0."""
         return not term.is_optional or self.weight(term) > 0
-
-
-PLAIN, WARP = "plain", "warp"
-KERNELS = {PLAIN: "plain-2", WARP: "warp-2"}
-"""The paths with their versions; a version is raised by hand with every change that moves a bit of the results."""
 
 
 def chosen_path(name: str) -> str:
