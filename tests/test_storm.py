@@ -6,7 +6,7 @@ from benchmarks import storm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "validators"), [(1, 0), (2, 0), (3, 2)])
+@pytest.mark.parametrize(("seed", "validators"), [(1, 0), (3, 2)])
 def test_kills_at_random_lose_nothing_and_leave_the_same_bytes(tmp_path, seed, validators):
     short = storm.Storm(quota=24, kills=4, mean_s=0.5, parent_share=0.4, round_s=0.1, validators=validators)
     damage = storm.blow(short, 1, tmp_path, seed)
