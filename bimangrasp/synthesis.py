@@ -19,7 +19,7 @@ from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.initialization import first_grasps
-from bimangrasp.objects.mesh_report import object_scales
+from bimangrasp.objects.files import object_scales
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.sampler import mala
 from bimangrasp.sampler.cuda_graph import Descent

@@ -9,7 +9,7 @@ from scene import shadow_hands
 from bimangrasp import builtin
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.gallery import NOT_TESTED, Gallery, Shape, ShownGrasp
+from bimangrasp.visualization.page import NOT_TESTED, Gallery, Shape, ShownGrasp
 
 ROTATION = np.array([[[0, 1, 0], [-1, 0, 0], [0, 0, 1]]] * 2, float)  # the back of the right hand along +x
 GAPS = (0.3, 0.13, 0.11, 0.11)

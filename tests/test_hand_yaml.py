@@ -10,7 +10,7 @@ import quick_conf
 
 import conf
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
-from bimangrasp.hand_setup.yaml_writer import hand_yaml
+from bimangrasp.hand_setup.proposal import hand_yaml
 
 
 def read(folder: Path, config: HandConfig) -> HandConfig:

@@ -24,7 +24,7 @@ from bimangrasp.objects import convex_pieces as pieces_room
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.preparation import make_draft
 from scale.modes import paths
-from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
+from scale.modes.prepare_objects import KEPT, LEFT_OUT, PREPARED, READY
 from scale.settings.objects import select_usable
 
 BALL = trimesh.creation.icosphere(subdivisions=1)

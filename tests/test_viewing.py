@@ -19,9 +19,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.header import RejectsEnding
 from bimangrasp.files.schema import VERDICT_FIELDS, reject_fields
 from bimangrasp.files.shard_format import rejects_image, verdict_image
-from bimangrasp.visualization.gallery import Thumbnail
-from bimangrasp.visualization.page import unpacked
-from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
+from bimangrasp.visualization.page import Thumbnail, unpacked
+from bimangrasp.visualization.pictures import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import shards
 from scale.store.grasp_source import grasp_source

@@ -18,9 +18,10 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import install_command
 from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.visualization.gallery import GRASP, STAGES
 from bimangrasp.visualization.page import (
+    GRASP,
     MAX_FACES,
+    STAGES,
     object_mesh,
     packed,
     page,

@@ -11,11 +11,9 @@ import numpy as np
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.bimangrasp_release import read_release_hands
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_files.contact_candidates import place_candidates
 from bimangrasp.hand_files.read_hand import read_bare_hand, read_mjcf_hand
-from bimangrasp.hand_files.tables import unit_vector
-from bimangrasp.hands.description import HandDescription, mirror
-from bimangrasp.hands.tree import frames_at, points_of_links
+from bimangrasp.hand_files.tables import place_candidates, unit_vector
+from bimangrasp.hands.description import HandDescription, frames_at, mirror, points_of_links
 
 SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])[_:./-]*", re.IGNORECASE)
 """Marks of the side in names of links and joints, which are dropped before names of two hands are compared."""

@@ -12,9 +12,8 @@ import mujoco
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
-from bimangrasp.hand_files.contact_candidates import place_candidates
 from bimangrasp.hand_files.kinematic_tree import hand_of
-from bimangrasp.hand_files.tables import joint_mean, keypoints, unit_vector
+from bimangrasp.hand_files.tables import joint_mean, keypoints, place_candidates, unit_vector
 from bimangrasp.hands.description import HandDescription
 
 MESHES = (".stl", ".obj", ".msh")

@@ -13,9 +13,8 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.hand_files.read_hand import compile_hand, quiet_mujoco, read_bare_hand
-from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.description import Chain, HandDescription, at_rest, find_chains, find_palm, frames_at, rigid_parts
 from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.hands.tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts
 
 AXIS_SNAP_RAD = 0.35
 """A guessed direction within this angle (20 degrees) of an axis of the hand's frame becomes that axis."""

@@ -15,10 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.description import HandDescription, frames_at
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape
 from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.hands.tree import frames_at
 
 BACKGROUND = (0.955, 0.96, 0.97)
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)

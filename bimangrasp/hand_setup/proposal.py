@@ -1,19 +1,22 @@
-"""Proposes what a hand's YAML says beyond its file: palmar sides, mean joint values, penetration keypoints."""
+"""Proposes what a hand's YAML says beyond its file (palmar sides, mean joint values, keypoints), and writes it."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment
 from scipy.optimize import minimize
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names
 from bimangrasp.hand_setup.inspection import HandInspection, base_of, farther_limit, fingers_of, tip_at
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.tree import frames_at
+from bimangrasp.hands.description import HandDescription, frames_at
 
 LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
 """Number of links with shapes, counted from the tip, that get contact candidates."""
@@ -43,6 +46,10 @@ KEYPOINT_STEP = 0.0025
 
 RANDOM_POSES = 64
 """Random joint values at which keypoints of neighboring links must not cost energy."""
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+"""Names that YAML would read as booleans or null."""
 
 
 def propose(inspection: HandInspection, config: HandConfig, keypoint_distance: float) -> HandConfig:
@@ -300,3 +307,21 @@ def _thickness(shape: object) -> float:
 def rounded(vector: np.ndarray, digits: int) -> list[float]:
     """Returns a vector with `digits` decimals, as a YAML holds it; -0 becomes 0."""
     return [round(float(x), digits) + 0.0 for x in vector]
+
+
+def hand_yaml(config: HandConfig, head: str) -> str:
+    """Returns the commented YAML of a hand; the lines of `head` become its first comments."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"text": _text, "row": _row}
+    template = (files("bimangrasp.hand_setup") / "hand.yaml.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(hand=config, head=head)
+
+
+def _row(values: list[float]) -> str:
+    return f"[{', '.join(repr(float(value)) for value in values)}]"
+
+
+def _text(name: str) -> str:
+    """Returns a YAML scalar: quoted where YAML could read the plain text as another type."""
+    plain = _PLAIN.fullmatch(name) and name.lower() not in _WORDS
+    return name if plain else json.dumps(name)

@@ -20,7 +20,7 @@ from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_gen
 from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.geometry.triangle_mesh import TriangleMesh, winding_number
 from bimangrasp.objects.config import ObjectConfig
-from bimangrasp.objects.mesh_report import MeshReport
+from bimangrasp.objects.files import MeshReport
 
 FLAT = 1e-6
 """A convex hull whose volume is less than this share of its largest extent cubed is flat."""

@@ -16,8 +16,8 @@ from bimangrasp.geometry.farthest_point_sampling import key_generator
 from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects.config import UNITS, ObjectConfig, PreparationConfig
+from bimangrasp.objects.files import LARGEST_SIZE, SMALLEST_SIZE
 from bimangrasp.objects.mesh_repair import Repairs, bodies_of, repaired, split_bodies
-from bimangrasp.objects.mesh_report import LARGEST_SIZE, SMALLEST_SIZE
 from bimangrasp.objects.model import Mesh, ObjectModel, checked_mesh, is_closed, load_triangles, volume_of
 
 MAX_WRONG_SHARE = 0.05

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
-from bimangrasp.objects.mesh_report import MeshReport, check_size
+from bimangrasp.objects.files import MeshReport, check_size
 from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
 

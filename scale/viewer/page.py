@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bimangrasp.visualization.page import page, page_data
-from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
+from bimangrasp.visualization.pictures import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import output_paths
 from scale.store.grasp_source import GraspSource

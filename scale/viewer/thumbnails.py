@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from rich.console import Console
 from rich.progress import Progress
 
-from bimangrasp.visualization.gallery import Gallery, Thumbnail
-from bimangrasp.visualization.thumbnails import LIBRARY, ThumbnailJob, draw, drawing_environment, jobs_of
+from bimangrasp.visualization.page import Gallery, Thumbnail
+from bimangrasp.visualization.pictures import LIBRARY, ThumbnailJob, draw, drawing_environment, jobs_of
 from scale.engine.process_pool import environment
 from scale.errors import RunError
 
