@@ -135,13 +135,11 @@ def _with_round_boxes(shapes: Sequence[Primitive], path: Path) -> tuple[Primitiv
 
 
 def _box_mesh(link: int, boxes: Sequence[Primitive], box: trimesh.Trimesh) -> Primitive:
-    vertices = [
+    corners = [
         (box.vertices * shape.size) @ shape.T_link_shape[:3, :3].T + shape.T_link_shape[:3, 3] for shape in boxes
     ]
-    faces = [box.faces + number * len(box.vertices) for number in range(len(boxes))]
-    return Primitive(
-        link, "mesh", np.eye(4), np.zeros(3), np.concatenate(vertices), np.concatenate(faces).astype(np.int64)
-    )
+    vertices, faces = trimesh.util.append_faces(corners, [box.faces] * len(boxes))
+    return Primitive(link, "mesh", np.eye(4), np.zeros(3), vertices, faces.astype(np.int64))
 
 
 def _read_table(path: Path, link_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

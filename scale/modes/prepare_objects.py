@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
@@ -247,10 +247,8 @@ def _report_row(code: str, state: str, ready: Preparation, count: int | None, no
 
 def _with_surface_of(draft: Draft, pieces: Pieces) -> Draft:
     """Returns the draft with the surface of its convex pieces."""
-    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces.pieces)])
-    faces = [piece.faces + start for piece, start in zip(pieces.pieces, starts, strict=False)]
-    vertices = as_written(np.concatenate([piece.vertices for piece in pieces.pieces]))
-    return draft._replace(vertices=vertices, faces=np.concatenate(faces), holes=())
+    vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
+    return draft._replace(vertices=as_written(vertices), faces=faces, holes=())
 
 
 def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pieces | None, tuple[str, ...]]:
