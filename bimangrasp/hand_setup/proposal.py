@@ -309,12 +309,12 @@ def rounded(vector: np.ndarray, digits: int) -> list[float]:
     return [round(float(x), digits) + 0.0 for x in vector]
 
 
-def hand_yaml(config: HandConfig, head: str) -> str:
-    """Returns the commented YAML of a hand; the lines of `head` become its first comments."""
+def hand_yaml(config: HandConfig, file: str) -> str:
+    """Returns the commented YAML of a hand that was proposed for a file of this name."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"text": _text, "row": _row}
     template = (files("bimangrasp.hand_setup") / "hand.yaml.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(hand=config, head=head)
+    return environment.from_string(template).render(hand=config, file=file)
 
 
 def _row(values: list[float]) -> str:

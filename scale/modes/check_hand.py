@@ -67,7 +67,7 @@ class HandReport(NamedTuple):
         hand: the settings, complete if no question is open.
         questions: what the user has to answer.
         yaml: the YAML that was written; None with open questions, or for a shipped hand.
-        picture: the path of the picture, or the reason why there is none.
+        picture: what the picture shows and where it is, or the reason why there is none.
         warnings: warnings about the settings; `inspection` has those about the file.
         out: the setting `out`: where the YAML is to be written.
         pair: the left and the right hand, if no question is open.
@@ -77,7 +77,7 @@ class HandReport(NamedTuple):
     hand: HandConfig
     questions: list[Question]
     yaml: Path | None
-    picture: Path | str
+    picture: str
     warnings: list[str]
     out: str
     pair: tuple[HandDescription, HandDescription] | None = None
@@ -98,11 +98,7 @@ class HandReport(NamedTuple):
         for key, meaning, guess in self.questions:
             suggestion = f"perhaps {guess.value}: {guess.reason}" if guess.value else "no guess"
             lines += [f"  {key}: {meaning}", f"      {suggestion}"]
-        if isinstance(self.picture, Path):
-            lines.append(f"{self.picture} shows the hand along x, -y and z of that frame (x red, y green, z blue).")
-        else:
-            lines.append(self.picture)
-        return [*lines, "Type what is right, for instance:", f"  {self._command()}"]
+        return [*lines, self.picture, "Type what is right, for instance:", f"  {self._command()}"]
 
     def _command(self) -> str:
         """Returns the command with the guesses, and question marks where there is none."""
@@ -127,14 +123,9 @@ class HandReport(NamedTuple):
         )
         lines = [
             f"a {self.hand.side} hand, {twin}: {len(right.candidate_link)} contact candidates on {links} links, "
-            f"{len(right.keypoint_link)} penetration keypoints"
+            f"{len(right.keypoint_link)} penetration keypoints",
+            self.picture,
         ]
-        if isinstance(self.picture, Path):
-            lines.append(
-                f"{self.picture}: left and right hand, right hand from both sides; candidates red, keypoints blue"
-            )
-        else:
-            lines.append(self.picture)
         if self.yaml:
             folder = self.yaml.parent.parent
             lines += [
@@ -156,7 +147,8 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     inspection = inspect_hand(hand.mjcf)
     questions = _questions(inspection, hand)
     if questions:
-        picture = _draw(paths.picture, panels_of_frame(inspection.hand), config.energy.keypoint_distance)
+        shown = "shows the hand along x, -y and z of that frame (x red, y green, z blue)."
+        picture = _draw(paths.picture, panels_of_frame(inspection.hand), shown, config)
         return HandReport(inspection, hand, questions, None, picture, [], config.out)
     files = {key: _absolute(getattr(hand, key)) for key in ("mjcf", "left_mjcf")}
     hand_config = replace(hand, name=paths.name, **files, **_directions(hand))
@@ -165,8 +157,9 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     left, right = load_hands(complete)
     warnings += _keypoint_warnings((left, right), config.energy.keypoint_distance)
     if paths.yaml:
-        output_paths.write(paths.yaml, hand_yaml(complete, _yaml_header(inspection)).encode())
-    picture = _draw(paths.picture, panels_of(left, right), config.energy.keypoint_distance)
+        output_paths.write(paths.yaml, hand_yaml(complete, inspection.path.name).encode())
+    shown = "shows left and right hand, right hand from both sides; candidates red, keypoints blue"
+    picture = _draw(paths.picture, panels_of(left, right), shown, config)
     return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
 
 
@@ -243,15 +236,12 @@ def _direction_warnings(inspection: HandInspection, hand: HandConfig) -> list[st
     return []
 
 
-def _open_keypoints(hand: HandDescription) -> np.ndarray:
-    """Returns the keypoints of a hand whose joints are at their means, (P, 3) m in the hand's frame."""
-    return points_of_links(frames_at(hand, hand.joint_mean), hand.keypoint_link, hand.keypoint_position)
-
-
 def _keypoint_warnings(pair: tuple[HandDescription, HandDescription], minimum_distance: float) -> list[str]:
     """Returns a warning where keypoints cost energy in the open hands."""
-    keypoints = torch.as_tensor(np.stack([_open_keypoints(hand) for hand in pair])[None])
-    energy = float(keypoint_penetration(keypoints, minimum_distance))
+    keypoints = [
+        points_of_links(frames_at(hand, hand.joint_mean), hand.keypoint_link, hand.keypoint_position) for hand in pair
+    ]
+    energy = float(keypoint_penetration(torch.as_tensor(np.stack(keypoints)[None]), minimum_distance))
     if energy > 0:
         return [
             f"the keypoints cost {energy:.4f} m in the open hand: some are nearer to each other than "
@@ -260,22 +250,14 @@ def _keypoint_warnings(pair: tuple[HandDescription, HandDescription], minimum_di
     return []
 
 
-def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | str:
-    """Returns the path of the picture that was written, or the reason why there is none."""
+def _draw(path: Path, panels: list[Panel], shown: str, config: Config) -> str:
+    """Returns what the picture that was written shows, or the reason why there is none."""
     try:
-        picture = draw(panels, keypoint_distance, *PICTURE)
+        picture = draw(panels, config.energy.keypoint_distance, *PICTURE)
     except InputError as error:
         return str(error)
     output_paths.write(path, png(picture))
-    return path
-
-
-def _yaml_header(inspection: HandInspection) -> str:
-    """Returns the comment at the top of a YAML."""
-    return (
-        f"The hand of {inspection.path.name}, proposed by mode=hand: look at its picture and change what is wrong.\n"
-        "The directions of the palm and the side are as they were given."
-    )
+    return f"{path} {shown}"
 
 
 def _overview(inspection: HandInspection) -> list[str]:
