@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -157,26 +157,24 @@ def prepare_objects(config: Config, entries: list[ObjectEntry], left_out: dict[s
     Raises:
         RunError: the disk cannot be written.
     """
-    work = _prepare if config.out and not config.dry_run else _check
-    report_progress = progress_printer("prepared" if work is _prepare else "checked")
+    writes = bool(config.out) and not config.dry_run
+    report_progress = progress_printer("prepared" if writes else "checked")
     rows = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, row in enumerate(pool.map(lambda entry: _outcome(work, entry, config), entries), start=1):
+        for done, row in enumerate(pool.map(lambda entry: _outcome(entry, config, writes), entries), start=1):
             report_progress(done, len(entries))
             rows.append(row)
     rows += [PreparedObject(code, LEFT_OUT, reason=reason) for code, reason in left_out.items()]
-    written = Path(config.out) if work is _prepare else None
-    return PreparationReport(tuple(sorted(rows, key=lambda row: row.code)), config.object, written)
+    rows.sort(key=lambda row: row.code)
+    return PreparationReport(tuple(rows), config.object, Path(config.out) if writes else None)
 
 
-def _outcome(
-    work: Callable[[ObjectEntry, Config], PreparedObject], entry: ObjectEntry, config: Config
-) -> PreparedObject:
+def _outcome(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     """Returns the result for one object, with the reason if it cannot be used."""
     try:
         for reason in unreadable([entry]).values():
             raise InputError(reason)
-        return work(entry, config)
+        return _result(entry, config, writes)
     except InputError as error:
         return PreparedObject(entry.code, LEFT_OUT, _original_facts(entry, config), reason=str(error))
     except OSError as error:
@@ -193,56 +191,40 @@ def _original_facts(entry: ObjectEntry, config: Config) -> MeshFacts | None:
         return None
 
 
-def _check(entry: ObjectEntry, config: Config) -> PreparedObject:
-    """Returns the facts of a mesh and of its prepared form. Writes nothing and decomposes nothing."""
-    draft = make_draft(str(entry.path), config.prepare)
-    given_pieces, notes = _given_pieces(entry, draft, config)
-    if config.prepare.surface == "pieces":
-        if not given_pieces:
-            return PreparedObject(
-                entry.code, READY, draft.original, repairs=str(draft.repairs), warnings=(*notes, _PIECES_LATER)
-            )
-        draft = _with_surface_of(draft, given_pieces)
-    ready = finish_draft(draft, config.prepare)
-    check_size(report_of(ready.mesh), config.object, entry.code)
-    return _report_row(entry.code, READY, ready, _piece_count(given_pieces, ready.mesh, config), notes)
+def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
+    """Returns what becomes of one object. An existing one with the same content is kept.
 
-
-def _piece_count(given_pieces: Pieces | None, mesh: Mesh, config: Config) -> int | None:
-    """Returns the number of convex pieces as far as it is known without decomposing the mesh."""
-    if given_pieces:
-        return len(given_pieces.pieces)
-    return 1 if is_convex(mesh, config.pieces) else None
-
-
-def _prepare(entry: ObjectEntry, config: Config) -> PreparedObject:
-    """Prepares one object and returns the result; an existing one with the same content is kept."""
-    folder = Path(config.out) / entry.code / DECOMPOSED.parent
-    origin = _origin(entry, config)
-    existing = _existing_record(folder, origin)
-    if existing:
-        return PreparedObject.from_record(entry.code, KEPT, existing)
+    Unless it `writes`, it decomposes nothing either.
+    """
+    folder, origin = Path(config.out) / entry.code / DECOMPOSED.parent, {}
+    if writes:
+        origin = _origin(entry, config)
+        existing = _existing_record(folder, origin)
+        if existing:
+            return PreparedObject.from_record(entry.code, KEPT, existing)
     draft = make_draft(str(entry.path), config.prepare)
     pieces, notes = _given_pieces(entry, draft, config)
     if config.prepare.surface == "pieces":
+        if not (pieces or writes):
+            warnings = (*notes, "its convex pieces, which will be its surface, are not made yet: out= makes them")
+            return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.repairs), warnings=warnings)
         pieces = pieces or decomposed(str(entry.path), Mesh(draft.vertices, draft.faces, "", ""), config.pieces)
         draft = _with_surface_of(draft, pieces)
     ready = finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
-    if config.prepare.decompose and not pieces:
-        pieces = _decomposed(entry, ready, config)
-    files = {DECOMPOSED.name: ready.image} | _piece_images(pieces)
-    _check_pieces_fit(entry, files, config)
-    row = _report_row(entry.code, PREPARED, ready, len(pieces.pieces) if pieces else None, notes)
-    record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
-    _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
+    if writes and config.prepare.decompose and not pieces:
+        pieces = _pieces_in({DECOMPOSED.name: ready.image}, entry, config, is_cached=True)
+    count = len(pieces.pieces) if pieces else None
+    if not (pieces or writes) and is_convex(ready.mesh, config.pieces):
+        count = 1  # as it will be
+    state, warnings = PREPARED if writes else READY, (*notes, *ready.warnings)
+    row = PreparedObject(entry.code, state, ready.original, ready.prepared, count, str(ready.repairs), warnings)
+    if writes:
+        files = {DECOMPOSED.name: ready.image} | _piece_images(pieces)
+        _check_pieces_fit(entry, files, config)
+        record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
+        _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
     return row
-
-
-def _report_row(code: str, state: str, ready: Preparation, count: int | None, notes: tuple[str, ...]) -> PreparedObject:
-    return PreparedObject(
-        code, state, ready.original, ready.prepared, count, str(ready.repairs), (*notes, *ready.warnings)
-    )
 
 
 def _with_surface_of(draft: Draft, pieces: Pieces) -> Draft:
@@ -257,25 +239,26 @@ def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pie
         files = piece_files(entry.path.parent) if entry.path.name == DECOMPOSED.name else []
         if not files:
             return None, ()
-        with tempfile.TemporaryDirectory() as name:
-            for file in files:
-                vertices, faces = load_triangles(str(file))
-                (Path(name) / file.name).write_bytes(obj_image([(draft.placement(vertices), faces)]))
-            (Path(name) / DECOMPOSED.name).write_bytes(obj_image([(draft.vertices, draft.faces)]))
-            return convex_pieces(str(Path(name) / DECOMPOSED.name), config.pieces), ()
+        images = {DECOMPOSED.name: obj_image([(draft.vertices, draft.faces)])}
+        for file in files:
+            vertices, faces = load_triangles(str(file))
+            images[file.name] = obj_image([(draft.placement(vertices), faces)])
+        return _pieces_in(images, entry, config), ()
     except InputError as error:
         return None, (f"its coacd_convex_piece files are left out, new ones are made: {error}",)
 
 
-def _decomposed(entry: ObjectEntry, ready: Preparation, config: Config) -> Pieces:
-    """Returns the convex pieces of a prepared mesh, from the user's cache if they were computed before."""
+def _pieces_in(files: dict[str, bytes], entry: ObjectEntry, config: Config, is_cached: bool = False) -> Pieces:
+    """Returns the convex pieces that are found in a folder of these files; messages name the mesh of `entry`."""
     with tempfile.TemporaryDirectory() as name:
+        for file, image in files.items():
+            (Path(name) / file).write_bytes(image)
         mesh = Path(name) / DECOMPOSED.name
-        mesh.write_bytes(ready.image)
         try:
-            return pieces_of(mesh, config.pieces)
+            return pieces_of(mesh, config.pieces) if is_cached else convex_pieces(str(mesh), config.pieces)
         except InputError as error:
-            raise InputError(str(error).replace(str(mesh), str(entry.path))) from error
+            message = str(error).replace(str(mesh), str(entry.path)).replace(f"{name}{os.sep}", "")
+            raise InputError(message) from error
 
 
 def _piece_images(pieces: Pieces | None) -> dict[str, bytes]:
@@ -288,17 +271,13 @@ def _check_pieces_fit(entry: ObjectEntry, files: dict[str, bytes], config: Confi
     """Refuses pieces that, read back from their files, do not fill the mesh as a simulation requires."""
     if len(files) == 1:
         return
-    with tempfile.TemporaryDirectory() as name:
-        for file, image in files.items():
-            (Path(name) / file).write_bytes(image)
-        try:
-            convex_pieces(str(Path(name) / DECOMPOSED.name), config.pieces)
-        except InputError as error:
-            reason = str(error).replace(f"{name}{os.sep}", "")
-            raise InputError(
-                f"the convex pieces of {entry.path} do not fit it ({reason}); prepare.surface=pieces takes them as its "
-                "surface, a smaller pieces.threshold makes them finer"
-            ) from error
+    try:
+        _pieces_in(files, entry, config)
+    except InputError as error:
+        raise InputError(
+            f"the convex pieces of {entry.path} do not fit it ({error}); prepare.surface=pieces takes them as its "
+            "surface, a smaller pieces.threshold makes them finer"
+        ) from error
 
 
 def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:
