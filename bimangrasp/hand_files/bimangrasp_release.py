@@ -14,9 +14,8 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_files.kinematic_tree import hand_of
-from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hand_files.tables import check_names, joint_mean, unit_vector
+from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco
+from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, unit_vector
 from bimangrasp.hands.description import HandDescription, Primitive, mirror_direction
 
 _HAND = "{side}_shadow_hand.xml"
@@ -147,14 +146,13 @@ def _read_table(path: Path, link_names: Sequence[str]) -> tuple[np.ndarray, np.n
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         named = {name.removesuffix(_LINK_SUFFIX): _points(value) for name, value in rows.items()}
-        position = np.concatenate([np.zeros((0, 3)), *named.values()])
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: not a table of points by link: {error}.") from error
     check_names(named, link_names, str(path))
+    links, position = by_link(named, link_names)
     if not len(position) or not np.isfinite(position).all():
         raise InputError(f"{path} has {len(position)} points; wanted some, all finite numbers, as in the release.")
-    links = [np.full(len(points), link_names.index(name), np.int64) for name, points in named.items()]
-    return np.concatenate(links), position
+    return links, position
 
 
 def _points(value: list) -> np.ndarray:

@@ -55,15 +55,11 @@ def _check(config: HandConfig) -> None:
             f"hand.palm_normal={list(config.palm_normal)} and hand.finger_direction="
             f"{list(config.finger_direction)} are not perpendicular; fingers are stretched along the palm."
         )
-    if config.format == "mjcf":
-        _check_rule(config)
-
-
-def _check_rule(config: HandConfig) -> None:
-    rule = config.candidates
-    if rule.per_link < 1:
-        raise InputError(f"hand.candidates.per_link={rule.per_link}; wanted at least 1.")
-    if not rule.palmar:
+    if config.format != "mjcf":
+        return
+    if config.candidates.per_link < 1:
+        raise InputError(f"hand.candidates.per_link={config.candidates.per_link}; wanted at least 1.")
+    if not config.candidates.palmar:
         raise InputError("hand.candidates.palmar is empty; name each link that may touch and its palmar direction.")
 
 

@@ -55,12 +55,14 @@ def keypoints(config: HandConfig, link_names: Sequence[str]) -> tuple[np.ndarray
         InputError: an unknown link, or points that are not rows of three numbers.
     """
     check_names(config.keypoints, link_names, "hand.keypoints")
-    links, positions = [np.zeros(0, np.int64)], [np.zeros((0, 3))]
-    for name in sorted(config.keypoints, key=link_names.index):
-        points = _rows_of_three(config.keypoints[name], name)
-        links.append(np.full(len(points), link_names.index(name)))
-        positions.append(points)
-    return np.concatenate(links), np.concatenate(positions)
+    names = sorted(config.keypoints, key=link_names.index)
+    return by_link({name: _rows_of_three(config.keypoints[name], name) for name in names}, link_names)
+
+
+def by_link(points: dict[str, np.ndarray], link_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (K,) link indices and (K, 3) positions of points that are given by the name of their link, in order."""
+    links = [np.full(len(part), link_names.index(name), np.int64) for name, part in points.items()]
+    return np.concatenate([np.zeros(0, np.int64), *links]), np.concatenate([np.zeros((0, 3)), *points.values()])
 
 
 def _rows_of_three(rows: list[list[float]], name: str) -> np.ndarray:
@@ -93,23 +95,18 @@ def place_candidates(
         InputError: a listed link that the hand does not have or that has no shape.
     """
     check_names(rule.palmar, link_names, "hand.candidates.palmar")
-    links, positions = [], []
+    placed = {}
     for name in sorted(rule.palmar, key=link_names.index):
         palmar = unit_vector(rule.palmar[name], f"hand.candidates.palmar of {name!r}")
         shapes = [shape for shape in primitives if shape.link == link_names.index(name)]
         if not shapes:
+            carriers = [link_names[link] for link in sorted({shape.link for shape in primitives})]
             raise InputError(
                 f"hand.candidates.palmar names {name!r}, which has no collision geometry to carry them; "
-                f"links that have one: {', '.join(_names_with_shapes(primitives, link_names))}."
+                f"links that have one: {', '.join(carriers)}."
             )
-        shape = max(shapes, key=lambda shape: _reach(shape, palmar))
-        links.append(np.full(rule.per_link, shape.link))
-        positions.append(_on_shape(shape, palmar, rule))
-    return np.concatenate(links), np.concatenate(positions)
-
-
-def _names_with_shapes(primitives: Sequence[Primitive], link_names: Sequence[str]) -> list[str]:
-    return [link_names[link] for link in sorted({shape.link for shape in primitives})]
+        placed[name] = _on_shape(max(shapes, key=lambda shape: _reach(shape, palmar)), palmar, rule)
+    return by_link(placed, link_names)
 
 
 def _reach(shape: Primitive, direction: np.ndarray) -> float:

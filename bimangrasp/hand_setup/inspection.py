@@ -12,8 +12,17 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
-from bimangrasp.hand_files.read_hand import compile_hand, quiet_mujoco, read_bare_hand
-from bimangrasp.hands.description import Chain, HandDescription, at_rest, find_chains, find_palm, frames_at, rigid_parts
+from bimangrasp.hand_files.read_hand import compile_hand, hand_of
+from bimangrasp.hands.description import (
+    Chain,
+    HandDescription,
+    at_rest,
+    find_chains,
+    find_palm,
+    frames_at,
+    path_from_root,
+    rigid_parts,
+)
 from bimangrasp.hands.shape_surface import shape_surface
 
 AXIS_SNAP_RAD = 0.35
@@ -83,10 +92,9 @@ def inspect_hand(mjcf: str) -> HandInspection:
         InputError: it cannot be a hand; the message says what to change.
     """
     path = find_mjcf(mjcf)
-    with quiet_mujoco():
-        model = compile_hand(path)
+    model = compile_hand(path)
     _refuse_unlimited(model, path)
-    hand = read_bare_hand(mjcf)
+    hand = hand_of(model, str(path))
     chains = find_chains(hand)
     if len(chains) > MAX_FINGERS:
         _refuse_two_hands(hand, path)
@@ -292,11 +300,7 @@ def _shape_warnings(hand: HandDescription, chains: list[Chain]) -> list[str]:
 
 def _moving_joints(hand: HandDescription, chain: Chain) -> list[int]:
     """Returns all joints that move a finger, including those above the palm."""
-    links, joints = [chain.tip], []
-    while links[-1]:
-        joints += np.flatnonzero(hand.joint_link == links[-1]).tolist()
-        links.append(int(hand.parent[links[-1]]))
-    return joints
+    return np.flatnonzero(np.isin(hand.joint_link, path_from_root(hand, chain.tip))).tolist()
 
 
 def _size_warnings(size: np.ndarray, chains: list[Chain]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,16 @@ from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape, quaternion
 from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.visualization.renderer import FILL, OVERSAMPLING, Quality, View, downsampled, set_look, take_camera
+from bimangrasp.visualization.renderer import (
+    FILL,
+    OVERSAMPLING,
+    Quality,
+    View,
+    downsampled,
+    encode,
+    set_look,
+    take_camera,
+)
 
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)
 CANDIDATE, KEYPOINT = (0.85, 0.12, 0.10, 1.0), (0.15, 0.45, 0.85, 0.6)
@@ -108,10 +116,9 @@ def draw(panels: list[Panel], keypoint_distance: float, width: int, height: int)
 
 def png(picture: np.ndarray) -> bytes:
     """Returns a (height, width, 3) uint8 picture as a PNG file."""
-    about, file = PngInfo(), io.BytesIO()
+    about = PngInfo()
     about.add_text(*SOFTWARE)
-    Image.fromarray(picture).save(file, "PNG", pnginfo=about, optimize=True)
-    return file.getvalue()
+    return encode(picture, "PNG", pnginfo=about, optimize=True)
 
 
 def is_ours(path: Path) -> bool:

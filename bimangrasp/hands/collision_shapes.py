@@ -213,13 +213,8 @@ def _rounded_box(shape: Primitive) -> tuple[np.ndarray, float]:
 
 def _bound(shape: Primitive) -> tuple[np.ndarray, np.ndarray]:
     """Returns center and half extents of a box around the shape, along its axes."""
-    radius, half_length = float(shape.size[0]), float(shape.size[1])
-    match shape.shape:
-        case "capsule":
-            return np.zeros(3), np.array([radius, radius, half_length + radius])
-        case "cylinder":
-            return np.zeros(3), np.array([radius, radius, half_length])
-        case "box":
-            return np.zeros(3), shape.size
-    low, high = shape.vertices.min(axis=0), shape.vertices.max(axis=0)
-    return (low + high) / 2, (high - low) / 2
+    if shape.shape == "mesh":
+        low, high = shape.vertices.min(axis=0), shape.vertices.max(axis=0)
+        return (low + high) / 2, (high - low) / 2
+    extent, radius = _rounded_box(shape)
+    return np.zeros(3), extent + radius

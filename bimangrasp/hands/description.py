@@ -193,7 +193,7 @@ def find_palm(hand: HandDescription) -> int:
 
     A part without collision shapes below it, such as a frame for a sensor, is no finger.
     """
-    paths = [_path_from_root(hand, tip) for tip in _fingertip_parts(hand)]
+    paths = [path_from_root(hand, tip) for tip in _fingertip_parts(hand)]
     if len(paths) == 1:
         return 0
     shared = [links[0] for links in zip(*paths, strict=False) if len(set(links)) == 1]
@@ -205,7 +205,7 @@ def find_chains(hand: HandDescription) -> list[Chain]:
     palm, parts = find_palm(hand), rigid_parts(hand)
     chains = []
     for tip in _fingertip_parts(hand):
-        path = _path_from_root(hand, tip)
+        path = path_from_root(hand, tip)
         below = path[path.index(palm) + 1 :]
         links = below + [link for link, part in enumerate(parts) if part == tip and link != tip]
         joints = [int(np.flatnonzero(hand.joint_link == link)[0]) for link in below if link in hand.joint_link]
@@ -217,11 +217,11 @@ def _fingertip_parts(hand: HandDescription) -> list[int]:
     """Returns the rigid parts that have shapes and no other part with shapes below them."""
     parts = rigid_parts(hand)
     shaped = {parts[shape.link] for shape in hand.primitives} - {0}
-    carrying = {parts[link] for part in shaped for link in _path_from_root(hand, part)[:-1]}
+    carrying = {parts[link] for part in shaped for link in path_from_root(hand, part)[:-1]}
     return sorted(shaped - carrying)
 
 
-def _path_from_root(hand: HandDescription, link: int) -> list[int]:
+def path_from_root(hand: HandDescription, link: int) -> list[int]:
     """Returns the links from the root to a link, both included."""
     path = [link]
     while path[-1]:
