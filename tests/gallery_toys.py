@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import torch
 from scene import shadow_hands
@@ -59,3 +61,8 @@ def _shown_grasp(
     physics = {"bears load": "left and right"} if verdict != NOT_TESTED else {}
     known = (origin, 0.16, energies, labels, verdict, physics, poses)
     return ShownGrasp(shape, "final/toy.h5", number, *known, point, normal)
+
+
+def unpacked(packed: dict) -> np.ndarray:
+    """Returns the array that `page.packed` packed."""
+    return np.frombuffer(base64.b64decode(packed["data"]), packed["dtype"]).reshape(packed["shape"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from gallery_toys import toy_gallery
+from gallery_toys import toy_gallery, unpacked
 from html_page import read_page
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,6 @@ from bimangrasp.visualization.page import (
     page,
     page_data,
     three_library,
-    unpacked,
 )
 from bimangrasp.visualization.renderer import FIELD_OF_VIEW, FILL, frame_tightly, project
 

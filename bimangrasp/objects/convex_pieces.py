@@ -94,15 +94,6 @@ def is_convex(body: Mesh, config: PiecesConfig) -> bool:
     return depth <= config.convex_tolerance * _diagonal(body)
 
 
-def decomposed(name: str, body: Mesh, config: PiecesConfig) -> Pieces:
-    """Returns CoACD's pieces of a mesh; CoACD remeshes what is no manifold. `name` is for messages.
-
-    Raises:
-        InputError: CoACD is not installed or cannot decompose the mesh.
-    """
-    return _hulls(name, body, _decompose(name, body, config), DECOMPOSED, config)
-
-
 def pieces_image(pieces: Pieces) -> bytes:
     """Returns the bytes of a file of these pieces, for `read_pieces`; equal pieces give equal bytes."""
     corners = [piece.vertices for piece in pieces.pieces]
@@ -193,8 +184,17 @@ def _gap(points: np.ndarray, pieces: Sequence[Piece]) -> float:
     return float(max(np.abs(boxes[0] - boxes[1]).max(), outside.max()))
 
 
-def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
-    """Returns the corners of CoACD's pieces, computed by one thread."""
+def decomposed(mesh: str, body: Mesh, config: PiecesConfig) -> Pieces:
+    """Returns CoACD's pieces of a mesh, computed by one thread; it remeshes what is no manifold.
+
+    Args:
+        mesh: what messages call the mesh.
+        body: the mesh.
+        config: tolerances, and CoACD's settings.
+
+    Raises:
+        InputError: CoACD is not installed or cannot decompose the mesh.
+    """
     if find_spec("coacd") is None:
         raise InputError(
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
@@ -223,7 +223,8 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
                 "repair the mesh, or lay coacd_convex_piece_<k>.obj beside it"
             )
         with np.load(folder / "pieces.npz", allow_pickle=False) as pieces:
-            return [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
+            clouds = [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
+    return _hulls(mesh, body, clouds, DECOMPOSED, config)
 
 
 def _hulls(mesh: str, body: Mesh, clouds: Sequence[np.ndarray], source: str, config: PiecesConfig) -> Pieces:

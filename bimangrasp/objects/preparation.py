@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from bimangrasp.errors import InputError
@@ -312,19 +312,11 @@ def check_sign(mesh: Mesh) -> SignCheck:
     obj = ObjectModel(mesh, _ONLY_DISTANCE)
     counts: list[int] = []
     for points in groups:
-        is_decided, inside = _side(points, corners)
+        number = winding_number(points, corners)
+        is_decided, inside = (number - number.round()).abs() <= DECIDED, number.round() != 0
         distance, _ = obj.signed_distance(points[None].float(), torch.ones(1))
         counts += [int(is_decided.sum()), int(((distance[0] < 0) != inside)[is_decided].sum())]
     return SignCheck(*counts)
-
-
-def _side(
-    points: Float[Tensor, "point 3"], corners: Float[Tensor, "face 3 3"]
-) -> tuple[Bool[Tensor, " point"], Bool[Tensor, " point"]]:
-    """Returns whether the mesh decides the side of points, and whether they are inside."""
-    number = winding_number(points, corners)
-    whole = number.round()
-    return (number - whole).abs() <= DECIDED, whole != 0
 
 
 def _beside(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:

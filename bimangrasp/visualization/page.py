@@ -12,7 +12,7 @@ import importlib
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -197,11 +197,6 @@ def packed(array: np.ndarray, dtype: str) -> Json:
     return {"dtype": dtype, "shape": list(data.shape), "data": base64.b64encode(data.tobytes()).decode()}
 
 
-def unpacked(json: Json) -> np.ndarray:
-    """Returns the array that `packed` packed."""
-    return np.frombuffer(base64.b64decode(json["data"]), json["dtype"]).reshape(json["shape"])
-
-
 def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
     """Returns the trees of both hands and their shapes; equal meshes are there once."""
     meshes: dict[bytes, int] = {}
@@ -213,7 +208,8 @@ def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
             key = _identity(shape)
             if key not in meshes:
                 meshes[key] = len(geometries)
-                drawable = hand_mesh(shape)
+                surface = shape_surface(replace(shape, T_link_shape=np.eye(4)), ROUND_SECTIONS)
+                drawable = _shaded(trimesh.Trimesh(surface.vertices, surface.faces))
                 geometries.append(_mesh(drawable.vertices, drawable.faces))
             pose = _pose7(shape.T_link_shape).tolist()
             shapes.append({"link": shape.link, "mesh": meshes[key], "pose": pose})
@@ -331,13 +327,6 @@ def object_mesh(vertices: np.ndarray, faces: np.ndarray) -> Drawable:
     )
     note = f"decimated for this page from {len(faces)} to {len(triangles)} triangles"
     return _shaded(trimesh.Trimesh(points, triangles), note)
-
-
-def hand_mesh(shape: Primitive) -> Drawable:
-    """Returns a collision shape of a hand in its own frame."""
-    here = Primitive(shape.link, shape.shape, np.eye(4), shape.size, shape.vertices, shape.faces)
-    surface = shape_surface(here, ROUND_SECTIONS)
-    return _shaded(trimesh.Trimesh(surface.vertices, surface.faces))
 
 
 def _shaded(mesh: trimesh.Trimesh, note: str = "") -> Drawable:

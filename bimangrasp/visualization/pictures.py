@@ -29,6 +29,7 @@ INK = (40, 44, 52)
 COLORS = 160  # of the palette, that of the last frame: an equal background costs nothing in the frames between
 WIDTH, HEIGHT = 240, 180  # pixels
 LONGEST_JOB = 16  # grasps; starting to draw an object takes as long as drawing one grasp of it
+WEBP = {"quality": 82, "method": 6}
 LIBRARY = "MUJOCO_GL"
 """The environment variable that says how MuJoCo draws; read when it is first imported."""
 
@@ -89,7 +90,9 @@ def draw(job: ThumbnailJob) -> list[Thumbnail]:
         pictures = [scene.render(grasp) for grasp in job.grasps]
     finally:
         scene.close()
-    return [Thumbnail(renderer.encode(pixels, "WEBP"), view.azimuth, view.elevation) for pixels, view in pictures]
+    return [
+        Thumbnail(renderer.encode(pixels, "WEBP", **WEBP), view.azimuth, view.elevation) for pixels, view in pictures
+    ]
 
 
 def animation(trajectory: Trajectory, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> bytes:

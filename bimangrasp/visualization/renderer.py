@@ -186,30 +186,28 @@ class SceneRenderer:
 
     def colors(self, view: View) -> np.ndarray:
         """Returns the (height, width, 3) uint8 picture."""
-        self._look(view)
-        return self.renderer.render()
+        return self._seen(view)
 
     def parts(self, view: View) -> np.ndarray:
         """Returns the part that each pixel shows, LEFT, RIGHT or OBJECT, -1 for the background."""
         self.renderer.enable_segmentation_rendering()
-        self._look(view)
-        geoms = self.renderer.render()[..., 0]
+        geoms = self._seen(view)[..., 0]
         self.renderer.disable_segmentation_rendering()
         return np.where(geoms >= 0, self.model.geom_group[geoms], -1)
 
     def depths(self, view: View) -> np.ndarray:
         """Returns the depth of each pixel along the view, m."""
         self.renderer.enable_depth_rendering()
-        self._look(view)
-        depth = self.renderer.render()
+        depth = self._seen(view)
         self.renderer.disable_depth_rendering()
         return depth
 
-    def _look(self, view: View) -> None:
-        """Takes camera and lights there."""
+    def _seen(self, view: View) -> np.ndarray:
+        """Returns what the renderer draws with camera and lights there."""
         camera = take_camera(self.model, view)
         mujoco.mj_forward(self.model, self.data)
         self.renderer.update_scene(self.data, camera)
+        return self.renderer.render()
 
 
 def take_camera(model: mujoco.MjModel, view: View) -> mujoco.MjvCamera:
@@ -365,9 +363,8 @@ def downsampled(pixels: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
-def encode(pixels: np.ndarray, kind: str) -> bytes:
-    """Returns (height, width, 3) uint8 pixels as a file of this kind, PNG or WEBP."""
-    options = {"PNG": {"optimize": True}, "WEBP": {"quality": 82, "method": 6}}
+def encode(pixels: np.ndarray, kind: str, **options: object) -> bytes:
+    """Returns (height, width, 3) uint8 pixels as a file of this kind, PNG or WEBP, with Pillow's options for it."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options[kind])
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()

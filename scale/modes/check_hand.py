@@ -173,22 +173,16 @@ def _absolute(file: str) -> str:
 
 def _questions(inspection: HandInspection, hand: HandConfig) -> list[Question]:
     """Returns the questions that the user must answer, with a guess where there is one."""
-    normal = guess_palm_normal(inspection)
-    along = guess_finger_direction(inspection)
-    questions = []
-    if not hand.palm_normal:
-        questions.append(Question("hand.palm_normal", "which way the palm looks, a unit vector", normal))
-    if not hand.finger_direction:
-        questions.append(
-            Question("hand.finger_direction", "which way the stretched fingers point, a unit vector", along)
-        )
-    if not hand.side:
-        palm = hand.palm_normal or _parsed(normal)
-        fingers = hand.finger_direction or _parsed(along)
-        has_directions = palm is not None and fingers is not None
-        side = guess_side(inspection, np.array(palm), np.array(fingers)) if has_directions else NO_GUESS
-        questions.append(Question("hand.side", "right or left: which hand it is", side))
-    return questions
+    normal, along = guess_palm_normal(inspection), guess_finger_direction(inspection)
+    palm, fingers = hand.palm_normal or _parsed(normal), hand.finger_direction or _parsed(along)
+    has_directions = palm is not None and fingers is not None
+    side = guess_side(inspection, np.array(palm), np.array(fingers)) if has_directions else NO_GUESS
+    questions = [
+        Question("hand.palm_normal", "which way the palm looks, a unit vector", normal),
+        Question("hand.finger_direction", "which way the stretched fingers point, a unit vector", along),
+        Question("hand.side", "right or left: which hand it is", side),
+    ]
+    return [question for question in questions if not getattr(hand, question.key.removeprefix("hand."))]
 
 
 def _parsed(guess: Guess) -> list[float] | None:
