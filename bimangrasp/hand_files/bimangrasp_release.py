@@ -15,7 +15,7 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco
-from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, unit_vector
+from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, with_tables
 from bimangrasp.hands.description import HandDescription, Primitive, mirror_direction
 
 _HAND = "{side}_shadow_hand.xml"
@@ -77,19 +77,10 @@ def _read_side(config: HandConfig, root: Path, side: str) -> HandDescription:
     except (ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{path}: not the hand of the BimanGrasp release: {str(error).strip()}.") from error
     hand = hand_of(model, str(path))
-    candidate_link, candidate_position = _read_table(root / _CANDIDATES.format(side=side), hand.link_names)
-    keypoint_link, keypoint_position = _read_table(root / _KEYPOINTS, hand.link_names)
-    return replace(
-        hand,
-        side=side,
-        primitives=_with_round_boxes(hand.primitives, root / _BOX),
-        candidate_link=candidate_link,
-        candidate_position=candidate_position,
-        keypoint_link=keypoint_link,
-        keypoint_position=keypoint_position,
-        palm_normal=unit_vector(config.palm_normal, "hand.palm_normal"),
-        finger_direction=unit_vector(config.finger_direction, "hand.finger_direction"),
-    )
+    names = (_CANDIDATES.format(side=side), _KEYPOINTS)
+    tables = [_read_table(root / name, hand.link_names) for name in names]
+    primitives = _with_round_boxes(hand.primitives, root / _BOX)
+    return replace(with_tables(hand, config, *tables), side=side, primitives=primitives)
 
 
 def _reduced(path: Path) -> str:

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
-from bimangrasp.hand_files.tables import joint_mean, keypoints, place_candidates, unit_vector
+from bimangrasp.hand_files.tables import joint_mean, keypoints, place_candidates, with_tables
 from bimangrasp.hands.description import HandDescription, Primitive
 
 MESHES = (".stl", ".obj", ".msh")
@@ -39,7 +39,7 @@ _GEOM = mujoco.mjtGeom
 def read_mjcf_hand(config: HandConfig) -> HandDescription:
     """Returns the hand of `config.mjcf`.
 
-    `read_tree` and `read_primitives` define what is a link, a joint and a collision shape. Tendons, equalities and
+    `hand_of` and `read_primitives` define what is a link, a joint and a collision shape. Tendons, equalities and
     actuators of the file are ignored: every hinge moves independently.
 
     Raises:
@@ -47,19 +47,10 @@ def read_mjcf_hand(config: HandConfig) -> HandDescription:
             YAML names a link or joint that it does not have.
     """
     hand = read_bare_hand(config.mjcf)
-    candidate_link, candidate_position = place_candidates(hand.primitives, hand.link_names, config.candidates)
-    keypoint_link, keypoint_position = keypoints(config, hand.link_names)
-    return replace(
-        hand,
-        side=config.side,
-        joint_mean=joint_mean(config, hand.joint_names, hand.joint_lower, hand.joint_upper),
-        candidate_link=candidate_link,
-        candidate_position=candidate_position,
-        keypoint_link=keypoint_link,
-        keypoint_position=keypoint_position,
-        palm_normal=unit_vector(config.palm_normal, "hand.palm_normal"),
-        finger_direction=unit_vector(config.finger_direction, "hand.finger_direction"),
-    )
+    candidates = place_candidates(hand.primitives, hand.link_names, config.candidates)
+    mean = joint_mean(config, hand.joint_names, hand.joint_lower, hand.joint_upper)
+    hand = with_tables(hand, config, candidates, keypoints(config, hand.link_names))
+    return replace(hand, side=config.side, joint_mean=mean)
 
 
 def read_bare_hand(mjcf: str) -> HandDescription:
@@ -199,14 +190,25 @@ def hand_of(model: mujoco.MjModel, source: str) -> HandDescription:
     Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
     values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
 
+    The root is the one top body whose tree has joints; its pose in the world and a free joint on it do not
+    count. A body with several hinges, or with a hinge beside its origin, becomes a chain of links:
+    "<body>:<joint>" for each hinge that needs one, and last a link with the body's own name and frame. `ref`
+    of a joint is part of the fixed pose, so that joint values mean what they mean in MuJoCo.
+
     Args:
         model: the hand alone.
         source: what messages call it.
 
     Raises:
-        InputError: see `read_tree` and `read_primitives`.
+        InputError: no or several roots, a joint that is no hinge, a hinge without name or range; see also
+            `read_primitives`.
     """
-    tree = read_tree(model, source)
+    root = _root_body(model, source)
+    tree = KinematicTree([], [], {})
+    for body in np.flatnonzero(model.body_rootid == root):
+        _add_body(tree, model, int(body), int(body) == root, source)
+    if not tree.joints:
+        raise InputError(f"{source}: the hand has no hinge joint; a hand needs at least one.")
     link_names, parents, poses = zip(*tree.links, strict=True)
     joint_names, joint_links, axes, *limits = zip(*tree.joints, strict=True)
     lower, upper = map(np.array, limits)
@@ -229,26 +231,6 @@ def hand_of(model: mujoco.MjModel, source: str) -> HandDescription:
         palm_normal=np.zeros(3),
         finger_direction=np.zeros(3),
     )
-
-
-def read_tree(model: mujoco.MjModel, source: str) -> KinematicTree:
-    """Returns the hand's tree.
-
-    The root is the one top body whose tree has joints; its pose in the world and a free joint on it do not
-    count. A body with several hinges, or with a hinge beside its origin, becomes a chain of links:
-    "<body>:<joint>" for each hinge that needs one, and last a link with the body's own name and frame. `ref`
-    of a joint is part of the fixed pose, so that joint values mean what they mean in MuJoCo.
-
-    Raises:
-        InputError: no or several roots, a joint that is no hinge, or a hinge without name or range.
-    """
-    root = _root_body(model, source)
-    tree = KinematicTree([], [], {})
-    for body in np.flatnonzero(model.body_rootid == root):
-        _add_body(tree, model, int(body), int(body) == root, source)
-    if not tree.joints:
-        raise InputError(f"{source}: the hand has no hinge joint; a hand needs at least one.")
-    return tree
 
 
 def _root_body(model: mujoco.MjModel, source: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -10,7 +11,7 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
-from bimangrasp.hands.description import Primitive
+from bimangrasp.hands.description import HandDescription, Primitive
 
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0  # fractional parts of its multiples spread evenly, whatever their number
 _PLASTIC = np.array([0.7548776662466927, 0.5698402909980532])  # the same in two dimensions
@@ -57,6 +58,28 @@ def keypoints(config: HandConfig, link_names: Sequence[str]) -> tuple[np.ndarray
     check_names(config.keypoints, link_names, "hand.keypoints")
     names = sorted(config.keypoints, key=link_names.index)
     return by_link({name: _rows_of_three(config.keypoints[name], name) for name in names}, link_names)
+
+
+def with_tables(
+    hand: HandDescription,
+    config: HandConfig,
+    candidates: tuple[np.ndarray, np.ndarray],
+    keypoints: tuple[np.ndarray, np.ndarray],
+) -> HandDescription:
+    """Returns the hand with the directions of its YAML; candidates and keypoints are (links, positions).
+
+    Raises:
+        InputError: a direction is none.
+    """
+    return replace(
+        hand,
+        candidate_link=candidates[0],
+        candidate_position=candidates[1],
+        keypoint_link=keypoints[0],
+        keypoint_position=keypoints[1],
+        palm_normal=unit_vector(config.palm_normal, "hand.palm_normal"),
+        finger_direction=unit_vector(config.finger_direction, "hand.finger_direction"),
+    )
 
 
 def by_link(points: dict[str, np.ndarray], link_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -111,8 +111,7 @@ def inspect_hand(mjcf: str) -> HandInspection:
 def guess_finger_direction(inspection: HandInspection) -> Guess:
     """Returns a guess at the direction of the stretched fingers."""
     directions = [_direction(inspection, number) for number in fingers_of(inspection)]
-    value = _snapped(np.sum(directions, axis=0))
-    return Guess(_text(value), "the fingers point there with their joints at 0") if value is not None else NO_GUESS
+    return _direction_guess(np.sum(directions, axis=0), "the fingers point there with their joints at 0")
 
 
 def guess_palm_normal(inspection: HandInspection) -> Guess:
@@ -128,9 +127,7 @@ def guess_palm_normal(inspection: HandInspection) -> Guess:
         frames = frames_at(inspection.hand, closed)
         moved = tip_at(inspection, number, frames) - tip_at(inspection, number, inspection.frames)
         motion += moved - (moved @ along) * along
-    value = _snapped(motion)
-    reason = "the fingertips move there when their joints turn towards their farther limits"
-    return Guess(_text(value), reason) if value is not None else NO_GUESS
+    return _direction_guess(motion, "the fingertips move there when their joints turn towards their farther limits")
 
 
 def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direction: np.ndarray) -> Guess:
@@ -181,20 +178,16 @@ def _direction(inspection: HandInspection, finger: int) -> np.ndarray:
     return along / max(np.linalg.norm(along), 1e-12)
 
 
-def _snapped(vector: np.ndarray) -> np.ndarray | None:
-    """Returns the unit vector, or the axis that it is near to; None where there is no direction in it."""
+def _direction_guess(vector: np.ndarray, reason: str) -> Guess:
+    """Returns the unit vector, or the axis that it is near to, as a guess; none where there is no direction in it."""
     length = np.linalg.norm(vector)
     if length < 1e-3:
-        return None
+        return NO_GUESS
     unit = vector / length
     axis = np.argmax(np.abs(unit))
     near = np.sign(unit[axis]) * np.eye(3)[axis]
-    return near if unit @ near > np.cos(AXIS_SNAP_RAD) else unit
-
-
-def _text(vector: np.ndarray) -> str:
-    """Returns a direction as it is written on the command line."""
-    return "[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in vector) + "]"
+    direction = near if unit @ near > np.cos(AXIS_SNAP_RAD) else unit
+    return Guess("[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in direction) + "]", reason)
 
 
 def _tip(hand: HandDescription, frames: np.ndarray, chain: Chain) -> np.ndarray:

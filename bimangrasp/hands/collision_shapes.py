@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,9 @@ from bimangrasp.hands.description import HandDescription, Primitive
 
 BOUND_SLACK = 1e-5
 """Bounding boxes grow by this, m, so that float32 rounding culls no point that is inside a shape."""
+
+OF_A_HAND = ("rotation", "translation", "extent", "radius", "bound_center", "bound_extent")
+"""Columns of `HandShapes` with a hand axis."""
 
 
 class LinkFrames(NamedTuple):
@@ -90,18 +93,9 @@ class HandShapes:
 
     def hand(self, side: int) -> HandShapes:
         """Returns the shapes of one hand, with a hand axis of length one."""
-        keep = slice(side, side + 1)
-        return HandShapes(
-            self.link,
-            self.rotation[keep],
-            self.translation[keep],
-            self.extent[keep],
-            self.radius[keep],
-            self.is_cylinder,
-            self.bound_center[keep],
-            self.bound_extent[keep],
-            {(0, s): mesh for (h, s), mesh in self.meshes.items() if h == side},
-        )
+        own = {name: getattr(self, name)[side : side + 1] for name in OF_A_HAND}
+        meshes = {(0, s): mesh for (h, s), mesh in self.meshes.items() if h == side}
+        return replace(self, meshes=meshes, **own)
 
     def frames(self, links: LinkFrames) -> LinkFrames:
         """Returns the poses of the shapes in the object's frame, in the precision of the shapes.

@@ -17,7 +17,7 @@ from bimangrasp.geometry.outer_surface import outer_surface
 from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects.config import UNITS, ObjectConfig, PreparationConfig
 from bimangrasp.objects.files import LARGEST_SIZE, SMALLEST_SIZE
-from bimangrasp.objects.mesh_repair import Repairs, bodies_of, repaired, split_bodies
+from bimangrasp.objects.mesh_repair import Repaired, Repairs, bodies_of, repaired, split_bodies
 from bimangrasp.objects.model import Mesh, ObjectModel, checked_mesh, is_closed, load_triangles, volume_of
 
 MAX_WRONG_SHARE = 0.05
@@ -71,19 +71,14 @@ class Draft(NamedTuple):
     Attributes:
         path: path of its file.
         original: the mesh of the file.
-        vertices, faces: as they will be written.
         placement: how it was moved and scaled.
-        repairs: number of repairs of each kind.
-        holes: sizes of the remaining holes, see `Repaired`.
+        mesh: as it will be written.
     """
 
     path: str
     original: MeshFacts
-    vertices: np.ndarray
-    faces: np.ndarray
     placement: Normalization
-    repairs: Repairs
-    holes: tuple[float, ...]
+    mesh: Repaired
 
 
 class Preparation(NamedTuple):
@@ -117,19 +112,12 @@ def make_draft(path: str, config: PreparationConfig) -> Draft:
         InputError: the file cannot be read, or has no usable face.
     """
     vertices, faces = load_triangles(path)
-    repaired_mesh = repaired(vertices, faces, config.largest_hole)
-    if not len(repaired_mesh.faces):
-        raise InputError(f"mesh {path} has no face that can be used: {repaired_mesh.repairs}; a solid body is wanted")
-    placement = normalization(repaired_mesh.vertices, config.normalize, config.unit)
-    return Draft(
-        path=path,
-        original=_facts(vertices, faces),
-        vertices=as_written(placement(repaired_mesh.vertices)),
-        faces=repaired_mesh.faces,
-        placement=placement,
-        repairs=repaired_mesh.repairs,
-        holes=repaired_mesh.holes,
-    )
+    mesh = repaired(vertices, faces, config.largest_hole)
+    if not len(mesh.faces):
+        raise InputError(f"mesh {path} has no face that can be used: {mesh.repairs}; a solid body is wanted")
+    placement = normalization(mesh.vertices, config.normalize, config.unit)
+    mesh = mesh._replace(vertices=as_written(placement(mesh.vertices)))
+    return Draft(path, _facts(vertices, faces), placement, mesh)
 
 
 def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
@@ -138,9 +126,9 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
     Raises:
         InputError: its inside is undetermined, or its distances have the wrong sign.
     """
-    mesh, image = _checked(draft, draft.vertices, draft.faces)
+    mesh, image = _checked(draft, draft.mesh.vertices, draft.mesh.faces)
     sign = check_sign(mesh)
-    repairs, warnings = draft.repairs, []
+    repairs, warnings = draft.mesh.repairs, []
     bodies = _body_count(mesh.vertices, mesh.faces)
     if sign.wrong and bodies > 1 and config.interior_faces == "remove":
         try:
@@ -179,7 +167,7 @@ def _checked(draft: Draft, vertices: np.ndarray, faces: np.ndarray) -> tuple[Mes
     try:
         mesh = checked_mesh(draft.path, as_written(vertices), faces, "")
     except InputError as error:
-        sizes = ", ".join(f"{size:.2g}" for size in draft.holes)
+        sizes = ", ".join(f"{size:.2g}" for size in draft.mesh.holes)
         left = f"; it has holes of {sizes} of its diagonal, above prepare.largest_hole" if sizes else ""
         raise InputError(f"{error}{left}") from error
     image = obj_image([(mesh.vertices, mesh.faces)])
@@ -221,7 +209,7 @@ def _warnings(config: PreparationConfig, draft: Draft, facts: MeshFacts, sign: S
             "prepare.unit=<unit> with object.scales=[1.0] keeps it"
         )
     if not facts.closed:
-        sizes = ", ".join(f"{size:.2g}" for size in draft.holes) or "unknown size"
+        sizes = ", ".join(f"{size:.2g}" for size in draft.mesh.holes) or "unknown size"
         warnings.append(
             f"open, with holes of {sizes} of its diagonal: sides are told by the winding number, which is slow"
         )

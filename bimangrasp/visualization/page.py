@@ -257,17 +257,11 @@ def _poses(gallery: Gallery) -> np.ndarray:
     shape = (len(gallery.grasps), len(STAGES), len(SIDES), 7 + len(gallery.hands[0].joint_names))
     table = np.full(shape, np.nan, np.float32)
     for row, grasp in zip(table, gallery.grasps, strict=True):
-        known = _known(grasp.stages)
+        known = np.logical_and.reduce([np.isfinite(part).reshape(len(STAGES), -1).all(axis=1) for part in grasp.stages])
         translation, rotation, joints = (part[known] for part in grasp.stages)
         turns = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat() if known.any() else np.zeros((0, 4))
         row[known] = np.concatenate([translation, turns.reshape(-1, len(SIDES), 4), joints], axis=-1)
     return table
-
-
-def _known(stages: Poses) -> np.ndarray:
-    """Returns the mask of stages in which every number is finite."""
-    finite = [np.isfinite(part).reshape(len(STAGES), -1).all(axis=1) for part in stages]
-    return np.logical_and.reduce(finite)
 
 
 def _contacts(grasps: tuple[ShownGrasp, ...]) -> np.ndarray:

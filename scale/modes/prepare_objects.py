@@ -207,8 +207,10 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     if config.prepare.surface == "pieces":
         if not (pieces or writes):
             warnings = (*notes, "its convex pieces, which will be its surface, are not made yet: out= makes them")
-            return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.repairs), warnings=warnings)
-        pieces = pieces or decomposed(str(entry.path), Mesh(draft.vertices, draft.faces, "", ""), config.pieces)
+            return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=warnings)
+        pieces = pieces or decomposed(
+            str(entry.path), Mesh(draft.mesh.vertices, draft.mesh.faces, "", ""), config.pieces
+        )
         draft = _with_surface_of(draft, pieces)
     ready = finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
@@ -230,7 +232,7 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
 def _with_surface_of(draft: Draft, pieces: Pieces) -> Draft:
     """Returns the draft with the surface of its convex pieces."""
     vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
-    return draft._replace(vertices=as_written(vertices), faces=faces, holes=())
+    return draft._replace(mesh=draft.mesh._replace(vertices=as_written(vertices), faces=faces, holes=()))
 
 
 def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pieces | None, tuple[str, ...]]:
@@ -239,7 +241,7 @@ def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pie
         files = piece_files(entry.path.parent) if entry.path.name == DECOMPOSED.name else []
         if not files:
             return None, ()
-        images = {DECOMPOSED.name: obj_image([(draft.vertices, draft.faces)])}
+        images = {DECOMPOSED.name: obj_image([(draft.mesh.vertices, draft.mesh.faces)])}
         for file in files:
             vertices, faces = load_triangles(str(file))
             images[file.name] = obj_image([(draft.placement(vertices), faces)])
