@@ -17,7 +17,7 @@ from scene import shadow_hands
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import install_command
-from bimangrasp.hands.shape_surface import shape_surface
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.visualization.page import (
     GRASP,
     MAX_FACES,

@@ -13,6 +13,7 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.hand_files.read_hand import compile_hand, hand_of
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import (
     Chain,
     HandDescription,
@@ -23,7 +24,6 @@ from bimangrasp.hands.description import (
     path_from_root,
     rigid_parts,
 )
-from bimangrasp.hands.shape_surface import shape_surface
 
 AXIS_SNAP_RAD = 0.35
 """A guessed direction within this angle (20 degrees) of an axis of the hand's frame becomes that axis."""

@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.read_hand import quiet_mujoco
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape, quaternion
-from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.visualization.renderer import (
     FILL,
     OVERSAMPLING,

@@ -296,10 +296,9 @@ def check_sign(mesh: Mesh) -> SignCheck:
     """Returns how often `ObjectModel.signed_distance` has the wrong sign, at points that are keyed by the mesh."""
     generator = key_generator(mesh.sha256, "sign")
     corners = torch.as_tensor(mesh.vertices[mesh.faces])
-    groups = (_beside(corners, generator), _in_box(corners, generator), _far(corners, generator))
     obj = ObjectModel(mesh, _ONLY_DISTANCE)
     counts: list[int] = []
-    for points in groups:
+    for points in _test_points(corners, generator):
         number = winding_number(points, corners)
         is_decided, inside = (number - number.round()).abs() <= DECIDED, number.round() != 0
         distance, _ = obj.signed_distance(points[None].float(), torch.ones(1))
@@ -307,26 +306,18 @@ def check_sign(mesh: Mesh) -> SignCheck:
     return SignCheck(*counts)
 
 
-def _beside(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
-    """Returns points on both sides of faces, chosen by area."""
+def _test_points(
+    corners: Float[Tensor, "face 3 3"], generator: torch.Generator
+) -> tuple[Float[Tensor, "beside 3"], Float[Tensor, "box 3"], Float[Tensor, "far 3"]]:
+    """Returns points on both sides of faces, chosen by area; in the bounding box; and a diagonal from its middle."""
+    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+    diagonal = torch.linalg.vector_norm(high - low)
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
     face = torch.multinomial(torch.linalg.vector_norm(normal, dim=-1), AT_FACES, replacement=True, generator=generator)
     draws = torch.rand((AT_FACES, 3), generator=generator, dtype=corners.dtype)
     weights = draws.log() / draws.log().sum(dim=1, keepdim=True)  # uniform on the triangle
     on_face = (weights[..., None] * corners[face]).sum(dim=1)
-    diagonal = torch.linalg.vector_norm(corners.amax(dim=(0, 1)) - corners.amin(dim=(0, 1)))
     step = STEP * diagonal * torch.nn.functional.normalize(normal[face], dim=-1)
-    return torch.cat((on_face + step, on_face - step))
-
-
-def _in_box(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
-    """Returns points anywhere in the bounding box."""
-    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
-    return low + (high - low) * torch.rand((IN_BOX, 3), generator=generator, dtype=corners.dtype)
-
-
-def _far(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
-    """Returns points a diagonal away from the middle, outside for certain."""
-    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+    in_box = low + (high - low) * torch.rand((IN_BOX, 3), generator=generator, dtype=corners.dtype)
     away = torch.nn.functional.normalize(torch.randn((FAR, 3), generator=generator, dtype=corners.dtype), dim=-1)
-    return (low + high) / 2 + away * torch.linalg.vector_norm(high - low)
+    return torch.cat((on_face + step, on_face - step)), in_box, (low + high) / 2 + away * diagonal

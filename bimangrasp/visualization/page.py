@@ -23,8 +23,8 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.builtin import install_command
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.scene_export import COLORS, SIDES
-from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.hands.shape_surface import shape_surface
+from bimangrasp.hands.collision_shapes import shape_surface
+from bimangrasp.hands.description import HandDescription
 from bimangrasp.poses import Poses
 from bimangrasp.visualization.renderer import BACKGROUND, LinkPoses, link_poses
 
@@ -199,20 +199,17 @@ def packed(array: np.ndarray, dtype: str) -> Json:
 
 def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
     """Returns the trees of both hands and their shapes; equal meshes are there once."""
-    meshes: dict[bytes, int] = {}
-    geometries: list[Json] = []
+    meshes: list[Json] = []
     sides = []
     for hand in hands:
         shapes = []
         for shape in hand.primitives:
-            key = _identity(shape)
-            if key not in meshes:
-                meshes[key] = len(geometries)
-                surface = shape_surface(replace(shape, T_link_shape=np.eye(4)), ROUND_SECTIONS)
-                drawable = _shaded(trimesh.Trimesh(surface.vertices, surface.faces))
-                geometries.append(_mesh(drawable.vertices, drawable.faces))
+            surface = shape_surface(replace(shape, T_link_shape=np.eye(4)), ROUND_SECTIONS)
+            mesh = _mesh(_shaded(trimesh.Trimesh(surface.vertices, surface.faces)))
+            if mesh not in meshes:
+                meshes.append(mesh)
             pose = _pose7(shape.T_link_shape).tolist()
-            shapes.append({"link": shape.link, "mesh": meshes[key], "pose": pose})
+            shapes.append({"link": shape.link, "mesh": meshes.index(mesh), "pose": pose})
         sides.append(
             {
                 "fixed": packed(np.stack([_pose7(T) for T in hand.T_parent_link]), "<f4"),
@@ -227,24 +224,18 @@ def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
         "joints": list(left.joint_names),
         "joint_link": left.joint_link.tolist(),
         "sides": sides,
-        "meshes": geometries,
+        "meshes": meshes,
     }
-
-
-def _identity(shape: Primitive) -> bytes:
-    """Returns what two shapes with one mesh have in common."""
-    parts = (shape.size, shape.vertices, shape.faces)
-    return shape.shape.encode() + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
 def _object(shape: Shape) -> Json:
     mesh = object_mesh(shape.vertices, shape.faces)
-    return {"code": shape.code, "note": mesh.note} | _mesh(mesh.vertices, mesh.faces)
+    return {"code": shape.code, "note": mesh.note} | _mesh(mesh)
 
 
-def _mesh(vertices: np.ndarray, faces: np.ndarray) -> Json:
-    small = len(vertices) <= np.iinfo(np.uint16).max
-    return {"vertices": packed(vertices, "<f4"), "faces": packed(faces, "<u2" if small else "<u4")}
+def _mesh(mesh: Drawable) -> Json:
+    small = len(mesh.vertices) <= np.iinfo(np.uint16).max
+    return {"vertices": packed(mesh.vertices, "<f4"), "faces": packed(mesh.faces, "<u2" if small else "<u4")}
 
 
 def _pose7(T: np.ndarray) -> np.ndarray:

@@ -16,10 +16,10 @@ from scipy.spatial import ConvexHull
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_mesh, add_shape
-from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.poses import Poses
 
 FIELD_OF_VIEW = 24.0
