@@ -23,7 +23,6 @@ from bimangrasp.objects.files import object_scales
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.sampler import mala
 from bimangrasp.sampler.cuda_graph import Descent
-from bimangrasp.sampler.mala import Point
 from bimangrasp.trajectory import Trajectory
 
 Watch = Callable[[int, mala.Point], None]
@@ -235,7 +234,7 @@ class TrajectoryRecorder:
         self._record = record
         self._snapshots: list[tuple[int, Grasps, torch.Tensor]] = []
 
-    def __call__(self, step: int, point: Point) -> None:
+    def __call__(self, step: int, point: mala.Point) -> None:
         """Keeps what is there at every `stride`-th step."""
         if step % self._record.stride == 0:
             rows = list(self._record.rows)

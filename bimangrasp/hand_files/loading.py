@@ -313,7 +313,7 @@ def _read_table(path: Path, link_names: Sequence[str]) -> tuple[np.ndarray, np.n
     """Returns links (K,) and points (K, 3) of a JSON file {link: [] or point or list of points}, in its order."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        named = {name.removesuffix(_LINK_SUFFIX): _points(value) for name, value in rows.items()}
+        named = {name.removesuffix(_LINK_SUFFIX): np.array(value, float).reshape(-1, 3) for name, value in rows.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: not a table of points by link: {error}.") from error
     check_names(named, link_names, str(path))
@@ -321,7 +321,3 @@ def _read_table(path: Path, link_names: Sequence[str]) -> tuple[np.ndarray, np.n
     if not len(position) or not np.isfinite(position).all():
         raise InputError(f"{path} has {len(position)} points; wanted some, all finite numbers, as in the release.")
     return links, position
-
-
-def _points(value: list) -> np.ndarray:
-    return np.array(value, np.float64).reshape(-1, 3)

@@ -350,18 +350,14 @@ def _primitive(model: mujoco.MjModel, geom: int, link: int, source: str) -> Prim
         _GEOM.mjGEOM_BOX: ("box", (a, b, c)),
     }
     if kind not in analytic:
-        raise InputError(_unknown_shape(model, geom, kind, source))
+        name = model.geom(geom).name or f"number {geom}"
+        body, shape = model.body(int(model.geom_bodyid[geom])).name, kind.name.removeprefix("mjGEOM_").lower()
+        raise InputError(
+            f"{source}: geom {name!r} of body {body!r} is of type {shape}; known are capsule, sphere, cylinder, "
+            "box and mesh. Replace it, or set contype=0 and conaffinity=0 if it is only to be seen."
+        )
     shape, size = analytic[kind]
     return Primitive(link, shape, T_link_shape, np.array(size), np.zeros((0, 3)), np.zeros((0, 3), np.int64))
-
-
-def _unknown_shape(model: mujoco.MjModel, geom: int, kind: mujoco.mjtGeom, source: str) -> str:
-    name = model.geom(geom).name or f"number {geom}"
-    body, shape = model.body(int(model.geom_bodyid[geom])).name, kind.name.removeprefix("mjGEOM_").lower()
-    return (
-        f"{source}: geom {name!r} of body {body!r} is of type {shape}; known are capsule, sphere, cylinder, "
-        "box and mesh. Replace it, or set contype=0 and conaffinity=0 if it is only to be seen."
-    )
 
 
 def _convex_hull(model: mujoco.MjModel, mesh: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
-import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import HandDescription, Primitive
 
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0  # fractional parts of its multiples spread evenly, whatever their number
@@ -150,11 +150,9 @@ def _on_shape(shape: Primitive, palmar_link: np.ndarray, rule: CandidateRule) ->
     """Returns (per_link, 3) candidates on one shape, in link coordinates."""
     rotation, origin = shape.T_link_shape[:3, :3], shape.T_link_shape[:3, 3]
     palmar = rotation.T @ palmar_link
-    if shape.shape == "box":
-        box = trimesh.creation.box(extents=2 * shape.size)
-        points = _on_faces(np.array(box.vertices), np.array(box.faces), palmar, rule)
-    elif shape.shape == "mesh":
-        points = _on_faces(shape.vertices, shape.faces, palmar, rule)
+    if shape.shape in ("box", "mesh"):
+        surface = shape_surface(replace(shape, T_link_shape=np.eye(4)))
+        points = _on_faces(np.array(surface.vertices), np.array(surface.faces), palmar, rule)
     else:
         points = _on_round_shape(shape, palmar, rule)
     return points @ rotation.T + origin

@@ -17,7 +17,6 @@ from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import (
     Chain,
     HandDescription,
-    at_rest,
     find_chains,
     find_palm,
     frames_at,
@@ -69,8 +68,7 @@ class HandInspection(NamedTuple):
         tips: (finger, 3) m, the point of each finger farthest from its last joint, in that link's frame.
         size: (3,) m, of the box around the hand with its joints at 0.
         warnings: what is unusual or ignored, a line for each.
-        rest: (J,) rad, the joint values nearest to 0.
-        frames: (L, 4, 4) poses of the links there, in the hand's frame.
+        frames: (L, 4, 4) poses of the links with the joints at rest, at the values nearest to 0, in the hand's frame.
     """
 
     path: Path
@@ -81,7 +79,6 @@ class HandInspection(NamedTuple):
     tips: np.ndarray
     size: np.ndarray
     warnings: list[str]
-    rest: np.ndarray
     frames: np.ndarray
 
 
@@ -98,13 +95,12 @@ def inspect_hand(mjcf: str) -> HandInspection:
     chains = find_chains(hand)
     if len(chains) > MAX_FINGERS:
         _refuse_two_hands(hand, path)
-    rest = at_rest(hand)
-    frames = frames_at(hand, rest)
+    frames = frames_at(hand, hand.joint_mean)
     tips = np.stack([_tip(hand, frames, chain) for chain in chains])
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
     size = np.ptp(np.concatenate(corners), axis=0)
     warnings = [*_ignored_parts(model), *_shape_warnings(hand, chains), *_size_warnings(size, chains)]
-    inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, rest, frames)
+    inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, frames)
     return inspection._replace(thumb=_find_thumb(inspection))
 
 
@@ -121,7 +117,7 @@ def guess_palm_normal(inspection: HandInspection) -> Guess:
     along = along / max(np.linalg.norm(along), 1e-12)
     motion = np.zeros(3)
     for number in fingers:
-        closed = inspection.rest.copy()
+        closed = inspection.hand.joint_mean.copy()
         for joint in inspection.chains[number].joints:
             closed[joint] += CLOSING_SHARE * farther_limit(inspection, joint)
         frames = frames_at(inspection.hand, closed)
@@ -165,7 +161,7 @@ def fingers_of(inspection: HandInspection) -> list[int]:
 
 def farther_limit(inspection: HandInspection, joint: int) -> float:
     """Returns the signed range of a joint from rest to its farther limit, rad; 0 where both are about alike."""
-    hand, rest = inspection.hand, inspection.rest[joint]
+    hand, rest = inspection.hand, inspection.hand.joint_mean[joint]
     up, down = hand.joint_upper[joint] - rest, rest - hand.joint_lower[joint]
     if min(up, down) > SYMMETRIC_RANGE * max(up, down):
         return 0.0

@@ -177,7 +177,7 @@ def _joint_mean(inspection: HandInspection, config: HandConfig) -> dict[str, flo
     """Returns joint -> mean first value, rad: fingers slightly bent, the thumb in front of the palm."""
     hand = inspection.hand
     check_names(config.joint_mean, hand.joint_names, "hand.joint_mean")
-    mean = inspection.rest.copy()
+    mean = inspection.hand.joint_mean.copy()
     for number in fingers_of(inspection):
         for joint in inspection.chains[number].joints:
             mean[joint] += _slight_bend(inspection, config, number, joint)
@@ -194,7 +194,9 @@ def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, jo
     if bend is None or bend[0] != joint or abs(bend[1] @ np.array(config.palm_normal)) < MAX_ALONG_COSINE:
         return 0.0
     closes = bend[1] @ np.array(config.palm_normal) > 0
-    return BENT_SHARE * float((hand.joint_upper if closes else hand.joint_lower)[joint] - inspection.rest[joint])
+    return BENT_SHARE * float(
+        (hand.joint_upper if closes else hand.joint_lower)[joint] - inspection.hand.joint_mean[joint]
+    )
 
 
 def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -312,13 +314,9 @@ def rounded(vector: np.ndarray, digits: int) -> list[float]:
 def hand_yaml(config: HandConfig, file: str) -> str:
     """Returns the commented YAML of a hand that was proposed for a file of this name."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {"text": _text, "row": _row}
+    environment.filters["text"] = _text
     template = (files("bimangrasp.hand_setup") / "hand.yaml.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(hand=config, file=file)
-
-
-def _row(values: list[float]) -> str:
-    return f"[{', '.join(repr(float(value)) for value in values)}]"
 
 
 def _text(name: str) -> str:

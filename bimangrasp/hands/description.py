@@ -117,12 +117,22 @@ def mirror(hand: HandDescription) -> HandDescription:
     With M = diag(1, -1, 1): positions M p, rotations M R M, joint axes -M a; the faces of meshes are
     reversed, so that outside stays outside. Only signs change: mirroring twice gives the same bits.
     """
+    # capsules, boxes and cylinders are symmetric in their own frames
+    primitives = [
+        replace(
+            shape,
+            T_link_shape=shape.T_link_shape * _POSE,
+            vertices=shape.vertices * _POSITION,
+            faces=np.ascontiguousarray(shape.faces[:, ::-1]),
+        )
+        for shape in hand.primitives
+    ]
     return replace(
         hand,
         side=_OTHER[hand.side],
         T_parent_link=hand.T_parent_link * _POSE,
         joint_axis=hand.joint_axis * _AXIS,
-        primitives=tuple(_mirror_primitive(primitive) for primitive in hand.primitives),
+        primitives=tuple(primitives),
         candidate_position=hand.candidate_position * _POSITION,
         keypoint_position=hand.keypoint_position * _POSITION,
         palm_normal=mirror_direction(hand.palm_normal),
@@ -133,16 +143,6 @@ def mirror(hand: HandDescription) -> HandDescription:
 def mirror_direction(direction: np.ndarray) -> np.ndarray:
     """Returns the mirror image of a direction of the hand's frame."""
     return direction * _POSITION
-
-
-def _mirror_primitive(shape: Primitive) -> Primitive:
-    """Returns the mirrored shape; capsules, boxes and cylinders are symmetric in their own frames."""
-    return replace(
-        shape,
-        T_link_shape=shape.T_link_shape * _POSE,
-        vertices=shape.vertices * _POSITION,
-        faces=np.ascontiguousarray(shape.faces[:, ::-1]),
-    )
 
 
 class Chain(NamedTuple):
@@ -173,11 +173,6 @@ def frames_at(hand: HandDescription, joints: np.ndarray) -> np.ndarray:
 def points_of_links(frames: np.ndarray, links: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Returns points (N, 3) in link coordinates of the `links` (N,), m, in the hand's frame, for `frames` (L, 4, 4)."""
     return np.einsum("nij,nj->ni", frames[links][:, :3, :3], points) + frames[links][:, :3, 3]
-
-
-def at_rest(hand: HandDescription) -> np.ndarray:
-    """Returns the joint values nearest to 0, (J,) rad."""
-    return np.clip(0.0, hand.joint_lower, hand.joint_upper)
 
 
 def rigid_parts(hand: HandDescription) -> list[int]:

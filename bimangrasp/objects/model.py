@@ -59,15 +59,9 @@ def check_mesh(path: str) -> MeshReport:
 def report_of(mesh: Mesh) -> MeshReport:
     """Returns what a checked mesh holds."""
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
-    return MeshReport(
-        mesh.sha256,
-        len(mesh.vertices),
-        len(mesh.faces),
-        mesh.sign,
-        tuple(low.tolist()),
-        tuple(high.tolist()),
-        float(np.linalg.norm(high - low)),
-    )
+    diameter = float(np.linalg.norm(high - low))
+    corners = tuple(low.tolist()), tuple(high.tolist())
+    return MeshReport(mesh.sha256, len(mesh.vertices), len(mesh.faces), mesh.sign, *corners, diameter)
 
 
 def read_mesh(path: str) -> Mesh:

@@ -141,7 +141,12 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
             sign, repairs = check_sign(mesh), repairs._replace(joined=bodies - remaining)
         except InputError as error:
             warnings.append(f"its bodies cannot be joined: {error}")
-    _refuse_wrong_sign(draft.path, sign)
+    if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
+        raise InputError(
+            f"mesh {draft.path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside faces "
+            f"{sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap or are "
+            "inside out; join them (prepare.interior_faces=remove) or take its convex pieces (prepare.surface=pieces)"
+        )
     facts = _facts(mesh.vertices, mesh.faces)
     warnings += _warnings(config, draft, facts, sign)
     return Preparation(draft.original, facts, mesh, image, draft.placement, repairs, sign, tuple(warnings))
@@ -172,16 +177,6 @@ def _checked(draft: Draft, vertices: np.ndarray, faces: np.ndarray) -> tuple[Mes
         raise InputError(f"{error}{left}") from error
     image = obj_image([(mesh.vertices, mesh.faces)])
     return mesh._replace(sha256=hashlib.sha256(image).hexdigest()), image
-
-
-def _refuse_wrong_sign(path: str, sign: SignCheck) -> None:
-    """Refuses a mesh whose signed distance cannot be trusted."""
-    if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
-        raise InputError(
-            f"mesh {path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside faces "
-            f"{sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap or are "
-            "inside out; join them (prepare.interior_faces=remove) or take its convex pieces (prepare.surface=pieces)"
-        )
 
 
 def _facts(vertices: np.ndarray, faces: np.ndarray) -> MeshFacts:

@@ -15,19 +15,11 @@ from typing import Any, NamedTuple
 import trimesh
 
 from bimangrasp.errors import InputError
+from bimangrasp.objects import preparation
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, is_convex, piece_files
 from bimangrasp.objects.files import DECOMPOSED, check_size, object_scales
 from bimangrasp.objects.model import Mesh, load_triangles, report_of
-from bimangrasp.objects.preparation import (
-    Draft,
-    MeshFacts,
-    Preparation,
-    as_written,
-    finish_draft,
-    make_draft,
-    obj_image,
-)
 from scale.errors import RunError
 from scale.formatting import table
 from scale.settings.mesh_checks import progress_printer, unreadable
@@ -67,14 +59,14 @@ class PreparedObject(NamedTuple):
 
     code: str
     state: str
-    original: MeshFacts | None = None
-    prepared: MeshFacts | None = None
+    original: preparation.MeshFacts | None = None
+    prepared: preparation.MeshFacts | None = None
     pieces: int | None = None
     repairs: str = ""
     warnings: tuple[str, ...] = ()
     reason: str = ""
 
-    def record(self, ready: Preparation) -> dict[str, Any]:
+    def record(self, ready: preparation.Preparation) -> dict[str, Any]:
         """Returns the JSON record that is stored beside the files of the object."""
         return {
             "found": self.original._asdict(),
@@ -183,10 +175,10 @@ def _outcome(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject
         ) from error
 
 
-def _original_facts(entry: ObjectEntry, config: Config) -> MeshFacts | None:
+def _original_facts(entry: ObjectEntry, config: Config) -> preparation.MeshFacts | None:
     """Returns the facts of the file of an unusable object, or None if it cannot be read."""
     try:
-        return make_draft(str(entry.path), config.prepare).original
+        return preparation.make_draft(str(entry.path), config.prepare).original
     except InputError:
         return None
 
@@ -202,7 +194,7 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
         existing = _existing_record(folder, origin)
         if existing:
             return PreparedObject.from_record(entry.code, KEPT, existing)
-    draft = make_draft(str(entry.path), config.prepare)
+    draft = preparation.make_draft(str(entry.path), config.prepare)
     pieces, notes = _given_pieces(entry, draft, config)
     if config.prepare.surface == "pieces":
         if not (pieces or writes):
@@ -212,7 +204,7 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
             str(entry.path), Mesh(draft.mesh.vertices, draft.mesh.faces, "", ""), config.pieces
         )
         draft = _with_surface_of(draft, pieces)
-    ready = finish_draft(draft, config.prepare)
+    ready = preparation.finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
     if writes and config.prepare.decompose and not pieces:
         pieces = _pieces_in({DECOMPOSED.name: ready.image}, entry, config, is_cached=True)
@@ -222,29 +214,33 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     state, warnings = PREPARED if writes else READY, (*notes, *ready.warnings)
     row = PreparedObject(entry.code, state, ready.original, ready.prepared, count, str(ready.repairs), warnings)
     if writes:
-        files = {DECOMPOSED.name: ready.image} | _piece_images(pieces)
+        files = {DECOMPOSED.name: ready.image}
+        for number, piece in enumerate(pieces.pieces if pieces else ()):
+            files[f"coacd_convex_piece_{number}.obj"] = preparation.obj_image([piece])
         _check_pieces_fit(entry, files, config)
         record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
         _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
     return row
 
 
-def _with_surface_of(draft: Draft, pieces: Pieces) -> Draft:
+def _with_surface_of(draft: preparation.Draft, pieces: Pieces) -> preparation.Draft:
     """Returns the draft with the surface of its convex pieces."""
     vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
-    return draft._replace(mesh=draft.mesh._replace(vertices=as_written(vertices), faces=faces, holes=()))
+    return draft._replace(mesh=draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=()))
 
 
-def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pieces | None, tuple[str, ...]]:
+def _given_pieces(
+    entry: ObjectEntry, draft: preparation.Draft, config: Config
+) -> tuple[Pieces | None, tuple[str, ...]]:
     """Returns the pieces in files beside a mesh, moved like the mesh; None and a note where they do not fit it."""
     try:
         files = piece_files(entry.path.parent) if entry.path.name == DECOMPOSED.name else []
         if not files:
             return None, ()
-        images = {DECOMPOSED.name: obj_image([(draft.mesh.vertices, draft.mesh.faces)])}
+        images = {DECOMPOSED.name: preparation.obj_image([(draft.mesh.vertices, draft.mesh.faces)])}
         for file in files:
             vertices, faces = load_triangles(str(file))
-            images[file.name] = obj_image([(draft.placement(vertices), faces)])
+            images[file.name] = preparation.obj_image([(draft.placement(vertices), faces)])
         return _pieces_in(images, entry, config), ()
     except InputError as error:
         return None, (f"its coacd_convex_piece files are left out, new ones are made: {error}",)
@@ -261,12 +257,6 @@ def _pieces_in(files: dict[str, bytes], entry: ObjectEntry, config: Config, is_c
         except InputError as error:
             message = str(error).replace(str(mesh), str(entry.path)).replace(f"{name}{os.sep}", "")
             raise InputError(message) from error
-
-
-def _piece_images(pieces: Pieces | None) -> dict[str, bytes]:
-    """Returns file name -> bytes of the convex pieces."""
-    images = [obj_image([(piece.vertices, piece.faces)]) for piece in pieces.pieces] if pieces else []
-    return {f"coacd_convex_piece_{number}.obj": image for number, image in enumerate(images)}
 
 
 def _check_pieces_fit(entry: ObjectEntry, files: dict[str, bytes], config: Config) -> None:
@@ -346,9 +336,9 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _facts_of(record: dict[str, Any]) -> MeshFacts:
+def _facts_of(record: dict[str, Any]) -> preparation.MeshFacts:
     """Returns the facts of a mesh from their JSON record."""
-    return MeshFacts(**record | {"extents": tuple(record["extents"])})
+    return preparation.MeshFacts(**record | {"extents": tuple(record["extents"])})
 
 
 def _row(entry: PreparedObject) -> tuple[str, ...]:
@@ -363,7 +353,7 @@ def _row(entry: PreparedObject) -> tuple[str, ...]:
     return name, *counts, pieces, extents, entry.state
 
 
-def _size_at(prepared: MeshFacts, scale: float) -> str:
+def _size_at(prepared: preparation.MeshFacts, scale: float) -> str:
     """Returns extents and volume of a mesh at a scale, as text."""
     extents = " x ".join(f"{extent * scale:.3g}" for extent in prepared.extents)
     return f"{extents} m" + (f", {prepared.volume * scale**3 * 1000:.3g} l" if prepared.closed else "")

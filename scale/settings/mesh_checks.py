@@ -111,7 +111,7 @@ def _refuse(failures: dict[str, str]) -> None:
     """Raises an error that names all unusable meshes; returns if there are none."""
     if not failures:
         return
-    named = sorted((code, reason) for code, reason in failures.items())
+    named = sorted(failures.items())
     lines = [f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named]
     rest = [f"  and {len(lines) - NAMED_MESHES} more"] if len(lines) > NAMED_MESHES else []
     head = f"{len(lines)} of the objects cannot be used; repair them or leave them out of the list:"
