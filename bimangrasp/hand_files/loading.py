@@ -17,14 +17,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco, read_bare_hand, read_mjcf_hand
 from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, place_candidates, unit_vector, with_tables
-from bimangrasp.hands.description import (
-    HandDescription,
-    Primitive,
-    frames_at,
-    mirror,
-    mirror_direction,
-    points_of_links,
-)
+from bimangrasp.hands.description import HandDescription, Primitive, frames_at, mirror, points_of_links
 
 SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])[_:./-]*", re.IGNORECASE)
 """Marks of the side in names of links and joints, which are dropped before names of two hands are compared."""
@@ -226,13 +219,14 @@ def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescrip
         )
     mean = joint_mean(config, right.joint_names, right.joint_lower, right.joint_upper)
     turns_about_y = np.abs(left.joint_axis[:, 1]) > 0.5
+    twin = mirror(left)
     left = replace(
         left,
         joint_lower=0.0 - right.joint_upper,
         joint_upper=0.0 - right.joint_lower,
         joint_mean=np.where(turns_about_y, mean, 0.0 - mean),
-        palm_normal=mirror_direction(left.palm_normal),
-        finger_direction=mirror_direction(left.finger_direction),
+        palm_normal=twin.palm_normal,
+        finger_direction=twin.finger_direction,
     )
     return left, replace(right, joint_mean=mean)
 

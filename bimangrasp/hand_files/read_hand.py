@@ -91,10 +91,9 @@ def compile_hand(path: Path) -> mujoco.MjModel:
             return spec.compile()
     except ValueError as error:
         reason = str(error).strip().removeprefix("Error: ")
-        is_file_missing = "opening file" in reason
-        advice = (
-            f"Put it there: paths are relative to {path.resolve().parent} and meshdir." if is_file_missing else WANTED
-        )
+        advice = WANTED
+        if "opening file" in reason:
+            advice = f"Put it there: paths are relative to {path.resolve().parent} and meshdir."
         raise InputError(f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {reason}. {advice}") from error
 
 

@@ -194,9 +194,8 @@ def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, jo
     if bend is None or bend[0] != joint or abs(bend[1] @ np.array(config.palm_normal)) < MAX_ALONG_COSINE:
         return 0.0
     closes = bend[1] @ np.array(config.palm_normal) > 0
-    return BENT_SHARE * float(
-        (hand.joint_upper if closes else hand.joint_lower)[joint] - inspection.hand.joint_mean[joint]
-    )
+    limits = hand.joint_upper if closes else hand.joint_lower
+    return BENT_SHARE * float(limits[joint] - hand.joint_mean[joint])
 
 
 def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -125,13 +125,6 @@ def _joined_by_edges(faces: np.ndarray) -> Int[np.ndarray, " face"]:
     return connected_component_labels(face_adjacency(faces), len(faces))
 
 
-def _joined_by_vertices(faces: np.ndarray) -> Int[np.ndarray, " face"]:
-    """Returns the number of each face's component, faces joined by any vertex."""
-    count, vertices = len(faces), int(faces.max(initial=-1)) + 1
-    pairs = np.stack((np.repeat(np.arange(count), 3), count + faces.reshape(-1)), axis=1)
-    return connected_component_labels(pairs, count + vertices)[:count]
-
-
 def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns the mesh and a count of merged vertices: those at the same position, where the mesh is not closed."""
     if not _odd_edges(faces).any():
@@ -218,7 +211,9 @@ def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np
     added = np.array(mesh.faces[len(faces) :], dtype=np.int64)
     if not len(added):
         return faces, ()
-    patch = _joined_by_vertices(added)
+    # a patch is what is joined by any vertex
+    pairs = np.stack((np.repeat(np.arange(len(added)), 3), len(added) + added.reshape(-1)), axis=1)
+    patch = connected_component_labels(pairs, len(added) + int(added.max()) + 1)[: len(added)]
     diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     sizes = np.array(
         [np.linalg.norm(np.ptp(vertices[added[patch == n]].reshape(-1, 3), axis=0)) for n in range(patch.max() + 1)]

@@ -143,9 +143,10 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
             warnings.append(f"its bodies cannot be joined: {error}")
     if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
         raise InputError(
-            f"mesh {draft.path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside faces "
-            f"{sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap or are "
-            "inside out; join them (prepare.interior_faces=remove) or take its convex pieces (prepare.surface=pieces)"
+            f"mesh {draft.path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside "
+            f"faces {sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap "
+            "or are inside out; join them (prepare.interior_faces=remove) or take its convex pieces "
+            "(prepare.surface=pieces)"
         )
     facts = _facts(mesh.vertices, mesh.faces)
     warnings += _warnings(config, draft, facts, sign)

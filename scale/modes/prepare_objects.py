@@ -32,8 +32,6 @@ from scale.store.run_folder import RunFolder
 RECORD = "prepared.json"
 """File with the source of a prepared object and how it was moved; it is written last and marks the object complete."""
 
-_SETTINGS = ("prepare", "pieces")
-_PIECES_LATER = "its convex pieces, which will be its surface, are not made yet: out= makes them"
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """States of an object after the run; a kept one was prepared before, with the same content."""
 
@@ -203,7 +201,9 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
         pieces = pieces or decomposed(
             str(entry.path), Mesh(draft.mesh.vertices, draft.mesh.faces, "", ""), config.pieces
         )
-        draft = _with_surface_of(draft, pieces)
+        vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
+        surface = draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=())
+        draft = draft._replace(mesh=surface)
     ready = preparation.finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
     if writes and config.prepare.decompose and not pieces:
@@ -221,12 +221,6 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
         record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
         _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
     return row
-
-
-def _with_surface_of(draft: preparation.Draft, pieces: Pieces) -> preparation.Draft:
-    """Returns the draft with the surface of its convex pieces."""
-    vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
-    return draft._replace(mesh=draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=()))
 
 
 def _given_pieces(
@@ -278,7 +272,7 @@ def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:
     return {
         "source": entry.path.name,
         "source_sha256": hashlib.sha256(b"".join(_read(path) for path in (entry.path, *beside))).hexdigest(),
-        **{section: asdict(getattr(config, section)) for section in _SETTINGS},
+        **{section: asdict(getattr(config, section)) for section in ("prepare", "pieces")},
     }
 
 
