@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None, search: ViewSearch = THOROUGH_SEARC
     for grasp in grasps:
         panels.append(render(grasp, options.size[0] // len(grasps), options.size[1], search)[0])
         print(grasp.source, *(f"{term} {value:.4g}" for term, value in grasp.energies.items()), sep="  ", flush=True)
-    options.out.write_bytes(encode(np.concatenate(panels, axis=1), "PNG"))
+    options.out.write_bytes(encode(np.concatenate(panels, axis=1), "PNG", optimize=True))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -91,16 +90,15 @@ def sized_starts(
     feet, normals = feet_of(obj.hull, draws.cloud, len(object_scale), config.hull_inflation)
     feet = feet * object_scale.double().cpu()[:, None, None]
     feet, normals = (vector.to(hands.device, hands.dtype) for vector in (feet, normals))
-    at_foot = replace(config, distance_min=0.0, distance_max=0.0)
-    translation, rotation = place_hands(feet, normals, draws.place, palm_frame(hands), at_foot)
+    _, rotation = place_hands(feet, normals, draws.place, palm_frame(hands), config)
     approach = approach_frames(normals, draws.place, config)[..., 2]
     share = (object_scale * obj.extent / RELEASED_EXTENT).clamp(max=1)[:, None]
     gap = share * (config.distance_min + (config.distance_max - config.distance_min) * draws.place[..., 0])
-    frames = hands.frames_from_root(rotation, translation, draws.joints)
+    frames = hands.frames_from_root(rotation, feet, draws.joints)
     body = torch.stack([hands.surface_points(frames, side) for side in (LEFT, RIGHT)], dim=1)
     depth = ((body - feet[:, :, None]) * normals[:, :, None]).sum(-1).amax(-1)
     back = (gap + depth) / (approach * normals).sum(-1)
-    return Grasps(translation - back[..., None] * approach, matrix_to_rot6d(rotation), draws.joints, draws.candidate)
+    return Grasps(feet - back[..., None] * approach, matrix_to_rot6d(rotation), draws.joints, draws.candidate)
 
 
 def feet_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,18 +13,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp.config import Record, SynthesisConfig
-from bimangrasp.energy.config import WARP, EnergyConfig, chosen_path
-from bimangrasp.energy.energies import Contacts, Energies, Evaluator, PlainEvaluator, contacts_of
+from bimangrasp.energy.config import WARP, chosen_path
+from bimangrasp.energy.energies import Energies, Evaluator, PlainEvaluator, contacts_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.initialization import first_grasps
-from bimangrasp.objects.mesh_report import object_scales
+from bimangrasp.objects.files import object_scales
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Trajectory
 from bimangrasp.sampler import mala
 from bimangrasp.sampler.cuda_graph import Descent
-from bimangrasp.sampler.mala import Point
 
 Watch = Callable[[int, mala.Point], None]
 
@@ -75,11 +75,13 @@ class Scene(NamedTuple):
     config: SynthesisConfig
 
     def evaluator(self) -> Evaluator:
-        """Returns what computes the energies."""
-        config = self.config
-        return evaluator(
-            config.kernels, self.hands, self.obj, self.object_scale, config.energy, self.tile, config.contacts_per_hand
-        )
+        """Returns what computes the energies, on the kernel path of the settings."""
+        batch = (self.hands, self.obj, self.object_scale, self.config.energy)
+        if chosen_path(self.config.kernels) == WARP:
+            from bimangrasp.energy.fused.evaluator import FusedEvaluator  # an extra, and slow to load
+
+            return FusedEvaluator(*batch, self.tile, self.config.contacts_per_hand)
+        return PlainEvaluator(*batch)
 
     @property
     def tile(self) -> int:
@@ -89,10 +91,6 @@ class Scene(NamedTuple):
     def tiles(self) -> list[slice]:
         """Returns the rows of each tile."""
         return [slice(start, start + self.tile) for start in range(0, len(self.object_scale), self.tile)]
-
-    def contacts(self, grasps: Grasps) -> Contacts:
-        """Returns the contacts of the whole batch."""
-        return contacts_of(self.hands, self.obj, self.object_scale, self.hands.link_frames(grasps), grasps)
 
 
 def synthesize(
@@ -124,30 +122,16 @@ def synthesize(
     initial = first_grasps(hands, obj, scene.object_scale, config.contacts_per_hand, config.initialization, generator)
     costs = scene.evaluator()
     descent = begin(scene, costs, initial, generator)
-    state, curve = _descend(scene, costs, descent, on_step, watch)
-    return _finish(scene, costs, initial, state.best or state.point, curve)
-
-
-def _descend(
-    scene: Scene,
-    costs: Evaluator,
-    descent: Descent,
-    on_step: Callable[[int], None] | None,
-    watch: Watch | None,
-) -> tuple[mala.State, Curve]:
-    """Returns the sampler's last state and how the energies fell."""
-    config, record = scene.config, _Recorder(scene, costs)
-    record(0, descent)
-    if watch:
-        watch(0, descent.state.point)
-    for step in range(1, config.num_iterations + 1):
-        descent.advance()
+    record = _Recorder(scene, costs)
+    for step in range(config.num_iterations + 1):
+        if step:
+            descent.advance()
         record(step, descent)
         if watch:
             watch(step, descent.state.point)
-        if on_step:
+        if step and on_step:
             on_step(step)
-    return descent.state, record.curve()
+    return _finish(scene, costs, initial, descent.state.best or descent.state.point, record.curve())
 
 
 def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Generator) -> Descent:
@@ -199,11 +183,9 @@ class _Recorder:
         self._accepted = torch.zeros((), dtype=torch.int64, device=scene.hands.device)
 
     def __call__(self, step: int, descent: Descent) -> None:
-        if self._stride and (step % self._stride == 0 or step == self._last):
-            self._note(step, descent)
-
-    def _note(self, step: int, descent: Descent) -> None:
-        """Adds a point to the curve."""
+        """Adds a point to the curve where it has one at this step."""
+        if not self._stride or (step % self._stride and step != self._last):
+            return
         point = descent.state.point
         terms = torch.stack(_terms(self._scene, self._costs, Grasps.from_pose(point.position, point.choice)))
         quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
@@ -233,7 +215,8 @@ def _finish(scene: Scene, costs: Evaluator, initial: Grasps, end: mala.Point, cu
     failed = end.energy.isnan()
     terms = Energies(*(term.masked_fill(failed, torch.nan) for term in _terms(scene, costs, grasps)))
     with torch.no_grad():
-        contacts = scene.contacts(grasps)
+        frames = scene.hands.link_frames(grasps)
+        contacts = contacts_of(scene.hands, scene.obj, scene.object_scale, frames, grasps)
     start = _orthonormal(initial)
     point, normal = (column.to(terms.total.dtype) for column in (contacts.point, contacts.normal))
     return Synthesis(grasps, start, scene.object_scale, point, normal, terms, curve, scene.tile)
@@ -241,35 +224,7 @@ def _finish(scene: Scene, costs: Evaluator, initial: Grasps, end: mala.Point, cu
 
 def _orthonormal(grasps: Grasps) -> Grasps:
     """Returns the same grasps with rotation vectors of unit length."""
-    rotation = matrix_to_rot6d(rot6d_to_matrix(grasps.rotation))
-    return Grasps(grasps.translation, rotation, grasps.joints, grasps.candidate)
-
-
-def evaluator(
-    kernels: str,
-    hands: HandModel,
-    obj: ObjectModel,
-    object_scale: Float[Tensor, " batch"],
-    config: EnergyConfig,
-    tile: int,
-    contacts: int,
-) -> Evaluator:
-    """Returns the evaluator of a batch on the kernel path of that name.
-
-    Args:
-        kernels: "auto" or a path of `kernel_paths`.
-        hands: both hands.
-        obj: the object, on the same device.
-        object_scale: its size for each grasp of the batch.
-        config: weights and constants.
-        tile: the most grasps that will be asked for at once.
-        contacts: of a hand.
-    """
-    if chosen_path(kernels) == WARP:
-        from bimangrasp.energy.fused.evaluator import FusedEvaluator  # an extra of the installation, and slow to load
-
-        return FusedEvaluator(hands, obj, object_scale, config, tile, contacts)
-    return PlainEvaluator(hands, obj, object_scale, config)
+    return replace(grasps, rotation=matrix_to_rot6d(rot6d_to_matrix(grasps.rotation)))
 
 
 class TrajectoryRecorder:
@@ -279,7 +234,7 @@ class TrajectoryRecorder:
         self._record = record
         self._snapshots: list[tuple[int, Grasps, torch.Tensor]] = []
 
-    def __call__(self, step: int, point: Point) -> None:
+    def __call__(self, step: int, point: mala.Point) -> None:
         """Keeps what is there at every `stride`-th step."""
         if step % self._record.stride == 0:
             rows = list(self._record.rows)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from scale.controller.dry_run import Plan
     from scale.controller.run_report import RunReport
     from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
+    from scale.modes.check_hand import HandReport
     from scale.modes.export import ExportReport
-    from scale.modes.hand_report import HandReport
     from scale.modes.import_results import ImportReport
-    from scale.modes.preparation_report import PreparationReport
+    from scale.modes.prepare_objects import PreparationReport
     from scale.modes.validate import ValidationReport
     from scale.report.page import ReportPage
     from scale.report.status import Status

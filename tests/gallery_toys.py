@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import torch
 from scene import shadow_hands
@@ -9,7 +11,7 @@ from scene import shadow_hands
 from bimangrasp import builtin
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.gallery import NOT_TESTED, Gallery, Shape, ShownGrasp
+from bimangrasp.visualization.page import NOT_TESTED, Gallery, Shape, ShownGrasp
 
 ROTATION = np.array([[[0, 1, 0], [-1, 0, 0], [0, 0, 1]]] * 2, float)  # the back of the right hand along +x
 GAPS = (0.3, 0.13, 0.11, 0.11)
@@ -59,3 +61,8 @@ def _shown_grasp(
     physics = {"bears load": "left and right"} if verdict != NOT_TESTED else {}
     known = (origin, 0.16, energies, labels, verdict, physics, poses)
     return ShownGrasp(shape, "final/toy.h5", number, *known, point, normal)
+
+
+def unpacked(packed: dict) -> np.ndarray:
+    """Returns the array that `page.packed` packed."""
+    return np.frombuffer(base64.b64decode(packed["data"]), packed["dtype"]).reshape(packed["shape"])

@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import CandidateRule
-from bimangrasp.hand_files.contact_candidates import place_candidates
 from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.hand_files.tables import place_candidates
 from bimangrasp.hands.description import HandDescription, Primitive
 
 NONE = (np.zeros((0, 3)), np.zeros((0, 3), np.int64))

@@ -14,7 +14,7 @@ import conf
 import scale
 from bimangrasp.objects import preparation
 from bimangrasp.objects.config import CONVENTIONS, PreparationConfig
-from scale.modes.preparation_report import HEADINGS, READY
+from scale.modes.prepare_objects import HEADINGS, READY
 
 TEXT = PAGES["docs/objects.md"]
 COARSE = ["pieces.resolution=100", "pieces.mcts_nodes=5", "pieces.mcts_iterations=10", "pieces.mcts_max_depth=1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -22,11 +23,11 @@ from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel, read_mesh
 from bimangrasp.sampler import mala
-from bimangrasp.synthesis import evaluator
 
 F32, F64 = torch.float32, torch.float64
 BATCH = 24
 pytest.importorskip("warp", reason="needs NVIDIA Warp, the extra fast")
+FusedEvaluator = importlib.import_module("bimangrasp.energy.fused.evaluator").FusedEvaluator
 
 
 def settings(**changes):
@@ -80,8 +81,8 @@ def compare(hand, obj, grasps, scale, energy, shared):
     for name, dtype in (("warp", F32), ("plain", F32), ("exact", F64)):
         hands, thing = models(hand, obj, dtype, shared)
         given = as_double(grasps) if dtype == F64 else grasps
-        asked = "warp" if name == "warp" else "plain"
-        one = evaluator(asked, hands, thing, scale.to(dtype), energy, size, contacts)
+        batch = (hands, thing, scale.to(dtype), energy)
+        one = FusedEvaluator(*batch, size, contacts) if name == "warp" else PlainEvaluator(*batch)
         evaluation = one.evaluation(given.pose, given.candidate, rows)
         costs[name] = (*one.terms(given, rows), evaluation.gradient)
         torch.testing.assert_close(costs[name][Energies._fields.index("total")], evaluation.energy, rtol=1e-6, atol=0)
@@ -158,8 +159,8 @@ def test_too_few_contacts_give_no_wrench_terms():
 def test_tiles_change_no_bit(descended):
     grasps, scale = descended("shadow", "mug")
     hands, obj = models("shadow", "mug", F32)
-    whole = evaluator("warp", hands, obj, scale, settings().energy, BATCH, 4)
-    small = evaluator("warp", hands, obj, scale, settings().energy, 7, 4)
+    whole = FusedEvaluator(hands, obj, scale, settings().energy, BATCH, 4)
+    small = FusedEvaluator(hands, obj, scale, settings().energy, 7, 4)
     expected = whole.evaluation(grasps.pose, grasps.candidate, slice(None))
     for first in range(0, BATCH, 7):
         rows = slice(first, min(first + 7, BATCH))
@@ -171,7 +172,7 @@ def test_tiles_change_no_bit(descended):
 @pytest.mark.slow
 def test_a_sample_that_fails_harms_no_other(descended):
     grasps, scale = descended("shadow", "mug")
-    one = evaluator("warp", *models("shadow", "mug", F32), scale, settings().energy, BATCH, 4)
+    one = FusedEvaluator(*models("shadow", "mug", F32), scale, settings().energy, BATCH, 4)
     sound = one.evaluation(grasps.pose, grasps.candidate, slice(None))
     pose = grasps.pose.clone()
     pose[3, 1, 4] = torch.nan

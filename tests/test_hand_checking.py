@@ -19,7 +19,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import mirror
 from scale.modes import check_hand
-from scale.modes.hand_report import HandReport
+from scale.modes.check_hand import HandReport
 
 TOLD = {"palm_normal": [1.0, 0.0, 0.0], "finger_direction": [0.0, 0.0, 1.0], "side": "right"}
 TYPED = ["hand.palm_normal=[1,0,0]", "hand.finger_direction=[0,0,1]", "hand.side=right"]

@@ -10,8 +10,9 @@ import pytest
 from scene import built_in_hands
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_setup import picture as hand_picture
-from bimangrasp.hand_setup.picture import BACKGROUND, Panel, draw, panels_of, panels_of_frame, png
+from bimangrasp.hand_setup.picture import Panel, draw, panels_of, panels_of_frame, png
+from bimangrasp.visualization import renderer
+from bimangrasp.visualization.renderer import BACKGROUND
 
 LEAST, WIDTH, HEIGHT = 0.02, 120, 150
 
@@ -25,7 +26,7 @@ def seen(panels: list[Panel]) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _coarse_shadows(monkeypatch):
-    monkeypatch.setattr(hand_picture, "SHADOW", 64)  # without a GPU they take long
+    monkeypatch.setattr(renderer, "SHADOW_SIZE", 64)  # without a GPU they take long
 
 
 def red(picture: np.ndarray) -> np.ndarray:

@@ -10,12 +10,12 @@ import quick_conf
 
 import conf
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
-from bimangrasp.hand_setup.yaml_writer import hand_yaml
+from bimangrasp.hand_setup.proposal import hand_yaml
 
 
 def read(folder: Path, config: HandConfig) -> HandConfig:
     (folder / "hand").mkdir()
-    (folder / "hand" / f"{config.name}.yaml").write_text(hand_yaml(config, "The hand."))
+    (folder / "hand" / f"{config.name}.yaml").write_text(hand_yaml(config, "hand.xml"))
     return conf.load([f"hand={config.name}"], folder).hand
 
 

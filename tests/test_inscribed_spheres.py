@@ -5,8 +5,8 @@ from scene import shadow_hands
 
 from bimangrasp.geometry.farthest_point_sampling import uniform_points
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
+from bimangrasp.hands.collision_shapes import MAX_SPHERES, UNCOVERED, inscribed_spheres, shape_surface
 from bimangrasp.hands.description import mirror
-from bimangrasp.hands.shape_surface import MAX_SPHERES, UNCOVERED, inscribed_spheres, shape_surface
 
 HAND = shadow_hands().descriptions[1]
 SPHERES = inscribed_spheres(HAND)

@@ -30,7 +30,6 @@ LADDER = {
         "objects": "errors ranges builtin geometry",
         "hands": "errors grasp geometry",
         "hand_files": "errors ranges builtin hands",
-        "hand_setup": "errors hands hand_files",
         "files": "errors energy_terms builtin grasp objects hands",
         "energy": "errors energy_terms ranges builtin grasp sampler objects hands",
         "energy.fused": "energy_terms grasp sampler geometry objects hands energy",
@@ -40,6 +39,7 @@ LADDER = {
         "interop": "errors poses geometry objects hands",
         "validation": "errors ranges grasp poses hands hand_files files",
         "visualization": "errors energy_terms builtin grasp poses objects hands hand_files files",
+        "hand_setup": "errors hands hand_files visualization",
         "": "files",
     },
     "scale": {

@@ -18,10 +18,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands import model
+from bimangrasp.hands.collision_shapes import InscribedSpheres
 from bimangrasp.hands.description import HandDescription, mirror
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import quaternion
-from bimangrasp.hands.shape_surface import InscribedSpheres
 
 TURNED = ("index_0", "thumb_1", "thumb_3")
 ROOT = Rotation.from_rotvec([0.4, -0.9, 0.3])

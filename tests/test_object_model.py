@@ -7,7 +7,7 @@ import trimesh
 from scene import POINTS
 
 from bimangrasp.errors import InputError
-from bimangrasp.objects.mesh_report import check_size, object_scales
+from bimangrasp.objects.files import check_size, object_scales
 from bimangrasp.objects.model import ObjectModel, check_mesh, read_mesh
 
 BALL = trimesh.creation.icosphere(subdivisions=3)

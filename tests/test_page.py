@@ -15,8 +15,7 @@ from PIL import Image
 from scene import shadow_hands
 
 from bimangrasp.files.scene_export import COLORS
-from bimangrasp.visualization.gallery import GRASP, STAGES
-from bimangrasp.visualization.page import page, page_data
+from bimangrasp.visualization.page import GRASP, STAGES, page, page_data
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIZE = {"width": 1000, "height": 620}

@@ -18,7 +18,7 @@ from bimangrasp.files.formats import final_image
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import FINAL_FIELDS, shape_of
 from bimangrasp.objects.model import check_mesh
-from bimangrasp.visualization.thumbnails import PROBE
+from bimangrasp.visualization.pictures import PROBE
 
 pytestmark = pytest.mark.slow  # its fixture makes and draws a run
 

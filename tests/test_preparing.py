@@ -24,7 +24,7 @@ from bimangrasp.objects import convex_pieces as pieces_room
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.preparation import make_draft
 from scale.modes import paths
-from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY
+from scale.modes.prepare_objects import KEPT, LEFT_OUT, PREPARED, READY
 from scale.settings.objects import select_usable
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
@@ -213,7 +213,7 @@ def layout(folder, code, meshes, whole):
 
 @pytest.mark.slow
 def test_given_pieces_are_moved_with_their_mesh(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces_room, "_decompose", None)  # not asked
+    monkeypatch.setattr(pieces_room, "decomposed", None)  # not asked
     parts = [BOX.copy().apply_translation((x, 5, 0)) for x in (0.0, 2.5)]
     layout(tmp_path / "meshes", "two", parts, trimesh.util.concatenate(parts))
     (checked,) = called(tmp_path / "meshes").objects
@@ -322,4 +322,4 @@ def test_the_command_line_ends_with_three_where_one_falls_short(meshes, tmp_path
 
 def test_the_builtin_objects_need_no_repair():
     config = quick_conf.load().prepare
-    assert {str(make_draft(str(path), config).repairs) for path in OBJECT_ROOT.glob("*.obj")} == {""}
+    assert {str(make_draft(str(path), config).mesh.repairs) for path in OBJECT_ROOT.glob("*.obj")} == {""}

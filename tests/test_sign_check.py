@@ -7,6 +7,7 @@ import pytest
 import torch
 import trimesh
 
+from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects import preparation as room
 from bimangrasp.objects.model import Mesh
 from bimangrasp.objects.preparation import SignCheck, check_sign
@@ -46,15 +47,15 @@ def test_overlapping_bodies_are_wrong_inside_of_each_other():
 def test_the_sides_are_those_of_trimesh():
     solid = trimesh.creation.annulus(0.4, 1.0, 0.5).subdivide()
     corners = torch.as_tensor(solid.triangles.copy())
-    for make in (room._beside, room._in_box, room._far):
-        points = make(corners, torch.Generator().manual_seed(1))
-        known, inside = room._side(points, corners)
-        assert known.all() and inside.tolist() == solid.contains(points.numpy()).tolist()
+    for points in room._test_points(corners, torch.Generator().manual_seed(1)):
+        number = winding_number(points, corners)
+        assert (number - number.round()).abs().max() <= room.DECIDED
+        assert (number.round() != 0).tolist() == solid.contains(points.numpy()).tolist()
 
 
 def test_points_beside_faces_are_as_near_as_they_say():
     corners = torch.as_tensor(BALL.triangles.copy())
-    points = room._beside(corners, torch.Generator().manual_seed(1)).numpy()
+    points = room._test_points(corners, torch.Generator().manual_seed(1))[0].numpy()
     _, distance, face = BALL.nearest.on_surface(points)
     step = room.STEP * np.linalg.norm(BALL.extents)
     assert distance[:300] == pytest.approx(step) and distance[300:].max() <= step * (1 + 1e-9)

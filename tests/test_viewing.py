@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import quick_conf
+from gallery_toys import unpacked
 from html_page import read_page
 from toy_files import grasp_columns, header, shadow_table, write_final, write_run, write_shard
 
@@ -19,9 +20,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.formats import rejects_image, verdict_image
 from bimangrasp.files.header import RejectsEnding
 from bimangrasp.files.schema import VERDICT_FIELDS, reject_fields
-from bimangrasp.visualization.gallery import Thumbnail
-from bimangrasp.visualization.page import unpacked
-from bimangrasp.visualization.thumbnails import why_nothing_is_drawn
+from bimangrasp.visualization.page import Thumbnail
+from bimangrasp.visualization.pictures import why_nothing_is_drawn
 from scale.settings.schema import Config
 from scale.store import shards
 from scale.store.path_settings import grasp_source

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from gallery_toys import toy_gallery
+from gallery_toys import toy_gallery, unpacked
 from html_page import read_page
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,16 +17,16 @@ from scene import shadow_hands
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.builtin import install_command
-from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.visualization.gallery import GRASP, STAGES
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.visualization.page import (
+    GRASP,
     MAX_FACES,
+    STAGES,
     object_mesh,
     packed,
     page,
     page_data,
     three_library,
-    unpacked,
 )
 from bimangrasp.visualization.renderer import FIELD_OF_VIEW, FILL, frame_tightly, project
 

@@ -15,10 +15,10 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.provenance import MadeWith, check_hands, mesh_made_with
 from bimangrasp.files.reader import RowFile
 from bimangrasp.grasp import LEFT, RIGHT
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless
-from bimangrasp.hands.shape_surface import shape_surface
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")

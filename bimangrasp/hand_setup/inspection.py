@@ -12,10 +12,17 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
-from bimangrasp.hand_files.read_hand import compile_hand, quiet_mujoco, read_bare_hand
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.hands.tree import Chain, at_rest, find_chains, find_palm, frames_at, rigid_parts
+from bimangrasp.hand_files.read_hand import compile_hand, hand_of
+from bimangrasp.hands.collision_shapes import shape_surface
+from bimangrasp.hands.description import (
+    Chain,
+    HandDescription,
+    find_chains,
+    find_palm,
+    frames_at,
+    path_from_root,
+    rigid_parts,
+)
 
 AXIS_SNAP_RAD = 0.35
 """A guessed direction within this angle (20 degrees) of an axis of the hand's frame becomes that axis."""
@@ -61,8 +68,7 @@ class HandInspection(NamedTuple):
         tips: (finger, 3) m, the point of each finger farthest from its last joint, in that link's frame.
         size: (3,) m, of the box around the hand with its joints at 0.
         warnings: what is unusual or ignored, a line for each.
-        rest: (J,) rad, the joint values nearest to 0.
-        frames: (L, 4, 4) poses of the links there, in the hand's frame.
+        frames: (L, 4, 4) poses of the links with the joints at rest, at the values nearest to 0, in the hand's frame.
     """
 
     path: Path
@@ -73,7 +79,6 @@ class HandInspection(NamedTuple):
     tips: np.ndarray
     size: np.ndarray
     warnings: list[str]
-    rest: np.ndarray
     frames: np.ndarray
 
 
@@ -84,28 +89,25 @@ def inspect_hand(mjcf: str) -> HandInspection:
         InputError: it cannot be a hand; the message says what to change.
     """
     path = find_mjcf(mjcf)
-    with quiet_mujoco():
-        model = compile_hand(path)
+    model = compile_hand(path)
     _refuse_unlimited(model, path)
-    hand = read_bare_hand(mjcf)
+    hand = hand_of(model, str(path))
     chains = find_chains(hand)
     if len(chains) > MAX_FINGERS:
         _refuse_two_hands(hand, path)
-    rest = at_rest(hand)
-    frames = frames_at(hand, rest)
+    frames = frames_at(hand, hand.joint_mean)
     tips = np.stack([_tip(hand, frames, chain) for chain in chains])
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
     size = np.ptp(np.concatenate(corners), axis=0)
     warnings = [*_ignored_parts(model), *_shape_warnings(hand, chains), *_size_warnings(size, chains)]
-    inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, rest, frames)
+    inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, frames)
     return inspection._replace(thumb=_find_thumb(inspection))
 
 
 def guess_finger_direction(inspection: HandInspection) -> Guess:
     """Returns a guess at the direction of the stretched fingers."""
     directions = [_direction(inspection, number) for number in fingers_of(inspection)]
-    value = _snapped(np.sum(directions, axis=0))
-    return Guess(_text(value), "the fingers point there with their joints at 0") if value is not None else NO_GUESS
+    return _direction_guess(np.sum(directions, axis=0), "the fingers point there with their joints at 0")
 
 
 def guess_palm_normal(inspection: HandInspection) -> Guess:
@@ -115,15 +117,13 @@ def guess_palm_normal(inspection: HandInspection) -> Guess:
     along = along / max(np.linalg.norm(along), 1e-12)
     motion = np.zeros(3)
     for number in fingers:
-        closed = inspection.rest.copy()
+        closed = inspection.hand.joint_mean.copy()
         for joint in inspection.chains[number].joints:
             closed[joint] += CLOSING_SHARE * farther_limit(inspection, joint)
         frames = frames_at(inspection.hand, closed)
         moved = tip_at(inspection, number, frames) - tip_at(inspection, number, inspection.frames)
         motion += moved - (moved @ along) * along
-    value = _snapped(motion)
-    reason = "the fingertips move there when their joints turn towards their farther limits"
-    return Guess(_text(value), reason) if value is not None else NO_GUESS
+    return _direction_guess(motion, "the fingertips move there when their joints turn towards their farther limits")
 
 
 def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direction: np.ndarray) -> Guess:
@@ -161,7 +161,7 @@ def fingers_of(inspection: HandInspection) -> list[int]:
 
 def farther_limit(inspection: HandInspection, joint: int) -> float:
     """Returns the signed range of a joint from rest to its farther limit, rad; 0 where both are about alike."""
-    hand, rest = inspection.hand, inspection.rest[joint]
+    hand, rest = inspection.hand, inspection.hand.joint_mean[joint]
     up, down = hand.joint_upper[joint] - rest, rest - hand.joint_lower[joint]
     if min(up, down) > SYMMETRIC_RANGE * max(up, down):
         return 0.0
@@ -174,20 +174,16 @@ def _direction(inspection: HandInspection, finger: int) -> np.ndarray:
     return along / max(np.linalg.norm(along), 1e-12)
 
 
-def _snapped(vector: np.ndarray) -> np.ndarray | None:
-    """Returns the unit vector, or the axis that it is near to; None where there is no direction in it."""
+def _direction_guess(vector: np.ndarray, reason: str) -> Guess:
+    """Returns the unit vector, or the axis that it is near to, as a guess; none where there is no direction in it."""
     length = np.linalg.norm(vector)
     if length < 1e-3:
-        return None
+        return NO_GUESS
     unit = vector / length
     axis = np.argmax(np.abs(unit))
     near = np.sign(unit[axis]) * np.eye(3)[axis]
-    return near if unit @ near > np.cos(AXIS_SNAP_RAD) else unit
-
-
-def _text(vector: np.ndarray) -> str:
-    """Returns a direction as it is written on the command line."""
-    return "[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in vector) + "]"
+    direction = near if unit @ near > np.cos(AXIS_SNAP_RAD) else unit
+    return Guess("[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in direction) + "]", reason)
 
 
 def _tip(hand: HandDescription, frames: np.ndarray, chain: Chain) -> np.ndarray:
@@ -293,11 +289,7 @@ def _shape_warnings(hand: HandDescription, chains: list[Chain]) -> list[str]:
 
 def _moving_joints(hand: HandDescription, chain: Chain) -> list[int]:
     """Returns all joints that move a finger, including those above the palm."""
-    links, joints = [chain.tip], []
-    while links[-1]:
-        joints += np.flatnonzero(hand.joint_link == links[-1]).tolist()
-        links.append(int(hand.parent[links[-1]]))
-    return joints
+    return np.flatnonzero(np.isin(hand.joint_link, path_from_root(hand, chain.tip))).tolist()
 
 
 def _size_warnings(size: np.ndarray, chains: list[Chain]) -> list[str]:

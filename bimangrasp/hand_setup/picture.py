@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +14,25 @@ from PIL.PngImagePlugin import PngInfo
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape
-from bimangrasp.hands.shape_surface import shape_surface
-from bimangrasp.hands.tree import frames_at
+from bimangrasp.hands.collision_shapes import shape_surface
+from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
+from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_shape, quaternion
+from bimangrasp.visualization.renderer import (
+    FILL,
+    OVERSAMPLING,
+    Quality,
+    View,
+    downsampled,
+    encode,
+    set_look,
+    take_camera,
+)
 
-BACKGROUND = (0.955, 0.96, 0.97)
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)
 CANDIDATE, KEYPOINT = (0.85, 0.12, 0.10, 1.0), (0.15, 0.45, 0.85, 0.6)
 AXES = ((0.85, 0.2, 0.2, 1.0), (0.2, 0.65, 0.25, 1.0), (0.2, 0.35, 0.85, 1.0))
-FIELD_OF_VIEW = 20.0
-"""Degrees, vertical: that of a long lens, so that sides do not look bent."""
-
-FILL = 0.9
-"""Fraction of a panel's width or height that the hand fills."""
+FACING_Y = 90.0
+"""Azimuth of a camera that looks along y, degrees."""
 
 DOT = 0.1
 """Radius of a marked candidate, share of the distance at which keypoints cost energy."""
@@ -45,13 +49,10 @@ SHRINK = 2e-5
 SOFTWARE = ("Software", "bimangrasp mode=hand")
 """PNG text entry that marks pictures written by this module."""
 
-OVERSAMPLING = 2
-
 OUTLINE_SECTIONS = 16
 """Corners of the circles of round shapes where only their extent matters."""
 
-SHADOW = 2048
-"""Texels of the shadows' edges."""
+QUALITY = Quality(samples=0, slices=32, shadows=True)
 
 
 class Panel(NamedTuple):
@@ -110,16 +111,14 @@ def draw(panels: list[Panel], keypoint_distance: float, width: int, height: int)
         pictures = [_render(panel, keypoint_distance, *size) for panel in panels]
     finally:
         context.free()
-    blocks = np.concatenate(pictures, axis=1).reshape(height, OVERSAMPLING, -1, OVERSAMPLING, 3)
-    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    return downsampled(np.concatenate(pictures, axis=1))
 
 
 def png(picture: np.ndarray) -> bytes:
     """Returns a (height, width, 3) uint8 picture as a PNG file."""
-    about, file = PngInfo(), io.BytesIO()
+    about = PngInfo()
     about.add_text(*SOFTWARE)
-    Image.fromarray(picture).save(file, "PNG", pnginfo=about, optimize=True)
-    return file.getvalue()
+    return encode(picture, "PNG", pnginfo=about, optimize=True)
 
 
 def is_ours(path: Path) -> bool:
@@ -151,19 +150,17 @@ def _context(width: int, height: int) -> object:
 def _render(panel: Panel, keypoint_distance: float, width: int, height: int) -> np.ndarray:
     """Returns one panel as (height, width, 3) uint8."""
     spec, points = _scene(panel, keypoint_distance)
-    visual = spec.visual
-    visual.global_.offwidth, visual.global_.offheight = width, height
+    set_look(spec, width, height, QUALITY)
+    spec.visual.headlight.diffuse = [0.3] * 3  # brighter than grasps, whose colors need no telling apart
+    low, high = points.min(axis=0), points.max(axis=0)
+    spec.visual.global_.fovy = max(high[2] - low[2], (high[0] - low[0]) * height / width) / FILL  # m
     with quiet_mujoco():
         model = spec.compile()
-    data = mujoco.MjData(model)
-    rows = _camera_rows(panel)
-    scene, options, camera = mujoco.MjvScene(model, 5000), mujoco.MjvOption(), mujoco.MjvCamera()
-    options.geomgroup[:] = 1
-    camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-    camera.fixedcamid = 0
-    _fit_camera(model, rows, points, width / height)
+    data, scene = mujoco.MjData(model), mujoco.MjvScene(model, 5000)
+    camera = take_camera(model, View(FACING_Y, 0.0, (low + high) / 2, 1.0))
+    camera.orthographic = 1  # without perspective every arrow sticks out of the hand
     mujoco.mj_forward(model, data)
-    mujoco.mjv_updateScene(model, data, options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
     context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
     viewport = mujoco.MjrRect(0, 0, width, height)
@@ -175,76 +172,44 @@ def _render(panel: Panel, keypoint_distance: float, width: int, height: int) -> 
 
 
 def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.ndarray]:
-    """Returns the hand with its marks in its frame, and points on all of it, m."""
-    hand, spec = panel.hand, mujoco.MjSpec()
+    """Returns the hand with its marks, turned so that the viewer looks along y, and points on all of it, m."""
+    hand, spec, rotation = panel.hand, mujoco.MjSpec(), _turn(panel)
+    body = spec.worldbody.add_body(quat=quaternion(rotation))
     frames = frames_at(hand, hand.joint_mean)
-    _set_look(spec)
     corners = []
     for number, shape in enumerate(hand.primitives):
         shrunk = replace(shape, size=np.maximum(shape.size - number * SHRINK * (shape.size > 0), 0.0))
         T = frames[shape.link] @ shape.T_link_shape
-        add_shape(spec, spec.worldbody, str(number), shrunk, T, rgba=GLASS if panel.inside else HAND, **NO_CONTACT)
+        add_shape(spec, body, str(number), shrunk, T, rgba=GLASS if panel.inside else HAND, **NO_CONTACT)
         corners.append(shape_surface(replace(shrunk, T_link_shape=T), OUTLINE_SECTIONS).vertices)
     points = np.concatenate(corners)
     length = float(np.ptp(points, axis=0).max())
     if panel.inside:
-        _add_balls(spec, frames, hand.keypoint_link, hand.keypoint_position, keypoint_distance / 2, KEYPOINT)
+        marks, radius, color = (hand.keypoint_link, hand.keypoint_position), keypoint_distance / 2, KEYPOINT
     else:
-        _add_balls(spec, frames, hand.candidate_link, hand.candidate_position, DOT * keypoint_distance, CANDIDATE)
+        marks, radius, color = (hand.candidate_link, hand.candidate_position), DOT * keypoint_distance, CANDIDATE
+    for center in points_of_links(frames, *marks):
+        _add_ball(body, center, radius, color)
     arrow_tips = []
     for axis, color in enumerate(AXES):
         tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
         ends = np.concatenate((np.zeros(3), tip))
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=ends, size=[ROD * length, 0, 0], rgba=color)
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=tip, size=[3 * ROD * length, 0, 0], rgba=color)
-        arrow_tips.append(tip)
-    points = np.concatenate((points, arrow_tips))
-    spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
+        rod = mujoco.mjtGeom.mjGEOM_CAPSULE
+        body.add_geom(type=rod, fromto=ends, size=[ROD * length, 0, 0], rgba=color, **NO_CONTACT)
+        _add_ball(body, tip, 3 * ROD * length, color)
+        arrow_tips.append(tip + 3 * ROD * length * np.eye(3)[axis])
+    points = np.concatenate((points, arrow_tips)) @ rotation.T
     spec.stat.center, spec.stat.extent = points.mean(axis=0), length
     return spec, points
 
 
-def _set_look(spec: mujoco.MjSpec) -> None:
-    """Sets background and lights."""
-    visual = spec.visual
-    visual.quality.shadowsize, visual.quality.offsamples = SHADOW, 0
-    visual.quality.numslices, visual.quality.numstacks = 32, 24
-    visual.headlight.ambient, visual.headlight.diffuse, visual.headlight.specular = [0.42] * 3, [0.38] * 3, [0.05] * 3
-    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
-    sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, BACKGROUND, BACKGROUND
-    light = spec.worldbody.add_light(name="key", castshadow=True)
-    light.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-    light.diffuse, light.specular, light.ambient = [0.35] * 3, [0.15] * 3, [0.0] * 3
+def _add_ball(body: mujoco.MjsBody, center: np.ndarray, radius: float, color: tuple) -> None:
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=center, size=[radius, 0, 0], rgba=color, **NO_CONTACT)
 
 
-def _add_balls(
-    spec: mujoco.MjSpec, frames: np.ndarray, links: np.ndarray, positions: np.ndarray, radius: float, color: tuple
-) -> None:
-    """Adds a ball at each of the points, which are in link coordinates, m."""
-    for link, position in zip(links, positions, strict=True):
-        center = frames[link, :3, :3] @ position + frames[link, :3, 3]
-        _add_geom(spec, type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=center, size=[radius, 0, 0], rgba=color)
-
-
-def _add_geom(spec: mujoco.MjSpec, **attributes: object) -> None:
-    spec.worldbody.add_geom(**NO_CONTACT, **attributes)
-
-
-def _camera_rows(panel: Panel) -> np.ndarray:
-    """Returns rows right, up and back of the camera in the hand's frame."""
-    back = panel.back / np.linalg.norm(panel.back)
-    up = panel.up - (panel.up @ back) * back
+def _turn(panel: Panel) -> np.ndarray:
+    """Returns the rotation that takes the viewer's right to x, forward to y and up to z."""
+    forward = -panel.back / np.linalg.norm(panel.back)
+    up = panel.up - (panel.up @ forward) * forward
     up /= np.linalg.norm(up)
-    return np.stack((np.cross(up, back), up, back))
-
-
-def _fit_camera(model: mujoco.MjModel, rows: np.ndarray, points: np.ndarray, aspect: float) -> None:
-    """Places camera and light so that the points fill the panel."""
-    projected = points @ rows.T
-    low, high = projected.min(axis=0), projected.max(axis=0)
-    visible = 2 * FILL * np.tan(np.radians(FIELD_OF_VIEW / 2)) * np.array([aspect, 1.0])
-    distance = float(((high - low)[:2] / visible).max()) + (high - low)[2] / 2
-    model.cam_pos[0] = ((low + high) / 2 + [0, 0, distance]) @ rows
-    mujoco.mju_mat2Quat(model.cam_quat[0], np.ascontiguousarray(rows.T).ravel())
-    key = np.array([0.6, -1.0, -1.2]) @ rows  # from the upper left
-    model.light_dir[0], model.light_pos[0] = key / np.linalg.norm(key), (low + high) / 2 @ rows - key
+    return np.stack((np.cross(forward, up), forward, up))

@@ -1,19 +1,22 @@
-"""Proposes what a hand's YAML says beyond its file: palmar sides, mean joint values, penetration keypoints."""
+"""Proposes what a hand's YAML says beyond its file (palmar sides, mean joint values, keypoints), and writes it."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment
 from scipy.optimize import minimize
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names
 from bimangrasp.hand_setup.inspection import HandInspection, base_of, farther_limit, fingers_of, tip_at
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.tree import frames_at
+from bimangrasp.hands.description import HandDescription, frames_at
 
 LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
 """Number of links with shapes, counted from the tip, that get contact candidates."""
@@ -43,6 +46,10 @@ KEYPOINT_STEP = 0.0025
 
 RANDOM_POSES = 64
 """Random joint values at which keypoints of neighboring links must not cost energy."""
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+"""Names that YAML would read as booleans or null."""
 
 
 def propose(inspection: HandInspection, config: HandConfig, keypoint_distance: float) -> HandConfig:
@@ -170,7 +177,7 @@ def _joint_mean(inspection: HandInspection, config: HandConfig) -> dict[str, flo
     """Returns joint -> mean first value, rad: fingers slightly bent, the thumb in front of the palm."""
     hand = inspection.hand
     check_names(config.joint_mean, hand.joint_names, "hand.joint_mean")
-    mean = inspection.rest.copy()
+    mean = inspection.hand.joint_mean.copy()
     for number in fingers_of(inspection):
         for joint in inspection.chains[number].joints:
             mean[joint] += _slight_bend(inspection, config, number, joint)
@@ -187,7 +194,8 @@ def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, jo
     if bend is None or bend[0] != joint or abs(bend[1] @ np.array(config.palm_normal)) < MAX_ALONG_COSINE:
         return 0.0
     closes = bend[1] @ np.array(config.palm_normal) > 0
-    return BENT_SHARE * float((hand.joint_upper if closes else hand.joint_lower)[joint] - inspection.rest[joint])
+    limits = hand.joint_upper if closes else hand.joint_lower
+    return BENT_SHARE * float(limits[joint] - hand.joint_mean[joint])
 
 
 def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -300,3 +308,17 @@ def _thickness(shape: object) -> float:
 def rounded(vector: np.ndarray, digits: int) -> list[float]:
     """Returns a vector with `digits` decimals, as a YAML holds it; -0 becomes 0."""
     return [round(float(x), digits) + 0.0 for x in vector]
+
+
+def hand_yaml(config: HandConfig, file: str) -> str:
+    """Returns the commented YAML of a hand that was proposed for a file of this name."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["text"] = _text
+    template = (files("bimangrasp.hand_setup") / "hand.yaml.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(hand=config, file=file)
+
+
+def _text(name: str) -> str:
+    """Returns a YAML scalar: quoted where YAML could read the plain text as another type."""
+    plain = _PLAIN.fullmatch(name) and name.lower() not in _WORDS
+    return name if plain else json.dumps(name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 Shape = Literal["capsule", "box", "cylinder", "mesh"]
 
@@ -116,12 +117,22 @@ def mirror(hand: HandDescription) -> HandDescription:
     With M = diag(1, -1, 1): positions M p, rotations M R M, joint axes -M a; the faces of meshes are
     reversed, so that outside stays outside. Only signs change: mirroring twice gives the same bits.
     """
+    # capsules, boxes and cylinders are symmetric in their own frames
+    primitives = [
+        replace(
+            shape,
+            T_link_shape=shape.T_link_shape * _POSE,
+            vertices=shape.vertices * _POSITION,
+            faces=np.ascontiguousarray(shape.faces[:, ::-1]),
+        )
+        for shape in hand.primitives
+    ]
     return replace(
         hand,
         side=_OTHER[hand.side],
         T_parent_link=hand.T_parent_link * _POSE,
         joint_axis=hand.joint_axis * _AXIS,
-        primitives=tuple(_mirror_primitive(primitive) for primitive in hand.primitives),
+        primitives=tuple(primitives),
         candidate_position=hand.candidate_position * _POSITION,
         keypoint_position=hand.keypoint_position * _POSITION,
         palm_normal=mirror_direction(hand.palm_normal),
@@ -134,11 +145,80 @@ def mirror_direction(direction: np.ndarray) -> np.ndarray:
     return direction * _POSITION
 
 
-def _mirror_primitive(shape: Primitive) -> Primitive:
-    """Returns the mirrored shape; capsules, boxes and cylinders are symmetric in their own frames."""
-    return replace(
-        shape,
-        T_link_shape=shape.T_link_shape * _POSE,
-        vertices=shape.vertices * _POSITION,
-        faces=np.ascontiguousarray(shape.faces[:, ::-1]),
-    )
+class Chain(NamedTuple):
+    """A finger: the links and joints from the palm to one tip.
+
+    Attributes:
+        links: every link from the palm, exclusive, to the tip, then the links that are fixed to the tip.
+        joints: the joints of these links, in the same order.
+        tip: the last link with a joint, which carries the fingertip.
+    """
+
+    links: tuple[int, ...]
+    joints: tuple[int, ...]
+    tip: int
+
+
+def frames_at(hand: HandDescription, joints: np.ndarray) -> np.ndarray:
+    """Returns the (L, 4, 4) poses of the links in the hand's frame at joint values, (J,) rad."""
+    local = hand.T_parent_link.copy()
+    turns = np.broadcast_to(np.eye(4), (len(joints), 4, 4)).copy()
+    turns[:, :3, :3] = Rotation.from_rotvec(hand.joint_axis * joints[:, None]).as_matrix()
+    local[hand.joint_link] = local[hand.joint_link] @ turns
+    for link, parent in enumerate(hand.parent[1:], start=1):
+        local[link] = local[parent] @ local[link]
+    return local
+
+
+def points_of_links(frames: np.ndarray, links: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Returns points (N, 3) in link coordinates of the `links` (N,), m, in the hand's frame, for `frames` (L, 4, 4)."""
+    return np.einsum("nij,nj->ni", frames[links][:, :3, :3], points) + frames[links][:, :3, 3]
+
+
+def rigid_parts(hand: HandDescription) -> list[int]:
+    """Returns for each link the topmost link that it is fixed to."""
+    parts: list[int] = []
+    for link, parent in enumerate(hand.parent):
+        parts.append(link if link == 0 or link in hand.joint_link else parts[parent])
+    return parts
+
+
+def find_palm(hand: HandDescription) -> int:
+    """Returns the last link, from the root on, that carries all fingers: the palm.
+
+    A part without collision shapes below it, such as a frame for a sensor, is no finger.
+    """
+    paths = [path_from_root(hand, tip) for tip in _fingertip_parts(hand)]
+    if len(paths) == 1:
+        return 0
+    shared = [links[0] for links in zip(*paths, strict=False) if len(set(links)) == 1]
+    return shared[-1]
+
+
+def find_chains(hand: HandDescription) -> list[Chain]:
+    """Returns the fingers, in the order of the tree."""
+    palm, parts = find_palm(hand), rigid_parts(hand)
+    chains = []
+    for tip in _fingertip_parts(hand):
+        path = path_from_root(hand, tip)
+        below = path[path.index(palm) + 1 :]
+        links = below + [link for link, part in enumerate(parts) if part == tip and link != tip]
+        joints = [int(np.flatnonzero(hand.joint_link == link)[0]) for link in below if link in hand.joint_link]
+        chains.append(Chain(tuple(links), tuple(joints), tip))
+    return chains
+
+
+def _fingertip_parts(hand: HandDescription) -> list[int]:
+    """Returns the rigid parts that have shapes and no other part with shapes below them."""
+    parts = rigid_parts(hand)
+    shaped = {parts[shape.link] for shape in hand.primitives} - {0}
+    carrying = {parts[link] for part in shaped for link in path_from_root(hand, part)[:-1]}
+    return sorted(shaped - carrying)
+
+
+def path_from_root(hand: HandDescription, link: int) -> list[int]:
+    """Returns the links from the root to a link, both included."""
+    path = [link]
+    while path[-1]:
+        path.append(int(hand.parent[path[-1]]))
+    return path[::-1]

@@ -15,9 +15,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator, spatial_order
 from bimangrasp.geometry.rotation import cross_matrix, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
-from bimangrasp.hands.collision_shapes import HandShapes, LinkFrames
+from bimangrasp.hands.collision_shapes import HandShapes, LinkFrames, inscribed_spheres, shape_surface
 from bimangrasp.hands.description import HandDescription, mirror, mirror_direction
-from bimangrasp.hands.shape_surface import inscribed_spheres, shape_surface
 
 SURFACE_SAMPLES_PER_POINT = 100
 """Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""

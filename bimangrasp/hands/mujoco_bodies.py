@@ -81,12 +81,9 @@ def add_mesh(
     **attributes: Any,
 ) -> mujoco.MjsGeom:
     """Adds (V, 3) vertices with (F, 3) faces, as a shell since it may be open; without faces their convex hull."""
-    if faces is None:
-        inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
-        spec.add_mesh(name=name, uservert=vertices.ravel(), inertia=inertia)
-    else:
-        inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-        spec.add_mesh(name=name, uservert=vertices.ravel(), userface=faces.ravel(), inertia=inertia)
+    mesh = spec.add_mesh(name=name, uservert=vertices.ravel(), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX)
+    if faces is not None:
+        mesh.userface, mesh.inertia = faces.ravel(), mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
     return body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, **attributes)
 
 

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -31,19 +30,6 @@ GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
 
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
 _NOT_FOR_COACD = ("convex_tolerance", "cover_tolerance", "smallest_volume")
-_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    EOFError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-)
-"""Exceptions that NumPy and zipfile raise on a damaged file."""
-
 DECOMPOSE_TIMEOUT_S = 3600.0
 """CoACD is stopped after this time, s; scanned objects take seconds to minutes."""
 
@@ -108,15 +94,6 @@ def is_convex(body: Mesh, config: PiecesConfig) -> bool:
     return depth <= config.convex_tolerance * _diagonal(body)
 
 
-def decomposed(name: str, body: Mesh, config: PiecesConfig) -> Pieces:
-    """Returns CoACD's pieces of a mesh; CoACD remeshes what is no manifold. `name` is for messages.
-
-    Raises:
-        InputError: CoACD is not installed or cannot decompose the mesh.
-    """
-    return _hulls(name, body, _decompose(name, body, config), DECOMPOSED, config)
-
-
 def pieces_image(pieces: Pieces) -> bytes:
     """Returns the bytes of a file of these pieces, for `read_pieces`; equal pieces give equal bytes."""
     corners = [piece.vertices for piece in pieces.pieces]
@@ -142,10 +119,14 @@ def read_pieces(path: str) -> Pieces:
         InputError: the file is missing, damaged, or does not have the sha256 that it states.
     """
     try:
-        pieces = _unpacked(path)
+        with np.load(path, allow_pickle=False) as file:
+            corners = np.split(file["vertices"], np.cumsum(file["vertex_count"])[:-1])
+            faces = np.split(file["faces"], np.cumsum(file["face_count"])[:-1])
+            parts = tuple(Piece(*part) for part in zip(corners, faces, strict=True))
+            pieces = Pieces(parts, str(file["source"]), int(file["dropped"]), str(file["sha256"]))
     except FileNotFoundError as error:
         raise InputError(f"pieces {path} are not there; convex_pieces makes them from the mesh") from error
-    except _DAMAGE as error:
+    except Exception as error:  # NumPy and zipfile raise many kinds on a damaged file
         raise InputError(f"pieces {path} are damaged: {error}; delete the file to have it made again") from error
     sha256 = _sha256(pieces.pieces)
     if sha256 != pieces.sha256:
@@ -154,14 +135,6 @@ def read_pieces(path: str) -> Pieces:
             "it made again"
         )
     return pieces
-
-
-def _unpacked(path: str) -> Pieces:
-    with np.load(path, allow_pickle=False) as file:
-        corners = np.split(file["vertices"], np.cumsum(file["vertex_count"])[:-1])
-        faces = np.split(file["faces"], np.cumsum(file["face_count"])[:-1])
-        pieces = tuple(Piece(*parts) for parts in zip(corners, faces, strict=True))
-        return Pieces(pieces, str(file["source"]), int(file["dropped"]), str(file["sha256"]))
 
 
 def piece_files(folder: Path) -> list[Path]:
@@ -211,8 +184,17 @@ def _gap(points: np.ndarray, pieces: Sequence[Piece]) -> float:
     return float(max(np.abs(boxes[0] - boxes[1]).max(), outside.max()))
 
 
-def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
-    """Returns the corners of CoACD's pieces, computed by one thread."""
+def decomposed(mesh: str, body: Mesh, config: PiecesConfig) -> Pieces:
+    """Returns CoACD's pieces of a mesh, computed by one thread; it remeshes what is no manifold.
+
+    Args:
+        mesh: what messages call the mesh.
+        body: the mesh.
+        config: tolerances, and CoACD's settings.
+
+    Raises:
+        InputError: CoACD is not installed or cannot decompose the mesh.
+    """
     if find_spec("coacd") is None:
         raise InputError(
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
@@ -224,7 +206,16 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
         np.savez(folder / "mesh.npz", vertices=body.vertices, faces=body.faces.astype(np.int32))
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         command = [sys.executable, "-P", str(Path(__file__).with_name("coacd_process.py")), name]
-        process = _run(mesh, command)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        try:
+            process = subprocess.run(
+                command, env=environment, capture_output=True, text=True, errors="replace", timeout=DECOMPOSE_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InputError(
+                f"mesh {mesh} is not decomposed after {DECOMPOSE_TIMEOUT_S:g} s; wanted one that CoACD can take: "
+                "simplify it, raise pieces.threshold, or lay coacd_convex_piece_<k>.obj beside it"
+            ) from error
         if process.returncode:
             message = (process.stderr.strip() or process.stdout.strip() or "nothing").splitlines()[-1]
             raise InputError(
@@ -232,21 +223,8 @@ def _decompose(mesh: str, body: Mesh, config: PiecesConfig) -> list[np.ndarray]:
                 "repair the mesh, or lay coacd_convex_piece_<k>.obj beside it"
             )
         with np.load(folder / "pieces.npz", allow_pickle=False) as pieces:
-            return [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
-
-
-def _run(mesh: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs the process that decomposes a mesh and returns its result; refuses the mesh on a timeout."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    try:
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=DECOMPOSE_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InputError(
-            f"mesh {mesh} is not decomposed after {DECOMPOSE_TIMEOUT_S:g} s; wanted one that CoACD can take: simplify "
-            "it, raise pieces.threshold, or lay coacd_convex_piece_<k>.obj beside it"
-        ) from error
+            clouds = [pieces[f"vertices_{number}"] for number in range(len(pieces.files))]
+    return _hulls(mesh, body, clouds, DECOMPOSED, config)
 
 
 def _hulls(mesh: str, body: Mesh, clouds: Sequence[np.ndarray], source: str, config: PiecesConfig) -> Pieces:

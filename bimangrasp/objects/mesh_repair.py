@@ -8,8 +8,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from trimesh.graph import connected_component_labels, face_adjacency
 
 from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects.model import is_closed, volume_of
@@ -118,33 +117,12 @@ def split_bodies(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, n
     """Returns the mesh with its bodies one after the other; bodies share no vertices."""
     body = bodies_of(vertices, faces)
     parts = [used_vertices(vertices, faces[body == number]) for number in range(body.max() + 1)]
-    starts = np.cumsum([0, *(len(part) for part, _ in parts)])
-    numbered = [own + start for (_, own), start in zip(parts, starts, strict=False)]
-    return np.concatenate([part for part, _ in parts]), np.concatenate(numbered)
+    return trimesh.util.append_faces(*zip(*parts, strict=True))
 
 
 def _joined_by_edges(faces: np.ndarray) -> Int[np.ndarray, " face"]:
     """Returns the number of each face's component, faces joined by edges that exactly two of them have."""
-    ends = np.sort(np.concatenate([faces[:, [k, (k + 1) % 3]] for k in range(3)]), axis=1)
-    _, edge, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
-    edge = edge.reshape(-1)
-    order = np.argsort(edge, kind="stable")
-    pairs = (order[count[edge[order]] == 2] % len(faces)).reshape(-1, 2)
-    return _components(len(faces), pairs)
-
-
-def _joined_by_vertices(faces: np.ndarray) -> Int[np.ndarray, " face"]:
-    """Returns the number of each face's component, faces joined by any vertex."""
-    count, vertices = len(faces), int(faces.max(initial=-1)) + 1
-    pairs = np.stack((np.repeat(np.arange(count), 3), count + faces.reshape(-1)), axis=1)
-    return _components(count + vertices, pairs)[:count]
-
-
-def _components(count: int, pairs: np.ndarray) -> Int[np.ndarray, " node"]:
-    """Returns the number of the component of each node, numbered by their first nodes."""
-    _, component = connected_components(coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count)))
-    _, first, number = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[number]
+    return connected_component_labels(face_adjacency(faces), len(faces))
 
 
 def _merged(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -233,7 +211,9 @@ def _filled(vertices: np.ndarray, faces: np.ndarray, largest: float) -> tuple[np
     added = np.array(mesh.faces[len(faces) :], dtype=np.int64)
     if not len(added):
         return faces, ()
-    patch = _joined_by_vertices(added)
+    # a patch is what is joined by any vertex
+    pairs = np.stack((np.repeat(np.arange(len(added)), 3), len(added) + added.reshape(-1)), axis=1)
+    patch = connected_component_labels(pairs, len(added) + int(added.max()) + 1)[: len(added)]
     diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     sizes = np.array(
         [np.linalg.norm(np.ptp(vertices[added[patch == n]].reshape(-1, 3), axis=0)) for n in range(patch.max() + 1)]

@@ -19,7 +19,7 @@ from bimangrasp.geometry.distances import DistanceGrid, mesh_distance
 from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator, spatial_order
 from bimangrasp.geometry.triangle_mesh import TriangleMesh, outer_surface, winding_number
 from bimangrasp.objects.config import ObjectConfig
-from bimangrasp.objects.mesh_report import MeshReport
+from bimangrasp.objects.files import MeshReport
 
 FLAT = 1e-6
 """A convex hull whose volume is less than this share of its largest extent cubed is flat."""
@@ -58,15 +58,9 @@ def check_mesh(path: str) -> MeshReport:
 def report_of(mesh: Mesh) -> MeshReport:
     """Returns what a checked mesh holds."""
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
-    return MeshReport(
-        mesh.sha256,
-        len(mesh.vertices),
-        len(mesh.faces),
-        mesh.sign,
-        tuple(low.tolist()),
-        tuple(high.tolist()),
-        float(np.linalg.norm(high - low)),
-    )
+    diameter = float(np.linalg.norm(high - low))
+    corners = tuple(low.tolist()), tuple(high.tolist())
+    return MeshReport(mesh.sha256, len(mesh.vertices), len(mesh.faces), mesh.sign, *corners, diameter)
 
 
 def read_mesh(path: str) -> Mesh:

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.farthest_point_sampling import key_generator
 from bimangrasp.geometry.triangle_mesh import outer_surface, winding_number
 from bimangrasp.objects.config import UNITS, ObjectConfig, PreparationConfig
-from bimangrasp.objects.mesh_repair import Repairs, bodies_of, repaired, split_bodies
-from bimangrasp.objects.mesh_report import LARGEST_SIZE, SMALLEST_SIZE
+from bimangrasp.objects.files import LARGEST_SIZE, SMALLEST_SIZE
+from bimangrasp.objects.mesh_repair import Repaired, Repairs, bodies_of, repaired, split_bodies
 from bimangrasp.objects.model import Mesh, ObjectModel, checked_mesh, is_closed, load_triangles, volume_of
 
 MAX_WRONG_SHARE = 0.05
@@ -70,19 +70,14 @@ class Draft(NamedTuple):
     Attributes:
         path: path of its file.
         original: the mesh of the file.
-        vertices, faces: as they will be written.
         placement: how it was moved and scaled.
-        repairs: number of repairs of each kind.
-        holes: sizes of the remaining holes, see `Repaired`.
+        mesh: as it will be written.
     """
 
     path: str
     original: MeshFacts
-    vertices: np.ndarray
-    faces: np.ndarray
     placement: Normalization
-    repairs: Repairs
-    holes: tuple[float, ...]
+    mesh: Repaired
 
 
 class Preparation(NamedTuple):
@@ -116,19 +111,12 @@ def make_draft(path: str, config: PreparationConfig) -> Draft:
         InputError: the file cannot be read, or has no usable face.
     """
     vertices, faces = load_triangles(path)
-    repaired_mesh = repaired(vertices, faces, config.largest_hole)
-    if not len(repaired_mesh.faces):
-        raise InputError(f"mesh {path} has no face that can be used: {repaired_mesh.repairs}; a solid body is wanted")
-    placement = normalization(repaired_mesh.vertices, config.normalize, config.unit)
-    return Draft(
-        path=path,
-        original=_facts(vertices, faces),
-        vertices=as_written(placement(repaired_mesh.vertices)),
-        faces=repaired_mesh.faces,
-        placement=placement,
-        repairs=repaired_mesh.repairs,
-        holes=repaired_mesh.holes,
-    )
+    mesh = repaired(vertices, faces, config.largest_hole)
+    if not len(mesh.faces):
+        raise InputError(f"mesh {path} has no face that can be used: {mesh.repairs}; a solid body is wanted")
+    placement = normalization(mesh.vertices, config.normalize, config.unit)
+    mesh = mesh._replace(vertices=as_written(placement(mesh.vertices)))
+    return Draft(path, _facts(vertices, faces), placement, mesh)
 
 
 def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
@@ -137,9 +125,9 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
     Raises:
         InputError: its inside is undetermined, or its distances have the wrong sign.
     """
-    mesh, image = _checked(draft, draft.vertices, draft.faces)
+    mesh, image = _checked(draft, draft.mesh.vertices, draft.mesh.faces)
     sign = check_sign(mesh)
-    repairs, warnings = draft.repairs, []
+    repairs, warnings = draft.mesh.repairs, []
     bodies = _body_count(mesh.vertices, mesh.faces)
     if sign.wrong and bodies > 1 and config.interior_faces == "remove":
         try:
@@ -152,7 +140,13 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
             sign, repairs = check_sign(mesh), repairs._replace(joined=bodies - remaining)
         except InputError as error:
             warnings.append(f"its bodies cannot be joined: {error}")
-    _refuse_wrong_sign(draft.path, sign)
+    if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
+        raise InputError(
+            f"mesh {draft.path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside "
+            f"faces {sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap "
+            "or are inside out; join them (prepare.interior_faces=remove) or take its convex pieces "
+            "(prepare.surface=pieces)"
+        )
     facts = _facts(mesh.vertices, mesh.faces)
     warnings += _warnings(config, draft, facts, sign)
     return Preparation(draft.original, facts, mesh, image, draft.placement, repairs, sign, tuple(warnings))
@@ -178,21 +172,11 @@ def _checked(draft: Draft, vertices: np.ndarray, faces: np.ndarray) -> tuple[Mes
     try:
         mesh = checked_mesh(draft.path, as_written(vertices), faces, "")
     except InputError as error:
-        sizes = ", ".join(f"{size:.2g}" for size in draft.holes)
+        sizes = ", ".join(f"{size:.2g}" for size in draft.mesh.holes)
         left = f"; it has holes of {sizes} of its diagonal, above prepare.largest_hole" if sizes else ""
         raise InputError(f"{error}{left}") from error
     image = obj_image([(mesh.vertices, mesh.faces)])
     return mesh._replace(sha256=hashlib.sha256(image).hexdigest()), image
-
-
-def _refuse_wrong_sign(path: str, sign: SignCheck) -> None:
-    """Refuses a mesh whose signed distance cannot be trusted."""
-    if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
-        raise InputError(
-            f"mesh {path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside faces "
-            f"{sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap or are "
-            "inside out; join them (prepare.interior_faces=remove) or take its convex pieces (prepare.surface=pieces)"
-        )
 
 
 def _facts(vertices: np.ndarray, faces: np.ndarray) -> MeshFacts:
@@ -220,7 +204,7 @@ def _warnings(config: PreparationConfig, draft: Draft, facts: MeshFacts, sign: S
             "prepare.unit=<unit> with object.scales=[1.0] keeps it"
         )
     if not facts.closed:
-        sizes = ", ".join(f"{size:.2g}" for size in draft.holes) or "unknown size"
+        sizes = ", ".join(f"{size:.2g}" for size in draft.mesh.holes) or "unknown size"
         warnings.append(
             f"open, with holes of {sizes} of its diagonal: sides are told by the winding number, which is slow"
         )
@@ -307,45 +291,28 @@ def check_sign(mesh: Mesh) -> SignCheck:
     """Returns how often `ObjectModel.signed_distance` has the wrong sign, at points that are keyed by the mesh."""
     generator = key_generator(mesh.sha256, "sign")
     corners = torch.as_tensor(mesh.vertices[mesh.faces])
-    groups = (_beside(corners, generator), _in_box(corners, generator), _far(corners, generator))
     obj = ObjectModel(mesh, _ONLY_DISTANCE)
     counts: list[int] = []
-    for points in groups:
-        is_decided, inside = _side(points, corners)
+    for points in _test_points(corners, generator):
+        number = winding_number(points, corners)
+        is_decided, inside = (number - number.round()).abs() <= DECIDED, number.round() != 0
         distance, _ = obj.signed_distance(points[None].float(), torch.ones(1))
         counts += [int(is_decided.sum()), int(((distance[0] < 0) != inside)[is_decided].sum())]
     return SignCheck(*counts)
 
 
-def _side(
-    points: Float[Tensor, "point 3"], corners: Float[Tensor, "face 3 3"]
-) -> tuple[Bool[Tensor, " point"], Bool[Tensor, " point"]]:
-    """Returns whether the mesh decides the side of points, and whether they are inside."""
-    number = winding_number(points, corners)
-    whole = number.round()
-    return (number - whole).abs() <= DECIDED, whole != 0
-
-
-def _beside(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
-    """Returns points on both sides of faces, chosen by area."""
+def _test_points(
+    corners: Float[Tensor, "face 3 3"], generator: torch.Generator
+) -> tuple[Float[Tensor, "beside 3"], Float[Tensor, "box 3"], Float[Tensor, "far 3"]]:
+    """Returns points on both sides of faces, chosen by area; in the bounding box; and a diagonal from its middle."""
+    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+    diagonal = torch.linalg.vector_norm(high - low)
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
     face = torch.multinomial(torch.linalg.vector_norm(normal, dim=-1), AT_FACES, replacement=True, generator=generator)
     draws = torch.rand((AT_FACES, 3), generator=generator, dtype=corners.dtype)
     weights = draws.log() / draws.log().sum(dim=1, keepdim=True)  # uniform on the triangle
     on_face = (weights[..., None] * corners[face]).sum(dim=1)
-    diagonal = torch.linalg.vector_norm(corners.amax(dim=(0, 1)) - corners.amin(dim=(0, 1)))
     step = STEP * diagonal * torch.nn.functional.normalize(normal[face], dim=-1)
-    return torch.cat((on_face + step, on_face - step))
-
-
-def _in_box(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
-    """Returns points anywhere in the bounding box."""
-    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
-    return low + (high - low) * torch.rand((IN_BOX, 3), generator=generator, dtype=corners.dtype)
-
-
-def _far(corners: Float[Tensor, "face 3 3"], generator: torch.Generator) -> Float[Tensor, "point 3"]:
-    """Returns points a diagonal away from the middle, outside for certain."""
-    low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+    in_box = low + (high - low) * torch.rand((IN_BOX, 3), generator=generator, dtype=corners.dtype)
     away = torch.nn.functional.normalize(torch.randn((FAR, 3), generator=generator, dtype=corners.dtype), dim=-1)
-    return (low + high) / 2 + away * torch.linalg.vector_norm(high - low)
+    return torch.cat((on_face + step, on_face - step)), in_box, (low + high) / 2 + away * diagonal

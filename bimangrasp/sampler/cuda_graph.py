@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -44,20 +45,18 @@ class Descent:
         self.state = _same(state, Tensor.clone)
         self.accepted: Int[Tensor, ""] = torch.zeros((), dtype=torch.int64, device=state.step.device)
         self._step, self._generator = step, generator
-        self._eager_steps = EAGER_STEPS if is_recorded else None
+        self._eager_steps = EAGER_STEPS if is_recorded else math.inf
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def advance(self) -> None:
         """Makes one step; a GPU may still be at it on return."""
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._eager_steps == 0:
-            self._graph = self._recorded()
-            self._graph.replay()
-        else:
+        if self._eager_steps:
+            self._eager_steps -= 1
             self._advance()
-            if self._eager_steps is not None:
-                self._eager_steps -= 1
+            return
+        if self._graph is None:
+            self._graph = self._recorded()
+        self._graph.replay()
 
     def _advance(self) -> None:
         """Makes one step: computes the next state and writes it over the present one."""

@@ -15,9 +15,8 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hands.description import HandDescription
+from bimangrasp.hands.description import HandDescription, rigid_parts
 from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
-from bimangrasp.hands.tree import rigid_parts
 from bimangrasp.validation.config import HandDynamicsConfig, PhysicsConfig, ProtocolConfig
 
 SIDES = ("left", "right")

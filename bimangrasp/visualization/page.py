@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import re
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -22,11 +23,10 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.builtin import install_command
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.scene_export import COLORS, SIDES
-from bimangrasp.hands.description import HandDescription, Primitive
-from bimangrasp.hands.shape_surface import shape_surface
+from bimangrasp.hands.collision_shapes import shape_surface
+from bimangrasp.hands.description import HandDescription
 from bimangrasp.poses import Poses
-from bimangrasp.visualization.gallery import STAGES, Gallery, Shape, ShownGrasp
-from bimangrasp.visualization.renderer import BACKGROUND
+from bimangrasp.visualization.renderer import BACKGROUND, LinkPoses, link_poses
 
 Json = dict[str, Any]
 
@@ -38,6 +38,107 @@ EDGE = np.radians(35)
 
 ROUND_SECTIONS = 20
 """Corners of the circles of a hand's round shapes: a finger is 60 pixels wide at most."""
+
+STAGES = ("start", "pre-grasp", "grasp", "squeeze")
+"""Poses of a grasp, in the order in which the hands come by."""
+
+GRASP = STAGES.index("grasp")
+NOT_TESTED = "not tested"
+"""The verdict on a grasp that no simulator has seen."""
+
+
+class Shape(NamedTuple):
+    """An object.
+
+    Attributes:
+        code: its name.
+        vertices, faces: its mesh at size 1.
+    """
+
+    code: str
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+class Thumbnail(NamedTuple):
+    """A small picture of a grasp.
+
+    Attributes:
+        image: a WebP file.
+        azimuth, elevation: degrees, from where it was drawn.
+    """
+
+    image: bytes
+    azimuth: float
+    elevation: float
+
+
+@dataclass(frozen=True)
+class ShownGrasp:
+    """A grasp with all that is known of it.
+
+    Attributes:
+        shape: which of the gallery's shapes it holds.
+        source, number: file and row in it.
+        origin: seed, round and row in the round.
+        scale: of the object.
+        energies: term -> value, unweighted but for `total`.
+        labels: "accepted", or why it does not count; several where several thresholds are missed.
+        verdict: what a simulator says of it, or `NOT_TESTED`.
+        physics: what else the simulator says, name -> text.
+        stages: the poses of `STAGES`, (stage, ...); NaN where one is not known.
+        contact_point, contact_normal: (hand, contact, 3), of the grasp; m, outward from the object.
+    """
+
+    shape: int
+    source: str
+    number: int
+    origin: dict[str, int]
+    scale: float
+    energies: dict[str, float]
+    labels: tuple[str, ...]
+    verdict: str
+    physics: dict[str, str]
+    stages: Poses
+    contact_point: np.ndarray
+    contact_normal: np.ndarray
+
+    @property
+    def has_pose(self) -> bool:
+        """Whether it can be drawn: the pose of the grasp is known, and so is its object's size."""
+        finite = (np.isfinite(part[GRASP]).all() for part in self.stages)
+        return all(finite) and bool(np.isfinite(self.scale))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Grasps to show.
+
+    Attributes:
+        title: of what.
+        notes: what else a reader of the page must know.
+        hands: the left and the right one.
+        shapes: the objects.
+        grasps: in the order in which they are shown.
+        thumbnails: of each of them; None where the browser is to draw it.
+    """
+
+    title: str
+    notes: tuple[str, ...]
+    hands: tuple[HandDescription, HandDescription]
+    shapes: tuple[Shape, ...]
+    grasps: tuple[ShownGrasp, ...]
+    thumbnails: tuple[Thumbnail | None, ...] = field(default=())
+
+    def link_poses(self, grasps: list[ShownGrasp]) -> list[LinkPoses]:
+        """Returns the poses of all links at the grasp, for a renderer; all grasps must have a pose."""
+        if not grasps:
+            return []
+        # from (grasp, part, stage) to the parts of all grasps at one stage
+        at_grasp = [[part[GRASP] for part in grasp.stages] for grasp in grasps]
+        poses = Poses(*(np.stack(parts) for parts in zip(*at_grasp, strict=True)))
+        contacts = np.stack([grasp.contact_point.reshape(-1, 3) for grasp in grasps])
+        return link_poses(self.hands, poses, contacts)
 
 
 def page(data: Json) -> str:
@@ -96,26 +197,19 @@ def packed(array: np.ndarray, dtype: str) -> Json:
     return {"dtype": dtype, "shape": list(data.shape), "data": base64.b64encode(data.tobytes()).decode()}
 
 
-def unpacked(json: Json) -> np.ndarray:
-    """Returns the array that `packed` packed."""
-    return np.frombuffer(base64.b64decode(json["data"]), json["dtype"]).reshape(json["shape"])
-
-
 def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
     """Returns the trees of both hands and their shapes; equal meshes are there once."""
-    meshes: dict[bytes, int] = {}
-    geometries: list[Json] = []
+    meshes: list[Json] = []
     sides = []
     for hand in hands:
         shapes = []
         for shape in hand.primitives:
-            key = _identity(shape)
-            if key not in meshes:
-                meshes[key] = len(geometries)
-                drawable = hand_mesh(shape)
-                geometries.append(_mesh(drawable.vertices, drawable.faces))
+            surface = shape_surface(replace(shape, T_link_shape=np.eye(4)), ROUND_SECTIONS)
+            mesh = _mesh(_shaded(trimesh.Trimesh(surface.vertices, surface.faces)))
+            if mesh not in meshes:
+                meshes.append(mesh)
             pose = _pose7(shape.T_link_shape).tolist()
-            shapes.append({"link": shape.link, "mesh": meshes[key], "pose": pose})
+            shapes.append({"link": shape.link, "mesh": meshes.index(mesh), "pose": pose})
         sides.append(
             {
                 "fixed": packed(np.stack([_pose7(T) for T in hand.T_parent_link]), "<f4"),
@@ -130,24 +224,18 @@ def hands_data(hands: tuple[HandDescription, HandDescription]) -> Json:
         "joints": list(left.joint_names),
         "joint_link": left.joint_link.tolist(),
         "sides": sides,
-        "meshes": geometries,
+        "meshes": meshes,
     }
-
-
-def _identity(shape: Primitive) -> bytes:
-    """Returns what two shapes with one mesh have in common."""
-    parts = (shape.size, shape.vertices, shape.faces)
-    return shape.shape.encode() + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
 def _object(shape: Shape) -> Json:
     mesh = object_mesh(shape.vertices, shape.faces)
-    return {"code": shape.code, "note": mesh.note} | _mesh(mesh.vertices, mesh.faces)
+    return {"code": shape.code, "note": mesh.note} | _mesh(mesh)
 
 
-def _mesh(vertices: np.ndarray, faces: np.ndarray) -> Json:
-    small = len(vertices) <= np.iinfo(np.uint16).max
-    return {"vertices": packed(vertices, "<f4"), "faces": packed(faces, "<u2" if small else "<u4")}
+def _mesh(mesh: Drawable) -> Json:
+    small = len(mesh.vertices) <= np.iinfo(np.uint16).max
+    return {"vertices": packed(mesh.vertices, "<f4"), "faces": packed(mesh.faces, "<u2" if small else "<u4")}
 
 
 def _pose7(T: np.ndarray) -> np.ndarray:
@@ -160,17 +248,11 @@ def _poses(gallery: Gallery) -> np.ndarray:
     shape = (len(gallery.grasps), len(STAGES), len(SIDES), 7 + len(gallery.hands[0].joint_names))
     table = np.full(shape, np.nan, np.float32)
     for row, grasp in zip(table, gallery.grasps, strict=True):
-        known = _known(grasp.stages)
+        known = np.logical_and.reduce([np.isfinite(part).reshape(len(STAGES), -1).all(axis=1) for part in grasp.stages])
         translation, rotation, joints = (part[known] for part in grasp.stages)
         turns = Rotation.from_matrix(rotation.reshape(-1, 3, 3)).as_quat() if known.any() else np.zeros((0, 4))
         row[known] = np.concatenate([translation, turns.reshape(-1, len(SIDES), 4), joints], axis=-1)
     return table
-
-
-def _known(stages: Poses) -> np.ndarray:
-    """Returns the mask of stages in which every number is finite."""
-    finite = [np.isfinite(part).reshape(len(STAGES), -1).all(axis=1) for part in stages]
-    return np.logical_and.reduce(finite)
 
 
 def _contacts(grasps: tuple[ShownGrasp, ...]) -> np.ndarray:
@@ -230,13 +312,6 @@ def object_mesh(vertices: np.ndarray, faces: np.ndarray) -> Drawable:
     )
     note = f"decimated for this page from {len(faces)} to {len(triangles)} triangles"
     return _shaded(trimesh.Trimesh(points, triangles), note)
-
-
-def hand_mesh(shape: Primitive) -> Drawable:
-    """Returns a collision shape of a hand in its own frame."""
-    here = Primitive(shape.link, shape.shape, np.eye(4), shape.size, shape.vertices, shape.faces)
-    surface = shape_surface(here, ROUND_SECTIONS)
-    return _shaded(trimesh.Trimesh(surface.vertices, surface.faces))
 
 
 def _shaded(mesh: trimesh.Trimesh, note: str = "") -> Drawable:

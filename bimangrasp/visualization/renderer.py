@@ -16,10 +16,10 @@ from scipy.spatial import ConvexHull
 from bimangrasp.files.scene_export import COLORS
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
+from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hands.mujoco_bodies import NO_CONTACT, add_mesh, add_shape
-from bimangrasp.hands.shape_surface import shape_surface
 from bimangrasp.poses import Poses
 
 FIELD_OF_VIEW = 24.0
@@ -186,46 +186,48 @@ class SceneRenderer:
 
     def colors(self, view: View) -> np.ndarray:
         """Returns the (height, width, 3) uint8 picture."""
-        self._look(view)
-        return self.renderer.render()
+        return self._seen(view)
 
     def parts(self, view: View) -> np.ndarray:
         """Returns the part that each pixel shows, LEFT, RIGHT or OBJECT, -1 for the background."""
         self.renderer.enable_segmentation_rendering()
-        self._look(view)
-        geoms = self.renderer.render()[..., 0]
+        geoms = self._seen(view)[..., 0]
         self.renderer.disable_segmentation_rendering()
         return np.where(geoms >= 0, self.model.geom_group[geoms], -1)
 
     def depths(self, view: View) -> np.ndarray:
         """Returns the depth of each pixel along the view, m."""
         self.renderer.enable_depth_rendering()
-        self._look(view)
-        depth = self.renderer.render()
+        depth = self._seen(view)
         self.renderer.disable_depth_rendering()
         return depth
 
-    def _look(self, view: View) -> None:
-        """Takes the camera there, and the lights with it: the key from the upper left, the fill from the right."""
-        camera = mujoco.MjvCamera()
-        camera.azimuth, camera.elevation = view.azimuth, view.elevation
-        camera.lookat[:], camera.distance = view.lookat, view.distance
-        for name, _, _, place in LIGHTS:
-            offset = np.array(place) @ view.axes
-            light = self.model.light(name)
-            light.pos[:], light.dir[:] = view.lookat + offset, -offset / np.linalg.norm(offset)
+    def _seen(self, view: View) -> np.ndarray:
+        """Returns what the renderer draws with camera and lights there."""
+        camera = take_camera(self.model, view)
         mujoco.mj_forward(self.model, self.data)
         self.renderer.update_scene(self.data, camera)
+        return self.renderer.render()
+
+
+def take_camera(model: mujoco.MjModel, view: View) -> mujoco.MjvCamera:
+    """Returns the camera of a view; takes the lights with it: the key to the upper left, the fill to the right."""
+    camera = mujoco.MjvCamera()
+    camera.azimuth, camera.elevation = view.azimuth, view.elevation
+    camera.lookat[:], camera.distance = view.lookat, view.distance
+    for name, _, _, place in LIGHTS:
+        offset = np.array(place) @ view.axes
+        light = model.light(name)
+        light.pos[:], light.dir[:] = view.lookat + offset, -offset / np.linalg.norm(offset)
+    return camera
 
 
 def _build(bodies: SceneBodies, width: int, height: int, quality: Quality) -> mujoco.MjModel:
     """Returns the scene: a body for each link, moved from outside; a geom's group is the part it belongs to."""
     spec = mujoco.MjSpec()
-    _set_look(spec)
-    look = spec.visual
-    look.global_.offwidth, look.global_.offheight, look.quality.offsamples = width, height, quality.samples
-    look.quality.shadowsize = min(SHADOW_SIZE, 4 * max(width, height))
-    look.quality.numslices, look.quality.numstacks = quality.slices, 2 * quality.slices // 3
+    set_look(spec, width, height, quality)
+    for part, color in enumerate(COLORS):
+        spec.add_material(name=f"part {part}", rgba=color, specular=0.25, shininess=0.4)
     for side in (LEFT, RIGHT):
         hand = bodies.hands[side]
         links = [spec.worldbody.add_body(mocap=True) for _ in hand.link_names]
@@ -238,15 +240,16 @@ def _build(bodies: SceneBodies, width: int, height: int, quality: Quality) -> mu
         return spec.compile()
 
 
-def _set_look(spec: mujoco.MjSpec) -> None:
-    """Sets background, colors, lens and lights; where the lights stand depends on the view."""
+def set_look(spec: mujoco.MjSpec, width: int, height: int, quality: Quality) -> None:
+    """Sets size, fineness, background, lens and lights; where the lights stand depends on the view."""
     look = spec.visual
+    look.global_.offwidth, look.global_.offheight, look.quality.offsamples = width, height, quality.samples
+    look.quality.shadowsize = min(SHADOW_SIZE, 4 * max(width, height))
+    look.quality.numslices, look.quality.numstacks = quality.slices, 2 * quality.slices // 3
     look.global_.fovy = FIELD_OF_VIEW
     look.headlight.ambient, look.headlight.diffuse, look.headlight.specular = [0.44] * 3, [0.16] * 3, [0.0] * 3
     sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=16, height=96)
     sky.builtin, sky.rgb1, sky.rgb2 = mujoco.mjtBuiltin.mjBUILTIN_FLAT, BACKGROUND, BACKGROUND
-    for part, color in enumerate(COLORS):
-        spec.add_material(name=f"part {part}", rgba=color, specular=0.25, shininess=0.4)
     for name, shadow, strength, _ in LIGHTS:
         light = spec.worldbody.add_light(name=name, castshadow=shadow, cutoff=30.0, exponent=0.0)
         light.diffuse, light.specular, light.ambient = [strength] * 3, [strength / 2] * 3, [0.0] * 3
@@ -318,8 +321,7 @@ class BestViewRenderer:
         self._small.pose(grasp)
         self._big.pose(grasp)
         view = self._best_view(grasp)
-        blocks = self._big.colors(view).reshape(self.height, OVERSAMPLING, self.width, OVERSAMPLING, 3)
-        return Picture(blocks.mean(axis=(1, 3)).round().astype(np.uint8), view)
+        return Picture(downsampled(self._big.colors(view)), view)
 
     def parts(self, view: View) -> np.ndarray:
         """Returns (height, width) what each pixel of the last picture shows, as `SceneRenderer.parts` does."""
@@ -354,9 +356,15 @@ def contacts_seen(depths: np.ndarray, view: View, contacts: np.ndarray) -> float
     return float((depths[row, column] > depth - CONTACT_SEEN).mean())
 
 
-def encode(pixels: np.ndarray, kind: str) -> bytes:
-    """Returns (height, width, 3) uint8 pixels as a file of this kind, PNG or WEBP."""
-    options = {"PNG": {"optimize": True}, "WEBP": {"quality": 82, "method": 6}}
+def downsampled(pixels: np.ndarray) -> np.ndarray:
+    """Returns the (height, width, 3) uint8 picture of one that was drawn `OVERSAMPLING` times as large."""
+    height, width, _ = pixels.shape
+    blocks = pixels.reshape(height // OVERSAMPLING, OVERSAMPLING, width // OVERSAMPLING, OVERSAMPLING, 3)
+    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def encode(pixels: np.ndarray, kind: str, **options: object) -> bytes:
+    """Returns (height, width, 3) uint8 pixels as a file of this kind, PNG or WEBP, with Pillow's options for it."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options[kind])
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()

@@ -80,7 +80,7 @@ def animate(request: RunRequest, say: Callable[[str], None]) -> None:
 
 def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
     """Returns what a call gives in a fresh process."""
-    from bimangrasp.visualization.thumbnails import drawing_environment
+    from bimangrasp.visualization.pictures import drawing_environment
     from scale.engine.process_pool import environment
 
     with environment(drawing_environment()), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -99,7 +99,7 @@ def _draw(path: Path, hand: HandConfig, mesh: Path) -> dict[int, bytes]:
     from bimangrasp.hand_files.loading import load_hands
     from bimangrasp.objects.model import read_mesh
     from bimangrasp.poses import read_trajectory
-    from bimangrasp.visualization.animation import animation
+    from bimangrasp.visualization.pictures import animation
 
     trajectory, hands, shape = read_trajectory(path), load_hands(hand), read_mesh(str(mesh))
     return {int(row): animation(trajectory, grasp, hands, shape) for grasp, row in enumerate(trajectory.row)}

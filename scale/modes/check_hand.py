@@ -1,10 +1,13 @@
-"""Runs `mode=hand`: inspects a hand's file, asks what the file does not state, writes the hand's YAML and draws it."""
+"""Runs `mode=hand`: inspects a hand's file, asks what it does not state, writes the hand's YAML, draws and reports."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
+from bimangrasp.hand_files.read_hand import is_urdf
 from bimangrasp.hand_setup.inspection import (
     NO_GUESS,
     Guess,
@@ -24,11 +28,9 @@ from bimangrasp.hand_setup.inspection import (
     inspect_hand,
 )
 from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
-from bimangrasp.hand_setup.proposal import propose, rounded
-from bimangrasp.hand_setup.yaml_writer import hand_yaml
-from bimangrasp.hands.description import HandDescription
-from bimangrasp.hands.tree import frames_at, points_of_links
-from scale.modes.hand_report import HandReport, Question
+from bimangrasp.hand_setup.proposal import hand_yaml, propose, rounded
+from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
+from scale.formatting import table
 from scale.modes.paths import HandPaths
 from scale.settings.schema import Config
 from scale.store import path_settings
@@ -43,6 +45,96 @@ MIN_GUESS_COSINE = 0.5
 """A palm normal whose cosine with the guessed normal is below this causes a warning."""
 
 
+class Question(NamedTuple):
+    """Something that the file does not state.
+
+    Attributes:
+        key: name of the setting.
+        meaning: what the setting says, for people.
+        guess: a possible value, with its reason.
+    """
+
+    key: str
+    meaning: str
+    guess: Guess
+
+
+class HandReport(NamedTuple):
+    """The contents of a hand's file, open questions and written files. `str(report)` is for people.
+
+    Attributes:
+        inspection: the contents of the file.
+        hand: the settings, complete if no question is open.
+        questions: what the user has to answer.
+        yaml: the YAML that was written; None with open questions, or for a shipped hand.
+        picture: what the picture shows and where it is, or the reason why there is none.
+        warnings: warnings about the settings; `inspection` has those about the file.
+        out: the setting `out`: where the YAML is to be written.
+        pair: the left and the right hand, if no question is open.
+    """
+
+    inspection: HandInspection
+    hand: HandConfig
+    questions: list[Question]
+    yaml: Path | None
+    picture: str
+    warnings: list[str]
+    out: str
+    pair: tuple[HandDescription, HandDescription] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """2 with open questions, else 0."""
+        return 2 if self.questions else 0
+
+    def __str__(self) -> str:
+        warnings = [f"note: {line}" for line in (*self.inspection.warnings, *self.warnings)]
+        end = self._question_lines() if self.questions else self._result_lines()
+        return "\n".join([*_overview(self.inspection), "", *_joints(self.inspection, self.hand), *warnings, "", *end])
+
+    def _question_lines(self) -> list[str]:
+        """Returns the questions to the user, and the command to type."""
+        lines = [f"The file does not say {len(self.questions)} things, in the frame of the hand's root:"]
+        for key, meaning, guess in self.questions:
+            suggestion = f"perhaps {guess.value}: {guess.reason}" if guess.value else "no guess"
+            lines += [f"  {key}: {meaning}", f"      {suggestion}"]
+        return [*lines, self.picture, "Type what is right, for instance:", f"  {self._command()}"]
+
+    def _command(self) -> str:
+        """Returns the command with the guesses, and question marks where there is none."""
+        overrides = {"hand.mjcf": self.hand.mjcf}
+        for key in ("palm_normal", "finger_direction"):
+            direction = getattr(self.hand, key)
+            if direction:
+                overrides[f"hand.{key}"] = f"[{','.join(f'{x:g}' for x in direction)}]"
+        overrides |= {key: guess.value or "?" for key, _, guess in self.questions}
+        if self.out:
+            overrides["out"] = self.out
+        words = [shlex.quote(f"{key}={value}") for key, value in overrides.items()]
+        return " ".join(["python main.py mode=hand", *words])
+
+    def _result_lines(self) -> list[str]:
+        """Returns what the complete hand has and where its files are."""
+        right = self.pair[1]
+        links = len(set(right.candidate_link.tolist()))
+        other = {"right": "left", "left": "right"}[self.hand.side]
+        twin = (
+            f"the left one is {self.hand.left_mjcf}" if self.hand.left_mjcf else f"the {other} one is its mirror image"
+        )
+        lines = [
+            f"a {self.hand.side} hand, {twin}: {len(right.candidate_link)} contact candidates on {links} links, "
+            f"{len(right.keypoint_link)} penetration keypoints",
+            self.picture,
+        ]
+        if self.yaml:
+            folder = self.yaml.parent.parent
+            lines += [
+                f"{self.yaml}: look at it and change what is wrong, then",
+                f"  python main.py mode=scale --config-dir {shlex.quote(str(folder))} hand={self.hand.name}",
+            ]
+        return lines
+
+
 def check_hand(config: Config, paths: HandPaths) -> HandReport:
     """Returns the report on the file of `hand`: its contents, open questions, and what was written.
 
@@ -55,7 +147,8 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     inspection = inspect_hand(hand.mjcf)
     questions = _questions(inspection, hand)
     if questions:
-        picture = _draw(paths.picture, panels_of_frame(inspection.hand), config.energy.keypoint_distance)
+        shown = "shows the hand along x, -y and z of that frame (x red, y green, z blue)."
+        picture = _draw(paths.picture, panels_of_frame(inspection.hand), shown, config)
         return HandReport(inspection, hand, questions, None, picture, [], config.out)
     files = {key: _absolute(getattr(hand, key)) for key in ("mjcf", "left_mjcf")}
     hand_config = replace(hand, name=paths.name, **files, **_directions(hand))
@@ -64,8 +157,9 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     left, right = load_hands(complete)
     warnings += _keypoint_warnings((left, right), config.energy.keypoint_distance)
     if paths.yaml:
-        path_settings.write(paths.yaml, hand_yaml(complete, _yaml_header(inspection)).encode())
-    picture = _draw(paths.picture, panels_of(left, right), config.energy.keypoint_distance)
+        path_settings.write(paths.yaml, hand_yaml(complete, inspection.path.name).encode())
+    shown = "shows left and right hand, right hand from both sides; candidates red, keypoints blue"
+    picture = _draw(paths.picture, panels_of(left, right), shown, config)
     return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
 
 
@@ -79,22 +173,16 @@ def _absolute(file: str) -> str:
 
 def _questions(inspection: HandInspection, hand: HandConfig) -> list[Question]:
     """Returns the questions that the user must answer, with a guess where there is one."""
-    normal = guess_palm_normal(inspection)
-    along = guess_finger_direction(inspection)
-    questions = []
-    if not hand.palm_normal:
-        questions.append(Question("hand.palm_normal", "which way the palm looks, a unit vector", normal))
-    if not hand.finger_direction:
-        questions.append(
-            Question("hand.finger_direction", "which way the stretched fingers point, a unit vector", along)
-        )
-    if not hand.side:
-        palm = hand.palm_normal or _parsed(normal)
-        fingers = hand.finger_direction or _parsed(along)
-        has_directions = palm is not None and fingers is not None
-        side = guess_side(inspection, np.array(palm), np.array(fingers)) if has_directions else NO_GUESS
-        questions.append(Question("hand.side", "right or left: which hand it is", side))
-    return questions
+    normal, along = guess_palm_normal(inspection), guess_finger_direction(inspection)
+    palm, fingers = hand.palm_normal or _parsed(normal), hand.finger_direction or _parsed(along)
+    has_directions = palm is not None and fingers is not None
+    side = guess_side(inspection, np.array(palm), np.array(fingers)) if has_directions else NO_GUESS
+    questions = [
+        Question("hand.palm_normal", "which way the palm looks, a unit vector", normal),
+        Question("hand.finger_direction", "which way the stretched fingers point, a unit vector", along),
+        Question("hand.side", "right or left: which hand it is", side),
+    ]
+    return [question for question in questions if not getattr(hand, question.key.removeprefix("hand."))]
 
 
 def _parsed(guess: Guess) -> list[float] | None:
@@ -142,15 +230,12 @@ def _direction_warnings(inspection: HandInspection, hand: HandConfig) -> list[st
     return []
 
 
-def _open_keypoints(hand: HandDescription) -> np.ndarray:
-    """Returns the keypoints of a hand whose joints are at their means, (P, 3) m in the hand's frame."""
-    return points_of_links(frames_at(hand, hand.joint_mean), hand.keypoint_link, hand.keypoint_position)
-
-
 def _keypoint_warnings(pair: tuple[HandDescription, HandDescription], minimum_distance: float) -> list[str]:
     """Returns a warning where keypoints cost energy in the open hands."""
-    keypoints = torch.as_tensor(np.stack([_open_keypoints(hand) for hand in pair])[None])
-    energy = float(keypoint_penetration(keypoints, minimum_distance))
+    keypoints = [
+        points_of_links(frames_at(hand, hand.joint_mean), hand.keypoint_link, hand.keypoint_position) for hand in pair
+    ]
+    energy = float(keypoint_penetration(torch.as_tensor(np.stack(keypoints)[None]), minimum_distance))
     if energy > 0:
         return [
             f"the keypoints cost {energy:.4f} m in the open hand: some are nearer to each other than "
@@ -159,19 +244,39 @@ def _keypoint_warnings(pair: tuple[HandDescription, HandDescription], minimum_di
     return []
 
 
-def _draw(path: Path, panels: list[Panel], keypoint_distance: float) -> Path | str:
-    """Returns the path of the picture that was written, or the reason why there is none."""
+def _draw(path: Path, panels: list[Panel], shown: str, config: Config) -> str:
+    """Returns what the picture that was written shows, or the reason why there is none."""
     try:
-        picture = draw(panels, keypoint_distance, *PICTURE)
+        picture = draw(panels, config.energy.keypoint_distance, *PICTURE)
     except InputError as error:
         return str(error)
     path_settings.write(path, png(picture))
-    return path
+    return f"{path} {shown}"
 
 
-def _yaml_header(inspection: HandInspection) -> str:
-    """Returns the comment at the top of a YAML."""
-    return (
-        f"The hand of {inspection.path.name}, proposed by mode=hand: look at its picture and change what is wrong.\n"
-        "The directions of the palm and the side are as they were given."
-    )
+def _overview(inspection: HandInspection) -> list[str]:
+    """Returns a line about the file, the palm, and each finger."""
+    hand = inspection.hand
+    shapes = Counter("sphere" if s.shape == "capsule" and not s.size[1] else s.shape for s in hand.primitives)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in shapes.items())
+    size = " x ".join(f"{side:.3f}" for side in inspection.size)
+    lines = [
+        f"{inspection.path}: {'URDF' if is_urdf(inspection.path) else 'MJCF'}, {len(hand.link_names)} links, "
+        f"{len(hand.joint_names)} joints, {len(hand.primitives)} collision shapes ({kinds}), {size} m",
+        f"palm: {hand.link_names[inspection.palm]}",
+    ]
+    for number, chain in enumerate(inspection.chains):
+        name = "thumb" if number == inspection.thumb else "finger"
+        lines.append(f"{name}: {' -> '.join(hand.link_names[link] for link in chain.links)}")
+    return lines
+
+
+def _joints(inspection: HandInspection, config: HandConfig) -> list[str]:
+    """Returns a table of the joints."""
+    hand = inspection.hand
+    rows = []
+    for joint, name in enumerate(hand.joint_names):
+        moved = hand.link_names[hand.joint_link[joint]]
+        mean = f"{config.joint_mean[name]:.3f}" if name in config.joint_mean else ""
+        rows.append((name, moved, f"{hand.joint_lower[joint]:.3f}", f"{hand.joint_upper[joint]:.3f}", mean))
+    return table(("joint", "moves", "lower (rad)", "upper (rad)", "mean (rad)"), rows, right=(2, 3, 4))

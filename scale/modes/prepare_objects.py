@@ -1,4 +1,4 @@
-"""Runs `mode=objects`: checks a folder of meshes, and prepares them in another folder in DexGraspNet's layout."""
+"""Runs `mode=objects`: checks a folder of meshes, prepares them in another one in DexGraspNet's layout, and reports."""
 
 from __future__ import annotations
 
@@ -6,31 +6,24 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+import trimesh
 
 from bimangrasp.errors import InputError
+from bimangrasp.objects import preparation
+from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, is_convex, piece_files
-from bimangrasp.objects.files import DECOMPOSED
-from bimangrasp.objects.mesh_report import check_size
+from bimangrasp.objects.files import DECOMPOSED, check_size, object_scales
 from bimangrasp.objects.model import Mesh, load_triangles, report_of
-from bimangrasp.objects.preparation import (
-    Draft,
-    MeshFacts,
-    Preparation,
-    as_written,
-    finish_draft,
-    make_draft,
-    obj_image,
-)
 from scale.errors import RunError
-from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
+from scale.formatting import table
 from scale.settings.mesh_checks import progress_printer, unreadable
+from scale.settings.names import is_safe
 from scale.settings.objects import ObjectEntry
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
@@ -39,7 +32,111 @@ from scale.store.run_folder import RunFolder
 RECORD = "prepared.json"
 """File with the source of a prepared object and how it was moved; it is written last and marks the object complete."""
 
-_SETTINGS = ("prepare", "pieces")
+READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
+"""States of an object after the run; a kept one was prepared before, with the same content."""
+
+HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "state")
+NUMBER_COLUMNS = (1, 2, 4, 5)
+EXIT_UNUSABLE = 3
+"""Exit code where an object cannot be used."""
+
+
+class PreparedObject(NamedTuple):
+    """The result for one object.
+
+    Attributes:
+        code: name of the object.
+        state: one of the four states above.
+        original: the mesh of its file; None where it could not be read.
+        prepared: the prepared mesh, at unit scale; None where there is none.
+        pieces: number of convex pieces; None where none were made.
+        repairs: the repairs, as text.
+        warnings: what a person should know, a line each.
+        reason: why it cannot be used, and what to do; empty where it can.
+    """
+
+    code: str
+    state: str
+    original: preparation.MeshFacts | None = None
+    prepared: preparation.MeshFacts | None = None
+    pieces: int | None = None
+    repairs: str = ""
+    warnings: tuple[str, ...] = ()
+    reason: str = ""
+
+    def record(self, ready: preparation.Preparation) -> dict[str, Any]:
+        """Returns the JSON record that is stored beside the files of the object."""
+        return {
+            "found": self.original._asdict(),
+            "made": self.prepared._asdict(),
+            "convex_pieces": self.pieces,
+            "repairs": self.repairs,
+            "warnings": list(self.warnings),
+            "center": ready.placement.center.tolist(),
+            "factor": ready.placement.factor,
+            "sign": ready.sign._asdict(),
+        }
+
+    @classmethod
+    def from_record(cls, code: str, state: str, record: dict[str, Any]) -> PreparedObject:
+        """Returns the object that a stored record describes."""
+        return cls(
+            code=code,
+            state=state,
+            original=_facts_of(record["found"]),
+            prepared=_facts_of(record["made"]),
+            pieces=record["convex_pieces"],
+            repairs=record["repairs"],
+            warnings=tuple(record["warnings"]),
+        )
+
+
+class PreparationReport(NamedTuple):
+    """The results for all objects. `str(report)` is a table for people.
+
+    Attributes:
+        objects: the results, sorted by code.
+        sizes: the sizes at which the objects will be grasped.
+        out: the folder of the prepared objects; None where they were only checked.
+    """
+
+    objects: tuple[PreparedObject, ...]
+    sizes: ObjectConfig
+    out: Path | None
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where an object cannot be used."""
+        return EXIT_UNUSABLE if any(entry.state == LEFT_OUT for entry in self.objects) else 0
+
+    def __str__(self) -> str:
+        head, *rows = table(HEADINGS, [_row(entry) for entry in self.objects], right=NUMBER_COLUMNS)
+        lines = [head]
+        for entry, row in zip(self.objects, rows, strict=True):
+            lines += [row, *(f"    {detail}" for detail in self._details(entry))]
+        return "\n".join([*lines, self._end()])
+
+    def _details(self, entry: PreparedObject) -> Iterator[str]:
+        """Yields the lines below an object's row: its sizes, repairs, warnings and reason."""
+        if entry.prepared:
+            has_scales = self.sizes.sizes is None
+            settings = self.sizes.scales if has_scales else self.sizes.sizes
+            scales = object_scales(self.sizes, max(entry.prepared.extents))
+            sizes = [_size_at(entry.prepared, scale) for scale in scales]
+            parts = [f"{setting:g}: {size}" for setting, size in zip(settings, sizes, strict=True)]
+            yield f"{'object.scales' if has_scales else 'object.sizes'} {'; '.join(parts)}"
+        if entry.repairs:
+            yield f"{'would be repaired' if entry.state == READY else 'repaired'}: {entry.repairs}"
+        yield from (f"note: {warning}" for warning in entry.warnings)
+        if entry.reason:
+            yield f"{LEFT_OUT}: {entry.reason}"
+
+    def _end(self) -> str:
+        """Returns the last line: the number of objects in each state."""
+        states = [entry.state for entry in self.objects]
+        counts = [f"{states.count(state)} {state}" for state in (READY, PREPARED, KEPT, LEFT_OUT) if state in states]
+        where = f" in {self.out}" if self.out else "; only checked, out=<folder> prepares them"
+        return f"{len(states)} objects: {', '.join(counts)}{where}"
 
 
 def prepare_objects(config: Config, entries: list[ObjectEntry], left_out: dict[str, str]) -> PreparationReport:
@@ -50,26 +147,24 @@ def prepare_objects(config: Config, entries: list[ObjectEntry], left_out: dict[s
     Raises:
         RunError: the disk cannot be written.
     """
-    work = _prepare if config.out and not config.dry_run else _check
-    report_progress = progress_printer("prepared" if work is _prepare else "checked")
+    writes = bool(config.out) and not config.dry_run
+    report_progress = progress_printer("prepared" if writes else "checked")
     rows = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, row in enumerate(pool.map(lambda entry: _outcome(work, entry, config), entries), start=1):
+        for done, row in enumerate(pool.map(lambda entry: _outcome(entry, config, writes), entries), start=1):
             report_progress(done, len(entries))
             rows.append(row)
     rows += [PreparedObject(code, LEFT_OUT, reason=reason) for code, reason in left_out.items()]
-    written = Path(config.out) if work is _prepare else None
-    return PreparationReport(tuple(sorted(rows, key=lambda row: row.code)), config.object, written)
+    rows.sort(key=lambda row: row.code)
+    return PreparationReport(tuple(rows), config.object, Path(config.out) if writes else None)
 
 
-def _outcome(
-    work: Callable[[ObjectEntry, Config], PreparedObject], entry: ObjectEntry, config: Config
-) -> PreparedObject:
+def _outcome(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     """Returns the result for one object, with the reason if it cannot be used."""
     try:
         for reason in unreadable([entry]).values():
             raise InputError(reason)
-        return work(entry, config)
+        return _result(entry, config, writes)
     except InputError as error:
         return PreparedObject(entry.code, LEFT_OUT, _original_facts(entry, config), reason=str(error))
     except OSError as error:
@@ -78,125 +173,97 @@ def _outcome(
         ) from error
 
 
-def _original_facts(entry: ObjectEntry, config: Config) -> MeshFacts | None:
+def _original_facts(entry: ObjectEntry, config: Config) -> preparation.MeshFacts | None:
     """Returns the facts of the file of an unusable object, or None if it cannot be read."""
     try:
-        return make_draft(str(entry.path), config.prepare).original
+        return preparation.make_draft(str(entry.path), config.prepare).original
     except InputError:
         return None
 
 
-def _check(entry: ObjectEntry, config: Config) -> PreparedObject:
-    """Returns the facts of a mesh and of its prepared form. Writes nothing and decomposes nothing."""
-    draft = make_draft(str(entry.path), config.prepare)
-    given_pieces, notes = _given_pieces(entry, draft, config)
-    if config.prepare.surface == "pieces":
-        if not given_pieces:
-            return PreparedObject(
-                entry.code, READY, draft.original, repairs=str(draft.repairs), warnings=(*notes, _PIECES_LATER)
-            )
-        draft = _with_surface_of(draft, given_pieces)
-    ready = finish_draft(draft, config.prepare)
-    check_size(report_of(ready.mesh), config.object, entry.code)
-    return _report_row(entry.code, READY, ready, _piece_count(given_pieces, ready.mesh, config), notes)
+def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
+    """Returns what becomes of one object. An existing one with the same content is kept.
 
-
-def _piece_count(given_pieces: Pieces | None, mesh: Mesh, config: Config) -> int | None:
-    """Returns the number of convex pieces as far as it is known without decomposing the mesh."""
-    if given_pieces:
-        return len(given_pieces.pieces)
-    return 1 if is_convex(mesh, config.pieces) else None
-
-
-_PIECES_LATER = "its convex pieces, which will be its surface, are not made yet: out= makes them"
-
-
-def _prepare(entry: ObjectEntry, config: Config) -> PreparedObject:
-    """Prepares one object and returns the result; an existing one with the same content is kept."""
-    folder = Path(config.out) / entry.code / DECOMPOSED.parent
-    origin = _origin(entry, config)
-    existing = _existing_record(folder, origin)
-    if existing:
-        return PreparedObject.from_record(entry.code, KEPT, existing)
-    draft = make_draft(str(entry.path), config.prepare)
+    Unless it `writes`, it decomposes nothing either.
+    """
+    folder, origin = Path(config.out) / entry.code / DECOMPOSED.parent, {}
+    if writes:
+        origin = _origin(entry, config)
+        existing = _existing_record(folder, origin)
+        if existing:
+            return PreparedObject.from_record(entry.code, KEPT, existing)
+    draft = preparation.make_draft(str(entry.path), config.prepare)
     pieces, notes = _given_pieces(entry, draft, config)
     if config.prepare.surface == "pieces":
-        pieces = pieces or decomposed(str(entry.path), Mesh(draft.vertices, draft.faces, "", ""), config.pieces)
-        draft = _with_surface_of(draft, pieces)
-    ready = finish_draft(draft, config.prepare)
+        if not (pieces or writes):
+            warnings = (*notes, "its convex pieces, which will be its surface, are not made yet: out= makes them")
+            return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=warnings)
+        pieces = pieces or decomposed(
+            str(entry.path), Mesh(draft.mesh.vertices, draft.mesh.faces, "", ""), config.pieces
+        )
+        vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
+        surface = draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=())
+        draft = draft._replace(mesh=surface)
+    ready = preparation.finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
-    if config.prepare.decompose and not pieces:
-        pieces = _decomposed(entry, ready, config)
-    files = {DECOMPOSED.name: ready.image} | _piece_images(pieces)
-    _check_pieces_fit(entry, files, config)
-    row = _report_row(entry.code, PREPARED, ready, len(pieces.pieces) if pieces else None, notes)
-    record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
-    _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
+    if writes and config.prepare.decompose and not pieces:
+        pieces = _pieces_in({DECOMPOSED.name: ready.image}, entry, config, is_cached=True)
+    count = len(pieces.pieces) if pieces else None
+    if not (pieces or writes) and is_convex(ready.mesh, config.pieces):
+        count = 1  # as it will be
+    state, warnings = PREPARED if writes else READY, (*notes, *ready.warnings)
+    row = PreparedObject(entry.code, state, ready.original, ready.prepared, count, str(ready.repairs), warnings)
+    if writes:
+        files = {DECOMPOSED.name: ready.image}
+        for number, piece in enumerate(pieces.pieces if pieces else ()):
+            files[f"coacd_convex_piece_{number}.obj"] = preparation.obj_image([piece])
+        _check_pieces_fit(entry, files, config)
+        record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
+        _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
     return row
 
 
-def _report_row(code: str, state: str, ready: Preparation, count: int | None, notes: tuple[str, ...]) -> PreparedObject:
-    return PreparedObject(
-        code, state, ready.original, ready.prepared, count, str(ready.repairs), (*notes, *ready.warnings)
-    )
-
-
-def _with_surface_of(draft: Draft, pieces: Pieces) -> Draft:
-    """Returns the draft with the surface of its convex pieces."""
-    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces.pieces)])
-    faces = [piece.faces + start for piece, start in zip(pieces.pieces, starts, strict=False)]
-    vertices = as_written(np.concatenate([piece.vertices for piece in pieces.pieces]))
-    return draft._replace(vertices=vertices, faces=np.concatenate(faces), holes=())
-
-
-def _given_pieces(entry: ObjectEntry, draft: Draft, config: Config) -> tuple[Pieces | None, tuple[str, ...]]:
+def _given_pieces(
+    entry: ObjectEntry, draft: preparation.Draft, config: Config
+) -> tuple[Pieces | None, tuple[str, ...]]:
     """Returns the pieces in files beside a mesh, moved like the mesh; None and a note where they do not fit it."""
     try:
         files = piece_files(entry.path.parent) if entry.path.name == DECOMPOSED.name else []
         if not files:
             return None, ()
-        with tempfile.TemporaryDirectory() as name:
-            for file in files:
-                vertices, faces = load_triangles(str(file))
-                (Path(name) / file.name).write_bytes(obj_image([(draft.placement(vertices), faces)]))
-            (Path(name) / DECOMPOSED.name).write_bytes(obj_image([(draft.vertices, draft.faces)]))
-            return convex_pieces(str(Path(name) / DECOMPOSED.name), config.pieces), ()
+        images = {DECOMPOSED.name: preparation.obj_image([(draft.mesh.vertices, draft.mesh.faces)])}
+        for file in files:
+            vertices, faces = load_triangles(str(file))
+            images[file.name] = preparation.obj_image([(draft.placement(vertices), faces)])
+        return _pieces_in(images, entry, config), ()
     except InputError as error:
         return None, (f"its coacd_convex_piece files are left out, new ones are made: {error}",)
 
 
-def _decomposed(entry: ObjectEntry, ready: Preparation, config: Config) -> Pieces:
-    """Returns the convex pieces of a prepared mesh, from the user's cache if they were computed before."""
+def _pieces_in(files: dict[str, bytes], entry: ObjectEntry, config: Config, is_cached: bool = False) -> Pieces:
+    """Returns the convex pieces that are found in a folder of these files; messages name the mesh of `entry`."""
     with tempfile.TemporaryDirectory() as name:
+        for file, image in files.items():
+            (Path(name) / file).write_bytes(image)
         mesh = Path(name) / DECOMPOSED.name
-        mesh.write_bytes(ready.image)
         try:
-            return pieces_of(mesh, config.pieces)
+            return pieces_of(mesh, config.pieces) if is_cached else convex_pieces(str(mesh), config.pieces)
         except InputError as error:
-            raise InputError(str(error).replace(str(mesh), str(entry.path))) from error
-
-
-def _piece_images(pieces: Pieces | None) -> dict[str, bytes]:
-    """Returns file name -> bytes of the convex pieces."""
-    images = [obj_image([(piece.vertices, piece.faces)]) for piece in pieces.pieces] if pieces else []
-    return {f"coacd_convex_piece_{number}.obj": image for number, image in enumerate(images)}
+            message = str(error).replace(str(mesh), str(entry.path)).replace(f"{name}{os.sep}", "")
+            raise InputError(message) from error
 
 
 def _check_pieces_fit(entry: ObjectEntry, files: dict[str, bytes], config: Config) -> None:
     """Refuses pieces that, read back from their files, do not fill the mesh as a simulation requires."""
     if len(files) == 1:
         return
-    with tempfile.TemporaryDirectory() as name:
-        for file, image in files.items():
-            (Path(name) / file).write_bytes(image)
-        try:
-            convex_pieces(str(Path(name) / DECOMPOSED.name), config.pieces)
-        except InputError as error:
-            reason = str(error).replace(f"{name}{os.sep}", "")
-            raise InputError(
-                f"the convex pieces of {entry.path} do not fit it ({reason}); prepare.surface=pieces takes them as its "
-                "surface, a smaller pieces.threshold makes them finer"
-            ) from error
+    try:
+        _pieces_in(files, entry, config)
+    except InputError as error:
+        raise InputError(
+            f"the convex pieces of {entry.path} do not fit it ({error}); prepare.surface=pieces takes them as its "
+            "surface, a smaller pieces.threshold makes them finer"
+        ) from error
 
 
 def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:
@@ -205,7 +272,7 @@ def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:
     return {
         "source": entry.path.name,
         "source_sha256": hashlib.sha256(b"".join(_read(path) for path in (entry.path, *beside))).hexdigest(),
-        **{section: asdict(getattr(config, section)) for section in _SETTINGS},
+        **{section: asdict(getattr(config, section)) for section in ("prepare", "pieces")},
     }
 
 
@@ -261,3 +328,26 @@ def _write(folder: Path, files: dict[str, bytes], record: bytes) -> None:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _facts_of(record: dict[str, Any]) -> preparation.MeshFacts:
+    """Returns the facts of a mesh from their JSON record."""
+    return preparation.MeshFacts(**record | {"extents": tuple(record["extents"])})
+
+
+def _row(entry: PreparedObject) -> tuple[str, ...]:
+    """Returns the cells of an object under `HEADINGS`."""
+    name = entry.code if is_safe(entry.code) else repr(entry.code)
+    if not entry.original:
+        return (name, *[""] * (len(HEADINGS) - 2), entry.state)
+    original = entry.original
+    extents = " x ".join(f"{extent:.4g}" for extent in original.extents)
+    counts = (str(original.vertices), str(original.faces), "yes" if original.closed else "no", str(original.bodies))
+    pieces = "-" if entry.pieces is None else str(entry.pieces)
+    return name, *counts, pieces, extents, entry.state
+
+
+def _size_at(prepared: preparation.MeshFacts, scale: float) -> str:
+    """Returns extents and volume of a mesh at a scale, as text."""
+    extents = " x ".join(f"{extent * scale:.3g}" for extent in prepared.extents)
+    return f"{extents} m" + (f", {prepared.volume * scale**3 * 1000:.3g} l" if prepared.closed else "")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
-from bimangrasp.objects.mesh_report import MeshReport, check_size
+from bimangrasp.objects.files import MeshReport, check_size
 from scale.formatting import listed
 from scale.settings.objects import ObjectEntry
 
@@ -111,18 +111,11 @@ def _refuse(failures: dict[str, str]) -> None:
     """Raises an error that names all unusable meshes; returns if there are none."""
     if not failures:
         return
-    named = sorted((code, reason) for code, reason in failures.items())
+    named = sorted(failures.items())
     lines = [f"  {reason}" if repr(code) in reason else f"  object {code!r}: {reason}" for code, reason in named]
     rest = [f"  and {len(lines) - NAMED_MESHES} more"] if len(lines) > NAMED_MESHES else []
-    raise InputError(
-        "\n".join(
-            [
-                f"{len(lines)} of the objects cannot be used; repair them or leave them out of the list:",
-                *lines[:NAMED_MESHES],
-                *rest,
-            ]
-        )
-    )
+    head = f"{len(lines)} of the objects cannot be used; repair them or leave them out of the list:"
+    raise InputError("\n".join([head, *lines[:NAMED_MESHES], *rest]))
 
 
 def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshReport | str]]:
@@ -132,7 +125,8 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
         return
     cores = min(len(os.sched_getaffinity(0)), len(entries) // 4, 32)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=_leave_signals) as pool:
+    leave_ctrl_c = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with ProcessPoolExecutor(cores, mp_context=context, **leave_ctrl_c) as pool:
         waiting = {pool.submit(_check, str(entry.path)): entry for entry in entries}
         try:
             for future in as_completed(waiting):
@@ -155,11 +149,6 @@ def _check(path: str) -> MeshReport | str:
         return check_mesh(path)
     except InputError as error:
         return str(error)
-
-
-def _leave_signals() -> None:
-    """Leaves the terminal's Ctrl-C to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _cache_file(path: Path) -> Path:

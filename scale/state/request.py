@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bimangrasp.files.header import HandTable, Header
-from bimangrasp.objects.mesh_report import MeshReport
+from bimangrasp.objects.files import MeshReport
 from bimangrasp.validation.config import DuplicateThresholds
 from scale.engine.devices import Device
 from scale.engine.interfaces import RoundFactory, VerdictFactory

@@ -19,7 +19,7 @@ from bimangrasp.files.provenance import MadeWith, made_with
 from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
-from bimangrasp.visualization.gallery import NOT_TESTED, STAGES, ShownGrasp
+from bimangrasp.visualization.page import NOT_TESTED, STAGES, ShownGrasp
 from scale.settings.filters import Accept, acceptance
 from scale.settings.schema import Config, ViewConfig
 from scale.store.run_folder import RunFolder

@@ -10,7 +10,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.provenance import check_hands, mesh_made_with
 from bimangrasp.files.reader import find_files
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.visualization.gallery import Gallery, Shape
+from bimangrasp.visualization.page import Gallery, Shape
 from scale.formatting import listed
 from scale.settings.schema import Config
 from scale.store.path_settings import GraspSource

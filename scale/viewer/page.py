@@ -14,9 +14,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from bimangrasp.visualization.gallery import Gallery, Thumbnail
-from bimangrasp.visualization.page import page, page_data
-from bimangrasp.visualization.thumbnails import (
+from bimangrasp.visualization.page import Gallery, Thumbnail, page, page_data
+from bimangrasp.visualization.pictures import (
     LIBRARY,
     ThumbnailJob,
     draw,

@@ -1,11 +1,14 @@
-"""Draws how a grasp came about as a GIF: kept steps of a round, rendered by MuJoCo without a window."""
+"""Draws thumbnails of grasps, a job for each object and size, and how a grasp came about as a GIF; by MuJoCo."""
 
 from __future__ import annotations
 
 import io
 import os
-
-os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported: draws without a display
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +18,7 @@ from bimangrasp.hands.description import HandDescription
 from bimangrasp.objects.model import Mesh
 from bimangrasp.poses import Poses, Trajectory
 from bimangrasp.visualization import renderer
+from bimangrasp.visualization.page import Gallery, Thumbnail
 
 SIZE = 480  # pixels, of width and height
 FRAME_MS, LAST_MS = 120, 2500  # how long a frame is seen, and the last one
@@ -22,6 +26,72 @@ ELEVATION = -22.0  # degrees: the camera looks down a little
 GLIDE = 0.88  # the camera comes nearer by no more than this a frame, when the hands do
 INK = (40, 44, 52)
 COLORS = 160  # of the palette, that of the last frame: an equal background costs nothing in the frames between
+WIDTH, HEIGHT = 240, 180  # pixels
+LONGEST_JOB = 16  # grasps; starting to draw an object takes as long as drawing one grasp of it
+WEBP = {"quality": 82, "method": 6}
+LIBRARY = "MUJOCO_GL"
+"""The environment variable that says how MuJoCo draws; read when it is first imported."""
+
+PROBE_TIMEOUT_S = 60  # a driver may hang
+PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 8, 8).render()"
+
+
+class ThumbnailJob(NamedTuple):
+    """Grasps of one object at one size.
+
+    Attributes:
+        numbers: which of the gallery's grasps.
+        bodies: hands and object.
+        grasps: their poses.
+    """
+
+    numbers: list[int]
+    bodies: renderer.SceneBodies
+    grasps: list[renderer.LinkPoses]
+
+
+def drawing_environment() -> dict[str, str]:
+    """Returns the environment of a process that draws: by EGL, without a window, unless the user says otherwise."""
+    return {LIBRARY: "egl", **os.environ}
+
+
+def why_nothing_is_drawn() -> str:
+    """Returns what keeps MuJoCo from drawing here, empty where it can: tried in a process of its own."""
+    probe = [sys.executable, "-c", PROBE]
+    try:
+        done = subprocess.run(probe, env=drawing_environment(), capture_output=True, text=True, timeout=PROBE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"a first picture took more than {PROBE_TIMEOUT_S} s"
+    if not done.returncode:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+
+
+def jobs_of(gallery: Gallery) -> Iterator[ThumbnailJob]:
+    """Yields the jobs that draw all grasps that have a pose."""
+    groups: dict[tuple[int, float], list[int]] = defaultdict(list)
+    for number, grasp in enumerate(gallery.grasps):
+        if grasp.has_pose:
+            groups[grasp.shape, grasp.scale].append(number)
+    for (shape, scale), numbers in groups.items():
+        mesh = gallery.shapes[shape]
+        bodies = renderer.SceneBodies(gallery.hands, mesh.vertices * scale, mesh.faces)
+        for first in range(0, len(numbers), LONGEST_JOB):
+            some = numbers[first : first + LONGEST_JOB]
+            poses = gallery.link_poses([gallery.grasps[number] for number in some])
+            yield ThumbnailJob(some, bodies, poses)
+
+
+def draw(job: ThumbnailJob) -> list[Thumbnail]:
+    """Returns the thumbnails of a job, in its order."""
+    scene = renderer.BestViewRenderer(job.bodies, WIDTH, HEIGHT, renderer.QUICK_SEARCH)
+    try:
+        pictures = [scene.render(grasp) for grasp in job.grasps]
+    finally:
+        scene.close()
+    return [
+        Thumbnail(renderer.encode(pixels, "WEBP", **WEBP), view.azimuth, view.elevation) for pixels, view in pictures
+    ]
 
 
 def animation(trajectory: Trajectory, grasp: int, hands: tuple[HandDescription, HandDescription], mesh: Mesh) -> bytes:
