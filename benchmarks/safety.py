@@ -23,7 +23,7 @@ from stub_rounds import Stub
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
-from scale.engine.messages import Died
+from scale.engine.interfaces import Died
 from scale.engine.process_pool import WorkerPool, events
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import MergeThread

@@ -11,9 +11,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bimangrasp.errors import InputError
 from conf.overrides import FOLDER, groups, key_types, lines, parse, unknown_key
-from scale.settings.consistency import RULES, check_ranges, check_settings
 from scale.settings.parsing import parse_gpus, parse_object_codes, read_target
-from scale.settings.schema import Config
+from scale.settings.schema import RULES, Config, check_ranges, check_settings
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from bimangrasp.errors import InputError
-from scale.settings.names import nearest
+from scale.settings.parsing import nearest
 from scale.settings.schema import Config
 
 FOLDER = Path(__file__).resolve().parent

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bimangrasp.errors import InputError
 
 if TYPE_CHECKING:
-    from scale.controller.dry_run import Plan
-    from scale.controller.run_report import RunReport
+    from scale.controller.run_report import Plan, RunReport
     from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
     from scale.modes.export import ExportReport
     from scale.modes.hand_report import HandReport
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from scale.modes.preparation_report import PreparationReport
     from scale.modes.validate import ValidationReport
     from scale.report.page import ReportPage
-    from scale.report.status import Status
+    from scale.report.summary import Status
     from scale.viewer.page import ViewReport
 
 __all__ = [
@@ -72,14 +71,14 @@ def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
 
 def plan(cfg: Any, maker: RoundFactoryOf | None = None) -> Plan:
     """Returns what `run` would do; writes nothing at all. `str()` of it is for people."""
-    from scale.controller.dry_run import plan as body
+    from scale.controller.run_report import plan as body
 
     return body(cfg, maker)
 
 
 def status(run_dir: Path | str) -> Status:
     """Returns how a run stands, running or not, without its lock. `str()` of it is a table."""
-    from scale.report.status import status as body
+    from scale.report.summary import status as body
 
     return body(run_dir)
 
@@ -199,8 +198,7 @@ def view(cfg: Any) -> ViewReport:
 
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
-    from scale.settings.consistency import check_settings
-    from scale.settings.schema import as_config
+    from scale.settings.schema import as_config, check_settings
 
     config = as_config(cfg)
     check_settings(config)

@@ -15,9 +15,8 @@ import conf
 from bimangrasp.errors import InputError
 from conf import overrides, sweep
 from scale.settings import fingerprints as run_keys
-from scale.settings.consistency import RULES, check_seeds, check_settings
-from scale.settings.names import is_folder_name
-from scale.settings.schema import Config
+from scale.settings.parsing import is_folder_name
+from scale.settings.schema import RULES, Config, check_seeds, check_settings
 
 DEFAULTS = conf.load()
 

@@ -15,7 +15,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.final_format import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
-from scale.engine.messages import Died, Failed, Ready, RoundJob, Sealed, Step
+from scale.engine.interfaces import Died, Failed, Ready, RoundJob, Sealed, Step
 from scale.engine.process_pool import WorkerPool, child_environment, events
 from scale.store import locks, shards
 from scale.store.run_folder import RunFolder
@@ -159,7 +159,7 @@ from stub_rounds import Stub
 from bimangrasp.files.final_format import Header
 from scale.engine.process_pool import WorkerPool, events
 from scale.engine.devices import Device
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundJob
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])

@@ -15,8 +15,16 @@ from stub_rounds import Stub, StubBench
 
 import scale
 from scale.controller import worker_events
-from scale.engine.failures import ConfigErrorDetector, RetryPolicy, Slots, is_broken_device, is_out_of_memory
-from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
+from scale.engine.scheduler import (
+    ConfigErrorDetector,
+    FreeSlots,
+    RetryPolicy,
+    RoundRequest,
+    Slots,
+    dispatch,
+    is_broken_device,
+    is_out_of_memory,
+)
 from scale.engine.synthesizer import Synthesizer
 from scale.errors import RunError
 from scale.merge import merge_thread

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scale.controller.progress import Progress
-from scale.engine.failures import is_disk_full
+from scale.engine.scheduler import is_disk_full
 from scale.errors import RunError
 from scale.merge.deduplication import DedupJob
 from scale.merge.merge_thread import MergeThread, Outcome

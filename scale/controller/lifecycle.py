@@ -17,16 +17,15 @@ import yaml
 from bimangrasp.builtin import install_command
 from bimangrasp.energy.backends import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
-from scale.controller import preflight, recording, run_report
+from scale.controller import optional_outputs, preflight, run_report
 from scale.controller.completion import ObjectCompletion, OpenCall
-from scale.controller.event_loop import EventLoop, refuse_mixed
+from scale.controller.event_loop import EventLoop, Stop, refuse_mixed
 from scale.controller.progress import Progress
 from scale.controller.run_report import RunReport
 from scale.controller.worker_events import TRACEBACK_BYTES
 from scale.engine.devices import package_version
-from scale.engine.failures import is_disk_full
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
-from scale.engine.signals import Stop
+from scale.engine.scheduler import is_disk_full
 from scale.errors import RunError
 from scale.merge.dataset_index import write_dataset
 from scale.state.request import RunRequest
@@ -58,7 +57,7 @@ def run(
             completion.remove_surplus()
             _tidy(call.request)
             if call.request.config.record and not stop.exit_code:
-                recording.animate(call.request, call.progress.say)
+                optional_outputs.animate(call.request, call.progress.say)
             is_short = any(report.is_short for report in loop.reports())
             exit_code = stop.exit_code or (run_report.EXIT_SHORT if is_short else run_report.EXIT_OK)
         finally:

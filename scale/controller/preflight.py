@@ -8,18 +8,17 @@ from typing import Any
 
 from bimangrasp.energy.backends import resolve_kernels
 from bimangrasp.errors import InputError
-from scale.controller import recording, tensorboard
+from scale.controller import optional_outputs
 from scale.engine.devices import resolve_devices
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.synthesizer import Synthesizer
 from scale.engine.validator import Simulator
 from scale.settings import fingerprints
-from scale.settings.consistency import check_seeds, check_settings
 from scale.settings.filters import acceptance
 from scale.settings.mesh_checks import check_objects
 from scale.settings.objects import resolve_objects
 from scale.settings.parsing import parse_target
-from scale.settings.schema import GENERATE, TENSORBOARD, Config, as_config
+from scale.settings.schema import GENERATE, Config, as_config, check_seeds, check_settings
 from scale.state.request import RunRequest
 from scale.state.resume import ELSEWHERE, used_before
 from scale.store import journal
@@ -49,9 +48,7 @@ def check(
     resolve_kernels(config.kernels)
     if config.mode == GENERATE:
         config = _for_one_round(config)
-    recording.check(config)
-    if config.logger == TENSORBOARD:
-        tensorboard.check_installed()
+    optional_outputs.check(config)
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)

@@ -8,13 +8,20 @@ from itertools import islice
 from pathlib import Path
 
 from bimangrasp.files.schema import Columns
-from scale.controller import tensorboard
+from scale.controller import optional_outputs
 from scale.controller.worker_events import TRACEBACK_BYTES, CallContext
 from scale.engine.devices import device_name
-from scale.engine.failures import ConfigErrorDetector, RetryPolicy, Slots, is_disk_full
-from scale.engine.messages import Failed, Job, RoundJob, Sealed
+from scale.engine.interfaces import Failed, Job, RoundJob, Sealed
 from scale.engine.process_pool import WorkerPool, WorkerProcess
-from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
+from scale.engine.scheduler import (
+    ConfigErrorDetector,
+    FreeSlots,
+    RetryPolicy,
+    RoundRequest,
+    Slots,
+    dispatch,
+    is_disk_full,
+)
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.merge.round_records import JudgedRound, SealedRound, accept_round
@@ -208,7 +215,7 @@ class SynthesisRole:
         if self._config.logger != TENSORBOARD:
             return
         try:
-            tensorboard.write_curve(self._folder, state.code, round_id, columns)
+            optional_outputs.write_curve(self._folder, state.code, round_id, columns)
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from scale.controller.worker_events import TRACEBACK_BYTES, CallContext
 from scale.engine.devices import Device
-from scale.engine.failures import Key, Slots
-from scale.engine.messages import Failed, Job, Sealed, ValidationJob
+from scale.engine.interfaces import Failed, Job, Sealed, ValidationJob
 from scale.engine.process_pool import WorkerPool, WorkerProcess
+from scale.engine.scheduler import Key, Slots
 from scale.engine.validator import VALIDATION
 from scale.errors import RunError
 from scale.formatting import last_line

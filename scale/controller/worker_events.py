@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
 from scale.controller.progress import Meter, Progress
-from scale.engine.failures import EARLY_EXITS, EARLY_KILLS, IN_A_ROW, Slots, death
-from scale.engine.messages import Died, Failed, Halved, Job, Ready, Sealed
+from scale.engine.interfaces import Died, Failed, Halved, Job, Ready, Sealed
 from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
+from scale.engine.scheduler import EARLY_EXITS, EARLY_KILLS, IN_A_ROW, Slots, death
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.merge.round_records import SkippedRound

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.files.final_format import Header
 from scale.engine.devices import Device
-from scale.engine.messages import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
+from scale.engine.interfaces import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
 from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec
 from scale.engine.worker import main as worker_main
 from scale.store.run_folder import RunFolder

@@ -13,8 +13,7 @@ import numpy as np
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
 from scale.engine.devices import platform
-from scale.engine.interfaces import RoundResult
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundJob, RoundResult
 
 if TYPE_CHECKING:
     from bimangrasp.config import SynthesisConfig

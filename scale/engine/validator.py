@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scale.engine.devices import platform
-from scale.engine.interfaces import ValidationTask, VerdictRunner
-from scale.engine.messages import Step, ValidationJob
+from scale.engine.interfaces import Step, ValidationJob, ValidationTask, VerdictRunner
 from scale.engine.worker import Role, WorkerSpec
 from scale.store import shards, verdict_files
 from scale.store.run_folder import VALIDATOR, RunFolder

@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 
 from bimangrasp.files.header import Header
 from bimangrasp.trajectory import trajectory_image
-from scale.engine import failures
-from scale.engine.interfaces import RoundResult, RoundRunner
-from scale.engine.messages import Failed, Halved, Job, Ready, RoundJob, Sealed, Step
+from scale.engine import scheduler
+from scale.engine.interfaces import Failed, Halved, Job, Ready, RoundJob, RoundResult, RoundRunner, Sealed, Step
 from scale.store import locks, shards
 from scale.store.run_folder import WORKER, RunFolder
 
@@ -82,7 +81,7 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
         outcome = _do(folder, spec, runner, job, connection)
         connection.send(outcome)
         if isinstance(outcome, Failed) and outcome.ends:
-            os._exit(failures.BROKEN_DEVICE)  # no destructor may touch the broken context either
+            os._exit(scheduler.BROKEN_DEVICE)  # no destructor may touch the broken context either
 
 
 def _end_with_parent(parent: int) -> None:
@@ -131,7 +130,7 @@ def _do(folder: RunFolder, spec: WorkerSpec, runner: Any, job: Job, connection: 
     except Exception as error:  # whatever it is, the parent decides what becomes of the round
         text = traceback.format_exc()
         _log(text)
-        number, ends = getattr(error, "errno", None), failures.is_broken_device(error)
+        number, ends = getattr(error, "errno", None), scheduler.is_broken_device(error)
         return Failed(code=job.code, round_id=job.round_id, traceback=text, errno=number, ends=ends)
     seconds = time.monotonic() - start
     return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(path), seconds=seconds)
@@ -143,7 +142,7 @@ def _log(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError as error:
-        if not failures.is_disk_full(error):
+        if not scheduler.is_disk_full(error):
             raise
 
 
@@ -193,6 +192,6 @@ def _attempt(runner: RoundRunner, job: RoundJob, on_step: Callable[[int], None])
     try:
         return runner.make(job, on_step), ""
     except Exception as error:
-        if not failures.is_out_of_memory(error):
+        if not scheduler.is_out_of_memory(error):
             raise
         return None, f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.mesh_report import object_scales
 from bimangrasp.objects.preparation import MeshFacts, Preparation
 from scale.formatting import table
-from scale.settings.names import is_safe
+from scale.settings.parsing import is_safe
 
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """States of an object after the run; a kept one was prepared before, with the same content."""

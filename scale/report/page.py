@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
-from scale.engine.failures import death
+from scale.engine.scheduler import death
 from scale.formatting import duration, moment, number
 from scale.merge.round_records import DUPLICATE
 from scale.report.figures import curve_charts, energy_charts, speed_chart

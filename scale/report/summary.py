@@ -1,18 +1,22 @@
-"""Summarizes how a run came out, in words and object by object."""
+"""Summarizes how a run stands and how it came out, in words and object by object."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scale.formatting import ADVICE, count, duration, last_line, number, spans
-from scale.report.history import Call, History, Work
+from bimangrasp.errors import InputError
+from scale.formatting import ADVICE, count, duration, last_line, number, objects_table, spans
+from scale.report.history import Call, History, Work, history
+from scale.store import journal, locks
+from scale.store.run_folder import RunFolder
 
-if TYPE_CHECKING:  # a status reads no grasp file
+if TYPE_CHECKING:
     from scale.report.file_statistics import FileStatistics
-
 NAMED = 8  # objects or rounds in a sentence; the tables have more
 LINE = 200  # letters of an error in a sentence
 ENDS = {0: "finished", 3: "short", 130: "stopped", 143: "stopped"}
@@ -83,6 +87,36 @@ class Outcome(NamedTuple):
     headline: str
     sentences: list[str]
     objects: list[ObjectLine]
+
+
+class Status(NamedTuple):
+    """How a run stands.
+
+    Attributes:
+        run_dir: its folder.
+        running: who works on it, None where nobody does.
+        exit_code: of the last call that ended, None where none did.
+        objects: those that have less than was wanted first, then by index.
+    """
+
+    run_dir: Path
+    running: dict[str, Any] | None
+    exit_code: int | None
+    objects: list[ObjectLine]
+
+    def __str__(self) -> str:
+        rows = [
+            (o.code, f"{o.collected}/{o.quota}", o.rounds, o.failures, len(o.skipped), o.end_reason)
+            for o in self.objects
+        ]
+        lines = objects_table(("object", "grasps", "rounds", "failed", "skipped", "ended by"), rows)
+        return "\n".join([*lines, f"{self.run_dir}: {self._state()}"])
+
+    def _state(self) -> str:
+        if self.running:
+            passed = time.time() - self.running["started"]
+            return f"running for {passed:.0f} s, pid {self.running['pid']} on {self.running['host']}"
+        return "not running" + ("" if self.exit_code is None else f", the last call ended with {self.exit_code}")
 
 
 def outcome(history: History, manifest: Mapping[str, Any], is_running: bool, statistics: FileStatistics) -> Outcome:
@@ -261,3 +295,19 @@ def in_short(rounds: Sequence[int]) -> str:
     """Returns rising round ids: 0 to 3, 7; how many there are where that gets long."""
     text = spans(rounds)
     return text if text.count(",") < NAMED else f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
+
+
+def status(run_dir: Path | str) -> Status:
+    """Returns how a run stands.
+
+    Raises:
+        InputError: there is no run in that folder.
+    """
+    folder = RunFolder(run_dir)
+    past = history(journal.replay(folder).events)
+    if not past.calls:
+        raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
+    ended = [call.exit_code for call in past.calls if call.exit_code is not None]
+    running = locks.running(folder)
+    objects = object_lines(past, journal.read_manifest(folder), is_running=running is not None)
+    return Status(folder.root, running, ended[-1] if ended else None, objects)

@@ -12,8 +12,7 @@ from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.objects.files import DECOMPOSED, SUFFIXES, meshes_below, root_of
 from scale.formatting import listed
-from scale.settings.names import hint, is_safe
-from scale.settings.parsing import parse_object_codes
+from scale.settings.parsing import hint, is_safe, parse_object_codes
 
 OTHER_SUFFIXES = (".stp", ".step", ".dae", ".fbx", ".3ds", ".gltf", ".blend", ".usd", ".usdz", ".3mf", ".x3d", ".wrl")
 """Suffixes of mesh formats that are not supported."""

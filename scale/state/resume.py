@@ -13,14 +13,13 @@ from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.settings import fingerprints
-from scale.settings.consistency import check_seeds
 from scale.settings.fingerprints import Key
 from scale.settings.objects import ObjectEntry
-from scale.state import recovery_notes
+from scale.settings.schema import check_seeds
 from scale.state.object_state import ObjectState
 from scale.state.request import RunRequest
 from scale.state.round_table import DONE, FINISHED, WANTED, InFinalFile, RoundTable
-from scale.state.scan import FolderScan, ScannedShard
+from scale.state.scan import FolderScan, ScannedShard, recovery_notes
 from scale.store.events import CallStarted, RoundAdopted, RoundDone, RoundSealed, RoundSkipped
 from scale.store.run_folder import RunFolder
 
@@ -69,7 +68,7 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
     new_indices = {code: index for code, index in indices.items() if code not in journaled}
     adopted = [(state, r) for state in objects for r in state.rounds.having(DONE) if _is_adopted(state, r)]
     others = _others(scan, {entry.code for entry in request.entries}, request.folder)
-    notes = recovery_notes.notes(request, scan, objects) + _notes(adopted, others)
+    notes = recovery_notes(request, scan, objects) + _notes(adopted, others)
     platforms = _distinct(platform for header in scan.headers() for platform in header.platforms)
     return Resumed(objects, new_indices, adopted, others, platforms, _verdict_platforms(scan), notes)
 
