@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimangrasp.errors import InputError
+from scale.modes import paths
+from scale.settings.schema import as_config, check_settings
 
 if TYPE_CHECKING:
-    from scale.controller.run_report import Plan, RunReport
+    from scale.controller.lifecycle import Plan
+    from scale.controller.run_report import RunReport
     from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
     from scale.modes.export import ExportReport
     from scale.modes.hand_report import HandReport
@@ -20,23 +24,6 @@ if TYPE_CHECKING:
     from scale.report.page import ReportPage
     from scale.report.summary import Status
     from scale.viewer.page import ViewReport
-
-__all__ = [
-    "check_hand",
-    "export",
-    "generate",
-    "import_results",
-    "plan",
-    "prepare_objects",
-    "run",
-    "status",
-    "validate",
-    "view",
-    "write_report",
-]
-
-# Modules are imported where they are called: a worker imports this package and needs few of them, and what a mode
-# refuses is refused before those are loaded that compute (torch, MuJoCo and trimesh take seconds).
 
 
 def run(cfg: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf | None = None) -> RunReport:
@@ -52,9 +39,7 @@ def run(cfg: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf |
         RunError: the run cannot go on.
     """
     _refuse_unguarded_script()
-    from scale.controller.lifecycle import run as body
-
-    return body(cfg, maker, judge)
+    return _call("scale.controller.lifecycle.run", cfg, maker, judge)
 
 
 def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
@@ -62,25 +47,17 @@ def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
 
     Arguments and errors are those of `run`.
     """
-    _refuse_unguarded_script()
-    from scale.controller.lifecycle import run as body
-    from scale.settings.schema import as_config
-
-    return body(replace(as_config(cfg), mode="generate"), maker)
+    return run(replace(as_config(cfg), mode="generate"), maker)
 
 
 def plan(cfg: Any, maker: RoundFactoryOf | None = None) -> Plan:
     """Returns what `run` would do; writes nothing at all. `str()` of it is for people."""
-    from scale.controller.run_report import plan as body
-
-    return body(cfg, maker)
+    return _call("scale.controller.lifecycle.plan", cfg, maker)
 
 
 def status(run_dir: Path | str) -> Status:
     """Returns how a run stands, running or not, without its lock. `str()` of it is a table."""
-    from scale.report.summary import status as body
-
-    return body(run_dir)
+    return _call("scale.report.summary.status", run_dir)
 
 
 def validate(cfg: Any) -> ValidationReport:
@@ -93,12 +70,7 @@ def validate(cfg: Any) -> ValidationReport:
         InputError: the call cannot be served; it says why and what to do.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
-    targets = paths.validation_targets(config)
-    from scale.modes.validate import validate as body
-
-    return body(config, targets)
+    return _call("scale.modes.validate.validate", config, paths.validation_targets(config))
 
 
 def export(cfg: Any) -> ExportReport:
@@ -111,12 +83,7 @@ def export(cfg: Any) -> ExportReport:
         InputError: the call cannot be served; it says why and what to do.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
-    jobs = paths.export_jobs(config)
-    from scale.modes.export import export as body
-
-    return body(config, jobs)
+    return _call("scale.modes.export.export", config, paths.export_jobs(config))
 
 
 def import_results(cfg: Any) -> ImportReport:
@@ -125,12 +92,7 @@ def import_results(cfg: Any) -> ImportReport:
     Arguments and errors are those of `export`.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
-    job = paths.import_job(config)
-    from scale.modes.import_results import import_results as body
-
-    return body(config, job)
+    return _call("scale.modes.import_results.import_results", config, paths.import_job(config))
 
 
 def write_report(cfg: Any) -> ReportPage:
@@ -142,10 +104,7 @@ def write_report(cfg: Any) -> ReportPage:
     Raises:
         InputError: there is no run in that folder, or the page cannot be written.
     """
-    config = _checked(cfg)
-    from scale.report.page import write_report as body
-
-    return body(config)
+    return _call("scale.report.page.write_report", _checked(cfg))
 
 
 def check_hand(cfg: Any) -> HandReport:
@@ -154,12 +113,7 @@ def check_hand(cfg: Any) -> HandReport:
     Arguments and errors are those of `export`; `hand.mjcf` names the file.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
-    places = paths.hand_paths(config)
-    from scale.modes.check_hand import check_hand as body
-
-    return body(config, places)
+    return _call("scale.modes.check_hand.check_hand", config, paths.hand_paths(config))
 
 
 def prepare_objects(cfg: Any) -> PreparationReport:
@@ -168,12 +122,7 @@ def prepare_objects(cfg: Any) -> PreparationReport:
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
     config = _checked(cfg, has_plan=True)
-    from scale.modes import paths
-
-    entries, left_out = paths.mesh_choice(config)
-    from scale.modes.prepare_objects import prepare_objects as body
-
-    return body(config, entries, left_out)
+    return _call("scale.modes.prepare_objects.prepare_objects", config, *paths.mesh_choice(config))
 
 
 def view(cfg: Any) -> ViewReport:
@@ -188,18 +137,21 @@ def view(cfg: Any) -> ViewReport:
     """
     _refuse_unguarded_script()
     config = _checked(cfg)
-    from scale.modes import paths
+    return _call("scale.viewer.page.view", config, *paths.view_paths(config))
 
-    source, target = paths.view_paths(config)
-    from scale.viewer.page import view as body
 
-    return body(config, source, target)
+def _call(function: str, *arguments: Any) -> Any:
+    """Returns what a function gives, named by its module and its name.
+
+    The module is imported here: a worker imports this package and needs few of them, and what a mode refuses is refused
+    before those are loaded that compute (torch, MuJoCo and trimesh take seconds).
+    """
+    module, _, name = function.rpartition(".")
+    return getattr(import_module(module), name)(*arguments)
 
 
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
-    from scale.settings.schema import as_config, check_settings
-
     config = as_config(cfg)
     check_settings(config)
     if config.dry_run and not has_plan:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def job(round_id):
-    names = {"code": "mug", "index": 1, "mesh": "mug.obj", "mesh_sha256": "cd" * 32, "object_key": {}}
+    names = {"code": "mug", "index": 1, "mesh": "mug.obj", "mesh_sha256": "cd" * 32}
     return RoundJob(**names, round_id=round_id, seed=100 + round_id, attempt=0, tile=8)
 
 
@@ -117,7 +117,9 @@ def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
 
 def test_the_optimizer_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
     modules = ("torch", "mujoco")
-    code = f"import sys, scale.engine.validator; print([name in sys.modules for name in {modules}])"
+    code = (
+        f"import sys, scale.engine.synthesizer, scale.engine.worker; print([name in sys.modules for name in {modules}])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[False,", "False]"]
 
@@ -170,7 +172,7 @@ if __name__ == "__main__":
     one = engine.start(0)
     while not one.is_ready:
         list(events([engine], 1))
-    names = dict(code="m", index=0, mesh="", mesh_sha256="", object_key={})
+    names = dict(code="m", index=0, mesh="", mesh_sha256="")
     engine.assign(one, RoundJob(**names, round_id=0, seed=1, attempt=0, tile=8))
     print(one.process.pid, flush=True)
     sys.stdin.read()

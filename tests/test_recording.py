@@ -27,7 +27,7 @@ from bimangrasp.synthesis import TrajectoryRecorder, synthesize
 from bimangrasp.trajectory import read_trajectory, trajectory_image
 from scale.controller import optional_outputs
 from scale.errors import RunError
-from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import ObjectEntry
 from scale.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow  # its fixture makes and draws a run

@@ -29,7 +29,7 @@ from bimangrasp.files.schema import Columns
 from bimangrasp.hand_files.config import HandConfig
 from scale.errors import RunError
 from scale.settings.schema import TENSORBOARD, Config
-from scale.state.request import RunRequest
+from scale.state.records import RunRequest
 from scale.store.run_folder import RunFolder
 
 QUARTILES = ("Energy lower quartile", "Energy", "Energy upper quartile")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bimangrasp.config import Record
+from bimangrasp.config import Record, SynthesisConfig
 from bimangrasp.files.header import HandTable
+from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from bimangrasp.config import SynthesisConfig
-    from bimangrasp.hand_files.config import HandConfig
-    from scale.settings.schema import Config
+from scale.settings.schema import Config
 
 
 class RoundJob(NamedTuple):
@@ -25,7 +22,6 @@ class RoundJob(NamedTuple):
         index: its place in the run, from which its seeds follow.
         mesh: path of its mesh.
         mesh_sha256: hash of the mesh that was checked.
-        object_key: see `fingerprints.object_key`.
         round_id, seed: the round.
         attempt: failed attempts so far.
         tile: grasps to evaluate at once.
@@ -36,7 +32,6 @@ class RoundJob(NamedTuple):
     index: int
     mesh: str
     mesh_sha256: str
-    object_key: dict[str, Any]
     round_id: int
     seed: int
     attempt: int
@@ -190,7 +185,7 @@ class VerdictFactory(Protocol):
         """Returns the bench. Called once, in the validator."""
 
 
-VerdictFactoryOf = Callable[["Config"], VerdictFactory]
+VerdictFactoryOf = Callable[[Config], VerdictFactory]
 """How `scale.run` gets its judge from the configuration."""
-RoundFactoryOf = Callable[["HandConfig", "SynthesisConfig"], RoundFactory]
+RoundFactoryOf = Callable[[HandConfig, SynthesisConfig], RoundFactory]
 """How `scale.run` gets its maker from the configuration."""

@@ -51,15 +51,6 @@ class FreeSlots(NamedTuple):
     starting: list[int]
     empty: list[int]
 
-    def take(self, barred: frozenset[int]) -> tuple[list[int], int] | None:
-        """Takes the first slot that is not barred out and returns it with its list's rest; None without one."""
-        for slots in self:
-            for slot in slots:
-                if slot not in barred:
-                    slots.remove(slot)
-                    return slots, slot
-        return None
-
 
 class Dispatch(NamedTuple):
     """What to do now: rounds for idle slots, and slots to start a worker on."""
@@ -78,20 +69,17 @@ def dispatch(wanted: Iterable[RoundRequest], free: FreeSlots) -> Dispatch:
         wanted: the rounds to hand out next; only as many are looked at as there are slots for.
         free: the slots that could take one.
     """
-    result = Dispatch([], [])
+    result, waiting = Dispatch([], []), iter(wanted)
     free = FreeSlots(*(list(slots) for slots in free))
-    if not any(free):
-        return result
-    for request in wanted:
-        taken = free.take(request.barred)
-        if taken is not None:
-            slots, slot = taken
-            if slots is free.idle:
-                result.rounds.append((slot, request))
-            elif slots is free.empty:
-                result.starts.append(slot)
-        if not any(free):
-            break
+    while any(free) and (request := next(waiting, None)):
+        usable = ((slots, slot) for slots in free for slot in slots if slot not in request.barred)
+        slots, slot = next(usable, (None, None))
+        if slots is free.idle:
+            result.rounds.append((slot, request))
+        elif slots is free.empty:
+            result.starts.append(slot)
+        if slots is not None:
+            slots.remove(slot)
     return result
 
 
@@ -247,31 +235,21 @@ class ConfigErrorDetector:
     """Whether it is the configuration, or the machine, that fails: failures in a row with no success in this call.
 
     Attributes:
-        enough: so many failures, and never fewer than a single round may have.
+        max_retries: further attempts at a round that failed; fewer failures than a single round may have prove nothing.
         objects: how many objects the call has to work on; with several, one that always fails is not enough.
+        goes_on: whether earlier calls had success with some of them: then a round that always fails is skipped before
+            the configuration is suspected, else no call would ever get past it.
         has_success: whether a round was sealed in this call.
         failed: objects with a failed attempt.
     """
 
-    enough: int
+    max_retries: int
     objects: int
+    goes_on: bool = False
     has_success: bool = False
     failed: set[str] = field(default_factory=set)
     _failures: int = 0
     _slots: set[int] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, max_retries: int, objects: int, goes_on: bool = False) -> ConfigErrorDetector:
-        """Returns the detector of a call.
-
-        Args:
-            max_retries: further attempts at a round that failed.
-            objects: how many objects the call has to work on.
-            goes_on: whether earlier calls had success with some of them: then a round that always fails is skipped
-                before the configuration is suspected, else no call would ever get past it.
-        """
-        enough = max(IN_A_ROW, max_retries + 1)
-        return cls(enough * IN_A_ROW if goes_on else enough, objects)
 
     def failed_at(self, code: str, slot: int, at_work: Collection[int]) -> bool:
         """Notes a failed attempt and returns whether the call is to end.
@@ -284,6 +262,7 @@ class ConfigErrorDetector:
         self.failed.add(code)
         self._slots.add(slot)
         self._failures += 1
-        if self.has_success or self._failures < self.enough:
+        enough = max(IN_A_ROW, self.max_retries + 1) * (IN_A_ROW if self.goes_on else 1)
+        if self.has_success or self._failures < enough:
             return False
         return len(self.failed) >= min(IN_A_ROW, self.objects) and set(at_work) <= self._slots

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,23 @@ from typing import Any, NamedTuple
 from bimangrasp.files.header import Header
 from bimangrasp.trajectory import trajectory_image
 from scale.engine import scheduler
-from scale.engine.interfaces import Failed, Halved, Job, Ready, RoundJob, RoundResult, RoundRunner, Sealed, Step
-from scale.store import locks, shards
-from scale.store.run_folder import WORKER, RunFolder
+from scale.engine.interfaces import (
+    Failed,
+    Halved,
+    Job,
+    Ready,
+    RoundJob,
+    RoundResult,
+    RoundRunner,
+    Sealed,
+    Step,
+    ValidationJob,
+    ValidationTask,
+    VerdictRunner,
+)
+from scale.settings.fingerprints import object_key
+from scale.store import locks, shards, verdict_files
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
 SMALLEST_TILE = 1  # grasps at once; with less there is no round
@@ -156,7 +171,7 @@ def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJ
         object_code=job.code,
         object_index=job.index,
         mesh_sha256=job.mesh_sha256,
-        object_key=job.object_key,
+        object_key=object_key(job.mesh_sha256),
         platforms=(runner.platform,),
     )
     columns = shards.round_columns(result.columns, job.seed, job.round_id, result.tile_used)
@@ -195,3 +210,31 @@ def _attempt(runner: RoundRunner, job: RoundJob, on_step: Callable[[int], None])
         if not scheduler.is_out_of_memory(error):
             raise
         return None, f"{type(error).__name__}: {error}"
+
+
+def _verdict(
+    folder: RunFolder, spec: WorkerSpec, runner: VerdictRunner, job: ValidationJob, connection: Connection
+) -> Path:
+    """Simulates the grasps of one round and returns the path of the sealed verdict."""
+    shard = shards.verify(folder.root / job.shard)
+    task = ValidationTask(shard.columns, str(folder.root / job.pieces), job.deadly)
+    columns = runner.judge(task, partial(_tell, connection))
+    _tell(connection, shard.rows)
+    about = {
+        "code": job.code,
+        "round_id": job.round_id,
+        "shard_sha256": shard.sha256,
+        "acceptance_key": job.acceptance_key,
+        "platform": runner.platform,
+        "judging": runner.judging,
+    }
+    return verdict_files.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
+
+
+def _tell(connection: Connection, row: int) -> None:
+    """Says which grasp is simulated now, or that all are: if it kills or hangs this process, the parent knows it."""
+    connection.send(Step(row))
+
+
+VALIDATION = Role(VALIDATOR, _verdict)
+"""Validators test rounds."""

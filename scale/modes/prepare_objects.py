@@ -31,7 +31,7 @@ from bimangrasp.objects.preparation import (
 from scale.errors import RunError
 from scale.modes.preparation_report import KEPT, LEFT_OUT, PREPARED, READY, PreparationReport, PreparedObject
 from scale.settings.mesh_checks import progress_printer, unreadable
-from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import ObjectEntry
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder

@@ -235,6 +235,11 @@ class Config(Checked):
     prepare: PreparationConfig
 
     @property
+    def full_tile(self) -> int:
+        """How many grasps are evaluated at once where memory lasts."""
+        return self.tile or self.round_batch_size
+
+    @property
     def recording(self) -> Record | None:
         """What to keep of the way to the grasps; None where nothing is asked for."""
         return Record(self.frame_stride, tuple(self.record_rows)) if self.record else None

@@ -18,10 +18,9 @@ from scale.merge.rejected_file import RejectedFile
 from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
-from scale.state.object_state import ObjectState
-from scale.state.request import RunRequest
+from scale.state.records import ObjectState, RunRequest
 from scale.store import journal, shards, verdict_files
-from scale.store.events import CallStarted, Event, FileMerged, ObjectsIndexed
+from scale.store.events import CallStarted, FileMerged, ObjectsIndexed
 from scale.store.journal import Replay
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name
 from scale.store.verdict_files import Verdict
@@ -68,14 +67,9 @@ class FolderScan(NamedTuple):
     damaged: dict[Path, str]
 
     @property
-    def events(self) -> list[Event]:
-        """Those of the journal."""
-        return self.journal.events
-
-    @property
     def is_used(self) -> bool:
         """Whether an earlier call left anything that counts."""
-        return bool(self.events or self.finals or self.shards)
+        return bool(self.journal.events or self.finals or self.shards)
 
     def headers(self) -> Iterator[Header]:
         """Yields what every file says of itself."""
@@ -103,11 +97,12 @@ class FolderScan(NamedTuple):
 
     def journaled_indices(self) -> list[tuple[str, int]]:
         """Returns object codes and indices, as the journal has them."""
-        return [pair for event in self.events if isinstance(event, ObjectsIndexed) for pair in event.indices.items()]
+        indexed = [event for event in self.journal.events if isinstance(event, ObjectsIndexed)]
+        return [pair for event in indexed for pair in event.indices.items()]
 
     def merged(self) -> dict[str, FileMerged]:
         """Returns object code -> the last line of the journal about its final file."""
-        return {event.code: event for event in self.events if isinstance(event, FileMerged)}
+        return {event.code: event for event in self.journal.events if isinstance(event, FileMerged)}
 
 
 def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say) -> FolderScan:
