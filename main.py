@@ -12,14 +12,14 @@ import sys
 import traceback
 from pathlib import Path
 
-import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.version import setbase
 from omegaconf import DictConfig
 
 import conf
 import scale
 from bimangrasp.errors import InputError
-from conf import overrides, sweep
+from conf import sweep
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
@@ -40,13 +40,14 @@ SHOWN = {
 
 def main() -> int:
     """Returns the exit code of the command line in `sys.argv`."""
-    arguments = get_args_parser().parse_intermixed_args()
+    parser = get_args_parser()
+    arguments = parser.parse_intermixed_args()
     try:
         _refuse_flags(arguments)
         if _only_shows(arguments):
-            return _show(arguments)
+            return _show(arguments, parser)
         if arguments.multirun:
-            return _run_sweep(arguments)
+            return _run_sweep(sweep.jobs(arguments.overrides, arguments.config_dir))
         config = conf.load(arguments.overrides, arguments.config_dir)
     except InputError as error:
         return _refused(error)
@@ -67,18 +68,15 @@ def _only_shows(arguments: argparse.Namespace) -> bool:
     return any(getattr(arguments, name) for name in shows)
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _show(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Lets Hydra print what it is asked for, with checked overrides; returns the exit code."""
     folder = Path(arguments.config_dir) if arguments.config_dir else None
-    lines = overrides.lines(overrides.parse(arguments.overrides, folder))
-    argv = sys.argv
-    sys.argv = [argv[0], *_flags(arguments), *lines]
+    arguments.overrides = [override.input_line for override in conf.parse(arguments.overrides, folder)]
+    setbase("1.3")
     try:
-        hydra.main(version_base="1.3", config_path=str(overrides.FOLDER), config_name="config")(_run_nothing)()
+        _run_hydra(arguments, parser, _run_nothing, str(conf.FOLDER), "config")
     except SystemExit as end:  # how Hydra ends after --help, and after an error of its own
         return 1 if end.code else 0
-    finally:
-        sys.argv = argv
     return 0
 
 
@@ -86,22 +84,13 @@ def _run_nothing(cfg: DictConfig) -> None:
     """Stands where Hydra wants a job; with the flags of `_only_shows` it calls none."""
 
 
-def _flags(arguments: argparse.Namespace) -> list[str]:
-    """Returns the flags of the command line, ahead of the overrides."""
-    named = {name: value for name, value in vars(arguments).items() if value and name != "overrides"}
-    return [f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "") for name, value in named.items()]
-
-
-def _run_sweep(arguments: argparse.Namespace) -> int:
+def _run_sweep(jobs: dict[str, Config]) -> int:
     """Runs the jobs of a sweep one after the other, each in a folder of its own; returns the worst exit code.
 
     Every job is composed and checked before the first one starts. A signal ends the sweep, an error does not.
-
-    Raises:
-        InputError: see `sweep.jobs`.
     """
     outcomes: list[int] = []
-    for number, (folder, config) in enumerate(sweep.jobs(arguments.overrides, arguments.config_dir).items()):
+    for number, (folder, config) in enumerate(jobs.items()):
         name = f"{config.exp_name}/{folder}"
         print(f"job {number}: {name}", flush=True)
         outcomes.append(_outcome(dataclasses.replace(config, exp_name=name)))

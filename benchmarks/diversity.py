@@ -19,7 +19,7 @@ import conf
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import set_determinism
 from bimangrasp.validation.summary import first_component_share, histogram_entropy
-from scale.settings.objects import resolve_objects
+from scale.settings.parsing import resolve_objects
 
 HEADINGS = "settings | object | grasps of a part | parts | D of the starts | D | D at random | H of the starts | H"
 

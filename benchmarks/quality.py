@@ -26,7 +26,7 @@ from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
 from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps
 from bimangrasp.validation.summary import Summary, summary_of
-from scale.settings.objects import resolve_objects
+from scale.settings.parsing import resolve_objects
 from scale.settings.schema import Config
 
 HEADINGS = (

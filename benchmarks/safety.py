@@ -23,7 +23,7 @@ from stub_rounds import Stub
 from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
-from scale.engine.messages import Died
+from scale.engine.interfaces import Died
 from scale.engine.process_pool import WorkerPool, events
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import MergeThread
@@ -98,7 +98,7 @@ def million(folder: RunFolder, grasps: int, rows: int) -> MergeJob:
         path = shards.seal(folder, folder.place(0, 0), header(), shards.round_columns(columns, n, n, rows))
         sha256, kept = shards.verify(path).sha256, min(rows, grasps - n * rows)
         table.append(MergeRound(n, JudgedRound(n, rows, rows, PLATFORM, sha256, path, rows), kept, 0, True))
-    accept = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
+    accept = filters.Accept(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
     return MergeJob(replace(header(), platforms=()), Ending({}, grasps, True, "quota"), tuple(table), None, 0, accept)
 
 

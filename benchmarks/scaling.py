@@ -29,8 +29,7 @@ import scale
 from bimangrasp.builtin import OBJECT_ROOT
 from bimangrasp.files.header import HandTable
 from bimangrasp.objects.model import read_mesh
-from scale.engine.interfaces import RoundFactory, RoundResult, RoundRunner
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundFactory, RoundJob, RoundResult, RoundRunner
 from scale.engine.synthesizer import Synthesizer
 
 BEAT_S = 0.05

@@ -30,8 +30,7 @@ import trimesh
 from stub_judge import StubJudge
 from stub_rounds import Stub, StubBench
 
-from scale.engine.interfaces import RoundResult
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundJob, RoundResult
 
 CODES = ("ball", "brick", "slab")
 STUCK_S = 120.0  # without the end of a run that nobody strikes any more

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +18,6 @@ from hydra.errors import HydraException
 import conf
 from bimangrasp.config import SynthesisConfig
 from bimangrasp.errors import InputError
-from conf.overrides import groups, parse
 from scale.settings.schema import Config
 
 SECTIONS = ("energy", "optimizer", "initialization", "object", "filter", "hand")
@@ -39,7 +40,7 @@ def jobs(overrides: list[str], config_dir: str | Path | None = None) -> dict[str
             two jobs that are the same.
     """
     folder = Path(config_dir) if config_dir else None
-    parsed, known = parse(overrides, folder), groups(folder)
+    parsed, known = conf.parse(overrides, folder), conf.groups(folder)
     for override in parsed:
         _check_sweep(override, known)
     try:
@@ -49,7 +50,7 @@ def jobs(overrides: list[str], config_dir: str | Path | None = None) -> dict[str
     configs: dict[str, Config] = {}
     for job in split:
         config = conf.load(job, folder)
-        name = _job_folder(parse(list(job), folder), config, known)
+        name = _job_folder(conf.parse(list(job), folder), config, known)
         if name in configs:
             raise InputError(f"two jobs of the sweep are the same run {name!r}: wanted each value once")
         configs[name] = config
@@ -65,7 +66,8 @@ def _job_folder(overrides: list[Override], config: Config, known: dict[str, list
         if key in known:
             parts.add(f"{key}={quote(str(override.value()), safe='')}")
         elif _decides(key):
-            parts.add(f"{key}={quote(_text(_value(config, key)), safe='')}")
+            value = reduce(getitem, key.split("."), dataclasses.asdict(config))
+            parts.add(f"{key}={quote(_text(value), safe='')}")
     name = ",".join(sorted(parts)) or "default"
     if len(name) <= LONGEST:
         return name
@@ -103,18 +105,8 @@ def _check_seeds(configs: list[Config]) -> None:
             )
 
 
-def _value(config: Config, key: str) -> Any:
-    """Returns the value of a dotted key."""
-    value: Any = config
-    for part in key.split("."):
-        value = value[part] if isinstance(value, dict) else getattr(value, part)
-    return value
-
-
 def _text(value: Any) -> str:
     """Returns a value as text that is the same however it was typed: 100 for 100, 100.0 and 1e2."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)

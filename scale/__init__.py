@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimangrasp.errors import InputError
+from scale.modes import paths
+from scale.settings.schema import as_config, check_settings
 
 if TYPE_CHECKING:
-    from scale.controller.dry_run import Plan
+    from scale.controller.lifecycle import Plan
     from scale.controller.run_report import RunReport
     from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
     from scale.modes.check_hand import HandReport
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from scale.modes.prepare_objects import PreparationReport
     from scale.modes.validate import ValidationReport
     from scale.report.page import ReportPage
-    from scale.report.status import Status
+    from scale.report.summary import Status
     from scale.viewer.page import ViewReport
 
 __all__ = [
@@ -63,23 +65,19 @@ def generate(cfg: Any, maker: RoundFactoryOf | None = None) -> RunReport:
 
     Arguments and errors are those of `run`.
     """
-    _refuse_unguarded_script()
-    from scale.controller.lifecycle import run as body
-    from scale.settings.schema import as_config
-
-    return body(replace(as_config(cfg), mode="generate"), maker)
+    return run(replace(as_config(cfg), mode="generate"), maker)
 
 
 def plan(cfg: Any, maker: RoundFactoryOf | None = None) -> Plan:
     """Returns what `run` would do; writes nothing at all. `str()` of it is for people."""
-    from scale.controller.dry_run import plan as body
+    from scale.controller.lifecycle import plan as body
 
     return body(cfg, maker)
 
 
 def status(run_dir: Path | str) -> Status:
     """Returns how a run stands, running or not, without its lock. `str()` of it is a table."""
-    from scale.report.status import status as body
+    from scale.report.summary import status as body
 
     return body(run_dir)
 
@@ -94,8 +92,6 @@ def validate(cfg: Any) -> ValidationReport:
         InputError: the call cannot be served; it says why and what to do.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
     targets = paths.validation_targets(config)
     from scale.modes.validate import validate as body
 
@@ -112,8 +108,6 @@ def export(cfg: Any) -> ExportReport:
         InputError: the call cannot be served; it says why and what to do.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
     jobs = paths.export_jobs(config)
     from scale.modes.export import export as body
 
@@ -126,8 +120,6 @@ def import_results(cfg: Any) -> ImportReport:
     Arguments and errors are those of `export`.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
     job = paths.import_job(config)
     from scale.modes.import_results import import_results as body
 
@@ -155,8 +147,6 @@ def check_hand(cfg: Any) -> HandReport:
     Arguments and errors are those of `export`; `hand.mjcf` names the file.
     """
     config = _checked(cfg)
-    from scale.modes import paths
-
     places = paths.hand_paths(config)
     from scale.modes.check_hand import check_hand as body
 
@@ -169,12 +159,10 @@ def prepare_objects(cfg: Any) -> PreparationReport:
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
     config = _checked(cfg, has_plan=True)
-    from scale.modes import paths
-
-    entries, left_out = paths.mesh_choice(config)
+    chosen = paths.mesh_choice(config)
     from scale.modes.prepare_objects import prepare_objects as body
 
-    return body(config, entries, left_out)
+    return body(config, *chosen)
 
 
 def view(cfg: Any) -> ViewReport:
@@ -189,19 +177,14 @@ def view(cfg: Any) -> ViewReport:
     """
     _refuse_unguarded_script()
     config = _checked(cfg)
-    from scale.modes import paths
-
-    source, target = paths.view_paths(config)
+    chosen = paths.view_paths(config)
     from scale.viewer.page import view as body
 
-    return body(config, source, target)
+    return body(config, *chosen)
 
 
 def _checked(cfg: Any, has_plan: bool = False) -> Any:
     """Returns the settings as a Config, each in its range; `has_plan`: whether dry_run has something to print."""
-    from scale.settings.consistency import check_settings
-    from scale.settings.schema import as_config
-
     config = as_config(cfg)
     check_settings(config)
     if config.dry_run and not has_plan:

@@ -18,7 +18,7 @@ from bimangrasp.validation.config import ProtocolConfig
 from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene
 from bimangrasp.validation.simulate import simulate_grasp
 from bimangrasp.validation.verdict import Verdict
-from conf.overrides import FOLDER
+from conf import FOLDER
 
 HALF = 0.03
 """Half the edge of the box, m."""

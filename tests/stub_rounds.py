@@ -17,8 +17,7 @@ import numpy as np
 
 from bimangrasp.files.header import HandTable
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
-from scale.engine.interfaces import RoundResult
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundJob, RoundResult
 from scale.store import durable_io, shards
 
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}

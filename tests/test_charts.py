@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scale.formatting import number
-from scale.report.svg_charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Axes, Line, Mark, histogram, legend, lines
+from scale.report.figures import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Axes, Line, Mark, histogram, legend, lines
 
 
 def parsed(chart):

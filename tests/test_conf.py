@@ -13,11 +13,10 @@ from omegaconf import OmegaConf
 
 import conf
 from bimangrasp.errors import InputError
-from conf import overrides, sweep
+from conf import sweep
 from scale.settings import fingerprints as run_keys
-from scale.settings.consistency import RULES, check_seeds, check_settings
-from scale.settings.names import is_folder_name
-from scale.settings.schema import Config
+from scale.settings.parsing import is_folder_name
+from scale.settings.schema import RULES, Config, check_seeds, check_settings
 
 DEFAULTS = conf.load()
 
@@ -71,8 +70,8 @@ def test_filters_share_their_thresholds():
 
 
 def test_every_rule_has_a_key_and_every_key_a_value():
-    assert set(RULES) <= set(overrides.key_types())
-    for key in overrides.key_types():
+    assert set(RULES) <= set(conf.key_types())
+    for key in conf.key_types():
         value(DEFAULTS, key)
 
 
@@ -91,7 +90,7 @@ def test_every_rule_has_a_key_and_every_key_a_value():
     ],
 )
 def test_text_stays_as_it_is_typed(typed, text):
-    (parsed,) = overrides.parse([f"exp_name={typed}"])
+    (parsed,) = conf.parse([f"exp_name={typed}"])
     assert parsed.value() == text
 
 
@@ -119,7 +118,7 @@ def test_overrides_are_taken():
     [("gpus=2", 2), ("gpus=auto", "auto"), ("object_code_list=Cole*", "Cole*"), ('object_code_list="[ab]*"', "[ab]*")],
 )
 def test_free_forms_are_read(override, expected):
-    (parsed,) = overrides.parse([override])
+    (parsed,) = conf.parse([override])
     assert parsed.value() == expected
 
 

@@ -13,7 +13,7 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from scale.controller import tensorboard
+from scale.controller import optional_outputs
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 
@@ -88,12 +88,12 @@ def test_tensorboard_reads_the_curves_of_the_final_file_and_a_full_disk_costs_a_
 
 def test_without_a_curve_there_is_nothing_to_log(folder):
     columns = {"curve/step": np.zeros((1, 0), np.int64)}
-    tensorboard.write_curve(folder, "mug", 0, columns)
+    optional_outputs.write_curve(folder, "mug", 0, columns)
     assert not folder.root.exists()
 
 
 def test_a_missing_package_is_refused_before_anything_starts(small_config, folder, monkeypatch):
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_outputs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package tensorboard.*pip install -e '.*\[tensorboard\]'"):
         scale.run(small_config("logger=tensorboard", exp_name="logged"), maker=Stub())
     assert not folder.root.exists()
@@ -104,7 +104,7 @@ def test_a_curve_costs_the_parent_milliseconds(folder):
     draw = np.random.default_rng(0)
     columns = {"curve/step": np.arange(0, 6001, 50)[None], "curve/acceptance": draw.random((1, 121))}
     columns |= {f"curve/{term}": draw.random((1, 121, 3)) for term in TAGS.values()}
-    tensorboard.write_curve(folder, "mug", 0, columns)
+    optional_outputs.write_curve(folder, "mug", 0, columns)
     start = time.process_time()
-    tensorboard.write_curve(folder, "mug", 1, columns)
+    optional_outputs.write_curve(folder, "mug", 1, columns)
     assert time.process_time() - start < 0.2

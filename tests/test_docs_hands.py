@@ -13,7 +13,7 @@ from hand_texts import TEXTS
 
 import conf
 import main
-from conf.overrides import groups
+from conf import groups
 from scale.modes import check_hand, paths
 
 TEXT = PAGES["docs/hands.md"]

@@ -15,7 +15,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.formats import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
-from scale.engine.messages import Died, Failed, Ready, RoundJob, Sealed, Step
+from scale.engine.interfaces import Died, Failed, Ready, RoundJob, Sealed, Step
 from scale.engine.process_pool import WorkerPool, child_environment, events
 from scale.store import locks, shards
 from scale.store.run_folder import RunFolder
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def job(round_id):
-    names = {"code": "mug", "index": 1, "mesh": "mug.obj", "mesh_sha256": "cd" * 32, "object_key": {}}
+    names = {"code": "mug", "index": 1, "mesh": "mug.obj", "mesh_sha256": "cd" * 32}
     return RoundJob(**names, round_id=round_id, seed=100 + round_id, attempt=0, tile=8)
 
 
@@ -117,7 +117,9 @@ def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
 
 def test_the_optimizer_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
     modules = ("torch", "mujoco")
-    code = f"import sys, scale.engine.validator; print([name in sys.modules for name in {modules}])"
+    code = (
+        f"import sys, scale.engine.synthesizer, scale.engine.worker; print([name in sys.modules for name in {modules}])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[False,", "False]"]
 
@@ -159,7 +161,7 @@ from stub_rounds import Stub
 from bimangrasp.files.formats import Header
 from scale.engine.process_pool import WorkerPool, events
 from scale.engine.devices import Device
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundJob
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])
@@ -170,7 +172,7 @@ if __name__ == "__main__":
     one = engine.start(0)
     while not one.is_ready:
         list(events([engine], 1))
-    names = dict(code="m", index=0, mesh="", mesh_sha256="", object_key={})
+    names = dict(code="m", index=0, mesh="", mesh_sha256="")
     engine.assign(one, RoundJob(**names, round_id=0, seed=1, attempt=0, tile=8))
     print(one.process.pid, flush=True)
     sys.stdin.read()

@@ -15,8 +15,16 @@ from stub_rounds import Stub, StubBench
 
 import scale
 from scale.controller import worker_events
-from scale.engine.failures import ConfigErrorDetector, RetryPolicy, Slots, is_broken_device, is_out_of_memory
-from scale.engine.scheduler import FreeSlots, RoundRequest, dispatch
+from scale.engine.scheduler import (
+    ConfigErrorDetector,
+    FreeSlots,
+    RetryPolicy,
+    RoundRequest,
+    Slots,
+    dispatch,
+    is_broken_device,
+    is_out_of_memory,
+)
 from scale.engine.synthesizer import Synthesizer
 from scale.errors import RunError
 from scale.merge import merge_thread
@@ -472,17 +480,17 @@ def test_a_slot_is_to_blame_only_for_what_others_can_do():
 
 
 def test_the_configuration_is_suspected_when_nothing_succeeds_whatever_the_object():
-    many = ConfigErrorDetector.of(max_retries=2, objects=5)
+    many = ConfigErrorDetector(max_retries=2, objects=5)
     assert [many.failed_at(code, 0, [0]) for code in "aaaab"] == [False] * 5 and many.failed_at("c", 0, [0])
     many.has_success = True
     assert not many.failed_at("d", 0, [0])
-    alone = ConfigErrorDetector.of(max_retries=4, objects=1)
+    alone = ConfigErrorDetector(max_retries=4, objects=1)
     assert [alone.failed_at("a", 0, [0]) for _ in range(5)] == [False] * 4 + [True]  # as often as a round may fail
-    two = ConfigErrorDetector.of(max_retries=0, objects=2)
+    two = ConfigErrorDetector(max_retries=0, objects=2)
     assert [two.failed_at("a", 0, [0]) for _ in range(9)] == [False] * 9 and two.failed_at("b", 0, [0])
-    later = ConfigErrorDetector.of(max_retries=2, objects=1, goes_on=True)
+    later = ConfigErrorDetector(max_retries=2, objects=1, goes_on=True)
     assert [later.failed_at("a", 0, [0]) for _ in range(9)] == [False] * 8 + [True]  # three rounds are skipped first
-    device = ConfigErrorDetector.of(max_retries=0, objects=1)
+    device = ConfigErrorDetector(max_retries=0, objects=1)
     assert [device.failed_at("a", 0, [0, 1]) for _ in range(9)] == [False] * 9  # the other one is still at work
     assert device.failed_at("a", 1, [0, 1])
 

@@ -24,7 +24,7 @@ from scale.store import durable_io, shards
 from scale.store.run_folder import RunFolder
 
 HEADER = Header("mug", 2, "cd" * 32, Stub().hand_table(), {}, {"contacts_per_hand": 2}, {})
-ACCEPT = filters.acceptance(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
+ACCEPT = filters.Accept(FilterConfig("none", 1.0, 1.0, 1.0, 1.0, 1.0))
 PLATFORM = {"torch": "2"}
 BATCH = 8
 
@@ -225,11 +225,11 @@ def test_the_data_set_opens_every_final_file_wherever_the_folder_lies(folder, tm
 
 def test_filter_by_energy_and_never_a_row_that_is_not_finite():
     columns = shards.round_columns(made_columns(1, 200), 1, 0, 200)
-    mask = filters.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns)
+    mask = filters.Accept(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns)
     inside = [
         columns[f"energy/{t}"] < limit for t, limit in (("force_closure", 2), ("distance", 3), ("penetration", 1))
     ]
     assert np.array_equal(mask, np.logical_and.reduce(inside) & np.isfinite(columns["energy/total"]))
     assert 0 < mask.sum() < 200
     columns["hand/joints"][np.flatnonzero(mask)[0], 1, 1] = np.inf
-    assert filters.acceptance(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns).sum() == mask.sum() - 1
+    assert filters.Accept(FilterConfig("energy", 2.0, 3.0, 1.0, 1.0, 1.0))(columns).sum() == mask.sum() - 1

@@ -12,7 +12,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.objects import model
 from scale.settings import mesh_checks
 from scale.settings.mesh_checks import cache_folder, check_objects
-from scale.settings.objects import ObjectEntry, resolve_objects
+from scale.settings.parsing import ObjectEntry, resolve_objects
 
 SIZES = replace(POINTS, scales=[0.15, 0.17])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bimangrasp.errors import InputError
-from scale.settings.objects import ObjectEntry, resolve_objects
+from scale.settings.parsing import ObjectEntry, resolve_objects
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.preparation import make_draft
 from scale.modes import paths
 from scale.modes.prepare_objects import KEPT, LEFT_OUT, PREPARED, READY
-from scale.settings.objects import select_usable
+from scale.settings.parsing import select_usable
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
 BOX = trimesh.creation.box((2, 1, 1))

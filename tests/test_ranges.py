@@ -11,8 +11,7 @@ import quick_conf
 
 from bimangrasp.errors import InputError
 from bimangrasp.ranges import POSITIVE, Checked, Rule, all_rules, among, at_least, between, numbers, several_of
-from scale.settings.consistency import RULES
-from scale.settings.schema import Config
+from scale.settings.schema import RULES, Config
 
 
 @dataclass

@@ -25,9 +25,9 @@ from bimangrasp.files.scene_export import COLORS
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.poses import read_trajectory, trajectory_image
 from bimangrasp.synthesis import TrajectoryRecorder, synthesize
-from scale.controller import recording
+from scale.controller import optional_outputs
 from scale.errors import RunError
-from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import ObjectEntry
 from scale.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow  # its fixture makes and draws a run
@@ -139,7 +139,7 @@ def test_watching_moves_no_bit_and_frames_are_no_views_and_come_back_from_a_file
     ],
 )
 def test_what_cannot_be_recorded_is_refused_before_anything_starts(small_config, changes, says, monkeypatch):
-    monkeypatch.setattr(recording, "_in_a_process_of_its_own", lambda *call: None)
+    monkeypatch.setattr(optional_outputs, "_in_a_process_of_its_own", lambda *call: None)
     given = small_config(*RECORD)
     with pytest.raises(InputError, match=says):
         config = replace(given, **changes)
@@ -151,7 +151,7 @@ def test_a_machine_that_cannot_draw_is_refused_before_anything_starts(small_conf
     def fail(*call):
         raise RuntimeError("no EGL")
 
-    monkeypatch.setattr(recording, "_in_a_process_of_its_own", fail)
+    monkeypatch.setattr(optional_outputs, "_in_a_process_of_its_own", fail)
     config = small_config(*RECORD)
     with pytest.raises(InputError, match=r"cannot draw here \(RuntimeError: no EGL\).*libegl1"):
         scale.generate(config, maker=Stub())
@@ -164,9 +164,9 @@ def test_a_picture_that_cannot_be_drawn_costs_no_grasps(recorded, monkeypatch):
     def fail(*call):
         raise RuntimeError("lost the context")
 
-    monkeypatch.setattr(recording, "_in_a_process_of_its_own", fail)
+    monkeypatch.setattr(optional_outputs, "_in_a_process_of_its_own", fail)
     entries = [ObjectEntry("storage_bin", Path("x.obj"))]
     request = SimpleNamespace(folder=folder, config=quick_conf.load(), entries=entries)
     with pytest.raises(RunError, match="cannot be drawn .*lost the context.*its grasps are in"):
-        recording.animate(request, print)
+        optional_outputs.animate(request, print)
     assert folder.final("storage_bin").read_bytes() == before

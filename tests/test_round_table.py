@@ -14,7 +14,7 @@ from bimangrasp.files.schema import round_fields
 from scale.merge.job import round_table
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state import resume
-from scale.state.object_state import ObjectState
+from scale.state.records import ObjectState
 from scale.state.round_table import (
     DONE,
     IN_FLIGHT,
@@ -23,7 +23,6 @@ from scale.state.round_table import (
     SKIPPED,
     TRANSITIONS,
     WANTED,
-    InFinalFile,
     RoundTable,
 )
 from scale.store.events import RoundSkipped
@@ -122,8 +121,7 @@ class History:
 
     def resume(self, _: int) -> None:
         """A new call: the state is made from what is on the disk, as `resume` does."""
-        in_file = InFinalFile(self.proof.sizes["R"], self.proof.ending.rejected) if self.proof else None
-        table = RoundTable(self.quota, self.max_barren, in_file)
+        table = RoundTable(self.quota, self.max_barren, self.proof)
         self.state = ObjectState("mug", "mug.obj", "", 0, self.quota, table)
         shards = {r: [SimpleNamespace(record=item)] for r, item in self.disk.items()}
         if self.proof:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scale.merge.round_records import JudgedRound
-from scale.state.request import RunRequest
+from scale.state.records import RunRequest
 from scale.state.resume import assign_indices
 from scale.state.round_table import Prefix, RoundTable
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from scale.controller.progress import Progress
-from scale.engine.failures import is_disk_full
+from scale.controller.run_report import Progress
+from scale.engine.scheduler import is_disk_full
 from scale.errors import RunError
 from scale.merge.job import DedupJob
 from scale.merge.merge_thread import MergeThread, Outcome
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
-from scale.state.object_state import ObjectState
-from scale.state.request import RunRequest
+from scale.state.records import ObjectState, RunRequest
 from scale.state.resume import Resumed, broken_determinism
 from scale.state.round_table import DONE, JUDGED
 from scale.store import shards
 from scale.store.disk_space import Space
-from scale.store.events import RoundDone
+from scale.store.events import RoundDone, RoundSkipped
 from scale.store.journal import Journal
 from scale.store.locks import RunLock
 from scale.store.run_folder import file_name, parse_shard_name
@@ -39,6 +38,7 @@ class ObjectCompletion:
     It owns the rule for a full disk: what found no room is done again as soon as there is some.
 
     Attributes:
+        call: which.
         objects: in the order of the call.
         by_code: the same by code.
         others: entries of the manifest about objects that are not in the call.
@@ -49,8 +49,8 @@ class ObjectCompletion:
     """
 
     def __init__(self, call: OpenCall) -> None:
+        self.call, self._journal = call, call.journal
         self._request, self._config, self._folder = call.request, call.request.config, call.request.folder
-        self._journal = call.journal
         self.objects, self.notes = call.resumed.objects, list(call.resumed.notes)
         self.by_code = {state.code: state for state in self.objects}
         self.others = call.resumed.others
@@ -87,10 +87,7 @@ class ObjectCompletion:
             state.rounds.reopen(round_id)
             self._end_changed(state, f"round {round_id} was simulated again, with another verdict than its file names")
             return False
-        if self._request.dedup:
-            state.rounds.judge(round_id, record)
-        else:
-            state.rounds.finish(round_id, record)
+        state.rounds.enter(round_id, record, self._request.dedup is not None)
         self.settle(state)
         return True
 
@@ -111,13 +108,24 @@ class ObjectCompletion:
         state.rounds.finish(round_id, done)
         self.settle(state)
 
-    def skip(self, state: ObjectState, round_id: int, skipped: SkippedRound) -> None:
-        """Takes a round in that is given up; one whose rows the final file has in part cannot be skipped."""
+    def skip(self, state: ObjectState, round_id: int, when: str, reason: str) -> None:
+        """Gives a round up and names it; one whose rows the final file has in part cannot be skipped.
+
+        Args:
+            state: the object.
+            round_id: the round.
+            when: after what, for people.
+            reason: the end of a traceback.
+        """
+        seed, attempts = self._request.seed(state.index, round_id), state.failures[round_id]
+        facts = {"seed": seed, "attempts": attempts, "traceback": reason}
+        self._journal.append(RoundSkipped(code=state.code, round_id=round_id, **facts))
+        self.call.progress.say(f"{state.code}: round {round_id} is skipped {when}")
         if state.is_expected(round_id):
             state.rounds.reopen(round_id)
             self._end_changed(state, f"round {round_id}, whose rows its file has, failed when it was computed again")
             return
-        state.rounds.skip(round_id, skipped)
+        state.rounds.skip(round_id, SkippedRound(seed, reason))
         self.settle(state)
 
     def _end_changed(self, state: ObjectState, what: str) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from dataclasses import replace
 from itertools import islice
+from types import FrameType
+from typing import Any
 
-from bimangrasp.errors import InputError
-from scale.controller import run_report
-from scale.controller.completion import ObjectCompletion, OpenCall
-from scale.controller.progress import Meter, Snapshot
-from scale.controller.synthesis_role import SynthesisRole
-from scale.controller.validation_role import ValidationRole
-from scale.controller.worker_events import CallContext, WorkerEvents
-from scale.engine.failures import is_disk_full
-from scale.engine.messages import Sealed
+from scale.controller.completion import ObjectCompletion
+from scale.controller.roles import SynthesisRole, ValidationRole
+from scale.controller.run_report import ObjectReport, Snapshot, as_manifest, object_report
+from scale.engine.interfaces import Sealed
 from scale.engine.process_pool import events
-from scale.engine.signals import Stop
+from scale.engine.scheduler import is_disk_full
+from scale.engine.worker import PARENTS_SIGNALS
 from scale.merge.job import DedupJob
-from scale.settings import fingerprints
-from scale.settings.schema import GENERATE
-from scale.state.object_state import ObjectState
+from scale.settings.schema import GENERATE, Config
+from scale.state.records import ObjectState
 from scale.state.round_table import IN_FLIGHT
 from scale.store.disk_space import FILE_BYTES, row_bytes
 from scale.store.events import RunContinued, RunPaused
@@ -30,22 +28,61 @@ TICK_S = 0.2
 MANIFEST_EVERY_S = 30.0
 
 
+class Stop:
+    """Whether new rounds are handed out, running ones finish, or all ends now."""
+
+    def __init__(self, config: Config) -> None:
+        hours, self._grace_s = config.max_hours, config.grace_s
+        self._until = None if hours is None else time.monotonic() + hours * 3600
+        self._deadline: float | None = None
+        self._before: dict[int, Any] = {}
+        self.exit_code = 0
+        self.reason = ""
+        self.is_immediate = False
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.signal(n, self._hear) for n in PARENTS_SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        """Ctrl-C: finish, at the second time end now. Preemption: finish within the grace."""
+        if number == signal.SIGINT:
+            self.is_immediate = self.exit_code == 130
+            self._stop(130, "Ctrl-C: running rounds finish; once more ends them now", None)
+        elif not self.exit_code:
+            name = signal.Signals(number).name
+            self._stop(143, f"{name}: {self._grace_s:.0f} s for the running rounds", self._grace_s)
+
+    def _stop(self, exit_code: int, reason: str, grace: float | None) -> None:
+        self.exit_code, self.reason = exit_code, reason
+        self._deadline = None if grace is None else time.monotonic() + grace
+
+    def look(self) -> bool:
+        """Returns whether no new rounds are to be handed out."""
+        now = time.monotonic()
+        if not self.exit_code and self._until is not None and now >= self._until:
+            self._stop(3, f"max_hours: {self._grace_s:.0f} s for the running rounds", self._grace_s)
+        if self._deadline is not None and now >= self._deadline:
+            self.is_immediate = True
+        return bool(self.exit_code)
+
+
 class EventLoop:
     """One call at work. Everything it decides follows from sealed rows and the request."""
 
-    def __init__(self, call: OpenCall, completion: ObjectCompletion) -> None:
-        request, resumed = call.request, call.resumed
+    def __init__(self, completion: ObjectCompletion) -> None:
+        call, request = completion.call, completion.call.request
         self._request, self._config, self._folder = request, request.config, request.folder
         self._completion, self._journal, self._progress = completion, call.journal, call.progress
-        self._lock, self._meter = call.lock, Meter()
-        context = CallContext(request, completion, call.journal, call.progress, self._meter)
-        self._synthesis = SynthesisRole(context)
-        self._validation = ValidationRole(context) if request.verdict_factory is not None else None
-        self._handlers = [WorkerEvents(context, self._synthesis, resumed.platforms)]
-        if self._validation:
-            self._handlers.append(WorkerEvents(context, self._validation, resumed.verdict_platforms))
-        self._by_role = {handler.role.name: handler for handler in self._handlers}
-        self._pools = [handler.role.pool for handler in self._handlers]
+        self._synthesis = SynthesisRole(completion)
+        self._validation = ValidationRole(completion) if request.verdict_factory is not None else None
+        self._roles = {role.name: role for role in (self._synthesis, self._validation) if role}
+        self._pools = [role.pool for role in self._roles.values()]
         self._row_bytes = row_bytes(len(request.hand.joint_names), self._config.contacts_per_hand)
         self._saved = time.monotonic()
         self._is_paused = False
@@ -62,8 +99,8 @@ class EventLoop:
                     self._say_once(stop.reason)
                 self._keep_busy(stop)
                 self._handle_events(stop)
-                for handler in self._handlers:
-                    handler.watch()
+                for role in self._roles.values():
+                    role.watch()
                 self._tick()
             if stop.reason:
                 self._say_once(stop.reason)
@@ -75,7 +112,7 @@ class EventLoop:
     def _handle_events(self, stop: Stop) -> None:
         """Waits a moment for something to happen, and handles it."""
         for event in list(events(self._pools, TICK_S, self._completion.merger.wake)):
-            self._by_role[event.process.role].handle(event)
+            self._roles[event.process.role].handle(event)
             if isinstance(event.message, Sealed):
                 self._keep_busy(stop)  # reading what the others sealed takes time that nobody need wait
         for outcome in self._completion.merger.outcomes():
@@ -89,8 +126,8 @@ class EventLoop:
         if stop.look() or not self._has_room():
             return
         if self._validation:
-            self._validation.hand_out()
-        self._synthesis.hand_out(self._validation.room if self._validation else None)
+            self._validation.hand_out(self._validation.wanted())
+        self._synthesis.hand_out(islice(self._synthesis.wanted(), self._validation.room if self._validation else None))
 
     def _say_once(self, reason: str) -> None:
         """Says why no new rounds are handed out."""
@@ -142,13 +179,13 @@ class EventLoop:
             self._progress.show(self.snapshot())
         if time.monotonic() - self._saved >= MANIFEST_EVERY_S:
             self._saved = time.monotonic()
-            self._lock.beat()
+            self._completion.call.lock.beat()
             self.save(None)
 
     def save(self, exit_code: int | None) -> None:
         """Writes the manifest; `exit_code` is None while the run goes on."""
-        platforms = self._handlers[0].platforms
-        entries = {report.code: run_report.as_manifest(report, self._folder.root) for report in self.reports()}
+        platforms = self._synthesis.platforms
+        entries = {report.code: as_manifest(report, self._folder.root) for report in self.reports()}
         manifest = {
             "run_key": self._request.run_key,
             "acceptance_key": self._request.acceptance_key,
@@ -166,21 +203,19 @@ class EventLoop:
             self._completion.space.met(str(error))
             self._progress.say(f"{self._folder.manifest} stays as it was: {error}")
 
-    def reports(self) -> list[run_report.ObjectReport]:
+    def reports(self) -> list[ObjectReport]:
         """Returns every object as it stands."""
         return [self._report(state) for state in self._completion.objects]
 
-    def _report(self, state: ObjectState) -> run_report.ObjectReport:
+    def _report(self, state: ObjectState) -> ObjectReport:
         """Returns an object as it stands, with the rounds that are outside of the promise of equal bytes."""
-        report = run_report.object_report(state, self._completion.file(state))
-        if self._config.mode == GENERATE and report.end_reason == "max_rounds" and not report.skipped:
-            report = replace(report, end_reason="generated")
-        if not state.small_tiles:
-            return report
-        full = self._synthesis.full_tile
-        rounds = ", ".join(f"{round_id} ({tile})" for round_id, tile in sorted(state.small_tiles.items()))
-        note = f"out of memory: rounds computed fewer than {full} grasps at once, so bytes may differ: {rounds}"
-        return replace(report, notes=[*report.notes, note])
+        is_generated = self._config.mode == GENERATE and state.ended == "max_rounds" and not state.rounds.skipped
+        reason, notes = "generated" if is_generated else state.ended or "stopped", []
+        if state.small_tiles:
+            full = self._config.full_tile
+            rounds = ", ".join(f"{round_id} ({tile})" for round_id, tile in sorted(state.small_tiles.items()))
+            notes = [f"out of memory: rounds computed fewer than {full} grasps at once, so bytes may differ: {rounds}"]
+        return object_report(state, self._completion.file(state), reason, notes)
 
     def snapshot(self) -> Snapshot:
         """Returns the moment for the screen."""
@@ -191,20 +226,10 @@ class EventLoop:
             quota=sum(state.quota for state in objects),
             ended=len(objects) - len(open_objects),
             objects=len(objects),
-            rates=self._meter.rates(),
+            rates=self._progress.meter.rates(),
             failures=sum(state.failures.total() for state in objects),
             skipped=sum(len(state.rounds.skipped) for state in objects),
             workers=[self._synthesis.doing(worker) for _, worker in sorted(self._synthesis.pool.workers.items())],
             validators=self._validation.doing if self._validation else "",
-            eta_s=self._meter.eta(sum(state.missing for state in open_objects)),
-        )
-
-
-def refuse_mixed(platforms: list[dict[str, str]], allowed: bool) -> None:
-    """Refuses to go on with a folder that has rounds of several platforms, unless that is allowed."""
-    if len(platforms) > 1 and not allowed:
-        raise InputError(
-            "the run folder has rounds of several platforms: "
-            + "; ".join(fingerprints.differences(platforms[0], platforms[1]))
-            + ": go on with allow_mixed_platform=true"
+            eta_s=self._progress.meter.eta(sum(state.missing for state in open_objects)),
         )

@@ -1,7 +1,8 @@
-"""Runs a call from beginning to end: checks, lock, resume, loop, report."""
+"""Runs a call from beginning to end: checks, plan, lock, resume, loop, report."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -9,33 +10,210 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import yaml
 
 from bimangrasp.builtin import install_command
 from bimangrasp.energy.config import PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
-from scale.controller import preflight, recording, run_report
+from scale.controller import optional_outputs
 from scale.controller.completion import ObjectCompletion, OpenCall
-from scale.controller.event_loop import EventLoop, refuse_mixed
-from scale.controller.progress import Progress
-from scale.controller.run_report import RunReport
+from scale.controller.event_loop import EventLoop, Stop
+from scale.controller.run_report import EXIT_ERROR, EXIT_OK, EXIT_SHORT, Progress, RunReport
 from scale.controller.worker_events import TRACEBACK_BYTES
-from scale.engine.devices import package_version
-from scale.engine.failures import is_disk_full
+from scale.engine.devices import package_version, resolve_devices
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
-from scale.engine.signals import Stop
+from scale.engine.scheduler import is_disk_full
+from scale.engine.synthesizer import Simulator, Synthesizer
 from scale.errors import RunError
+from scale.formatting import byte_size, objects_table, spans
 from scale.merge.final_file import write_dataset
-from scale.state.request import RunRequest
-from scale.state.resume import resume
+from scale.settings import fingerprints
+from scale.settings.filters import Accept
+from scale.settings.mesh_checks import check_objects
+from scale.settings.parsing import parse_target, resolve_objects
+from scale.settings.schema import GENERATE, Config, as_config, check_seeds, check_settings
+from scale.state.records import RunRequest
+from scale.state.resume import ELSEWHERE, resume, used_before
 from scale.state.scan import FolderScan, scan
+from scale.store.disk_space import row_bytes
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
-from scale.store.journal import VERSION, Journal
+from scale.store.journal import VERSION, Journal, replay
 from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
+
+
+class PlannedObject(NamedTuple):
+    """One object of a plan.
+
+    Attributes:
+        code, index, quota: identity, and rows wanted.
+        collected: rows that it has.
+        rounds: the rounds that are needed if every row is accepted.
+        seeds: theirs.
+    """
+
+    code: str
+    index: int
+    quota: int
+    collected: int
+    rounds: list[int]
+    seeds: list[int]
+
+
+class Plan(NamedTuple):
+    """What a call would do.
+
+    Attributes:
+        objects: in order.
+        devices: one per worker.
+        disk_bytes: room that shards and final files take at most, if every row is accepted.
+        free_bytes: room that there is.
+        run_dir: the run's folder.
+        notes: what an earlier call left.
+    """
+
+    objects: list[PlannedObject]
+    devices: list[str]
+    disk_bytes: int
+    free_bytes: int
+    run_dir: str
+    notes: list[str]
+
+    def __str__(self) -> str:
+        rows = [
+            (o.code, o.index, f"{o.collected}/{o.quota}", spans(o.rounds) or "none", spans(o.seeds) or "none")
+            for o in self.objects
+        ]
+        head = ("object", "index", "grasps", "rounds", "seeds")
+        lines = [f"{self.run_dir} (dry run: nothing is written)", *objects_table(head, rows)]
+        total = sum(len(o.rounds) for o in self.objects)
+        lines.append(f"{total} rounds at least, on {len(self.devices)} workers: {', '.join(self.devices)}")
+        lines.append(f"disk: at most {byte_size(self.disk_bytes)} wanted, {byte_size(self.free_bytes)} free")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def check(
+    settings: Any,
+    factory_of: RoundFactoryOf | None = None,
+    verdict_factory_of: VerdictFactoryOf | None = None,
+    remember: bool = True,
+) -> RunRequest:
+    """Returns the call, checked.
+
+    Args:
+        settings: a Config, or a DictConfig of the same shape.
+        factory_of: gives what makes rounds; the optimizer where it is left out.
+        verdict_factory_of: gives what tests rounds; MuJoCo where it is left out.
+        remember: whether mesh reports may be cached on the disk.
+
+    Raises:
+        InputError: names what cannot be used and what to do.
+    """
+    config = as_config(settings)
+    check_settings(config)
+    resolve_kernels(config.kernels)
+    if config.mode == GENERATE:
+        config = _for_one_round(config)
+    optional_outputs.check(config)
+    entries = resolve_objects(config.object_root, config.object_code_list)
+    quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
+    check_seeds(config.seed_base, len(entries), config.max_rounds)
+    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
+    factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
+    _check_folder(config, folder, factory.algorithm_version)
+    devices = resolve_devices(config.gpus)
+    hand = factory.hand_table()
+    meshes = check_objects(entries, config.object, remember=remember)
+    accept = Accept(config.filter)
+    return RunRequest(
+        config=config,
+        folder=folder,
+        entries=entries,
+        quotas=quotas,
+        meshes=meshes,
+        devices=devices,
+        factory=factory,
+        hand=hand,
+        run_key=fingerprints.run_key(config, hand.sha256, factory.algorithm_version),
+        acceptance_key=fingerprints.acceptance_key(config),
+        accept=accept,
+        verdict_factory=(verdict_factory_of or Simulator)(config) if accept.needs_verdict else None,
+        dedup=config.dedup.thresholds,
+    )
+
+
+def _for_one_round(config: Config) -> Config:
+    """Returns the settings of `mode=generate`: a run that ends after one round of each object.
+
+    Raises:
+        InputError: a setting about grasps that count; here every finite one does.
+    """
+    chosen = {
+        f"filter={config.filter.name}": config.filter.name != "none",
+        "dedup": config.dedup.thresholds is not None,
+        "keep_failed=true": config.keep_failed,
+    }
+    for name, is_chosen in chosen.items():
+        if is_chosen:
+            raise InputError(
+                f"{name} needs mode=scale: mode=generate makes one round of each object and keeps every finite grasp; "
+                f"leave it away and test the grasps with mode=validate exp_name={config.exp_name}"
+            )
+    return replace(config, max_rounds=1, target_count_per_object=config.round_batch_size)
+
+
+def _check_folder(config: Config, folder: RunFolder, algorithm_version: int) -> None:
+    """Refuses a run folder whose journal has other settings, or anything for `resume=false`, before meshes are read.
+
+    `resume` looks at all files again, once the folder is locked; this spares the seconds until then.
+    """
+    call = json.loads(json.dumps(fingerprints.run_key(config, "", algorithm_version)))
+    events = replay(folder).events
+    if events and not config.resume:
+        raise used_before(folder)
+    for event in events:
+        if isinstance(event, CallStarted):
+            known_hand = call | {"hand.sha256": event.run_key.get("hand.sha256")}
+            fingerprints.check(f"the run folder {folder.root}", event.run_key, known_hand, ELSEWHERE)
+
+
+def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
+    """Returns what the call would do.
+
+    Raises:
+        InputError: what the call itself would refuse, but for a folder in use.
+    """
+    request = check(settings, factory_of, remember=False)
+    folder, config = request.folder, request.config
+    if request.accept.needs_verdict:
+        from scale.store import convex_pieces  # here, because it loads mesh libraries
+
+        pieces = convex_pieces.present_pieces(folder, request.entries, config.pieces)
+        request = request._replace(pieces=pieces)
+    folder_scan = scan(folder, request.accept, request.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
+    resumed = resume(request, folder_scan)
+    objects = []
+    for state in resumed.objects:
+        needed = list(state.rounds.needed(config.round_batch_size, config.max_rounds))
+        round_ids = [] if state.has_larger_file else needed
+        seeds = [request.seed(state.index, round_id) for round_id in round_ids]
+        objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, round_ids, seeds))
+    labels = [device.label for device in request.devices]
+    wanted = _bytes(request, objects)
+    return Plan(objects, labels, wanted, folder.free_bytes(), str(folder.root), resumed.notes)
+
+
+def _bytes(request: RunRequest, objects: list[PlannedObject]) -> int:
+    """Returns the room for the rounds' shards, for the final files and for those of rejected grasps."""
+    row = row_bytes(len(request.hand.joint_names), request.config.contacts_per_hand)
+    rows = [request.config.round_batch_size * len(planned.rounds) for planned in objects]
+    cap = request.config.rejected_cap if request.config.keep_failed else 0
+    rejected = sum(min(count, cap) for count in rows)
+    quotas = sum(planned.quota for planned in objects if planned.rounds)
+    return row * (sum(rows) + rejected + quotas)
 
 
 def run(
@@ -48,24 +226,23 @@ def run(
         RunError: the run cannot go on.
     """
     start = time.monotonic()
-    checked = preflight.check(settings, factory_of, verdict_factory_of)
+    checked = check(settings, factory_of, verdict_factory_of)
     with _opened(checked) as call, Stop(checked.config) as stop:
         completion = ObjectCompletion(call)
-        loop = EventLoop(call, completion)
-        exit_code = run_report.EXIT_ERROR
+        loop = EventLoop(completion)
+        exit_code = EXIT_ERROR
         try:
             loop.run(stop)
             completion.remove_surplus()
             _tidy(call.request)
             if call.request.config.record and not stop.exit_code:
-                recording.animate(call.request, call.progress.say)
+                optional_outputs.animate(call.request, call.progress.say)
             is_short = any(report.is_short for report in loop.reports())
-            exit_code = stop.exit_code or (run_report.EXIT_SHORT if is_short else run_report.EXIT_OK)
+            exit_code = stop.exit_code or (EXIT_SHORT if is_short else EXIT_OK)
         finally:
             loop.save(exit_code)
             call.journal.append(CallEnded(exit_code=exit_code, error=_cause()))
-        seconds = time.monotonic() - start
-        report = RunReport(exit_code, checked.folder.root, loop.reports(), completion.notes, seconds)
+        report = RunReport(exit_code, checked.folder.root, loop.reports(), completion.notes, time.monotonic() - start)
         call.progress.say(str(report))
         return report
 
@@ -91,7 +268,12 @@ def _opened(request: RunRequest) -> Iterator[OpenCall]:
             folder_scan = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
             resumed = resume(request, folder_scan)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
-                refuse_mixed(platforms, request.config.allow_mixed_platform)
+                if len(platforms) > 1 and not request.config.allow_mixed_platform:
+                    raise InputError(
+                        "the run folder has rounds of several platforms: "
+                        + "; ".join(fingerprints.differences(*platforms[:2]))
+                        + ": go on with allow_mixed_platform=true"
+                    )
             with closing(Journal(folder)) as journal:
                 call = OpenCall(request, resumed, journal, progress, lock)
                 _enter(call, folder_scan)

@@ -2,75 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
-from scale.controller.progress import Meter, Progress
-from scale.engine.failures import EARLY_EXITS, EARLY_KILLS, IN_A_ROW, Slots, death
-from scale.engine.messages import Died, Failed, Halved, Job, Ready, Sealed
+from scale.engine.interfaces import Died, Failed, Halved, Job, Ready, Sealed
 from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
+from scale.engine.scheduler import EARLY_EXITS, EARLY_KILLS, FreeSlots, RoundRequest, Slots, death, dispatch
 from scale.errors import RunError
 from scale.formatting import last_line
-from scale.merge.round_records import SkippedRound
 from scale.settings import fingerprints
-from scale.state.object_state import ObjectState
-from scale.state.request import RunRequest
+from scale.state.records import ObjectState
 from scale.store import events
 from scale.store.durable_io import DISK_FULL
-from scale.store.journal import Journal
 
 TRACEBACK_BYTES = 2000  # of each failure, in journal and manifest
 
 
-class CallContext(NamedTuple):
-    """What the handlers of a call share.
-
-    Attributes:
-        request: the call.
-        completion: its objects.
-        journal, progress: where it is written and said what happens.
-        meter: accepted grasps by device.
-    """
-
-    request: RunRequest
-    completion: ObjectCompletion
-    journal: Journal
-    progress: Progress
-    meter: Meter
-
-    def skip(self, state: ObjectState, round_id: int, when: str, reason: str) -> None:
-        """Gives a round up and names it; `when` and `reason` are for people, the latter the end of a traceback."""
-        seed, attempts = self.request.seed(state.index, round_id), state.failures[round_id]
-        facts = {"seed": seed, "attempts": attempts, "traceback": reason}
-        self.journal.append(events.RoundSkipped(code=state.code, round_id=round_id, **facts))
-        self.progress.say(f"{state.code}: round {round_id} is skipped {when}")
-        self.completion.skip(state, round_id, SkippedRound(seed, reason))
-
-
-class RoleHandler(Protocol):
-    """What the events of one role's processes mean; the one for workers, the other for validators.
+class RoleHandler:
+    """Handles what the processes of one role say, and their deaths and silence; a role says what that means for rounds.
 
     Attributes:
         name: "worker" or "validator", also the field of the journal that has the slot.
         pool: the processes.
         slots: which of them are used.
+        platforms: those of the run's files of this role, and of its processes.
     """
 
     name: str
-    pool: WorkerPool
-    slots: Slots
 
-    def label(self, process: WorkerProcess) -> str:
-        """Returns the name of a process for people."""
+    def __init__(self, completion: ObjectCompletion, pool: WorkerPool, platforms: list[dict[str, str]]) -> None:
+        call = completion.call
+        self._completion, self._request, self._config = completion, call.request, call.request.config
+        self._folder, self._journal, self._progress = call.request.folder, call.journal, call.progress
+        self.pool, self.slots = pool, Slots(len(pool.devices))
+        self.platforms = list(platforms)
+        self._early_kills = 0
 
-    def began(self, process: WorkerProcess) -> None:
-        """Notes that a process is ready."""
+    # ---- what a role is
 
     def slot_name(self, slot: int) -> str:
         """Returns the name of a slot for people."""
+        return f"{self.name} {slot}"
+
+    def label(self, process: WorkerProcess) -> str:
+        """Returns the name of a process for people."""
+        return self.slot_name(process.slot)
+
+    def began(self, process: WorkerProcess) -> None:
+        """Notes that a process is ready."""
 
     def read(self, sealed: Sealed) -> Any:
         """Returns what a sealed file holds.
@@ -80,8 +62,8 @@ class RoleHandler(Protocol):
             OSError: it cannot be read.
         """
 
-    def take(self, process: WorkerProcess, sealed: Sealed, content: Any) -> list[int]:
-        """Takes in what `read` returned; returns the slots that are to be set aside."""
+    def take(self, process: WorkerProcess, sealed: Sealed, content: Any) -> None:
+        """Takes in what `read` returned."""
 
     def spoiled(self, process: WorkerProcess, sealed: Sealed, error: Exception) -> None:
         """Deals with a file that cannot be read."""
@@ -98,20 +80,27 @@ class RoleHandler(Protocol):
     def release(self, code: str, round_id: int) -> None:
         """Takes a job back, which was no attempt."""
 
+    def job(self, process: WorkerProcess, state: ObjectState, round_id: int) -> Job:
+        """Takes a round in hand and returns what a process is told to do."""
 
-class WorkerEvents:
-    """Handles what the processes of one role say, and their deaths and silence.
+    # ---- handing out
 
-    Attributes:
-        role: what the events mean for rounds.
-        platforms: those of the run's files of this role, and of its processes.
-    """
+    def hand_out(self, wanted: Iterable[RoundRequest]) -> None:
+        """Gives idle processes rounds, and starts processes where there is more to do than they can take."""
+        workers = self.pool.workers
+        free = FreeSlots(
+            [worker.slot for worker in self.pool.idle()],
+            [slot for slot, worker in sorted(workers.items()) if not worker.is_ready],
+            [slot for slot in self.slots.used if slot not in workers],
+        )
+        now = dispatch(wanted, free)
+        for slot, request in now.rounds:
+            code, round_id = request.key
+            self.pool.assign(workers[slot], self.job(workers[slot], self._completion.by_code[code], round_id))
+        for slot in now.starts:
+            self.pool.start(slot)
 
-    def __init__(self, context: CallContext, role: RoleHandler, platforms: list[dict[str, str]]) -> None:
-        self._context, self._folder, self.role = context, context.request.folder, role
-        self._journal, self._progress = context.journal, context.progress
-        self.platforms = list(platforms)
-        self._early_kills = 0
+    # ---- what its processes say
 
     def handle(self, event: PoolEvent) -> None:
         """Does what an event asks for."""
@@ -125,48 +114,47 @@ class WorkerEvents:
         elif isinstance(message, Failed) and message.errno in DISK_FULL:
             self._found_no_room(message)
         elif isinstance(message, Failed):
-            self.role.failed(process, message, message.traceback)
+            self.failed(process, message, message.traceback)
         elif isinstance(message, Died):
             self._died(process, message.exitcode)
 
     def watch(self) -> None:
         """Ends processes that give no sign of life; their deaths are handled later."""
-        config = self._context.request.config
-        for process in self.role.pool.end_silent(config.startup_timeout_s, config.heartbeat_timeout_s):
+        for process in self.pool.end_silent(self._config.startup_timeout_s, self._config.heartbeat_timeout_s):
             reason = process.end_reason
             self._journal.append(events.ProcessSilent(**self._who(process), reason=reason, **_round_of(process.job)))
-            self._progress.say(f"{self.role.label(process)} is ended: {reason}")
+            self._progress.say(f"{self.label(process)} is ended: {reason}")
 
     def set_aside(self, slot: int, why: str) -> None:
         """Works with a slot no longer; what its process has to do is handed out again."""
-        process = self.role.pool.workers.get(slot)
+        process = self.pool.workers.get(slot)
         if process is not None and process.job:
-            self.role.release(process.job.code, process.job.round_id)
-        self.role.pool.retire(slot)
-        note = f"{self.role.slot_name(slot)} is set aside: {why}, see {self.role.pool.log_of(slot)}"
-        device = self.role.pool.devices[slot].label
-        self._journal.append(events.DeviceSetAside(**{self.role.name: slot}, device=device, reason=why))
-        self._context.completion.notes.append(note)
+            self.release(process.job.code, process.job.round_id)
+        self.pool.retire(slot)
+        note = f"{self.slot_name(slot)} is set aside: {why}, see {self.pool.log_of(slot)}"
+        device = self.pool.devices[slot].label
+        self._journal.append(events.DeviceSetAside(**{self.name: slot}, device=device, reason=why))
+        self._completion.notes.append(note)
         self._progress.say(note)
 
     def _who(self, process: WorkerProcess) -> dict[str, Any]:
         """Returns the fields of the journal that name a process."""
-        return {self.role.name: process.slot, "launch": process.launch}
+        return {self.name: process.slot, "launch": process.launch}
 
     def _ready(self, process: WorkerProcess, platform: dict[str, str]) -> None:
         """Takes a process in, if its platform is the run's."""
         self._early_kills = 0
-        self.role.slots.ready(process.slot)
-        self.role.began(process)
+        self.slots.ready(process.slot)
+        self.began(process)
         self._journal.append(events.ProcessReady(**self._who(process), device=process.device.label, platform=platform))
         if platform in self.platforms:
             return
         self.platforms.append(platform)
-        if self.role.name == "worker":
+        if self.name == "worker":
             self._progress.say(f"{process.device.label}: " + ", ".join(f"{k} {v}" for k, v in platform.items()))
-        if len(self.platforms) > 1 and not self._context.request.config.allow_mixed_platform:
+        if len(self.platforms) > 1 and not self._config.allow_mixed_platform:
             raise fingerprints.refuse(
-                f"{self._folder.root}, by a {self.role.name} on another platform,",
+                f"{self._folder.root}, by a {self.name} on another platform,",
                 fingerprints.differences(self.platforms[0], platform),
                 "Equal bytes hold for one platform only: use like machines, or allow_mixed_platform=true.",
             )
@@ -181,26 +169,25 @@ class WorkerEvents:
     def _sealed(self, process: WorkerProcess, sealed: Sealed) -> None:
         """Takes a sealed file in, if it reads back."""
         try:
-            content = self.role.read(sealed)
+            content = self.read(sealed)
         except (FormatError, OSError) as error:
-            self.role.spoiled(process, sealed, error)
+            self.spoiled(process, sealed, error)
             return
-        for slot in self.role.take(process, sealed, content):
-            self.set_aside(slot, f"{IN_A_ROW} rounds in a row failed there and were sealed elsewhere")
+        self.take(process, sealed, content)
 
     def _found_no_room(self, message: Failed) -> None:
         """Takes a job back for whose file the full disk had no room; that was no attempt."""
-        self.role.release(message.code, message.round_id)
+        self.release(message.code, message.round_id)
         reason = last_line(message.traceback)
         self._journal.append(events.RoundFoundNoRoom(code=message.code, round_id=message.round_id, reason=reason))
-        self._context.completion.space.met(reason)
+        self._completion.space.met(reason)
 
     def _died(self, process: WorkerProcess, exitcode: int) -> None:
         """Adopts what a dead process had sealed, else takes its job back."""
         how, is_from_outside = death(exitcode, process.end_reason)
         job = process.job
         self._journal.append(events.ProcessDied(**self._who(process), exitcode=exitcode, **_round_of(job)))
-        self._progress.say(f"{self.role.label(process)} died: {how}")
+        self._progress.say(f"{self.label(process)} died: {how}")
         if not process.is_ready:
             self._died_early(process, is_from_outside, how)
         if job is None:
@@ -210,16 +197,16 @@ class WorkerEvents:
             sealed = Sealed(code=job.code, round_id=job.round_id, path=self._folder.relative(path), seconds=0.0)
             self._sealed(process, sealed)
         elif is_from_outside:
-            self.role.killed(process, job, how)
+            self.killed(process, job, how)
         else:
-            text = f"{self.role.pool.log_tail(process)}\nthe {self.role.name} died: {how}"
-            self.role.failed(process, job, text)
+            text = f"{self.pool.log_tail(process)}\nthe {self.name} died: {how}"
+            self.failed(process, job, text)
 
     def _sealed_by(self, process: WorkerProcess, job: Job) -> Iterator[Path]:
         """Yields the whole files that a dead process had sealed for its job."""
-        for path in self._folder.sealed_in(self._folder.place(process.slot, process.launch, self.role.name)):
+        for path in self._folder.sealed_in(self._folder.place(process.slot, process.launch, self.name)):
             try:
-                if self.role.is_of(path, job):
+                if self.is_of(path, job):
                     yield path
             except (FormatError, OSError):
                 self._folder.set_aside(path)
@@ -230,17 +217,17 @@ class WorkerEvents:
             self._early_kills += 1
             if self._early_kills >= EARLY_KILLS:
                 raise self._nothing_starts(process, EARLY_KILLS, how)
-        elif self.role.slots.died_early(process.slot):
-            if not self.role.slots.set_aside(process.slot):
+        elif self.slots.died_early(process.slot):
+            if not self.slots.set_aside(process.slot):
                 raise self._nothing_starts(process, EARLY_EXITS, how)
-            died = f"{EARLY_EXITS} {self.role.name}s in a row died there before they were ready"
+            died = f"{EARLY_EXITS} {self.name}s in a row died there before they were ready"
             self.set_aside(process.slot, f"{died}, the last with {how}")
 
     def _nothing_starts(self, process: WorkerProcess, deaths: int, how: str) -> RunError:
         """Returns the error of a run in which no process gets ready."""
         return RunError(
-            f"{deaths} {self.role.name}s in a row died before any was ready, the last one with {how}. The end of "
-            f"{self.role.pool.log_of(process.slot)}:\n{self.role.pool.log_tail(process)}"
+            f"{deaths} {self.name}s in a row died before any was ready, the last one with {how}. The end of "
+            f"{self.pool.log_of(process.slot)}:\n{self.pool.log_tail(process)}"
         )
 
 

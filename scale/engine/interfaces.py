@@ -1,20 +1,109 @@
-"""Defines the interfaces between the engine and what computes and tests rounds: the optimizer, or a stub in tests."""
+"""Defines the messages between parent and workers, and the interfaces of what computes and tests rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bimangrasp.config import Record, SynthesisConfig
 from bimangrasp.files.header import HandTable
+from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.poses import Trajectory
-from scale.engine.messages import RoundJob
+from scale.settings.schema import Config
 
-if TYPE_CHECKING:  # only workers load the optimizer
-    from bimangrasp.config import SynthesisConfig
-    from bimangrasp.hand_files.config import HandConfig
-    from scale.settings.schema import Config
+
+class RoundJob(NamedTuple):
+    """The parent asks a worker for a round.
+
+    Attributes:
+        code: the object.
+        index: its place in the run, from which its seeds follow.
+        mesh: path of its mesh.
+        mesh_sha256: hash of the mesh that was checked.
+        round_id, seed: the round.
+        attempt: failed attempts so far.
+        tile: grasps to evaluate at once.
+        record: what to keep of the way there; None for nothing.
+    """
+
+    code: str
+    index: int
+    mesh: str
+    mesh_sha256: str
+    round_id: int
+    seed: int
+    attempt: int
+    tile: int
+    record: Record | None = None
+
+
+class ValidationJob(NamedTuple):
+    """The parent asks a validator for the verdict on a round.
+
+    Attributes:
+        code, round_id: the round.
+        shard, pieces: its shard and its object's convex pieces, relative to the run folder.
+        acceptance_key: under which it is tested.
+        deadly: rows that are not simulated, for that ends the process.
+    """
+
+    code: str
+    round_id: int
+    shard: str
+    pieces: str
+    acceptance_key: dict[str, Any]
+    deadly: tuple[int, ...]
+
+
+class Ready(NamedTuple):
+    """The models are loaded, on this platform."""
+
+    platform: dict[str, str]
+
+
+class Step(NamedTuple):
+    """The step of the sampler, or the grasp that is simulated."""
+
+    step: int
+
+
+class Halved(NamedTuple):
+    """Memory was short: the round goes on with so many grasps at once."""
+
+    code: str
+    round_id: int
+    tile: int
+
+
+class Sealed(NamedTuple):
+    """The job's file is on the disk, at a path relative to the run folder."""
+
+    code: str
+    round_id: int
+    path: str
+    seconds: float
+
+
+class Failed(NamedTuple):
+    """The job raised; `ends` where the process ends itself, for its device's context is broken."""
+
+    code: str
+    round_id: int
+    traceback: str
+    errno: int | None = None
+    ends: bool = False
+
+
+class Died(NamedTuple):
+    """The process is gone; the parent's pool says so in its place."""
+
+    exitcode: int | None = None
+
+
+Job = RoundJob | ValidationJob
+Message = Ready | Step | Halved | Sealed | Failed | Died
 
 
 class RoundResult(NamedTuple):
@@ -96,7 +185,7 @@ class VerdictFactory(Protocol):
         """Returns the bench. Called once, in the validator."""
 
 
-VerdictFactoryOf = Callable[["Config"], VerdictFactory]
+VerdictFactoryOf = Callable[[Config], VerdictFactory]
 """How `scale.run` gets its judge from the configuration."""
-RoundFactoryOf = Callable[["HandConfig", "SynthesisConfig"], RoundFactory]
+RoundFactoryOf = Callable[[HandConfig, SynthesisConfig], RoundFactory]
 """How `scale.run` gets its maker from the configuration."""

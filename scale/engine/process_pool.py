@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.files.formats import Header
 from scale.engine.devices import Device
-from scale.engine.messages import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
+from scale.engine.interfaces import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
 from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec
 from scale.engine.worker import main as worker_main
 from scale.store.run_folder import RunFolder
@@ -84,8 +84,8 @@ class WorkerPool:
         header: Header,
         role: Role = SYNTHESIS,
     ) -> None:
-        self._folder, self.devices, self._threads = folder, devices, threads
-        self._factory, self._header, self._role = factory, header, role
+        self._folder, self.devices, self._role = folder, devices, role
+        self._spec = WorkerSpec(str(folder.root.absolute()), 0, 0, "", threads, factory, header, os.getpid(), role)
         self._next_launch = folder.next_launch(role.name)
         self.workers: dict[int, WorkerProcess] = {}
         self._looked, self._held = time.monotonic(), 0.0
@@ -99,24 +99,14 @@ class WorkerPool:
         """Starts the process of a slot; it says when it is ready."""
         launch, device = self._next_launch, self.devices[slot]
         self._next_launch += 1
-        spec = WorkerSpec(
-            str(self._folder.root.absolute()),
-            slot,
-            launch,
-            device.torch_name,
-            self._threads,
-            self._factory,
-            self._header,
-            os.getpid(),
-            self._role,
-        )
+        spec = self._spec._replace(worker=slot, launch=launch, device=device.torch_name)
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(
             target=worker_main, args=(theirs, spec), name=f"{self._role.name}_{slot}_{launch}", daemon=True
         )
         log = self._folder.worker_log(slot, self._role.name)
         log_start = log.stat().st_size if log.exists() else 0
-        with _signals_blocked(), environment(child_environment(device, self._threads)), _output_to(log):
+        with _signals_blocked(), environment(child_environment(device, spec.threads)), _output_to(log):
             process.start()
         theirs.close()
         self.workers[slot] = WorkerProcess(
@@ -236,10 +226,8 @@ class WorkerPool:
         """Ends every worker at once; what they had sealed stays."""
         for worker in self.workers.values():
             worker.process.kill()
-        for worker in self.workers.values():
-            worker.process.join()
-            worker.connection.close()
-        self.workers.clear()
+        for slot in list(self.workers):
+            self.retire(slot)
 
 
 def events(pools: Sequence[WorkerPool], timeout: float, wake: Connection | None = None) -> Iterator[PoolEvent]:

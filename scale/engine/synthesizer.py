@@ -1,4 +1,4 @@
-"""Computes rounds with the optimizer, inside a worker."""
+"""Computes rounds with the optimizer inside a worker, and simulates them in MuJoCo inside a validator."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimangrasp.config import ALGORITHM_VERSION, SynthesisConfig
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
+from bimangrasp.hand_files.config import HandConfig
 from scale.engine.devices import platform
-from scale.engine.interfaces import RoundResult
-from scale.engine.messages import RoundJob
+from scale.engine.interfaces import RoundJob, RoundResult, ValidationTask
+from scale.settings.schema import Config
 
 if TYPE_CHECKING:
-    from bimangrasp.config import SynthesisConfig
-    from bimangrasp.hand_files.config import HandConfig
     from bimangrasp.hands.description import HandDescription
+    from bimangrasp.hands.model import HandModel
     from bimangrasp.objects.model import ObjectModel
     from bimangrasp.synthesis import Synthesis
 
+UNUSED_POINTS = 1  # on the hands' surfaces, which a simulation does not ask for
 CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only to retry
 
 
@@ -36,8 +38,6 @@ class Synthesizer:
     @property
     def algorithm_version(self) -> int:
         """That of the optimizer."""
-        from bimangrasp.config import ALGORITHM_VERSION
-
         return ALGORITHM_VERSION
 
     def hand_table(self) -> HandTable:
@@ -126,3 +126,49 @@ def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
     columns |= {"curve/step": result.curve.step, "curve/acceptance": result.curve.acceptance}
     columns["object_scale"] = result.object_scale
     return {name: value.detach().cpu().numpy() for name, value in columns.items()}
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The judge in earnest: a protocol in MuJoCo. What simulates is imported where it is used."""
+
+    config: Config
+
+    def load(self, device: str, threads: int) -> SimulatorRunner:
+        """Returns the bench with both hands."""
+        import torch
+
+        from bimangrasp.hand_files.loading import load_hands
+        from bimangrasp.hands.model import HandModel
+
+        torch.set_num_threads(threads)
+        return SimulatorRunner(self.config, HandModel(*load_hands(self.config.hand), UNUSED_POINTS, device))
+
+
+class SimulatorRunner:
+    """The hands of one validator."""
+
+    def __init__(self, config: Config, hands: HandModel) -> None:
+        self._config, self._hands = config, hands
+        self.platform = platform("cpu", "none")
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """How its columns are to be read."""
+        from bimangrasp.validation.evaluate import verdict_attributes
+
+        return verdict_attributes(self._hands.names)
+
+    def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
+        """Returns what the protocol says of a round's grasps."""
+        from bimangrasp.objects.convex_pieces import read_pieces
+        from bimangrasp.poses import Poses
+        from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps, verdict_columns
+
+        poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
+        grasps = ObjectGrasps(
+            poses, *(case.columns[name] for name in ("contact/candidate", "contact/normal", "object_scale"))
+        )
+        pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
+        rules = (self._config.validation, self._config.poses)
+        return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, 1, on_row, case.deadly))

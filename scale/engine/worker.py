@@ -13,17 +13,31 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.files.header import Header
 from bimangrasp.poses import trajectory_image
-from scale.engine import failures
-from scale.engine.interfaces import RoundResult, RoundRunner
-from scale.engine.messages import Failed, Halved, Job, Ready, RoundJob, Sealed, Step
-from scale.store import locks, shards
-from scale.store.run_folder import WORKER, RunFolder
+from scale.engine import scheduler
+from scale.engine.interfaces import (
+    Failed,
+    Halved,
+    Job,
+    Ready,
+    RoundJob,
+    RoundResult,
+    RoundRunner,
+    Sealed,
+    Step,
+    ValidationJob,
+    ValidationTask,
+    VerdictRunner,
+)
+from scale.settings.fingerprints import object_key
+from scale.store import locks, shards, verdict_files
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
 SMALLEST_TILE = 1  # grasps at once; with less there is no round
@@ -82,7 +96,7 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
         outcome = _do(folder, spec, runner, job, connection)
         connection.send(outcome)
         if isinstance(outcome, Failed) and outcome.ends:
-            os._exit(failures.BROKEN_DEVICE)  # no destructor may touch the broken context either
+            os._exit(scheduler.BROKEN_DEVICE)  # no destructor may touch the broken context either
 
 
 def _end_with_parent(parent: int) -> None:
@@ -131,7 +145,7 @@ def _do(folder: RunFolder, spec: WorkerSpec, runner: Any, job: Job, connection: 
     except Exception as error:  # whatever it is, the parent decides what becomes of the round
         text = traceback.format_exc()
         _log(text)
-        number, ends = getattr(error, "errno", None), failures.is_broken_device(error)
+        number, ends = getattr(error, "errno", None), scheduler.is_broken_device(error)
         return Failed(code=job.code, round_id=job.round_id, traceback=text, errno=number, ends=ends)
     seconds = time.monotonic() - start
     return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(path), seconds=seconds)
@@ -143,7 +157,7 @@ def _log(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError as error:
-        if not failures.is_disk_full(error):
+        if not scheduler.is_disk_full(error):
             raise
 
 
@@ -157,7 +171,7 @@ def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJ
         object_code=job.code,
         object_index=job.index,
         mesh_sha256=job.mesh_sha256,
-        object_key=job.object_key,
+        object_key=object_key(job.mesh_sha256),
         platforms=(runner.platform,),
     )
     columns = shards.round_columns(result.columns, job.seed, job.round_id, result.tile_used)
@@ -193,6 +207,34 @@ def _attempt(runner: RoundRunner, job: RoundJob, on_step: Callable[[int], None])
     try:
         return runner.make(job, on_step), ""
     except Exception as error:
-        if not failures.is_out_of_memory(error):
+        if not scheduler.is_out_of_memory(error):
             raise
         return None, f"{type(error).__name__}: {error}"
+
+
+def _verdict(
+    folder: RunFolder, spec: WorkerSpec, runner: VerdictRunner, job: ValidationJob, connection: Connection
+) -> Path:
+    """Simulates the grasps of one round and returns the path of the sealed verdict."""
+    shard = shards.verify(folder.root / job.shard)
+    task = ValidationTask(shard.columns, str(folder.root / job.pieces), job.deadly)
+    columns = runner.judge(task, partial(_tell, connection))
+    _tell(connection, shard.rows)
+    about = {
+        "code": job.code,
+        "round_id": job.round_id,
+        "shard_sha256": shard.sha256,
+        "acceptance_key": job.acceptance_key,
+        "platform": runner.platform,
+        "judging": runner.judging,
+    }
+    return verdict_files.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
+
+
+def _tell(connection: Connection, row: int) -> None:
+    """Says which grasp is simulated now, or that all are: if it kills or hangs this process, the parent knows it."""
+    connection.send(Step(row))
+
+
+VALIDATION = Role(VALIDATOR, _verdict)
+"""Validators test rounds."""

@@ -15,7 +15,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.reader import find_files
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.objects.files import DECOMPOSED, root_of
-from scale.settings.objects import ObjectEntry, select_usable
+from scale.settings.parsing import ObjectEntry, select_usable
 from scale.settings.schema import Config
 from scale.store import path_settings
 from scale.store.path_settings import GraspSource, given_path, grasp_source

@@ -23,8 +23,7 @@ from bimangrasp.objects.model import Mesh, load_triangles, report_of
 from scale.errors import RunError
 from scale.formatting import table
 from scale.settings.mesh_checks import progress_printer, unreadable
-from scale.settings.names import is_safe
-from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import ObjectEntry, is_safe
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder

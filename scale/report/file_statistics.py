@@ -61,15 +61,10 @@ def statistics_of(folder: RunFolder) -> FileStatistics:
     """
     reader, finals = _Reader(), folder.final_files()
     reader.read(finals, len(finals), "final files")
-    waiting = [path for path in folder.shard_files() if _is_beyond(path, reader.merged)]
+    names = [(parse_shard_name(path.name), path) for path in folder.shard_files()]
+    waiting = [path for name, path in names if name.round_id >= reader.merged.get(name.code_name, 0)]
     reader.read(_evenly(waiting, SHARDS), len(waiting), "sealed rounds that no final file has yet, accepted or not")
     return reader.result()
-
-
-def _is_beyond(shard: Path, merged: dict[str, int]) -> bool:
-    """Whether no final file has the round of a shard."""
-    name = parse_shard_name(shard.name)
-    return name.round_id >= merged.get(name.code_name, 0)
 
 
 def _evenly(items: Sequence[Any], most: int) -> list[Any]:

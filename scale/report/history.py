@@ -31,13 +31,12 @@ class Call:
 
     Attributes:
         start: its first event.
-        began, until: Unix times, s.
+        until: Unix time, s.
         exit_code: None where it did not end by itself.
         error: what ended it; empty where it was no error, or an old journal does not tell.
     """
 
     start: CallStarted
-    began: float
     until: float
     exit_code: int | None = None
     error: str = ""
@@ -45,7 +44,7 @@ class Call:
     @property
     def seconds(self) -> float:
         """How long it took."""
-        return self.until - self.began
+        return self.until - self.start.time
 
 
 @dataclass
@@ -98,6 +97,7 @@ class History:
         skips: (object code, round id) -> the line that gave it up; without those that were made after all.
         merged: object code -> the line about its final file.
         platforms: each with the workers and validators that were ready on it, by name.
+        labels: slot of a worker -> its device, in the last call.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -109,6 +109,7 @@ class History:
     skips: dict[tuple[str, int], RoundSkipped] = field(default_factory=dict)
     merged: dict[str, FileMerged] = field(default_factory=dict)
     platforms: list[tuple[dict[str, str], set[str]]] = field(default_factory=list)
+    labels: dict[int, str] = field(default_factory=dict)
 
     @property
     def acceptance_key(self) -> dict[str, Any]:
@@ -130,48 +131,23 @@ class History:
         """Grasps of all sealed rounds."""
         return sum(work.rows for work in self.work.values())
 
-
-def history(journaled: Sequence[Event], now: float | None = None) -> History:
-    """Returns what the journal's lines tell.
-
-    Args:
-        journaled: of `journal.replay`.
-        now: Unix time where the last call is still at work; None where it is not.
-    """
-    reader = _Reader()
-    for event in journaled:
-        reader.read(event)
-    calls = reader.history.calls
-    if now is not None and calls:
-        calls[-1].until = max(now, calls[-1].until)
-    return reader.history
-
-
-class _Reader:
-    """Reads event by event into a history."""
-
-    def __init__(self) -> None:
-        self.history = History()
-        self._labels: dict[int, str] = {}  # slot of a worker -> its device, in this call
-
     def read(self, event: Event) -> None:
         """Takes an event in."""
-        history = self.history
-        if isinstance(event, CallStarted) or not history.calls:
+        if isinstance(event, CallStarted) or not self.calls:
             start = event if isinstance(event, CallStarted) else CallStarted(run_key={}, time=event.time)
-            history.calls.append(Call(start, event.time, event.time))
-            self._labels = {}
-        call = history.calls[-1]
+            self.calls.append(Call(start, event.time))
+            self.labels = {}
+        call = self.calls[-1]
         call.until = max(call.until, event.time)
         if isinstance(event, INCIDENTS):
-            history.incidents.append(event)
+            self.incidents.append(event)
         match event:
             case CallStarted():
-                history.quotas |= event.quotas or {}
+                self.quotas |= event.quotas or {}
             case events.CallEnded():
                 call.exit_code, call.error = event.exit_code, event.error or ""
             case events.ObjectsIndexed():
-                history.indices |= event.indices
+                self.indices |= event.indices
             case ProcessReady():
                 self._ready(event)
             case events.RoundSealed():
@@ -181,48 +157,63 @@ class _Reader:
             case AttemptFailed():
                 self._failed(event)
             case RoundSkipped():
-                history.skips[event.code, event.round_id] = event
+                self.skips[event.code, event.round_id] = event
             case FileMerged():
-                history.merged[event.code] = event
+                self.merged[event.code] = event
 
     def _ready(self, event: ProcessReady) -> None:
         name = f"validator {event.validator}"
         if event.worker is not None:
-            self._labels[event.worker] = event.device or ""
+            self.labels[event.worker] = event.device or ""
             name = self._worker_of(event)
         platform = event.platform or {}
-        names = next((names for known, names in self.history.platforms if known == platform), None)
+        names = next((names for known, names in self.platforms if known == platform), None)
         if names is None:
-            self.history.platforms.append((platform, {name}))
+            self.platforms.append((platform, {name}))
         else:
             names.add(name)
 
     def _sealed(self, event: RoundEvent) -> None:
         key, seconds = (event.code, event.round_id), event.seconds or 0.0
-        self.history.work.pop(key, None)  # made again
-        self.history.work[key] = Work(*key, event.rows, event.time, self._worker_of(event), seconds)
-        self.history.skips.pop(key, None)
+        self.work.pop(key, None)  # made again
+        self.work[key] = Work(*key, event.rows, event.time, self._worker_of(event), seconds)
+        self.skips.pop(key, None)
 
     def _counted(self, event: RoundEvent) -> None:
         """Takes in how many grasps of a round count; its making may have been told in an earlier event."""
         key = (event.code, event.round_id)
-        if event.seconds is not None or key not in self.history.work:
+        if event.seconds is not None or key not in self.work:
             self._sealed(event)
-        work = self.history.work[key]
+        work = self.work[key]
         is_final = not isinstance(event, events.RoundJudged)  # else near-duplicates are not left out yet
         work.accepted = event.accepted if is_final else None
         work.test_seconds = work.test_seconds if event.test_seconds is None else event.test_seconds
 
     def _failed(self, event: AttemptFailed) -> None:
         where = f"validator {event.validator}" if event.validator is not None else self._worker_of(event)
-        self.history.failures.append(FailedAttempt(event, where or f"worker {event.worker}"))
+        self.failures.append(FailedAttempt(event, where or f"worker {event.worker}"))
 
     def _worker_of(self, event: RoundEvent | ProcessReady | AttemptFailed) -> str:
         """Returns the name of an event's worker; journals of earlier versions name it in the shard's path only."""
         in_path = re.match(r"shards/worker_(\d+)_", getattr(event, "shard", ""))
         slot = int(in_path[1]) if event.worker is None and in_path else event.worker
-        label = getattr(event, "device", None) or self._labels.get(slot, "")
+        label = getattr(event, "device", None) or self.labels.get(slot, "")
         return device_name(label, slot) if label else ""
+
+
+def history(journaled: Sequence[Event], now: float | None = None) -> History:
+    """Returns what the journal's lines tell.
+
+    Args:
+        journaled: of `journal.replay`.
+        now: Unix time where the last call is still at work; None where it is not.
+    """
+    past = History()
+    for event in journaled:
+        past.read(event)
+    if now is not None and past.calls:
+        past.calls[-1].until = max(now, past.calls[-1].until)
+    return past
 
 
 class Speed(NamedTuple):
@@ -258,6 +249,6 @@ def speed(history: History, spans: int) -> Speed:
 
 def _working_time(history: History, times: np.ndarray) -> np.ndarray:
     """Returns Unix times as working time, s."""
-    moments = [moment for call in history.calls for moment in (call.began, call.until)]
+    moments = [moment for call in history.calls for moment in (call.start.time, call.until)]
     worked = np.repeat(np.cumsum([0.0, *(call.seconds for call in history.calls)]), 2)[1:-1]
     return np.interp(times, moments, worked)

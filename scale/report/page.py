@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
-from scale.engine.failures import death
+from scale.engine.scheduler import death
 from scale.formatting import duration, moment, number
 from scale.merge.round_records import DUPLICATE
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, FailedAttempt, History, history
-from scale.report.summary import Outcome, error_line, in_short, kind_of, outcome
+from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
 from scale.store.events import Event, ProcessDied, TileHalved
@@ -32,7 +32,6 @@ SHOWN_FAILURES = 20
 SHOWN_SKIPS = 30
 SHOWN_INCIDENTS = 60
 SHOWN_LOGS = 6
-SHOWN_NAMES = 6  # of objects of one failure
 LOG_BYTES = 3000
 GENERATOR = b'content="bimangrasp mode=report"'
 """What tells a page of ours from any other file."""
@@ -104,7 +103,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         pace=speed_chart(past),
         workers=workers(past),
         tests=tests(past),
-        failures=failures(past),
+        failures=alike_failures(past)[:SHOWN_FAILURES],
         skips=[skip for _, skip in sorted(past.skips.items())][:SHOWN_SKIPS],
         incidents=past.incidents[-SHOWN_INCIDENTS:],
         logs=logs(folder, past, came_out),
@@ -175,22 +174,9 @@ def devices(call: Call) -> str:
 # ---- what went wrong
 
 
-def failures(past: History) -> list[list[FailedAttempt]]:
-    """Returns the failed attempts, those of one kind together, most first; of so many kinds."""
-    groups: dict[str, list[FailedAttempt]] = {}
-    for attempt in past.failures:
-        groups.setdefault(kind_of(attempt.event.traceback), []).append(attempt)
-    return sorted(groups.values(), key=len, reverse=True)[:SHOWN_FAILURES]
-
-
 def rounds_of(attempts: Iterable[FailedAttempt]) -> str:
-    """Returns rounds in short: mug 0 to 3, 7; bowl 2."""
-    by_code: dict[str, set[int]] = {}
-    for attempt in attempts:
-        by_code.setdefault(attempt.event.code, set()).add(attempt.event.round_id)
-    names = [f"{code} {in_short(sorted(rounds))}" for code, rounds in list(by_code.items())[:SHOWN_NAMES]]
-    more = [f"{len(by_code) - SHOWN_NAMES} more objects"] if len(by_code) > SHOWN_NAMES else []
-    return "; ".join(names + more)
+    """Returns the rounds of attempts in short: bowl 2; mug 0 to 3, 7."""
+    return named_rounds((attempt.event.code, attempt.event.round_id) for attempt in attempts)
 
 
 def process_of(event: Event) -> tuple[str, int] | None:

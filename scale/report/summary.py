@@ -1,18 +1,22 @@
-"""Summarizes how a run came out, in words and object by object."""
+"""Summarizes how a run stands and how it came out, in words and object by object."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scale.formatting import ADVICE, count, duration, last_line, number, spans
-from scale.report.history import Call, History, Work
+from bimangrasp.errors import InputError
+from scale.formatting import ADVICE, count, duration, last_line, number, objects_table, spans
+from scale.report.history import FailedAttempt, History, Work, history
+from scale.store import journal, locks
+from scale.store.run_folder import RunFolder
 
-if TYPE_CHECKING:  # a status reads no grasp file
+if TYPE_CHECKING:
     from scale.report.file_statistics import FileStatistics
-
 NAMED = 8  # objects or rounds in a sentence; the tables have more
 LINE = 200  # letters of an error in a sentence
 ENDS = {0: "finished", 3: "short", 130: "stopped", 143: "stopped"}
@@ -35,7 +39,6 @@ class ObjectLine(NamedTuple):
         code, index: identity.
         quota: grasps wanted.
         collected: grasps that it has.
-        in_file: rows of its final file.
         rounds, skipped: rounds that are sealed, and that were given up.
         rows, accepted: grasps that those rounds made, and those of them that count: surplus beyond the cut included.
         failures: failed attempts.
@@ -48,7 +51,6 @@ class ObjectLine(NamedTuple):
     index: int
     quota: int
     collected: int
-    in_file: int
     rounds: int
     skipped: list[int]
     rows: int
@@ -85,6 +87,36 @@ class Outcome(NamedTuple):
     objects: list[ObjectLine]
 
 
+class Status(NamedTuple):
+    """How a run stands.
+
+    Attributes:
+        run_dir: its folder.
+        running: who works on it, None where nobody does.
+        exit_code: of the last call that ended, None where none did.
+        objects: those that have less than was wanted first, then by index.
+    """
+
+    run_dir: Path
+    running: dict[str, Any] | None
+    exit_code: int | None
+    objects: list[ObjectLine]
+
+    def __str__(self) -> str:
+        rows = [
+            (o.code, f"{o.collected}/{o.quota}", o.rounds, o.failures, len(o.skipped), o.end_reason)
+            for o in self.objects
+        ]
+        lines = objects_table(("object", "grasps", "rounds", "failed", "skipped", "ended by"), rows)
+        return "\n".join([*lines, f"{self.run_dir}: {self._state()}"])
+
+    def _state(self) -> str:
+        if self.running:
+            passed = time.time() - self.running["started"]
+            return f"running for {passed:.0f} s, pid {self.running['pid']} on {self.running['host']}"
+        return "not running" + ("" if self.exit_code is None else f", the last call ended with {self.exit_code}")
+
+
 def outcome(history: History, manifest: Mapping[str, Any], is_running: bool, statistics: FileStatistics) -> Outcome:
     """Returns how a run came out.
 
@@ -94,31 +126,30 @@ def outcome(history: History, manifest: Mapping[str, Any], is_running: bool, sta
         is_running: whether somebody works on it now.
         statistics: what the files tell.
     """
-    call = history.calls[-1] if history.calls else None
-    objects = object_lines(history, manifest, is_running, statistics)
-    state = state_of(history, call, is_running)
-    error = call.error.strip().splitlines() if call else []
+    objects, files = object_lines(history, manifest, is_running, statistics), statistics.unreadable
+    state = state_of(history, is_running)
     sentences = [
         _progress(history, objects),
         _speed(history, objects, is_running),
         *_shortfalls(objects),
         _skips(history),
-        _unreadable(statistics.unreadable),
+        f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
         _failures(history),
-        error[-1] if error else "",
+        last_line(history.calls[-1].error) if history.calls else "",
     ]
     return Outcome(state, HEADLINES[state], [sentence for sentence in sentences if sentence], objects)
 
 
-def state_of(history: History, call: Call | None, is_running: bool) -> str:
+def state_of(history: History, is_running: bool) -> str:
     """Returns how the last call stands."""
     if is_running:
         return "running"
-    if call is None:
+    if not history.calls:
         return "empty"
-    if call.exit_code is None:
+    exit_code = history.calls[-1].exit_code
+    if exit_code is None:
         return "broken off"
-    state = ENDS.get(call.exit_code, "failed")
+    state = ENDS.get(exit_code, "failed")
     return state if history.work or state != "finished" else "empty"
 
 
@@ -128,9 +159,7 @@ def object_lines(
     """Returns the objects, those that fell short first; without statistics as far as journal and manifest tell."""
     entries = manifest.get("objects", {})
     failures = Counter(attempt.event.code for attempt in history.failures)
-    skipped: dict[str, list[int]] = {}
-    for code, round_id in sorted(history.skips):
-        skipped.setdefault(code, []).append(round_id)
+    skipped = _by_code(history.skips)
     work: dict[str, list[Work]] = {}
     for sealed in history.work.values():
         work.setdefault(sealed.code, []).append(sealed)
@@ -144,7 +173,6 @@ def object_lines(
             index=index,
             quota=quota,
             collected=collected,
-            in_file=history.merged[code].rows if code in history.merged else 0,
             rounds=len(rounds),
             skipped=skipped.get(code, []),
             rows=sum(sealed.rows for sealed in rounds),
@@ -221,29 +249,23 @@ def _why(line: ObjectLine) -> str:
 
 def _skips(history: History) -> str:
     """Returns which rounds were given up."""
-    by_code: dict[str, list[int]] = {}
-    for code, round_id in sorted(history.skips):
-        by_code.setdefault(code, []).append(round_id)
-    if not by_code:
-        return ""
-    names = "; ".join(f"{code} {in_short(rounds)}" for code, rounds in list(by_code.items())[:NAMED])
-    more = f"; and of {len(by_code) - NAMED} more objects" if len(by_code) > NAMED else ""
-    return f"{count(len(history.skips), 'round')} given up: {names}{more}."
-
-
-def _unreadable(files: list[str]) -> str:
-    """Returns that files are missing or damaged."""
-    return f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else ""
+    return f"{count(len(history.skips), 'round')} given up: {named_rounds(history.skips)}." if history.skips else ""
 
 
 def _failures(history: History) -> str:
     """Returns how often something failed."""
     if not history.failures:
         return ""
-    texts = [attempt.event.traceback for attempt in history.failures]
-    kind, times = Counter(kind_of(text) for text in texts).most_common(1)[0]
-    last = next(text for text in reversed(texts) if kind_of(text) == kind)
-    return f"{count(len(texts), 'attempt')} failed, {times} of them with: {error_line(last)}"
+    alike, attempts = alike_failures(history)[0], count(len(history.failures), "attempt")
+    return f"{attempts} failed, {len(alike)} of them with: {error_line(alike[-1].event.traceback)}"
+
+
+def alike_failures(history: History) -> list[list[FailedAttempt]]:
+    """Returns the failed attempts, those of one kind together, most first: alike is what differs in numbers alone."""
+    kinds: dict[str, list[FailedAttempt]] = {}
+    for attempt in history.failures:
+        kinds.setdefault(re.sub(r"\d+", "#", error_line(attempt.event.traceback)), []).append(attempt)
+    return sorted(kinds.values(), key=len, reverse=True)
 
 
 def error_line(traceback: str) -> str:
@@ -252,12 +274,39 @@ def error_line(traceback: str) -> str:
     return line if len(line) <= LINE else line[: LINE - 1] + "…"
 
 
-def kind_of(traceback: str) -> str:
-    """Returns what failures of one kind have in common: their last line but for its numbers."""
-    return re.sub(r"\d+", "#", error_line(traceback))
+def named_rounds(rounds: Iterable[tuple[str, int]]) -> str:
+    """Returns rounds, each an object code and a round id, in short: bowl 2; mug 0 to 3, 7."""
+    by_code = _by_code(rounds)
+    names = [f"{code} {in_short(ids)}" for code, ids in list(by_code.items())[:NAMED]]
+    more = [f"and of {len(by_code) - NAMED} more objects"] if len(by_code) > NAMED else []
+    return "; ".join(names + more)
+
+
+def _by_code(rounds: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Returns object code -> its rounds, both rising."""
+    by_code: dict[str, list[int]] = {}
+    for code, round_id in sorted(set(rounds)):
+        by_code.setdefault(code, []).append(round_id)
+    return by_code
 
 
 def in_short(rounds: Sequence[int]) -> str:
     """Returns rising round ids: 0 to 3, 7; how many there are where that gets long."""
     text = spans(rounds)
     return text if text.count(",") < NAMED else f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
+
+
+def status(run_dir: Path | str) -> Status:
+    """Returns how a run stands.
+
+    Raises:
+        InputError: there is no run in that folder.
+    """
+    folder = RunFolder(run_dir)
+    past = history(journal.replay(folder).events)
+    if not past.calls:
+        raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
+    ended = [call.exit_code for call in past.calls if call.exit_code is not None]
+    running = locks.running(folder)
+    objects = object_lines(past, journal.read_manifest(folder), is_running=running is not None)
+    return Status(folder.root, running, ended[-1] if ended else None, objects)

@@ -74,11 +74,6 @@ def _is_judged(reason: Reason, columns: Columns) -> np.ndarray:
     return columns["verdict/reason"] == reason
 
 
-def acceptance(config: FilterConfig) -> Accept:
-    """Returns the filter of a run."""
-    return Accept(config)
-
-
 def finite_rows(columns: Columns) -> np.ndarray:
     """Returns the mask of rows in which every number is finite."""
     floats = [columns[f.name] for f in GRASP_FIELDS if np.dtype(f.dtype).kind == "f"]

@@ -67,6 +67,13 @@ def differences(folder: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]
     return [f"{name}: {_shown(folder, name)} in the folder, {_shown(call, name)} in this call" for name in names]
 
 
+def check(what: str, folder: Mapping[str, Any], call: Mapping[str, Any], remedy: str) -> None:
+    """Refuses a call whose key differs from the folder's; see `refuse`."""
+    differing = differences(folder, call)
+    if differing:
+        raise refuse(what, differing, remedy)
+
+
 def refuse(what: str, differing: list[str], remedy: str) -> InputError:
     """Returns the error that names each differing field."""
     return InputError(f"{what} was made with other settings:\n  " + "\n  ".join(differing) + f"\n{remedy}")

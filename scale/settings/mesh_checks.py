@@ -20,7 +20,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.files import MeshReport, check_size
 from scale.formatting import listed
-from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import ObjectEntry
 
 CHECK_VERSION = 1
 """Part of the cache key: increase it when `check_mesh` refuses or measures differently, to ignore older reports."""

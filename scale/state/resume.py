@@ -13,14 +13,12 @@ from scale.merge import job, rejected_file
 from scale.merge.final_file import Merged
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.settings import fingerprints
-from scale.settings.consistency import check_seeds
 from scale.settings.fingerprints import Key
-from scale.settings.objects import ObjectEntry
-from scale.state import recovery_notes
-from scale.state.object_state import ObjectState
-from scale.state.request import RunRequest
-from scale.state.round_table import DONE, FINISHED, WANTED, InFinalFile, RoundTable
-from scale.state.scan import FolderScan, ScannedShard
+from scale.settings.parsing import ObjectEntry
+from scale.settings.schema import check_seeds
+from scale.state.records import ObjectState, RunRequest
+from scale.state.round_table import DONE, FINISHED, WANTED, RoundTable
+from scale.state.scan import FolderScan, ScannedShard, recovery_notes
 from scale.store.events import CallStarted, RoundAdopted, RoundDone, RoundSealed, RoundSkipped
 from scale.store.run_folder import RunFolder
 
@@ -67,9 +65,10 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
     objects = [_object(request, scan, events, entry, indices[entry.code]) for entry in request.entries]
     journaled = dict(scan.journaled_indices())
     new_indices = {code: index for code, index in indices.items() if code not in journaled}
-    adopted = [(state, r) for state in objects for r in state.rounds.having(DONE) if _is_adopted(state, r)]
+    done = [(state, r, record) for state in objects for r, record in state.rounds.having(DONE).items()]
+    adopted = [(state, r) for state, r, record in done if record.shard is not None and r not in state.journaled]
     others = _others(scan, {entry.code for entry in request.entries}, request.folder)
-    notes = recovery_notes.notes(request, scan, objects) + _notes(adopted, others)
+    notes = recovery_notes(request, scan, objects) + _notes(adopted, others)
     platforms = _distinct(platform for header in scan.headers() for platform in header.platforms)
     return Resumed(objects, new_indices, adopted, others, platforms, _verdict_platforms(scan), notes)
 
@@ -98,16 +97,11 @@ class _RoundEvents:
     def __init__(self, scan: FolderScan) -> None:
         self.sealed: dict[str, dict[int, tuple[int, str]]] = {}
         self.skipped: dict[str, dict[int, RoundSkipped]] = {}
-        for event in scan.events:
+        for event in scan.journal.events:
             if isinstance(event, RoundSealed | RoundDone | RoundAdopted):
                 self.sealed.setdefault(event.code, {})[event.round_id] = (event.tile_used, event.sha256)
             elif isinstance(event, RoundSkipped):
                 self.skipped.setdefault(event.code, {})[event.round_id] = event
-
-
-def _is_adopted(state: ObjectState, round_id: int) -> bool:
-    """Whether a round counts by a shard of which the journal knows nothing."""
-    return state.rounds.record(round_id).shard is not None and round_id not in state.journaled
 
 
 def _others(scan: FolderScan, codes: set[str], folder: RunFolder) -> dict[str, Any]:
@@ -125,11 +119,9 @@ def _others(scan: FolderScan, codes: set[str], folder: RunFolder) -> dict[str, A
 def _check_run_keys(request: RunRequest, scan: FolderScan) -> None:
     """Refuses another run key, in the journal or in any file."""
     call = json.loads(json.dumps(request.run_key))
-    journaled = [event.run_key for event in scan.events if isinstance(event, CallStarted)]
+    journaled = [event.run_key for event in scan.journal.events if isinstance(event, CallStarted)]
     for key in _distinct([*journaled, *(header.run_key for header in scan.headers())]):
-        differing = fingerprints.differences(key, call)
-        if differing:
-            raise fingerprints.refuse(f"the run folder {request.folder.root}", differing, ELSEWHERE)
+        fingerprints.check(f"the run folder {request.folder.root}", key, call, ELSEWHERE)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -162,9 +154,8 @@ def _object(request: RunRequest, scan: FolderScan, events: _RoundEvents, entry: 
     notes: list[str] = []
     if final is not None and _must_rebuild(request, final, shards, _misfit(request, scan, final), notes):
         final = None
-    in_file = InFinalFile(final.proof.sizes["R"], final.proof.ending.rejected) if final else None
     quota = request.quotas[entry.code]
-    table = RoundTable(quota, config.max_barren_rounds, in_file)
+    table = RoundTable(quota, config.max_barren_rounds, final.proof if final else None)
     state = ObjectState(entry.code, str(entry.path.absolute()), sha256, index, quota, table, notes=notes)
     state.journaled = {} if config.allow_mixed_platform else dict(events.sealed.get(entry.code, {}))
     state.verdicts = list(scan.verdicts.get(entry.code, []))
@@ -176,9 +167,8 @@ def _object(request: RunRequest, scan: FolderScan, events: _RoundEvents, entry: 
     _take_skips(request, state, skips)
     if config.record:
         _expect_recorded_round(state)
-    full_tile = config.tile or config.round_batch_size
     done = state.rounds.having(DONE).items()
-    state.small_tiles = {r: record.tile_used for r, record in done if record.tile_used < full_tile}
+    state.small_tiles = {r: record.tile_used for r, record in done if record.tile_used < config.full_tile}
     return state
 
 
@@ -222,10 +212,8 @@ def _check_object_key(request: RunRequest, code: str, sha256: str, final: Merged
     headers += [shard.header for shards_of_round in shards.values() for shard in shards_of_round]
     call = fingerprints.object_key(sha256)
     for key in _distinct(header.object_key for header in headers):
-        differing = fingerprints.differences(key, call)
-        if differing:
-            remedy = "Give the mesh another code, or bring the old one back."
-            raise fingerprints.refuse(f"object {code!r} in {request.folder.root}", differing, remedy)
+        remedy = "Give the mesh another code, or bring the old one back."
+        fingerprints.check(f"object {code!r} in {request.folder.root}", key, call, remedy)
 
 
 def _misfit(request: RunRequest, scan: FolderScan, final: Merged) -> str:
@@ -342,22 +330,12 @@ def _take_shards(request: RunRequest, state: ObjectState, shards: Shards) -> Non
         if state.rounds.state(round_id) is WANTED and round_id < request.config.max_rounds:
             best = min(records, key=lambda record: (-record.tile_used, record.sha256))
             if state.expected_sha256.get(round_id, best.sha256) == best.sha256:
-                _adopt(request, state, round_id, best)
+                state.expected_sha256.pop(round_id, None)
+                state.rounds.enter(round_id, best, request.dedup is not None)
         kept = state.rounds.record(round_id)
         if isinstance(kept, SealedRound):
             state.duplicate_shards += [record.shard for record in records if record.shard != kept.shard]
         _report_broken_determinism(state, round_id, records)
-
-
-def _adopt(request: RunRequest, state: ObjectState, round_id: int, record: SealedRound) -> None:
-    """Enters a sealed round that no final file has."""
-    state.expected_sha256.pop(round_id, None)
-    if not isinstance(record, JudgedRound):
-        state.rounds.seal(round_id, record)
-    elif request.dedup:
-        state.rounds.judge(round_id, record)
-    else:
-        state.rounds.finish(round_id, record)
 
 
 def _report_broken_determinism(state: ObjectState, round_id: int, records: list[SealedRound]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
+from bimangrasp.files.formats import Proof
 from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 
 Record = SealedRound | JudgedRound | SkippedRound
@@ -54,19 +55,6 @@ class Prefix(NamedTuple):
     is_barren: bool = False
 
 
-@dataclass(frozen=True)
-class InFinalFile:
-    """What the final file has of an object when the table is made.
-
-    Attributes:
-        rounds: how many rounds its table has.
-        rejected: reason -> rows of these that do not count for that.
-    """
-
-    rounds: int = 0
-    rejected: Mapping[str, int] = field(default_factory=dict)
-
-
 class RoundTable:
     """The rounds of one object. What is counted is kept as rounds change, so nothing here walks all rounds.
 
@@ -77,15 +65,17 @@ class RoundTable:
         accepted_rows: of all done rounds.
     """
 
-    def __init__(self, quota: int, max_barren: int = 0, in_file: InFinalFile | None = None) -> None:
+    def __init__(self, quota: int, max_barren: int = 0, in_file: Proof | None = None) -> None:
         """Makes a table in which every round is wanted.
 
         Args:
             quota: rows wanted.
             max_barren: so many rounds of the prefix in a row without an accepted row end it; 0 is never.
-            in_file: what the final file has already; a smaller `max_barren` takes none of its rounds back.
+            in_file: what the final file says; a smaller `max_barren` takes none of its rounds back.
         """
-        self._quota, self._max_barren, self._in_file = quota, max_barren, in_file or InFinalFile()
+        self._quota, self._max_barren = quota, max_barren
+        self._rounds_in_file = in_file.sizes["R"] if in_file else 0
+        self._rejected_in_file = in_file.ending.rejected if in_file else {}
         self._states: dict[int, RoundState] = {}
         self._records: dict[int, Record] = {}
         self._counts: Counter[RoundState] = Counter()
@@ -96,7 +86,7 @@ class RoundTable:
     def _begin(self) -> None:
         """Puts the prefix before the first round."""
         self.prefix = Prefix()
-        self.rejected: Counter[str] = Counter(self._in_file.rejected)
+        self.rejected: Counter[str] = Counter(self._rejected_in_file)
 
     def state(self, round_id: int) -> RoundState:
         """Returns the state of a round."""
@@ -139,6 +129,15 @@ class RoundTable:
         """A round is done; done again, it only changes where its rows are."""
         self._move(round_id, DONE, done)
 
+    def enter(self, round_id: int, record: SealedRound, has_dedup: bool) -> None:
+        """A round has its shard, and its verdict where it is judged; `has_dedup`: near-duplicates are looked for."""
+        if not isinstance(record, JudgedRound):
+            self.seal(round_id, record)
+        elif has_dedup:
+            self.judge(round_id, record)
+        else:
+            self.finish(round_id, record)
+
     def skip(self, round_id: int, skipped: SkippedRound) -> None:
         """A round is given up."""
         self._move(round_id, SKIPPED, skipped)
@@ -169,20 +168,16 @@ class RoundTable:
             self._states[round_id] = to
         if record is not None:
             self._records[round_id] = record
-        if round_id < self.prefix.rounds and not self._counts_alike(old, record):
+        is_alike = isinstance(record, JudgedRound) and isinstance(old, JudgedRound) and record.accepted == old.accepted
+        if round_id < self.prefix.rounds and not is_alike:
             self._begin()  # rare: a finished round is open again
         self._advance()
-
-    @staticmethod
-    def _counts_alike(old: Record | None, new: Record | None) -> bool:
-        """Whether a prefix has the same rows with one record as with the other."""
-        return isinstance(new, JudgedRound) and isinstance(old, JudgedRound) and new.accepted == old.accepted
 
     def _advance(self) -> None:
         """Takes the finished rounds that follow the prefix into it."""
         while self.state(self.prefix.rounds) in FINISHED and not self.has_quota and not self.prefix.is_barren:
             round_id, record = self.prefix.rounds, self._records[self.prefix.rounds]
-            if round_id >= self._in_file.rounds and isinstance(record, JudgedRound):
+            if round_id >= self._rounds_in_file and isinstance(record, JudgedRound):
                 self.rejected.update(record.rejected)
             kept = min(self._quota, self.prefix.kept + record.accepted)
             barren = 0 if record.accepted else self.prefix.barren + 1
@@ -190,7 +185,7 @@ class RoundTable:
 
     def _is_barren(self, rounds: int, barren: int) -> bool:
         """Whether a walk ends after so many rounds, of which the last `barren` gave nothing."""
-        return 0 < self._max_barren <= barren and rounds >= self._in_file.rounds
+        return 0 < self._max_barren <= barren and rounds >= self._rounds_in_file
 
     @property
     def has_quota(self) -> bool:
@@ -211,7 +206,8 @@ class RoundTable:
             max_rounds: no round id reaches it.
         """
         rows, barren = float(self.prefix.kept), self.prefix.barren
-        guess = self.expected_yield(batch)
+        # What to expect of a round: the mean so far, with one full round on top.
+        guess = (self.accepted_rows + batch) / (self.count(DONE) + self.count(SKIPPED) + 1)
         for round_id in range(self.prefix.rounds, max_rounds):
             if rows >= self._quota or self._is_barren(round_id, barren):
                 return
@@ -221,10 +217,6 @@ class RoundTable:
             barren = barren + 1 if accepted == 0 else 0
             if state is WANTED:
                 yield round_id
-
-    def expected_yield(self, batch: int) -> float:
-        """Returns the accepted rows to expect of a round: the mean so far, with one full round on top."""
-        return (self.accepted_rows + batch) / (self.count(DONE) + self.count(SKIPPED) + 1)
 
     def why_ended(self, max_rounds: int) -> str:
         """Returns why the prefix ends: quota, barren, max_rounds, or partial while it still grows."""

@@ -10,16 +10,18 @@ from bimangrasp.errors import InputError
 from bimangrasp.files import formats
 from bimangrasp.files.formats import Header
 from bimangrasp.files.schema import FormatError
+from scale.formatting import listed, spans
 from scale.merge import rejected_file
 from scale.merge.final_file import Merged, check_dataset
 from scale.merge.rejected_file import RejectedFile
 from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
+from scale.state.records import ObjectState, RunRequest
 from scale.store import journal, shards, verdict_files
-from scale.store.events import CallStarted, Event, FileMerged, ObjectsIndexed
+from scale.store.events import CallStarted, FileMerged, ObjectsIndexed
 from scale.store.journal import Replay
-from scale.store.run_folder import RunFolder, file_name
+from scale.store.run_folder import RunFolder, file_name, parse_shard_name
 from scale.store.verdict_files import Verdict
 
 Say = Callable[[str], None]
@@ -64,14 +66,9 @@ class FolderScan(NamedTuple):
     damaged: dict[Path, str]
 
     @property
-    def events(self) -> list[Event]:
-        """Those of the journal."""
-        return self.journal.events
-
-    @property
     def is_used(self) -> bool:
         """Whether an earlier call left anything that counts."""
-        return bool(self.events or self.finals or self.shards)
+        return bool(self.journal.events or self.finals or self.shards)
 
     def headers(self) -> Iterator[Header]:
         """Yields what every file says of itself."""
@@ -99,11 +96,12 @@ class FolderScan(NamedTuple):
 
     def journaled_indices(self) -> list[tuple[str, int]]:
         """Returns object codes and indices, as the journal has them."""
-        return [pair for event in self.events if isinstance(event, ObjectsIndexed) for pair in event.indices.items()]
+        indexed = [event for event in self.journal.events if isinstance(event, ObjectsIndexed)]
+        return [pair for event in indexed for pair in event.indices.items()]
 
     def merged(self) -> dict[str, FileMerged]:
         """Returns object code -> the last line of the journal about its final file."""
-        return {event.code: event for event in self.events if isinstance(event, FileMerged)}
+        return {event.code: event for event in self.journal.events if isinstance(event, FileMerged)}
 
 
 def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say) -> FolderScan:
@@ -207,3 +205,55 @@ def _final(path: Path, line: FileMerged | None, verify: str) -> tuple[Merged, bo
     if all(getattr(line, name) == getattr(written, name) for name in ("content_sha256", "quota", "end_reason")):
         raise FormatError("its columns are whole, and the bytes around them are not those that were written")
     return final, False
+
+
+def recovery_notes(request: RunRequest, scan: FolderScan, objects: list[ObjectState]) -> list[str]:
+    """Returns a line for each damaged or missing file with what is done about it."""
+    damaged = [
+        f"{path} is damaged and moved to damaged/ ({reason}): {_remedy(request.folder, path)}"
+        for path, reason in scan.damaged.items()
+    ]
+    return [*_of_journal(request, scan), *damaged, *_lost(scan, objects)]
+
+
+def _of_journal(request: RunRequest, scan: FolderScan) -> list[str]:
+    """Returns what the journal lacks."""
+    path, journal = request.folder.journal, scan.journal
+    if not journal.events and (scan.is_used or scan.manifest):
+        return [
+            f"{path} is missing or empty: the files tell objects and rounds; a skipped round that no final file "
+            f"carries is tried again"
+        ]
+    lines = [f"{path}: a torn last line of {journal.torn_bytes} bytes is cut off"] if journal.torn_bytes else []
+    if journal.bad_lines:
+        lines.append(
+            f"{path} has {journal.bad_lines} lines that cannot be read: they are passed over, and the files tell the "
+            f"rest; a skipped round that only such a line told of is tried again"
+        )
+    return lines
+
+
+def _remedy(folder: RunFolder, path: Path) -> str:
+    """Returns what is done in the place of one damaged file."""
+    name = parse_shard_name(path.name)
+    if path.parent == folder.root:
+        return "it is written anew"
+    if path.parent == folder.rejects:
+        return "it is gathered anew where all shards of its object are there"
+    if name is None:
+        return "it is built again from shards, and from rounds computed again where those are gone"
+    work = "simulated" if path.is_relative_to(folder.verdicts) else "computed"
+    return f"round {name.round_id} of {name.code_name} is {work} again if it is wanted and nothing else proves it"
+
+
+def _lost(scan: FolderScan, objects: list[ObjectState]) -> list[str]:
+    """Returns the final files and shards of which the journal tells and that are not there."""
+    damaged, merged = {path.name for path in scan.damaged}, scan.merged()
+    gone = [state.code for state in objects if state.code in merged and state.final is None]
+    gone = [code for code in gone if code not in scan.finals and f"{file_name(code)}.h5" not in damaged]
+    lines = [f"final files that are gone are built again: {listed(gone)}"] if gone else []
+    for state in objects:
+        lost = [r for r in sorted(state.journaled) if state.rounds.record(r) is None]
+        if lost and not (state.final and state.final.ending.complete):
+            lines.append(f"rounds of {state.code} that are done by the journal and proven by no file: {spans(lost)}")
+    return lines

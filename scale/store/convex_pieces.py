@@ -14,7 +14,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, pieces_image, read_pieces
 from scale.settings.mesh_checks import cache_folder, keep
-from scale.settings.objects import ObjectEntry
+from scale.settings.parsing import ObjectEntry
 from scale.store.run_folder import RunFolder
 
 Sealed = dict[str, tuple[Path, str]]

@@ -20,7 +20,7 @@ from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.page import NOT_TESTED, STAGES, ShownGrasp
-from scale.settings.filters import Accept, acceptance
+from scale.settings.filters import Accept
 from scale.settings.schema import Config, ViewConfig
 from scale.store.run_folder import RunFolder
 
@@ -84,7 +84,7 @@ def _labels(path: Path, columns: Columns, config: Config) -> list[tuple[str, ...
         if "reject_reasons" in file.attrs:
             reasons = [text(reason) for reason in file.attrs["reject_reasons"]]
             return [(reasons[reason],) for reason in columns["reject/reason"]]
-    return labels_of(columns, acceptance(config.filter))
+    return labels_of(columns, Accept(config.filter))
 
 
 def _chosen(path: Path, grasps: GraspDataset, view: ViewConfig) -> np.ndarray:
