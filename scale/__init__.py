@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimangrasp.errors import InputError
-from scale.modes import paths
 from scale.settings.schema import as_config, check_settings
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ def validate(cfg: Any) -> ValidationReport:
         InputError: the call cannot be served; it says why and what to do.
     """
     config = _checked(cfg)
+    from scale.modes import paths
+
     targets = paths.validation_targets(config)
     from scale.modes.validate import validate as body
 
@@ -108,6 +109,8 @@ def export(cfg: Any) -> ExportReport:
         InputError: the call cannot be served; it says why and what to do.
     """
     config = _checked(cfg)
+    from scale.modes import paths
+
     jobs = paths.export_jobs(config)
     from scale.modes.export import export as body
 
@@ -120,6 +123,8 @@ def import_results(cfg: Any) -> ImportReport:
     Arguments and errors are those of `export`.
     """
     config = _checked(cfg)
+    from scale.modes import paths
+
     job = paths.import_job(config)
     from scale.modes.import_results import import_results as body
 
@@ -147,6 +152,8 @@ def check_hand(cfg: Any) -> HandReport:
     Arguments and errors are those of `export`; `hand.mjcf` names the file.
     """
     config = _checked(cfg)
+    from scale.modes import paths
+
     places = paths.hand_paths(config)
     from scale.modes.check_hand import check_hand as body
 
@@ -159,6 +166,8 @@ def prepare_objects(cfg: Any) -> PreparationReport:
     Arguments and errors are those of `export`; a mesh that cannot be used is in the report with its reason.
     """
     config = _checked(cfg, has_plan=True)
+    from scale.modes import paths
+
     chosen = paths.mesh_choice(config)
     from scale.modes.prepare_objects import prepare_objects as body
 
@@ -177,6 +186,8 @@ def view(cfg: Any) -> ViewReport:
     """
     _refuse_unguarded_script()
     config = _checked(cfg)
+    from scale.modes import paths
+
     chosen = paths.view_paths(config)
     from scale.viewer.page import view as body
 

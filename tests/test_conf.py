@@ -59,6 +59,7 @@ def test_the_firm_experiment_weighs_what_the_release_does_not_have():
     assert firm.energy.w_joints > energy.w_joints and firm.poses == DEFAULTS.poses
 
 
+@pytest.mark.slow
 def test_the_firm_filter_wants_the_terms_that_it_looks_at():
     assert conf.load(["experiment=firm", "filter=firm"]).filter.name == "firm"
     with pytest.raises(InputError, match=r"filter=firm.*w_depth=0.*experiment=firm"):
@@ -254,6 +255,7 @@ def test_a_missing_folder_is_refused(tmp_path):
         conf.load([], tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_loading_does_not_disturb_hydra_or_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert conf.load(["hand=release"]) != DEFAULTS
@@ -261,6 +263,7 @@ def test_loading_does_not_disturb_hydra_or_the_current_folder(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_dictconfig_of_the_same_shape_is_the_same():
     config = conf.load(["energy.w_pen=150"])
     assert conf.check(OmegaConf.structured(config)) == config

@@ -46,6 +46,7 @@ def closed_form(shape, local):
     return np.sign(distance) * np.sqrt(distance**2 + 1e-8)
 
 
+@pytest.mark.slow
 def test_rounded_box_is_exact_for_capsules_spheres_and_boxes():
     points = cloud(1, 500, 3)
     axis = torch.stack((torch.zeros(500), torch.zeros(500), points[:, 2].clamp(-0.03, 0.03)), dim=1)

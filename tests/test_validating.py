@@ -226,6 +226,7 @@ def test_a_path_that_is_nothing_is_refused(bench):
     bench.refused("no run folder with final files", exp_name="begun")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_none_is_refused(bench):
     path = bench.file(bench.folder / "box.h5", [HOLDS])
     image = path.read_bytes()

@@ -163,6 +163,7 @@ def write_verdicts(run: Path, code: str, rows: int, reasons: list[int]) -> dict:
     return columns
 
 
+@pytest.mark.slow
 def test_verdicts_of_mode_validate_give_reasons_and_poses(run):
     columns = write_verdicts(run, "bowl", 5, [0, 4, 2, 0, 6])
     data = read_page(scale.view(settings(run)).path)

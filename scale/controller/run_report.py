@@ -8,11 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-
 from scale.formatting import ADVICE, duration, last_line, objects_table, spans
 from scale.state.records import ObjectState
 from scale.state.round_table import DONE
@@ -84,6 +79,9 @@ class Progress:
     """
 
     def __init__(self, folder: RunFolder, title: str) -> None:
+        from rich.console import Console  # after the checks of a call, which answer at once
+        from rich.live import Live
+
         self._console, self._title = Console(highlight=False, soft_wrap=True), title
         self.meter = Meter()
         self._log = durable_io.create(folder.run_log, os.O_APPEND)
@@ -138,8 +136,11 @@ def plain(now: Snapshot) -> str:
     )
 
 
-def _panel(title: str, now: Snapshot) -> Panel:
+def _panel(title: str, now: Snapshot) -> Any:
     """Returns a moment as a panel."""
+    from rich.panel import Panel
+    from rich.table import Table
+
     grid = Table.grid(padding=(0, 2))
     share = now.collected / max(1, now.quota)
     width = 30
