@@ -122,7 +122,7 @@ def _dispatch(config: Config) -> int:
     if config.mode in SHOWN:
         report = SHOWN[config.mode](config)
         print(report)
-        return getattr(report, "exit_code", 0)
+        return getattr(report, "exit_code", 0) or 0  # mode=status: that of the last call, None where none ended
     if config.dry_run:
         print(scale.plan(config))
         return 0

@@ -220,7 +220,6 @@ def test_a_crash_while_a_crash_is_repaired(scene, resume, tmp_path):
 SMALL = ["round_batch_size=4", "gpus=[cpu]", "max_retries=0", "seed_base=5", f"exp_name={NAME}"]
 OTHERS = {  # settings, of a call before it, crash points at least
     "two objects": (["object_code_list=[storage_bin,bowl]", "target_count_per_object=3"], None, 50),
-    "physics": (["object_code_list=[box]", "target_count_per_object=5", "filter=physics", "merge_stride=2"], None, 40),
     "a quota raised under physics": (
         ["object_code_list=[box]", "target_count_per_object=9", "filter=physics", "validators=1"],
         "target_count_per_object=4",
@@ -230,11 +229,6 @@ OTHERS = {  # settings, of a call before it, crash points at least
         ["object_code_list=[box]", "target_count_per_object=8", "keep_failed=true", "merge_stride=1"],
         "target_count_per_object=2",
         20,
-    ),
-    "a quota raised": (
-        ["object_code_list=[storage_bin]", "target_count_per_object=9"],
-        "target_count_per_object=5",
-        15,
     ),
 }
 

@@ -106,7 +106,7 @@ def test_a_journal_that_is_missing_is_told_again_by_the_files(tmp_path, unfinish
     assert f"{unfinished.journal} is missing or empty: the files tell objects and rounds" in str(report)
     assert done(unfinished) == [2] and [event["round"] for event in events(unfinished, "adopted")] == [0, 1, 0, 1]
     assert events(unfinished, "objects")[0]["indices"] == {"storage_bin": 0, "bowl": 1}
-    assert {o.code: (o.rounds, o.in_file) for o in scale.status(unfinished.root).objects} == {
+    assert {o.code: (o.rounds, o.collected) for o in scale.status(unfinished.root).objects} == {
         "storage_bin": (4, QUOTA),
         "bowl": (3, QUOTA),
     }

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,28 +19,40 @@ from scale.store.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = {"torch", "mujoco", "scipy", "trimesh", "warp"}
-GUARD_S = 60
-"""Far above the second that a call takes, since tests share their cores."""
-
-CALL = """
-import sys
+CALLS = """
+import contextlib, io, json, sys
 import main
-sys.argv[1:] = {arguments!r}
-code = main.main()
-print("loaded:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
-sys.exit(code)
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main.main()
+    answers.append((code, said.getvalue(), sorted({name.partition(".")[0] for name in sys.modules})))
+print(json.dumps(answers))
 """
 
-
-def answer(folder: Path, *arguments: str) -> tuple[int, str, set[str]]:
-    """Returns the exit code of a call, what it printed, and the packages that it loaded."""
-    start = time.perf_counter()
-    command = [sys.executable, "-c", CALL.format(arguments=list(arguments))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert time.perf_counter() - start < GUARD_S
-    shown, _, loaded = done.stdout.partition("loaded:")
-    return done.returncode, shown + done.stderr, set(loaded.split())
+REFUSALS = [
+    (["seed_bas=1"], "did you mean 'seed_base'"),
+    (["optimizer.step_size=-1"], "optimizer.step_size=-1.0 is out of range"),
+    (["kernels=nonsense"], "kernels='nonsense' is unknown"),
+    (["object_code_list=[nothing]"], "object_code_list names 'nothing'"),
+    (["object_root=nowhere"], "is no folder"),
+    (["target_count_per_object={nothing:3}"], "target_count_per_object names 'nothing'"),
+    (["seed_base=7"], "seed_base: 1 in the folder, 7 in this call"),
+    (["dry_run=true", "energy.w_pen=7"], "energy.w_pen: 125.0 in the folder, 7.0 in this call"),
+    (["mode=generate", "filter=physics"], "filter=physics needs mode=scale"),
+    (["resume=false"], "resume=false, but the run folder data/experiments/demo was used before"),
+    (["mode=report", "path=nowhere"], "holds no run"),
+    (["mode=view", "path=nowhere"], "nowhere is not there"),
+    (["mode=view", "dry_run=true"], "it has no plan to print"),
+    (["mode=validate"], "no run folder with final files"),
+    (["mode=export"], "has no grasp files"),
+    (["mode=import", "path=nowhere.npy"], "result file nowhere.npy is not there"),
+    (["mode=hand", "hand.mjcf=nowhere.xml"], "hand.mjcf='nowhere.xml' is no file"),
+    (["mode=objects", "object_root=nowhere"], "is no folder"),
+]
+"""Arguments of a call, and words of its refusal."""
 
 
 @pytest.fixture
@@ -58,39 +69,18 @@ def made(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_a_status_loads_nothing_that_computes(made: Path):
-    code, shown, loaded = answer(made, "mode=status")
-    assert code == 0 and "mug" in shown
-    assert "hydra" in loaded and not loaded & SLOW
+def answers(folder: Path, calls: list[list[str]]) -> list[tuple[int, str, list[str]]]:
+    """Returns exit code, words and loaded packages of calls, made one after the other in a process of their own."""
+    command = [sys.executable, "-c", CALLS, json.dumps(calls)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["seed_bas=1"], "did you mean 'seed_base'"),
-        (["optimizer.step_size=-1"], "optimizer.step_size=-1.0 is out of range"),
-        (["kernels=nonsense"], "kernels='nonsense' is unknown"),
-        (["object_code_list=[nothing]"], "object_code_list names 'nothing'"),
-        (["object_root=nowhere"], "is no folder"),
-        (["target_count_per_object={nothing:3}"], "target_count_per_object names 'nothing'"),
-        (["seed_base=7"], "seed_base: 1 in the folder, 7 in this call"),
-        (["dry_run=true", "energy.w_pen=7"], "energy.w_pen: 125.0 in the folder, 7.0 in this call"),
-        (["mode=generate", "filter=physics"], "filter=physics needs mode=scale"),
-        (["resume=false"], "resume=false, but the run folder data/experiments/demo was used before"),
-        (["mode=report", "path=nowhere"], "holds no run"),
-        (["mode=view", "path=nowhere"], "nowhere is not there"),
-        (["mode=view", "dry_run=true"], "it has no plan to print"),
-        (["mode=validate"], "no run folder with final files"),
-        (["mode=export"], "has no grasp files"),
-        (["mode=import", "path=nowhere.npy"], "result file nowhere.npy is not there"),
-        (["mode=hand", "hand.mjcf=nowhere.xml"], "hand.mjcf='nowhere.xml' is no file"),
-        (["mode=objects", "object_root=nowhere"], "is no folder"),
-    ],
-    ids=lambda given: given[-1] if isinstance(given, list) else "",
-)
-def test_a_refusal_loads_nothing_that_computes(made: Path, arguments: list[str], words: str):
-    code, shown, loaded = answer(made, *arguments)
-    assert code == 2 and words in shown
-    assert not loaded & SLOW
+def test_a_status_and_refusals_load_nothing_that_computes(made: Path):
+    status, *refusals = answers(made, [["mode=status"], *(arguments for arguments, _ in REFUSALS)])
+    assert status[0] == 0 and "mug" in status[1] and "hydra" in status[2] and not SLOW & set(status[2])
+    for (arguments, words), (code, said, loaded) in zip(REFUSALS, refusals, strict=True):
+        assert code == 2 and words in said, (arguments, said)
+        assert not SLOW & set(loaded), arguments
