@@ -55,7 +55,7 @@ setup(
             TENSORBOARD,
             WARP,
             "pytest>=8.0",
-            "pytest-xdist>=3.7",  # runs the tests on several cores, long files first (--no-loadscope-reorder)
+            "pytest-xdist>=3.7",  # runs the tests on several cores, files by name (--no-loadscope-reorder)
             "ruff>=0.6",  # the first whose formatter and rules agree with pyproject.toml
             "beartype>=0.20",  # checks the shapes while the tests run
             "hypothesis>=6.100",
