@@ -62,6 +62,7 @@ def warnings() -> list[str]:
     mujoco.set_mju_user_warning(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand", HANDS)
 def test_a_hand_compiles_and_stays_at_rest_without_a_warning(hand: str, warnings: list[str]):
     model = mujoco.MjModel.from_xml_path(str(HANDS[hand]))

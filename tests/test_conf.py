@@ -46,6 +46,7 @@ def test_the_released_experiment_stays_unsqueezed_when_it_is_cut():
     assert conf.load(["experiment=released", "num_iterations=1000"]).optimizer.schedule_steps == 6000
 
 
+@pytest.mark.slow
 def test_the_fast_experiment_is_the_whole_released_descent():
     fast = conf.load(["experiment=fast"])
     assert (fast.num_iterations, fast.optimizer.schedule_steps) == (6000, "auto")

@@ -18,6 +18,7 @@ def scattered(count, reach, seed=0):
     return reach * (2 * torch.rand((count, 3), generator=torch.Generator().manual_seed(seed), dtype=F64) - 1)
 
 
+@pytest.mark.slow
 def test_over_a_face_of_a_box_the_distance_is_exact():
     """Trilinear interpolation is exact where the distance is linear."""
     grid = grid_of(trimesh.creation.box([1.0, 1.0, 1.0]), 24)

@@ -116,6 +116,7 @@ def test_rows_in_parts_give_the_mask_of_all_at_once(cuts, seed):
     assert np.concatenate(masks).tolist() == near_duplicates(poses, thresholds).tolist()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100))
 def test_clusters_that_lie_apart_are_counted_in_any_order(seed):
     generator = np.random.default_rng(seed)

@@ -162,6 +162,7 @@ def test_gradients_equal_finite_differences(hand, inter_hand):
             torch.testing.assert_close(analytic, measured, rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 def test_distance_is_the_sum_over_the_eight_contacts():
     hands = shadow_hands()
     sphere = solid(trimesh.creation.icosphere(subdivisions=5))

@@ -223,6 +223,7 @@ def test_bench_files_have_the_poses_of_the_file_where_it_has_some(run):
         np.testing.assert_allclose(entry[stage][7:], columns["hand/joints"][3, 0] + step, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["npy", "dexgraspbench"])
 def test_failed_grasps_are_left_out_and_counted(tmp_path, form):
     path = tmp_path / "bowl.h5"

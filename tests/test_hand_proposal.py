@@ -55,6 +55,7 @@ def test_the_shipped_allegro_hand_is_the_proposed_one():
     assert ours.joint_mean == pytest.approx(shipped.joint_mean, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_palmar_side_leads_when_the_finger_closes(name: str):
     """An oracle of its own: turn each finger's joints towards their farther limits, see where its links go."""

@@ -141,6 +141,7 @@ def test_an_imported_file_can_be_validated_and_shown(tmp_path):
     assert meshes.object.extents.max() < 0.4
 
 
+@pytest.mark.slow
 def test_keys_that_are_no_numbers_are_named(tmp_path):
     path = write(tmp_path / "bowl.npy", near(1))
     (entry,) = np.load(path, allow_pickle=True)

@@ -178,6 +178,7 @@ def test_help_names_modes_choices_and_settings(run, capsys):
         assert f"{group}: {', '.join(choices)}" in shown
 
 
+@pytest.mark.slow
 def test_the_program_itself_ends_with_2_and_the_nearest_key(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "main.py"), "mode=scale", "seed_bas=3"]

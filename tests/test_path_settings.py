@@ -10,6 +10,7 @@ from scale.store import path_settings
 from scale.store.path_settings import given_path, grasp_source
 
 
+@pytest.mark.slow
 def test_without_a_path_it_is_the_folder_of_the_run(tmp_path):
     config = quick_conf.load("exp_name=demo", output_root=tmp_path)
     assert given_path(config) == tmp_path / "demo"

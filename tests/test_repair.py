@@ -364,6 +364,7 @@ def test_of_two_shards_at_unlike_tiles_the_larger_tile_counts_and_nothing_is_bro
     assert hashes(unfinished) == wanted and "BROKEN" not in str(report) and not other.exists()
 
 
+@pytest.mark.slow
 def test_a_round_that_comes_back_with_other_bytes_than_the_journal_says_is_broken_determinism(tmp_path, unfinished):
     shard_of(unfinished, 1).unlink()
     report = run(tmp_path, stub=Stub(nan_share=0.6))

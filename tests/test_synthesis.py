@@ -95,6 +95,7 @@ def test_a_recorded_round_guards_the_version():
     assert (medians[:, ours] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_curve_starts_at_the_start_and_ends_at_the_end():
     result = make()
     assert result.curve.step.tolist() == [0, 5, 10, 12]

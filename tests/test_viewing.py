@@ -241,6 +241,7 @@ def test_rejected_grasps_take_half_of_a_page_at_most(run):
     assert scale.view(settings(run, "view.rows=[0]")).grasps == 2, "rows are those of the final files"
 
 
+@pytest.mark.slow
 def test_rejected_grasps_alone_are_shown_too(run):
     write_rejected(run)
     shutil.rmtree(run / "final")

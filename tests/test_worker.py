@@ -1,6 +1,7 @@
 """What a worker makes of the optimizer's result."""
 
 import numpy as np
+import pytest
 import torch
 from scene import built_in, shadow_hands
 
@@ -16,6 +17,7 @@ F32 = torch.float32
 SETTINGS = ["round_batch_size=6", "num_iterations=8", "curve_stride=4", "initialization.hull_samples_per_grasp=10"]
 
 
+@pytest.mark.slow
 def test_the_columns_of_a_grasp_give_its_contacts_and_energies():
     config = conf.load(SETTINGS).synthesis
     hands, obj = shadow_hands(F32), built_in("mug", F32)
