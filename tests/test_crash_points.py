@@ -164,6 +164,7 @@ def _one_cache(scene, monkeypatch):
     use_cache(scene, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_recorder_sees_every_call_that_changes_a_disk(scene):
     public = {name for name, one in inspect.getmembers(durable_io, inspect.isfunction) if not name.startswith("_")}
     assert public == set(CALLS)

@@ -55,6 +55,7 @@ def same(found: dict, wanted: dict) -> None:
         assert np.asarray(found[name]).dtype == column.dtype, name
 
 
+@pytest.mark.slow
 def test_a_run_its_links_and_its_files_are_the_same_grasps(run, truth):
     truth = truth | {"object": np.repeat(np.arange(3), list(ROWS.values()))}
     for path in (run, str(run), run / "dataset.h5", run / "final", sorted((run / "final").glob("*.h5"))):

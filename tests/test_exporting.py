@@ -126,6 +126,7 @@ ABOUT = {
 }
 
 
+@pytest.mark.slow
 def test_npz_has_fixed_keys_and_dtypes_and_no_pickle(run):
     report = scale.export(settings(run, "format=npz"))
     assert report.paths == [run / "export" / "npz" / f"{code}.npz" for code in ("bowl", "storage_bin")]

@@ -63,6 +63,7 @@ def allegro() -> HandDescription:
     return load_hands(quick_conf.load("hand=allegro").hand)[1]
 
 
+@pytest.mark.slow
 def test_a_urdf_is_the_same_hand(allegro: HandDescription, tmp_path: Path):
     path = tmp_path / "hand.urdf"
     path.write_text(urdf(allegro))

@@ -31,6 +31,7 @@ def reference_frames(hands, grasps, sample, side):
     return T @ link_frames(hands.descriptions[side], grasps.joints[sample, side].numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [0, 1])
 def test_link_frames_and_points_equal_the_tree_product(hands, side):
     grasps = grasps_near(hands, 3, seed=1)

@@ -82,6 +82,7 @@ def test_the_stages_are_open_on_the_object_and_pressed():
             np.testing.assert_allclose(found[0], part, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_links_have_the_distance_of_the_gap():
     gaps = [0.015, 0.003, 0.0, -0.004]
     found = judged(subject([palms(0.0, gap=gap) for gap in gaps])).link_distance

@@ -77,6 +77,7 @@ def pair(config: HandConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return load_hands(replace(config, left_mjcf=str(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_joint_values_bend_both_hands_alike(pair, seed: int):
     left, right = pair

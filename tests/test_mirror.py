@@ -28,6 +28,7 @@ def test_mirroring_twice_gives_the_same_bits(hands: tuple[HandDescription, HandD
     assert (left.side, right.side) == ("left", "right")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_same_joint_values_give_the_mirror_image(hands: tuple[HandDescription, HandDescription], seed: int):
     left, right = hands

@@ -43,6 +43,7 @@ def contacts(hands, translation, rotation, joints, candidate):
     return hands.contact_points(hands.frames_from_root(rotation, translation, joints), candidate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand", quick_conf.BUILT_IN)
 def test_the_jacobian_is_the_derivative_of_the_contacts(hand):
     hands, (translation, rotation, joints, candidate, _) = grasp(2, hand=hand)

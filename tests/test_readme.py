@@ -55,6 +55,7 @@ def test_the_modes_are_listed():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_reading_example_reads(demo):
     (example,) = blocks(README, "python")
     done = subprocess.run([sys.executable, "-c", example], cwd=demo, capture_output=True, text=True)
@@ -63,6 +64,7 @@ def test_the_reading_example_reads(demo):
     assert len(example.strip().splitlines()) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_loading_example_loads(demo):
     (example,) = blocks(LOADING, "python")
@@ -89,6 +91,7 @@ def test_the_functions_of_python_are_listed():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_commands_of_export_and_import_do_what_they_say(demo):
     small = ["object.surface_points=100", "object.surface_samples_per_point=4", "hand.surface_points=100"]
     for mode in ("export", "import"):
@@ -105,6 +108,7 @@ def test_the_formats_are_listed():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_is_viewed_as_described(demo, monkeypatch):
     monkeypatch.setattr(view_page, "why_nothing_is_drawn", lambda: "not in this test")
     monkeypatch.chdir(demo)
@@ -116,6 +120,8 @@ def test_a_run_is_viewed_as_described(demo, monkeypatch):
     assert (demo / "data/experiments/demo/final/bowl.html").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_leaves_what_is_listed_and_nothing_else(demo):
     listed = RUNS.split("<exp_name>/\n")[1].split("```")[0]
     for path in (demo / "data" / "experiments" / "demo").iterdir():
@@ -156,6 +162,7 @@ def test_the_filters_are_listed():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_is_validated_as_described(demo):
     words = commands(VALIDATION, "validate")
     assert len([conf.load(command) for command in words]) == 3
@@ -183,6 +190,7 @@ def test_the_protocols_have_the_numbers_of_their_files():
     assert f"moves {100 * bench.limits.displacement:g} cm" in VALIDATION
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_commands_of_the_report_do_what_they_say(demo):
     text = PAGES["docs/report.md"]

@@ -76,6 +76,7 @@ def unfinished(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_torn_journal_tail_is_cut_and_named(tmp_path, unfinished, wanted):
     with unfinished.journal.open("ab") as file:
         file.write(b'{"event": "skip", "code": "bowl", "rou')
@@ -112,6 +113,7 @@ def test_a_journal_that_is_missing_is_told_again_by_the_files(tmp_path, unfinish
     }
 
 
+@pytest.mark.slow
 def test_an_index_that_nothing_tells_is_the_one_that_the_list_gives(tmp_path, unfinished, wanted):
     unfinished.journal.unlink()
     for round_id in (0, 1):
@@ -149,6 +151,7 @@ def test_rounds_beyond_a_smaller_limit_wait_for_a_larger_one(tmp_path, unfinishe
     assert hashes(unfinished) == wanted and done(unfinished) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_final_file_with_whole_columns_and_other_bytes_around_them_is_damaged(tmp_path, finished, wanted):
     with h5py.File(finished.final("bowl"), "r+") as file:
         file.attrs["remark"] = "not by the merge"
@@ -157,6 +160,7 @@ def test_a_final_file_with_whole_columns_and_other_bytes_around_them_is_damaged(
     assert hashes(finished) == wanted and (finished.damaged / "bowl.h5.0").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_journal_does_not_let_another_filter_in(tmp_path, finished):
     finished.journal.unlink()
     for path in list(finished.shard_files()):
@@ -181,6 +185,7 @@ def test_a_torn_manifest_goes_to_damaged_and_tells_all_objects_again(tmp_path, f
         assert {name: after[code][name] for name in same} == {name: before[code][name] for name in same}
 
 
+@pytest.mark.slow
 def test_a_missing_manifest_and_configuration_are_written_anew(tmp_path, finished, wanted):
     finished.manifest.unlink()
     finished.config.unlink()
@@ -206,6 +211,7 @@ def test_a_truncated_shard_goes_to_damaged_and_its_round_is_computed_again(tmp_p
     assert sorted(done(unfinished)) == [0, 1, 1, 2] and done(unfinished, "storage_bin") == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_shard_costs_its_round_alone(tmp_path, unfinished, wanted):
     shard = shard_of(unfinished, 0)
     flip(shard)
@@ -226,6 +232,7 @@ def test_damaged_files_of_one_name_do_not_overwrite_each_other(tmp_path, wanted)
     assert sorted(path.name for path in folder.damaged.iterdir()) == ["bowl.h5.0", "bowl.h5.1"]
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_deleted_is_computed_again(tmp_path, unfinished, wanted):
     shard_of(unfinished, 1).unlink()
     report = run(tmp_path)
@@ -296,6 +303,7 @@ def test_a_shard_that_is_not_the_formats_is_set_aside_and_done_again(tmp_path, u
     assert (unfinished.damaged / f"{bad.name}.0").exists() and sorted(done(unfinished)) == [0, 0, 1, 2]
 
 
+@pytest.mark.slow
 def test_leftovers_of_unfinished_writes_are_removed_and_named(tmp_path, unfinished, wanted):
     left = [unfinished.root / ".tmp-manifest", shard_of(unfinished, 0).with_name(".tmp-ab-1")]
     for path in left:
@@ -334,6 +342,7 @@ def test_a_final_file_is_built_again_to_the_same_bytes(tmp_path, wanted, keep, f
         assert (folder.damaged / "bowl.h5.0").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_file_that_links_to_nothing_is_set_aside_and_written_anew(tmp_path, finished):
     before = finished.dataset.read_bytes()
     for n, bad in enumerate((b"", before[:100], shard_of(finished, 0).read_bytes())):
@@ -353,11 +362,13 @@ def another_of(folder, round_id, tile=BATCH):
     return shards.seal(folder, folder.place(7, 7), shard.header, columns)
 
 
+@pytest.mark.slow
 def test_two_hashes_of_one_round_at_one_tile_are_broken_determinism(tmp_path, unfinished):
     another_of(unfinished, 1)
     assert "bowl: BROKEN DETERMINISM: round 1 was computed twice" in str(run(tmp_path))
 
 
+@pytest.mark.slow
 def test_of_two_shards_at_unlike_tiles_the_larger_tile_counts_and_nothing_is_broken(tmp_path, unfinished, wanted):
     other = another_of(unfinished, 1, tile=4)
     report = run(tmp_path)

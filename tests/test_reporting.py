@@ -135,6 +135,7 @@ def run(tmp_path_factory):
     return root, came
 
 
+@pytest.mark.slow
 def test_the_objects_are_those_of_the_manifest(run):
     root, came = run
     page, written = report(root)

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def test_prefix_is_cut_exactly_at_the_quota(accepted, quota):
     assert sum(accepted[: reached.rounds - 1]) < quota or reached.rounds == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(1, 20), st.integers(1, 20))
 def test_a_larger_quota_extends_the_prefix(accepted, small, more):
     done = dict(enumerate(accepted))

@@ -126,6 +126,7 @@ def test_a_file_is_judged_row_by_row(bench, name):
     assert report.osr == 1.0 and f"protocol {name}: GSR 25.0% (1 of 4 grasps), OSR 100%" in str(report)
 
 
+@pytest.mark.slow
 def test_the_verdicts_say_of_what_they_are(bench):
     path = bench.file(bench.folder / "box.h5", [HOLDS])
     report = bench.validate(path)

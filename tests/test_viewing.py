@@ -259,6 +259,7 @@ def test_verdicts_on_a_final_file_are_not_taken_for_those_of_rejected_grasps(run
         assert verdicts == {"not tested"} and not [note for note in report.notes if "another state" in note]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_rejected_grasps_is_noted(run):
     place = write_rejected(run)
     place.write_bytes(place.read_bytes()[:100])
