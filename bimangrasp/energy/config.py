@@ -39,6 +39,11 @@ class EnergyConfig(_Weights):
     friction: Annotated[float, NOT_NEGATIVE]
     inter_hand: Annotated[str, among("right_points", "symmetric")]
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term by its key, in the table's order, as grasp files name them."""
+        return {term.weight: self.weight(term) for term in ENERGY_TERMS}
+
     def weight(self, term: Term) -> float:
         """Returns the weight of a term in the total."""
         return getattr(self, term.weight)

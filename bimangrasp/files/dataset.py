@@ -336,8 +336,11 @@ class _Store:
             gathered[OBJECT][target] = self._object[number]
         return gathered
 
-    def _parts(self, rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def _parts(self, rows: Rows) -> Iterator[tuple[int, Any, Any]]:
         """Yields for each file that has some of the rows its number, where they go, and which of its rows they are."""
+        if isinstance(rows, range) and rows.step == 1:
+            yield from self._stretches(rows)
+            return
         rows = np.asarray(rows)
         numbers = np.searchsorted(self._starts, rows, "right") - 1
         order = np.argsort(numbers, kind="stable")
@@ -346,6 +349,15 @@ class _Store:
             target = order[first:end]
             number = int(numbers[target[0]])
             yield number, target, rows[target] - self._starts[number]
+
+    def _stretches(self, rows: range) -> Iterator[tuple[int, slice, slice]]:
+        number = self.place(rows.start)[0]
+        at = rows.start
+        while at < rows.stop:
+            start, end = self._starts[number], min(self._starts[number + 1], rows.stop)
+            if end > at:
+                yield number, slice(at - rows.start, end - rows.start), slice(at - start, end - start)
+            at, number = max(at, end), number + 1
 
     def _mapped(self, number: int) -> dict[str, np.ndarray]:
         """Returns the mapped columns of a file; the one that was mapped first makes room."""

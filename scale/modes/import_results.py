@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,14 +89,15 @@ def import_results(config: Config, job: ImportJob) -> ImportReport:
     given = _imported(config, source, results)
     columns, computed = _columns(config, given, results)
     table = Synthesizer(config.hand, config.synthesis).hand_table()
-    weights = {name: value for name, value in asdict(config.energy).items() if name.startswith("w_")}
     origin = {
         "imported_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "computed_energies": list(computed),
         "contacts_per_hand": config.contacts_per_hand,
     }
     key = object_key(given.obj.sha256)
-    header = Header(source.stem, 0, given.obj.sha256, table, weights, origin, key, (platform("cpu", "plain"),))
+    header = Header(
+        source.stem, 0, given.obj.sha256, table, config.energy.weights, origin, key, (platform("cpu", "plain"),)
+    )
     RunFolder(target.parent).write(target, formats.shard_image(header, columns))
     failed = int((~given.poses.finite).sum())
     return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)

@@ -83,9 +83,8 @@ class RunRequest(NamedTuple):
 
     def header(self, code: str = "", index: int = 0, mesh_sha256: str = "") -> Header:
         """Returns what an object's files say, but for the platforms; without a code the part that is common."""
-        weights = {name: value for name, value in vars(self.config.energy).items() if name.startswith("w_")}
         object_key = fingerprints.object_key(mesh_sha256)
-        return Header(code, index, mesh_sha256, self.hand, weights, self.run_key, object_key)
+        return Header(code, index, mesh_sha256, self.hand, self.config.energy.weights, self.run_key, object_key)
 
 
 @dataclass
