@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bimangrasp.config import Record, SynthesisConfig
+from bimangrasp.contact_choice import ContactChoice
 from bimangrasp.energy.config import WARP, chosen_path
 from bimangrasp.energy.energies import Energies, Evaluator, PlainEvaluator, contacts_of
 from bimangrasp.geometry.rotation import matrix_to_rot6d, rot6d_to_matrix
@@ -22,7 +24,7 @@ from bimangrasp.initialization import first_grasps
 from bimangrasp.objects.files import object_scales
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Trajectory
-from bimangrasp.sampler import mala
+from bimangrasp.sampler import mala, momentum
 from bimangrasp.sampler.cuda_graph import Descent
 
 Watch = Callable[[int, mala.Point], None]
@@ -123,8 +125,10 @@ def synthesize(
     costs = scene.evaluator()
     descent = begin(scene, costs, initial, generator)
     record = _Recorder(scene, costs)
+    choose = _chooser(scene, costs)
     for step in range(config.num_iterations + 1):
         if step:
+            choose(step - 1, descent)
             descent.advance()
         record(step, descent)
         if watch:
@@ -137,13 +141,34 @@ def synthesize(
 def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Generator) -> Descent:
     """Returns a batch before its first step."""
     config, energy, candidates = scene.config.optimizer, grasp_energy(scene, costs), scene.hands.candidate_count
-    schedule = mala.schedule(config, scene.config.num_iterations, scene.hands.device, scene.hands.dtype)
-
-    def step(state: mala.State) -> tuple[mala.State, Bool[Tensor, " batch"]]:
-        return mala.step(state, energy, candidates, config, schedule, generator)
-
-    state = mala.init(initial.pose, initial.candidate, energy, config)
+    run = scene.config.num_iterations, scene.hands.device, scene.hands.dtype
+    if config.method == "momentum":
+        sizes = [column.shape[-1] for column in (initial.translation, initial.rotation, initial.joints)]
+        plan = momentum.plan(config.momentum, sizes, *run)
+        state = momentum.init(initial.pose, initial.candidate, energy, plan, config.keep == "best")
+        step = partial(momentum.step, energy=energy, config=config.momentum, plan=plan)
+    else:
+        schedule = mala.schedule(config, *run)
+        state = mala.init(initial.pose, initial.candidate, energy, config)
+        constants = {"choices": candidates, "config": config, "schedule": schedule, "generator": generator}
+        step = partial(mala.step, energy=energy, **constants)
     return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda")
+
+
+def _chooser(scene: Scene, costs: Evaluator) -> Callable[[int, Descent], None]:
+    """Returns what chooses the contacts of a batch before some steps, which MALA does in every step by itself."""
+    config, steps = scene.config.optimizer, scene.config.num_iterations
+    if config.method != "momentum":
+        return lambda step, descent: None
+    choice, energy = ContactChoice(scene.hands, scene.obj, scene.config.contacts_per_hand), grasp_energy(scene, costs)
+
+    def choose(step: int, descent: Descent) -> None:
+        if step % config.momentum.choose_every == 0 and step <= config.momentum.choose_until * steps:
+            point = descent.state.point
+            candidate = choice(Grasps.from_pose(point.position, point.choice), scene.object_scale)
+            descent.write(momentum.with_choice(descent.state, candidate, energy))
+
+    return choose
 
 
 def grasp_energy(scene: Scene, costs: Evaluator) -> mala.Energy:

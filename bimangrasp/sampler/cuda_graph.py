@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bimangrasp.sampler.mala import Point, State
+from bimangrasp.sampler import mala, momentum
+from bimangrasp.sampler.mala import Point
+
+State = mala.State | momentum.State
 
 EAGER_STEPS = 3
 """Steps made before the recording: they load kernels and libraries, which a recording may not."""
@@ -42,7 +46,7 @@ class Descent:
             generator: the one that `step` draws from.
             is_recorded: whether steps become a CUDA graph; `step` must then wait for nothing and have fixed shapes.
         """
-        self.state = _same(state, Tensor.clone)
+        self.state = _copy(state)
         self.accepted: Int[Tensor, ""] = torch.zeros((), dtype=torch.int64, device=state.step.device)
         self._step, self._generator = step, generator
         self._eager_steps = EAGER_STEPS if is_recorded else math.inf
@@ -62,6 +66,10 @@ class Descent:
         """Makes one step: computes the next state and writes it over the present one."""
         state, accepted = self._step(self.state)
         self.accepted += accepted.sum()
+        self.write(state)
+
+    def write(self, state: State) -> None:
+        """Puts another state in the place of the present one, in the same memory."""
         for present, following in zip(_leaves(self.state), _leaves(state), strict=True):
             present.copy_(following)
 
@@ -74,12 +82,17 @@ class Descent:
         return graph
 
 
-def _leaves(state: State) -> Iterator[Tensor]:
+def _leaves(state: State | Point) -> Iterator[Tensor]:
     """Yields all tensors of a state."""
-    yield from (*state.point, *(state.best or ()), state.second_moment, state.step)
+    for part in state:
+        if isinstance(part, Tensor):
+            yield part
+        elif part is not None:
+            yield from _leaves(part)
 
 
-def _same(state: State, change: Callable[[Tensor], Tensor]) -> State:
-    """Returns a state of changed tensors."""
-    point, best = (point and Point(*map(change, point)) for point in (state.point, state.best))
-    return State(point, best, change(state.second_moment), change(state.step))
+def _copy(state: Any) -> Any:
+    """Returns the same state in memory of its own."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    return state and type(state)(*map(_copy, state))

@@ -152,8 +152,8 @@ def step(
     proposal = Point(position, choice, *checked(energy(position, choice)))
     log_ratio = proposal_log_ratio(state.point, proposal, moment, now, config)
     accepted = accepts(state.point, proposal, log_ratio, next_temperature, draws.acceptance)
-    point = _where(accepted, proposal, state.point)
-    best = None if state.best is None else _better(point, state.best)
+    point = where(accepted, proposal, state.point)
+    best = None if state.best is None else better(point, state.best)
     return State(point, best, moment, state.step + 1), accepted
 
 
@@ -232,13 +232,13 @@ def checked(evaluation: Evaluation) -> Evaluation:
     )
 
 
-def _better(point: Point, best: Point) -> Point:
+def better(point: Point, best: Point) -> Point:
     """Returns for each sample the point of less energy; any is better than a failed one."""
     is_better = (point.energy < best.energy) | (best.energy.isnan() & ~point.energy.isnan())
-    return _where(is_better, point, best)
+    return where(is_better, point, best)
 
 
-def _where(condition: Bool[Tensor, " batch"], chosen: Point, other: Point) -> Point:
+def where(condition: Bool[Tensor, " batch"], chosen: Point, other: Point) -> Point:
     """Returns row for row the chosen point where the condition holds, else the other one, bit for bit."""
     wide = condition[:, None, None]
     return Point(*(torch.where(wide if a.ndim == 3 else condition, a, b) for a, b in zip(chosen, other, strict=True)))
