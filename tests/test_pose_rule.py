@@ -12,9 +12,9 @@ from scene import built_in_hands, grasps_near
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.validation import evaluate as pregrasp
+from bimangrasp.validation import pose_rules as pregrasp
 from bimangrasp.validation.config import PoseConfig
-from bimangrasp.validation.evaluate import stages_of
+from bimangrasp.validation.pose_rules import stages_of
 
 F64 = torch.float64
 CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)

@@ -19,7 +19,7 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_results import RELEASED, RELEASED_TERMS, ReleasedResults, results_image, to_released
 from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import stages_of
+from bimangrasp.validation.pose_rules import stages_of
 from scale.modes.paths import ExportJob
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder, file_name
