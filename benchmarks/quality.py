@@ -24,7 +24,8 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
-from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps
+from bimangrasp.validation.evaluate import evaluate_grasps
+from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.parsing import resolve_objects
 from scale.settings.schema import Config

@@ -19,7 +19,8 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import ProtocolConfig
-from bimangrasp.validation.evaluate import Evaluation, ObjectGrasps, evaluate_grasps
+from bimangrasp.validation.evaluate import Evaluation, evaluate_grasps
+from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.verdict import Reason
 from scale.engine.synthesizer import columns_from
 from scale.settings.schema import Config

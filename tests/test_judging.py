@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import quick_conf
 from palms import CLOSED, HALF, box, palm, palms, protocol, shipped_scene, squeeze, verdict_on
 
 from bimangrasp.errors import InputError
@@ -14,12 +15,14 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import simulate
 from bimangrasp.validation.config import PoseConfig
-from bimangrasp.validation.evaluate import MAX_LINK_DISTANCE, Evaluation, ObjectGrasps, evaluate_grasps
+from bimangrasp.validation.evaluate import MAX_LINK_DISTANCE, NO_CHOICE, Evaluation, evaluate_grasps
+from bimangrasp.validation.pose_rules import NOT_BALANCED, ObjectGrasps
 from bimangrasp.validation.scene import HandPoses
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])
-RULE = PoseConfig("palm", clearance=0.01, damping=0.01, opening=CLOSED, retreat=0.0, squeeze=1.0)
+RULE = replace(quick_conf.load().poses, rule="palm", opening=CLOSED, retreat=0.0)
+FORCES = replace(quick_conf.load().poses, rule="forces", openings=[[0.0, 0.0], [0.0, 0.002], [0.0, 0.0035]])
 MIXED = [palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.02), palms(0.02), palms(0.0, gap=-0.001)]
 """Grasps that hold, miss the box, and start too deep in it."""
 
@@ -129,12 +132,13 @@ def test_each_grasp_meets_the_object_at_its_own_size():
 
 @pytest.mark.slow
 @BOTH
-def test_neither_threads_nor_order_change_a_bit(name):
+@pytest.mark.parametrize("rule", [RULE, FORCES], ids=lambda rule: rule.rule)
+def test_neither_threads_nor_order_change_a_bit(name, rule):
     scales = [1.0, 1.0, 1.0, 1.01, 1.0]
-    once = judged(subject(MIXED, scales), name)
-    assert_same_bits(once, judged(subject(MIXED, scales), name, threads=3))
+    once = judged(subject(MIXED, scales), name, rule=rule)
+    assert_same_bits(once, judged(subject(MIXED, scales), name, threads=3, rule=rule))
     order = [3, 0, 4, 2, 1]
-    turned = judged(subject([MIXED[k] for k in order], [scales[k] for k in order]), name)
+    turned = judged(subject([MIXED[k] for k in order], [scales[k] for k in order]), name, rule=rule)
     assert_same_bits(rows(once, order), turned)
 
 
@@ -208,11 +212,33 @@ def test_a_protocol_that_blows_up_is_counted_for_all(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "MuJoCo writes MUJOCO_LOG.TXT into the current folder"
 
 
-def test_no_grasps_are_no_rows():
+@pytest.mark.parametrize(
+    ("gap", "opening", "depth"),
+    [(0.0, 0, 0.0), (0.005, 0, 0.0), (-0.004, 2, 0.0005), (-0.002, 1, 0.0), (-0.02, 2, 0.0165)],
+)
+def test_the_first_free_opening_is_taken_else_the_least_deep(gap, opening, depth):
+    rule = replace(FORCES, free_depth=0.001)
+    found = judged(subject([palms(0.0, gap=gap)]), rule=rule, hand_object_penetration=0.0)
+    assert found.opening.tolist() == [opening]
+    np.testing.assert_allclose(found.start_penetration[0, 0], depth, atol=1e-6)
+    pre_grasp, grasp, _ = found.stages
+    retreat = np.abs(pre_grasp.translation - grasp.translation)[0, :, 0]
+    np.testing.assert_allclose(retreat, rule.openings[opening][1], atol=1e-9)
+
+
+def test_balanced_forces_hold_and_other_rules_have_neither_opening_nor_residual():
+    found = judged(subject([palms(0.0)]), rule=FORCES)
+    assert found.reason.tolist() == [Reason.HELD] and found.bears_load.all() and 0 <= found.residual[0] < 1e-6
+    other = judged(subject([palms(0.0)]))
+    assert other.opening.tolist() == [NO_CHOICE] and other.residual.tolist() == [NOT_BALANCED]
+
+
+@pytest.mark.parametrize("rule", [RULE, FORCES], ids=lambda rule: rule.rule)
+def test_no_grasps_are_no_rows(rule):
     given = subject(MIXED)
-    found = judged(ObjectGrasps(given.poses.select(slice(0)), *(part[:0] for part in given[1:])))
+    found = judged(ObjectGrasps(given.poses.select(slice(0)), *(part[:0] for part in given[1:])), rule=rule)
     shapes = [part.shape for part in found[1:]]
-    assert shapes == [(0,), (0, 3), (0, 3), (0, 2, 2), (0, 6), (0, 6), (0, 6), (0, 2)]
+    assert shapes == [(0,), (0,), (0,), (0, 3), (0, 3), (0, 2, 2), (0, 6), (0, 6), (0, 6), (0, 2)]
 
 
 def test_grasps_of_another_hand_are_refused():

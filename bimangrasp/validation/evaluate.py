@@ -15,29 +15,16 @@ from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES, PoseConfig, ProtocolConfig
-from bimangrasp.validation.pose_rules import stages_of
+from bimangrasp.validation.piece_surface import PieceSurface
+from bimangrasp.validation.pose_rules import ObjectGrasps, Stages, stages_of
 from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene, set_pose
 from bimangrasp.validation.simulate import penetration, simulate_grasp
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Reason, Verdict, not_simulated
 
 MAX_LINK_DISTANCE = 0.02
 """Distances of links to the object are measured up to this, m; the metrics need less."""
-
-
-class ObjectGrasps(NamedTuple):
-    """Grasps of one object as the optimizer left them.
-
-    Attributes:
-        poses: the poses of N grasps.
-        candidate: indices of the chosen contact candidates.
-        normal: outward normal of the object at the contacts.
-        object_scale: factor on the object's mesh.
-    """
-
-    poses: Poses
-    candidate: Int[np.ndarray, "grasp 2 contact"]
-    normal: Float[np.ndarray, "grasp 2 contact 3"]
-    object_scale: Float[np.ndarray, " grasp"]
+NO_CHOICE = -1
+"""The opening of a rule that knows a single one, and of a grasp that was not tested."""
 
 
 class Evaluation(NamedTuple):
@@ -45,6 +32,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         stages: pre-grasp, grasp and squeeze, as they were simulated.
+        opening: which of `PoseConfig.openings` the pre-grasp has, `NO_CHOICE` where the rule has one.
+        residual: see `Stages`.
         reason: number of a `Reason`.
         start_penetration: depth of hand in object, hand in hand, and hand in itself where the simulation starts, m.
         penetration: the same at the grasp, m.
@@ -54,6 +43,8 @@ class Evaluation(NamedTuple):
     """
 
     stages: tuple[Poses, Poses, Poses]
+    opening: Int[np.ndarray, " grasp"]
+    residual: Float[np.ndarray, " grasp"]
     reason: Int[np.ndarray, " grasp"]
     start_penetration: Float[np.ndarray, "grasp 3"]
     penetration: Float[np.ndarray, "grasp 3"]
@@ -65,11 +56,12 @@ class Evaluation(NamedTuple):
 
 
 class _GraspResult(NamedTuple):
-    """The verdict on a grasp, its depths of penetration and its link distances at the grasp."""
+    """The verdict on a grasp, its depths of penetration and its link distances at the grasp, and how it opened."""
 
     verdict: Verdict
     penetration: np.ndarray
     link_distance: np.ndarray
+    opening: int
 
 
 def evaluate_grasps(
@@ -97,39 +89,64 @@ def evaluate_grasps(
     Raises:
         InputError: grasps of other hands, or pieces that MuJoCo refuses.
     """
-    stages = stages_of(hands, grasps.poses, grasps.candidate, grasps.normal, rule)
     left, right = hands.descriptions
     sizes, size_index = np.unique(grasps.object_scale, return_inverse=True)
     scenes = [build_scene(left, right, [float(size) * piece for piece in pieces], protocol) for size in sizes]
+    surface = PieceSurface(pieces) if rule.rule == "forces" else None
+    stages = stages_of(hands, grasps, rule, protocol.hand, surface)
 
     def evaluate_row(row: int) -> _GraspResult:
-        poses = GraspPoses(*(_row(stage, row) for stage in stages))
         if row in skipped_rows:
             return _not_evaluated(Reason.SIMULATION_FAILED, len(hands.names))
         if on_grasp:
             on_grasp(row)
-        return _evaluate_grasp(hands, scenes[size_index[row]], poses)
+        return _evaluate_grasp(hands, scenes[size_index[row]], _stages_of_row(stages, row), rule)
 
     with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(evaluate_row, range(grasps.poses.count)))
     return _columns(stages, results, len(hands.names))
 
 
-def _row(stage: Poses, row: int) -> HandPoses:
-    return HandPoses(*(part[row] for part in stage))
+class _RowStages(NamedTuple):
+    """The poses of one grasp, see `Stages`."""
+
+    pre_grasps: list[HandPoses]
+    grasp: HandPoses
+    squeeze: HandPoses
 
 
-def _evaluate_grasp(hands: HandModel, scene: Scene, poses: GraspPoses) -> _GraspResult:
-    if not poses.finite:
+def _stages_of_row(stages: Stages, row: int) -> _RowStages:
+    *pre_grasps, grasp, squeeze = (
+        HandPoses(*(part[row] for part in poses)) for poses in (*stages.pre_grasps, stages.grasp, stages.squeeze)
+    )
+    return _RowStages(pre_grasps, grasp, squeeze)
+
+
+def _evaluate_grasp(hands: HandModel, scene: Scene, stages: _RowStages, rule: PoseConfig) -> _GraspResult:
+    if not all(pose.finite for pose in (*stages.pre_grasps, stages.grasp, stages.squeeze)):
         return _not_evaluated(Reason.NOT_FINITE, len(hands.names))
+    opening = _free_opening(scene, stages.pre_grasps, rule.free_depth) if len(stages.pre_grasps) > 1 else NO_CHOICE
+    poses = GraspPoses(stages.pre_grasps[max(opening, 0)], stages.grasp, stages.squeeze)
     verdict = simulate_grasp(scene, poses)
-    return _GraspResult(verdict, np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp))
+    depth, distance = np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp)
+    return _GraspResult(verdict, depth, distance, opening)
+
+
+def _free_opening(scene: Scene, pre_grasps: list[HandPoses], free_depth: float) -> int:
+    """Returns the first pre-grasp of which no hand stands deep in the object or the other hand, else the least deep."""
+    depths = []
+    for opening, pre_grasp in enumerate(pre_grasps):
+        depth = penetration(scene, pre_grasp)
+        depths.append(max(depth.hand_object, depth.hand_hand))
+        if depths[-1] < free_depth:
+            return opening
+    return int(np.argmin(depths))
 
 
 def _not_evaluated(reason: Reason, links: int) -> _GraspResult:
     """Returns the result for a grasp that is not simulated: NaN in place of all measurements."""
     verdict = not_simulated(reason, Penetration(np.nan, np.nan, np.nan))
-    return _GraspResult(verdict, np.full(3, np.nan), np.full((2, links), np.nan))
+    return _GraspResult(verdict, np.full(3, np.nan), np.full((2, links), np.nan), NO_CHOICE)
 
 
 def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np.ndarray, "2 link"]:
@@ -148,15 +165,18 @@ def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np
     return distances
 
 
-def _columns(stages: tuple[Poses, Poses, Poses], results: list[_GraspResult], links: int) -> Evaluation:
+def _columns(stages: Stages, results: list[_GraspResult], links: int) -> Evaluation:
     """Returns the results as columns."""
     verdicts = [result.verdict for result in results]
 
     def column(values: list, *shape: int) -> np.ndarray:
         return np.array(values).reshape(len(results), *shape)
 
+    opening = column([result.opening for result in results]).astype(np.int32)
     return Evaluation(
-        stages=stages,
+        stages=(_chosen(stages.pre_grasps, opening), stages.grasp, stages.squeeze),
+        opening=opening,
+        residual=stages.residual,
         reason=column([int(verdict.reason) for verdict in verdicts]).astype(np.int32),
         start_penetration=column([verdict.penetration for verdict in verdicts], 3),
         penetration=column([result.penetration for result in results], 3),
@@ -168,13 +188,20 @@ def _columns(stages: tuple[Poses, Poses, Poses], results: list[_GraspResult], li
     )
 
 
+def _chosen(pre_grasps: tuple[Poses, ...], opening: Int[np.ndarray, " grasp"]) -> Poses:
+    """Returns for each grasp the pre-grasp of its opening."""
+    row = np.arange(len(opening))
+    return Poses(*(np.stack(parts)[np.maximum(opening, 0), row] for parts in zip(*pre_grasps, strict=True)))
+
+
 def verdict_columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """Returns verdicts as columns of the file, a row for each grasp."""
     columns = {
         f"pose/{name}": np.stack([getattr(stage, name) for stage in evaluation.stages], axis=1)
         for name in Poses._fields
     }
-    columns |= {f"verdict/{name}": getattr(evaluation, name) for name in Evaluation._fields[1:]}
+    columns |= {"pose/opening": evaluation.opening}
+    columns |= {f"verdict/{name}": getattr(evaluation, name) for name in Evaluation._fields[2:]}
     return {f.name: columns[f.name].astype(f.dtype) for f in VERDICT_FIELDS}
 
 

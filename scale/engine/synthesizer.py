@@ -163,7 +163,8 @@ class SimulatorRunner:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
-        from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps, verdict_columns
+        from bimangrasp.validation.evaluate import evaluate_grasps, verdict_columns
+        from bimangrasp.validation.pose_rules import ObjectGrasps
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
         grasps = ObjectGrasps(
