@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bimangrasp.validation.contact_forces import LEVER, balanced_forces
+from bimangrasp.validation.contact_forces import LEVER, balanced_forces, push_order
 
 FRICTION, EVENNESS = 0.15, 0.3
 MIRROR = np.diag([1.0, -1.0, 1.0])
@@ -87,3 +87,9 @@ def test_what_is_not_finite_has_no_forces():
     point[3, 1] = np.nan
     found = balanced_forces(point, normal, FRICTION, EVENNESS)
     assert np.isnan(found.force).all() and np.isnan(found.residual)
+
+
+def test_pushes_begin_along_the_axis_with_the_least_force():
+    force = np.array([[0.4, 0.2, 0.0], [-0.4, 0.1, 0.05], [0.0, -0.3, -0.05]])
+    assert push_order(force) == (4, 5, 2, 3, 0, 1)
+    assert push_order(np.full((3, 3), np.nan)) == push_order(np.zeros((0, 3))) == (0, 1, 2, 3, 4, 5)

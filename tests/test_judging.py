@@ -15,7 +15,7 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import simulate
 from bimangrasp.validation.config import PoseConfig
-from bimangrasp.validation.evaluate import MAX_LINK_DISTANCE, NO_CHOICE, Evaluation, evaluate_grasps
+from bimangrasp.validation.evaluate import MAX_LINK_DISTANCE, NO_CHOICE, Evaluation, Simulations, evaluate_grasps
 from bimangrasp.validation.pose_rules import NOT_BALANCED, ObjectGrasps
 from bimangrasp.validation.scene import HandPoses
 from bimangrasp.validation.verdict import DIRECTIONS, Reason
@@ -49,7 +49,7 @@ def subject(grasps: list[HandPoses], scale: list[float] | None = None) -> Object
 def judged(
     given: ObjectGrasps, name: str = "bench", threads: int = 1, rule: PoseConfig = RULE, **limits: object
 ) -> Evaluation:
-    return evaluate_grasps(hands(), [box()], given, protocol(name, **limits), rule, threads)
+    return evaluate_grasps(hands(), [box()], given, protocol(name, **limits), rule, Simulations(threads))
 
 
 def rows(of: Evaluation, chosen: list[int]) -> Evaluation:
@@ -102,13 +102,17 @@ def test_links_are_far_from_where_they_are_looked_for():
 def test_the_nearest_of_the_pieces_counts():
     near, inside = box(), 0.8 * box()
     for pieces in ([inside, near], [near, inside]):
-        found = evaluate_grasps(hands(), pieces, subject([palms(0.0, gap=0.003)]), protocol("bench"), RULE, 1)
+        found = evaluate_grasps(
+            hands(), pieces, subject([palms(0.0, gap=0.003)]), protocol("bench"), RULE, Simulations()
+        )
         np.testing.assert_allclose(found.link_distance[0, :, 1], 0.003, atol=1e-6)
 
 
 def test_a_small_piece_beside_a_corner_is_found():
     piece = box() / 15 + [-HALF - 0.005, 0.046, 0.046]  # 4 mm beyond two edges of the left plate
-    found = evaluate_grasps(hands(), [piece], subject([palms(0.0)]), protocol("bench"), RULE, 1).link_distance
+    found = evaluate_grasps(
+        hands(), [piece], subject([palms(0.0)]), protocol("bench"), RULE, Simulations()
+    ).link_distance
     assert found[0, :, 1] == pytest.approx([0.004 * np.sqrt(2), MAX_LINK_DISTANCE], abs=1e-6)
 
 
@@ -145,15 +149,17 @@ def test_neither_threads_nor_order_change_a_bit(name, rule):
 @pytest.mark.slow
 def test_each_grasp_is_told_as_its_simulation_begins():
     seen: list[int] = []
-    evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append)
+    evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, Simulations(on_grasp=seen.append))
     assert seen == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
 def test_a_deadly_grasp_is_not_simulated_and_the_others_do_not_notice():
     seen: list[int] = []
-    once = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1)
-    found = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, 1, seen.append, (1, 3))
+    once = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, Simulations())
+    found = evaluate_grasps(
+        hands(), [box()], subject(MIXED), protocol("bench"), RULE, Simulations(1, False, seen.append, (1, 3))
+    )
     assert seen == [0, 2, 4] and (found.reason[[1, 3]] == Reason.SIMULATION_FAILED).all()
     assert np.isnan(found.penetration[[1, 3]]).all() and not found.held[[1, 3]].any()
     assert_same_bits(rows(once, [0, 2, 4]), rows(found, [0, 2, 4]))
@@ -206,7 +212,7 @@ def test_a_protocol_that_blows_up_is_counted_for_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wild = protocol("bench")
     wild.hand.kp, wild.hand.force_limit, wild.hand.joint_damping = 1e16, np.inf, 0.0
-    found = evaluate_grasps(hands(), [box()], subject([palms(0.0)] * 3), wild, RULE, 2)
+    found = evaluate_grasps(hands(), [box()], subject([palms(0.0)] * 3), wild, RULE, Simulations(2))
     assert found.reason.tolist() == [Reason.SIMULATION_FAILED] * 3
     assert np.isfinite(found.penetration).all() and np.isnan(found.displacement).all()
     assert not list(tmp_path.iterdir()), "MuJoCo writes MUJOCO_LOG.TXT into the current folder"
@@ -231,6 +237,19 @@ def test_balanced_forces_hold_and_other_rules_have_neither_opening_nor_residual(
     assert found.reason.tolist() == [Reason.HELD] and found.bears_load.all() and 0 <= found.residual[0] < 1e-6
     other = judged(subject([palms(0.0)]))
     assert other.opening.tolist() == [NO_CHOICE] and other.residual.tolist() == [NOT_BALANCED]
+
+
+@BOTH
+def test_a_simulation_that_ends_with_the_first_lost_push_says_the_same(name):
+    given = subject([palms(0.0), palms(0.0, gap=0.02), palms(0.0, gap=-0.02)])
+    every = judged(given, name)
+    early = evaluate_grasps(hands(), [box()], given, protocol(name), RULE, Simulations(until_lost=True))
+    assert early.reason.tolist() == every.reason.tolist() and early.reason[0] == Reason.HELD
+    tried = np.isfinite(early.displacement)
+    assert tried[0].all() and not tried[2].any() and tried[1].sum() == 1 + early.held[1].sum() < 6
+    np.testing.assert_array_equal(early.displacement[tried], every.displacement[tried])
+    np.testing.assert_array_equal(early.held[tried], every.held[tried])
+    assert_same_bits(rows(early, [0, 2]), rows(every, [0, 2]))
 
 
 @pytest.mark.parametrize("rule", [RULE, FORCES], ids=lambda rule: rule.rule)

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import nnls
 
+from bimangrasp.validation.verdict import DIRECTIONS
+
 EDGES = 8
 """Edges of the pyramid that stands for a friction cone."""
 LEVER = 0.1
@@ -62,6 +64,15 @@ def balanced_forces(
     along_edges /= along_edges.sum()
     force = (along_edges.reshape(count, EDGES, 1) * edge).sum(axis=1)
     return Balance(force, float(np.linalg.norm(wrench @ along_edges)))
+
+
+def push_order(force: Float[np.ndarray, "contact 3"]) -> tuple[int, ...]:
+    """Returns indices of `DIRECTIONS`, the likeliest first in which a push takes the object away.
+
+    That is along the axis with the least of the contacts' force, whose two ends have as much of it in balance. The
+    order of `DIRECTIONS` for equal ones, and for forces that are NaN.
+    """
+    return tuple(np.argsort(np.abs(force @ DIRECTIONS.T).sum(axis=0), kind="stable").tolist())
 
 
 def _unknown(count: int) -> Balance:

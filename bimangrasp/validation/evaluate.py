@@ -15,11 +15,12 @@ from bimangrasp.hand_files.read_hand import quiet_mujoco
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES, PoseConfig, ProtocolConfig
+from bimangrasp.validation.contact_forces import push_order
 from bimangrasp.validation.piece_surface import PieceSurface
 from bimangrasp.validation.pose_rules import ObjectGrasps, Stages, stages_of
 from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene, set_pose
 from bimangrasp.validation.simulate import penetration, simulate_grasp
-from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Reason, Verdict, not_simulated
+from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Pushes, Reason, Verdict, not_simulated
 
 MAX_LINK_DISTANCE = 0.02
 """Distances of links to the object are measured up to this, m; the metrics need less."""
@@ -64,15 +65,29 @@ class _GraspResult(NamedTuple):
     opening: int
 
 
+class Simulations(NamedTuple):
+    """How the simulations of an object's grasps are run.
+
+    Attributes:
+        threads: how many at once.
+        until_lost: see `Pushes`.
+        on_grasp: called with each row when its simulation begins, by the thread that simulates it.
+        skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
+    """
+
+    threads: int = 1
+    until_lost: bool = False
+    on_grasp: Callable[[int], None] | None = None
+    skipped_rows: Collection[int] = ()
+
+
 def evaluate_grasps(
     hands: HandModel,
     pieces: Sequence[Float[np.ndarray, "_ 3"]],
     grasps: ObjectGrasps,
     protocol: ProtocolConfig,
     rule: PoseConfig,
-    threads: int,
-    on_grasp: Callable[[int], None] | None = None,
-    skipped_rows: Collection[int] = (),
+    simulations: Simulations,
 ) -> Evaluation:
     """Returns the verdicts of a protocol on the grasps of one object; the same bits for any number of threads.
 
@@ -82,9 +97,7 @@ def evaluate_grasps(
         grasps: the grasps.
         protocol: physics, trial and limits.
         rule: the rule that makes pre-grasp and squeeze.
-        threads: number of threads that simulate.
-        on_grasp: called with each row when its simulation begins, by the thread that simulates it.
-        skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
+        simulations: how they are run.
 
     Raises:
         InputError: grasps of other hands, or pieces that MuJoCo refuses.
@@ -96,38 +109,40 @@ def evaluate_grasps(
     stages = stages_of(hands, grasps, rule, protocol.hand, surface)
 
     def evaluate_row(row: int) -> _GraspResult:
-        if row in skipped_rows:
+        if row in simulations.skipped_rows:
             return _not_evaluated(Reason.SIMULATION_FAILED, len(hands.names))
-        if on_grasp:
-            on_grasp(row)
-        return _evaluate_grasp(hands, scenes[size_index[row]], _stages_of_row(stages, row), rule)
+        if simulations.on_grasp:
+            simulations.on_grasp(row)
+        pushes = Pushes(push_order(stages.force[row]), simulations.until_lost)
+        return _evaluate_grasp(hands, scenes[size_index[row]], _stages_of_row(stages, row, rule.free_depth), pushes)
 
-    with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
+    with quiet_mujoco(), ThreadPoolExecutor(simulations.threads) as pool:
         results = list(pool.map(evaluate_row, range(grasps.poses.count)))
     return _columns(stages, results, len(hands.names))
 
 
 class _RowStages(NamedTuple):
-    """The poses of one grasp, see `Stages`."""
+    """The poses of one grasp, see `Stages`; a pre-grasp that is less deep than `free_depth`, m, is free."""
 
     pre_grasps: list[HandPoses]
     grasp: HandPoses
     squeeze: HandPoses
+    free_depth: float
 
 
-def _stages_of_row(stages: Stages, row: int) -> _RowStages:
+def _stages_of_row(stages: Stages, row: int, free_depth: float) -> _RowStages:
     *pre_grasps, grasp, squeeze = (
         HandPoses(*(part[row] for part in poses)) for poses in (*stages.pre_grasps, stages.grasp, stages.squeeze)
     )
-    return _RowStages(pre_grasps, grasp, squeeze)
+    return _RowStages(pre_grasps, grasp, squeeze, free_depth)
 
 
-def _evaluate_grasp(hands: HandModel, scene: Scene, stages: _RowStages, rule: PoseConfig) -> _GraspResult:
+def _evaluate_grasp(hands: HandModel, scene: Scene, stages: _RowStages, pushes: Pushes) -> _GraspResult:
     if not all(pose.finite for pose in (*stages.pre_grasps, stages.grasp, stages.squeeze)):
         return _not_evaluated(Reason.NOT_FINITE, len(hands.names))
-    opening = _free_opening(scene, stages.pre_grasps, rule.free_depth) if len(stages.pre_grasps) > 1 else NO_CHOICE
+    opening = _free_opening(scene, stages.pre_grasps, stages.free_depth) if len(stages.pre_grasps) > 1 else NO_CHOICE
     poses = GraspPoses(stages.pre_grasps[max(opening, 0)], stages.grasp, stages.squeeze)
-    verdict = simulate_grasp(scene, poses)
+    verdict = simulate_grasp(scene, poses, pushes)
     depth, distance = np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp)
     return _GraspResult(verdict, depth, distance, opening)
 

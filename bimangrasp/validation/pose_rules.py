@@ -45,6 +45,8 @@ class Stages(NamedTuple):
         pre_grasps: hands open, beside the object; one for each opening of the rule, in the order of preference.
         grasp: hands on the object, joints within their limits.
         squeeze: targets that press on the object; those of rule "forces" may be beyond the joints' limits.
+        force: of each contact on the object, which the squeeze is made for, those of the left hand first, N; NaN where
+            the rule balances none.
         residual: what the forces of the squeeze leave of a net wrench, see `contact_forces.Balance`; NaN where they
             cannot be computed, `NOT_BALANCED` under other rules.
     """
@@ -52,6 +54,7 @@ class Stages(NamedTuple):
     pre_grasps: tuple[Poses, ...]
     grasp: Poses
     squeeze: Poses
+    force: Float[np.ndarray, "grasp contact 3"]
     residual: Float[np.ndarray, " grasp"]
 
 
@@ -103,11 +106,14 @@ def stages_of(
         for joints, retreat in opened
     )
     if rule.rule == "forces":
-        squeeze, residual = _balanced_squeeze(posed, _contacts_of(posed, grasps, surface), rule, dynamics)
-        return Stages(pre_grasps, posed.poses, squeeze, residual)
+        contacts = _contacts_of(posed, grasps, surface)
+        force, residual = _balanced(posed, contacts, rule)
+        squeeze = _forced_squeeze(posed, contacts, torch.as_tensor(force), rule, dynamics)
+        return Stages(pre_grasps, posed.poses, squeeze, force, residual)
     beyond = posed.joints + rule.squeeze * (posed.joints - torch.as_tensor(pre_grasps[0].joints))
     squeeze = posed._replace(joints=beyond.clamp(lower, upper)).poses
-    return Stages(pre_grasps, posed.poses, squeeze, np.full(len(beyond), NOT_BALANCED))
+    no_force = np.full((len(beyond), 2 * posed.point.shape[2], 3), np.nan)
+    return Stages(pre_grasps, posed.poses, squeeze, no_force, np.full(len(beyond), NOT_BALANCED))
 
 
 def _posed(hands: HandModel, grasps: ObjectGrasps) -> _Posed:
@@ -172,26 +178,36 @@ def _contacts_of(posed: _Posed, grasps: ObjectGrasps, surface: PieceSurface | No
     return _SurfaceContacts(gap.reshape(posed.point.shape[:-1]), normal.reshape(posed.point.shape))
 
 
-def _balanced_squeeze(
-    posed: _Posed, contacts: _SurfaceContacts, rule: PoseConfig, dynamics: HandDynamicsConfig
-) -> tuple[Poses, Float[np.ndarray, " grasp"]]:
-    """Returns targets that close the gaps and then press with balanced forces, and what those leave of a wrench.
+def _balanced(
+    posed: _Posed, contacts: _SurfaceContacts, rule: PoseConfig
+) -> tuple[Float[np.ndarray, "grasp contact 3"], Float[np.ndarray, " grasp"]]:
+    """Returns balanced forces at the feet of the contacts on the surface, N, and what they leave of a wrench."""
+    foot = (posed.point - contacts.gap[..., None] * contacts.normal).flatten(1, 2)
+    pairs = zip(foot.numpy(), contacts.normal.flatten(1, 2).numpy(), strict=True)
+    balances = [balanced_forces(point, normal, rule.friction, rule.evenness) for point, normal in pairs]
+    shares = np.array([balance.force for balance in balances]).reshape(foot.shape)
+    return rule.total_force * shares, np.array([balance.residual for balance in balances])
+
+
+def _forced_squeeze(
+    posed: _Posed,
+    contacts: _SurfaceContacts,
+    force: Float[Tensor, "grasp both_contacts 3"],
+    rule: PoseConfig,
+    dynamics: HandDynamicsConfig,
+) -> Poses:
+    """Returns targets that close the gaps and then press with the forces.
 
     joints = grasp + closing + J^T f / kp, where f are the forces and J the contacts' Jacobian, and the last part is
     within the actuators' limit. A floating root yields to the force on its hand, so its target goes beyond it as far.
     """
-    foot = posed.point - contacts.gap[..., None] * contacts.normal
-    pairs = zip(foot.flatten(1, 2).numpy(), contacts.normal.flatten(1, 2).numpy(), strict=True)
-    balances = [balanced_forces(point, normal, rule.friction, rule.evenness) for point, normal in pairs]
-    shares = np.array([balance.force for balance in balances]).reshape(posed.point.shape)
-    force = rule.total_force * torch.as_tensor(shares)
+    force = force.reshape(posed.point.shape)
     inward = -(contacts.normal[..., None, :] @ posed.jacobian).squeeze(-2)
     closing = _damped(inward, contacts.gap.clamp(-LARGEST_GAP, LARGEST_GAP), rule.closing_damping)
     torque = (posed.jacobian.mT @ force[..., None]).squeeze(-1).sum(dim=2)
     pressing = torque.clamp(-dynamics.force_limit, dynamics.force_limit) / dynamics.kp
     yielding = rule.root_compliance * force.sum(dim=2) if dynamics.floating else 0.0
-    targets = posed._replace(translation=posed.translation + yielding, joints=posed.joints + closing + pressing)
-    return targets.poses, np.array([balance.residual for balance in balances])
+    return posed._replace(translation=posed.translation + yielding, joints=posed.joints + closing + pressing).poses
 
 
 def _jacobian(

@@ -163,7 +163,7 @@ class SimulatorRunner:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
-        from bimangrasp.validation.evaluate import evaluate_grasps, verdict_columns
+        from bimangrasp.validation.evaluate import Simulations, evaluate_grasps, verdict_columns
         from bimangrasp.validation.pose_rules import ObjectGrasps
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
@@ -172,4 +172,5 @@ class SimulatorRunner:
         )
         pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
         rules = (self._config.validation, self._config.poses)
-        return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, 1, on_row, case.deadly))
+        simulations = Simulations(1, not self._config.keep_failed, on_row, case.deadly)
+        return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, simulations))

@@ -103,8 +103,10 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
                 grasps.subject,
                 config.validation,
                 config.poses,
-                config.validators or len(os.sched_getaffinity(0)),
-                lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
+                evaluate.Simulations(
+                    config.validators or len(os.sched_getaffinity(0)),
+                    on_grasp=lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
+                ),
             )
             _write(config, hands, pieces[grasps.code], target, grasps, judged)
             summaries.append(summary_of(grasps.code, judged, hands.descriptions[0]))
