@@ -285,12 +285,52 @@ def test_pushes_come_in_their_order_and_end_with_the_first_that_is_lost(monkeypa
 
     monkeypatch.setattr(simulate, "_push_object", fake)
     order = (3, 5, 0, 1, 2, 4)
-    scene = palms_scene(protocol("bench"))
+    scene = palms_scene(always_noslip())
     early = simulate_grasp(scene, squeeze(), Pushes(order, until_lost=True))
     every = simulate_grasp(scene, squeeze(), Pushes(order))
     assert pushed == [3, 5, *order]
     assert early.reason is every.reason is Reason.MOVED
     assert np.flatnonzero(every.held).tolist() == [0, 1, 2, 3, 4] and np.flatnonzero(early.held).tolist() == [3]
+
+
+HOLDS = end()
+
+
+def always_noslip():
+    shipped = protocol("bench")
+    return replace(shipped, physics=replace(shipped.physics, noslip="all"))
+
+
+@pytest.mark.parametrize(
+    ("first", "passes"),
+    [
+        (HOLDS, [0]),
+        (end(0.055), [0, 2]),
+        (end(0.065), [0]),
+        (end(0.055, rotation=0.5), [0]),
+        (end(0.0, rotation=0.3), [0, 2]),
+        (PushEnd(np.nan, np.nan, np.zeros(2)), [0]),
+    ],
+    ids=["holds", "moves narrowly", "moves far", "moves narrowly and turns far", "turns narrowly", "blows up"],
+)
+def test_slip_is_undone_where_it_may_have_decided(monkeypatch, first, passes):
+    used = []
+
+    def fake(scene, data, squeezed, direction):
+        used.append(scene.model.opt.noslip_iterations)
+        return first if used[-1] == 0 and direction[1] > 0 else end()
+
+    monkeypatch.setattr(simulate, "_push_object", fake)
+    found = simulate_grasp(shipped_scene("bench"), squeeze())
+    assert list(dict.fromkeys(used)) == passes
+    assert (found.reason is Reason.HELD) == (passes == [0, 2] or first is HOLDS)
+
+
+def test_both_models_of_a_scene_differ_in_one_number():
+    scene = palms_scene(protocol("bench"))
+    assert (scene.model.opt.noslip_iterations, scene.slipping_model.opt.noslip_iterations) == (2, 0)
+    scene.slipping_model.opt.noslip_iterations = 2
+    assert scene.slipping_model.opt.timestep == scene.model.opt.timestep and scene.slipping_model.nv == scene.model.nv
 
 
 def test_links_that_overlap_by_design_do_not_touch_and_fingers_do():

@@ -66,6 +66,10 @@ class PhysicsConfig(Checked):
         timestep: s.
         impratio: ratio of frictional to normal constraint impedance.
         noslip_iterations: passes of the solver that undoes slip after the main one.
+        noslip: for "all" simulations, or "near": a grasp is simulated without, and again with them where it fails at
+            less than these:
+        near_displacement: m, of the first push that fails.
+        near_rotation: rad, of the same.
         contact_dimensions: 1 without friction, 3 with sliding, 4 with torsional, 6 with rolling friction too.
         friction: sliding, torsional (m) and rolling (m) coefficients of every shape.
         hand_solimp, hand_solref: MuJoCo's impedance (five numbers) and reference (two) of contacts of hand shapes.
@@ -74,6 +78,9 @@ class PhysicsConfig(Checked):
     timestep: float
     impratio: float
     noslip_iterations: int
+    noslip: Annotated[str, among("all", "near")]
+    near_displacement: float
+    near_rotation: float
     contact_dimensions: int
     friction: Annotated[list[float], numbers(3)]
     hand_solimp: Annotated[list[float], numbers(5)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import mujoco
@@ -55,6 +56,11 @@ def simulate_grasp(scene: Scene, poses: GraspPoses, pushes: verdict.Pushes = _AL
     depth = penetration(scene, waypoints[0])
     if verdict.too_deep(depth, scene.protocol.limits):
         return verdict.not_simulated(verdict.Reason.PENETRATION, depth)
+    physics = scene.protocol.physics
+    if physics.noslip == "near":
+        slipping = _pushed(replace(scene, model=scene.slipping_model), waypoints, depth, pushes)
+        if not verdict.fails_narrowly(slipping, pushes.order, physics):
+            return slipping
     return _pushed(scene, waypoints, depth, pushes)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bimangrasp.validation.config import LimitsConfig
+from bimangrasp.validation.config import LimitsConfig, PhysicsConfig
 
 DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
 """(6, 3) the directions in which the object is pushed, in its frame, in the order of a verdict's columns."""
@@ -124,6 +124,21 @@ def verdict_of(penetration: Penetration, ends: dict[int, PushEnd], limits: Limit
     if len(ends) == len(DIRECTIONS):
         verdict.bears_load[:] = np.all([end.force > limits.bearing_force for end in ends.values()], axis=0)
     return verdict
+
+
+def fails_narrowly(verdict: Verdict, order: tuple[int, ...], physics: PhysicsConfig) -> bool:
+    """Returns whether a grasp lost the object so slowly that undoing slip might have held it.
+
+    Args:
+        verdict: without undoing slip.
+        order: of its pushes; the first that failed decides, the only one that is known where it was the last.
+        physics: its `near_displacement` and `near_rotation`.
+    """
+    first = next((direction for direction in order if not verdict.held[direction]), None)
+    if first is None:
+        return False
+    moved, turned = float(verdict.displacement[first]), float(verdict.rotation[first])
+    return moved < physics.near_displacement and turned < physics.near_rotation
 
 
 def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:
