@@ -252,6 +252,19 @@ def test_a_simulation_that_ends_with_the_first_lost_push_says_the_same(name):
     assert_same_bits(rows(early, [0, 2]), rows(every, [0, 2]))
 
 
+def test_forces_that_cannot_balance_are_not_simulated_where_they_are_rejected():
+    sideways = palms(0.0)
+    beside = sideways._replace(translation=sideways.translation + [[0, 0, 0], [-4 * HALF, 0, 0]])
+    given = subject([palms(0.0), beside])
+    every = judged(given, rule=FORCES)
+    assert every.residual[1] > 0.5 and every.reason[1] not in (Reason.HELD, Reason.UNBALANCED)
+    strict = Simulations(largest_residual=0.3)
+    found = evaluate_grasps(hands(), [box()], given, protocol("bench"), FORCES, strict)
+    assert found.reason.tolist() == [Reason.HELD, Reason.UNBALANCED]
+    assert np.isnan(found.displacement[1]).all() and found.residual[1] == every.residual[1]
+    assert_same_bits(rows(found, [0]), rows(every, [0]))
+
+
 @pytest.mark.parametrize("rule", [RULE, FORCES], ids=lambda rule: rule.rule)
 def test_no_grasps_are_no_rows(rule):
     given = subject(MIXED)

@@ -24,6 +24,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.files import formats
 from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.validation import evaluate
+from bimangrasp.validation.evaluate import Simulations
 from bimangrasp.validation.verdict import Reason
 from scale.engine.interfaces import ValidationTask
 from scale.engine.synthesizer import SimulatorRunner
@@ -380,7 +381,7 @@ def test_a_lost_grasp_is_pushed_on_where_it_is_kept(monkeypatch, keep):
     monkeypatch.setattr(evaluate, "evaluate_grasps", lambda *given: ways.append(given[-1]))
     monkeypatch.setattr(evaluate, "verdict_columns", lambda evaluation: {})
     monkeypatch.setattr("bimangrasp.objects.convex_pieces.read_pieces", lambda path: Pieces((), "", 0, ""))
-    config = quick_conf.load("filter=physics", *keep)
+    config = quick_conf.load("filter=physics", "poses.largest_residual=0.3", *keep)
     hands = SimpleNamespace(names=())
     SimulatorRunner(config, hands).judge(ValidationTask(made_columns(0, 3), "", (1,)), print)
-    assert [(way.threads, way.until_lost, way.skipped_rows) for way in ways] == [(1, keep == [], (1,))]
+    assert ways == [Simulations(1, keep == [], 0.3, print, (1,))]

@@ -13,6 +13,8 @@ STAGES = ("pre_grasp", "grasp", "squeeze")
 """The poses that a hand goes through when it is simulated."""
 DISTANCE = Rule(lambda value: value >= 0, "a number, 0 or more")
 """Between grasps that count as one."""
+RESIDUAL = Rule(lambda value: value >= 0, "a number, 0 or more; .inf for no limit")
+"""A share of forces."""
 OPENINGS = Rule(
     lambda value: len(value) > 0 and all(len(pair) == 2 and all(0 <= x < math.inf for x in pair) for pair in value),
     "a list of pairs [clearance, retreat], each 0 or more, m",
@@ -41,6 +43,8 @@ class PoseConfig(Checked):
         total_force: sum of the forces' normal parts over both hands, N.
         closing_damping: of the motion that closes the gaps between contacts and object, m, as `damping`.
         root_compliance: how far a floating root yields to a force on the hand, m/N.
+        largest_residual: filter=physics rejects a grasp without a simulation whose forces leave more than this share of
+            them as a wrench; infinite rejects none.
     """
 
     rule: Annotated[str, among("forces", "contacts", "palm", "none")]
@@ -56,6 +60,7 @@ class PoseConfig(Checked):
     total_force: Annotated[float, NOT_NEGATIVE]
     closing_damping: Annotated[float, POSITIVE]
     root_compliance: Annotated[float, NOT_NEGATIVE]
+    largest_residual: Annotated[float, RESIDUAL]
 
 
 @dataclass

@@ -71,12 +71,14 @@ class Simulations(NamedTuple):
     Attributes:
         threads: how many at once.
         until_lost: see `Pushes`.
+        largest_residual: grasps whose forces leave more of a wrench are not simulated, and fail.
         on_grasp: called with each row when its simulation begins, by the thread that simulates it.
         skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
     """
 
     threads: int = 1
     until_lost: bool = False
+    largest_residual: float = np.inf
     on_grasp: Callable[[int], None] | None = None
     skipped_rows: Collection[int] = ()
 
@@ -113,6 +115,8 @@ def evaluate_grasps(
             return _not_evaluated(Reason.SIMULATION_FAILED, len(hands.names))
         if simulations.on_grasp:
             simulations.on_grasp(row)
+        if stages.residual[row] > simulations.largest_residual:
+            return _not_evaluated(Reason.UNBALANCED, len(hands.names))
         pushes = Pushes(push_order(stages.force[row]), simulations.until_lost)
         return _evaluate_grasp(hands, scenes[size_index[row]], _stages_of_row(stages, row, rule.free_depth), pushes)
 

@@ -15,7 +15,7 @@ DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], 
 
 
 class Reason(IntEnum):
-    """Reasons why a grasp fails, in the order of the checks. Files hold the numbers: only append new ones."""
+    """Reasons why a grasp fails. Files hold the numbers: only append new ones."""
 
     HELD = 0
     NOT_FINITE = 1
@@ -24,6 +24,7 @@ class Reason(IntEnum):
     MOVED = 4
     TURNED = 5
     LOST_CONTACT = 6
+    UNBALANCED = 7
 
 
 class Penetration(NamedTuple):

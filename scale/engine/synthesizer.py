@@ -172,5 +172,6 @@ class SimulatorRunner:
         )
         pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
         rules = (self._config.validation, self._config.poses)
-        simulations = Simulations(1, not self._config.keep_failed, on_row, case.deadly)
+        largest = self._config.poses.largest_residual
+        simulations = Simulations(1, not self._config.keep_failed, largest, on_row, case.deadly)
         return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, simulations))
