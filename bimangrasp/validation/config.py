@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from bimangrasp.errors import InputError
 from bimangrasp.ranges import NOT_NEGATIVE, POSITIVE, TEXT, Checked, Rule, among, numbers, several_of
@@ -53,7 +53,7 @@ class PoseConfig(Checked):
     opening: Annotated[float, NOT_NEGATIVE]
     retreat: Annotated[float, NOT_NEGATIVE]
     squeeze: Annotated[float, NOT_NEGATIVE]
-    openings: Annotated[list[list[float]], OPENINGS]
+    openings: Annotated[list[Any], OPENINGS]  # OmegaConf refuses whole numbers in a list of lists of floats
     free_depth: Annotated[float, NOT_NEGATIVE]
     friction: Annotated[float, NOT_NEGATIVE]
     evenness: Annotated[float, POSITIVE]
