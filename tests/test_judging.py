@@ -181,10 +181,11 @@ def test_a_grasp_with_nan_is_counted_and_the_others_do_not_notice(part):
     assert_same_bits(rows(found, [0, 2]), rows(judged(given, rule=rule), [0, 2]))
 
 
+@pytest.mark.parametrize("rule", [RULE, FORCES], ids=lambda rule: rule.rule)
 @pytest.mark.parametrize("far", [1e20, 1e38])
-def test_a_grasp_at_the_end_of_the_world_is_counted(far):
+def test_a_grasp_at_the_end_of_the_world_is_counted(far, rule):
     lost = palms(0.0)._replace(translation=np.full((2, 3), far))
-    found = judged(subject([lost, palms(0.0)]))
+    found = judged(subject([lost, palms(0.0)]), rule=rule)
     assert found.reason.tolist() == [Reason.SIMULATION_FAILED, Reason.HELD]
 
 
