@@ -305,9 +305,9 @@ def always_noslip():
     ("first", "passes"),
     [
         (HOLDS, [0]),
-        (end(0.055), [0, 2]),
-        (end(0.065), [0]),
-        (end(0.055, rotation=0.5), [0]),
+        (end(0.095), [0, 2]),
+        (end(0.11), [0]),
+        (end(0.055, rotation=0.8), [0]),
         (end(0.0, rotation=0.3), [0, 2]),
         (PushEnd(np.nan, np.nan, np.zeros(2)), [0]),
     ],
