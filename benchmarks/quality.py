@@ -24,7 +24,8 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
-from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps
+from bimangrasp.validation.evaluate import Simulations, evaluate_grasps
+from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.parsing import resolve_objects
 from scale.settings.schema import Config
@@ -78,7 +79,9 @@ def summarize(result: RoundResult, mesh: Path, settings: list[str], threads: int
         result.synthesis.object_scale.numpy(),
     )
     pieces = [piece.vertices for piece in convex_pieces(str(mesh), config.pieces).pieces]
-    verdicts = evaluate_grasps(result.hands, pieces, object_grasps, config.validation, config.poses, threads)
+    verdicts = evaluate_grasps(
+        result.hands, pieces, object_grasps, config.validation, config.poses, Simulations(threads)
+    )
     return summary_of(mesh.stem, verdicts, result.hands.descriptions[0])
 
 

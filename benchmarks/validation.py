@@ -19,7 +19,8 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import ProtocolConfig
-from bimangrasp.validation.evaluate import Evaluation, ObjectGrasps, evaluate_grasps
+from bimangrasp.validation.evaluate import Evaluation, Simulations, evaluate_grasps
+from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.verdict import Reason
 from scale.engine.synthesizer import columns_from
 from scale.settings.schema import Config
@@ -65,7 +66,7 @@ def main() -> None:
     for name in ("bench", "paper"):
         for threads in options.threads:
             wall, cpu = time.perf_counter(), time.process_time()
-            evaluation = evaluate_grasps(hands, pieces, grasps, unlimited(name), config.poses, threads)
+            evaluation = evaluate_grasps(hands, pieces, grasps, unlimited(name), config.poses, Simulations(threads))
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             rate, cost = options.grasps / wall, 1e3 * cpu / options.grasps
             print(f"| {name} | {threads} | {rate:.2f} | {cost:.0f} | {reasons_of(evaluation)} |")

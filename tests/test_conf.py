@@ -204,6 +204,11 @@ def test_a_bad_value_is_refused_by_its_key(override):
         ("object.sizes", [0.0]),
         ("hand.palm_normal", [0.0, 0.0, 0.0]),
         ("filter.distance", 0.0),
+        ("poses.openings", []),
+        ("poses.openings", [[0.01]]),
+        ("poses.openings", [[0.01, -0.01]]),
+        ("poses.largest_residual", math.nan),
+        ("validation.physics.noslip", "far"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_key(key, bad):
@@ -212,6 +217,10 @@ def test_a_value_out_of_range_is_refused_by_its_key(key, bad):
     setattr(value(config, section) if section else config, name, bad)
     with pytest.raises(InputError, match=f"{key}={re.escape(repr(bad))}.*wanted"):
         check_settings(config)
+
+
+def test_openings_may_be_whole_numbers():
+    assert conf.load(["poses.openings=[[0.01,0],[0,0]]"]).poses.openings == [[0.01, 0], [0, 0]]
 
 
 def test_a_code_read_as_a_number_is_told_how_to_quote():

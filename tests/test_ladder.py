@@ -38,7 +38,7 @@ LADDER = {
         "initialization": "grasp geometry objects hands config",
         "synthesis": "grasp poses sampler geometry objects hands energy energy.fused config contact_choice initialization",
         "interop": "errors poses geometry objects hands",
-        "validation": "errors ranges grasp poses hands hand_files files",
+        "validation": "errors ranges grasp poses geometry hands hand_files files",
         "visualization": "errors energy_terms builtin grasp poses objects hands hand_files files",
         "hand_setup": "errors hands hand_files visualization",
         "": "files",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,14 +22,20 @@ from threaded_workers import use_threads
 import scale
 from bimangrasp.errors import InputError
 from bimangrasp.files import formats
+from bimangrasp.objects.convex_pieces import Pieces
+from bimangrasp.validation import evaluate
+from bimangrasp.validation.evaluate import Simulations
 from bimangrasp.validation.verdict import Reason
+from scale.engine.interfaces import ValidationTask
+from scale.engine.synthesizer import SimulatorRunner
 from scale.errors import RunError
-from scale.settings import filters
+from scale.settings import filters, fingerprints
 from scale.store import verdict_files
 from scale.store.run_folder import RunFolder, parse_shard_name
 
 ROOT = Path(__file__).parents[1]
 QUOTA, BATCH, SEED = 20, 8, 5
+KEEP = ["keep_failed=true"]
 
 
 @pytest.fixture(scope="module")
@@ -360,3 +367,21 @@ def _validator(parent):
         if "validator_" in str(Path(f"/proc/{pid}/fd/1").readlink()):
             return int(pid)
     raise AssertionError("no validator runs")
+
+
+def test_what_is_known_of_failed_grasps_is_in_the_key_of_verdicts_alone():
+    for name, differing in (("physics", {"keep_failed"}), ("energy", set())):
+        less, more = (fingerprints.acceptance_key(quick_conf.load(f"filter={name}", *keep)) for keep in ([], KEEP))
+        assert {key for key in less if less[key] != more[key]} == differing and less.keys() == more.keys()
+
+
+@pytest.mark.parametrize("keep", [[], KEEP])
+def test_a_lost_grasp_is_pushed_on_where_it_is_kept(monkeypatch, keep):
+    ways = []
+    monkeypatch.setattr(evaluate, "evaluate_grasps", lambda *given: ways.append(given[-1]))
+    monkeypatch.setattr(evaluate, "verdict_columns", lambda evaluation: {})
+    monkeypatch.setattr("bimangrasp.objects.convex_pieces.read_pieces", lambda path: Pieces((), "", 0, ""))
+    config = quick_conf.load("filter=physics", "poses.largest_residual=0.3", *keep)
+    hands = SimpleNamespace(names=())
+    SimulatorRunner(config, hands).judge(ValidationTask(made_columns(0, 3), "", (1,)), print)
+    assert ways == [Simulations(1, keep == [], 0.3, print, (1,))]

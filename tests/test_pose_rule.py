@@ -3,21 +3,23 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import quick_conf
 import torch
-from palms import palm
+from palms import box, palm, palms
 from scene import built_in_hands, grasps_near
 
 from bimangrasp.geometry.rotation import rot6d_to_matrix
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
-from bimangrasp.validation import evaluate as pregrasp
-from bimangrasp.validation.config import PoseConfig
-from bimangrasp.validation.evaluate import stages_of
+from bimangrasp.validation import pose_rules as pregrasp
+from bimangrasp.validation.piece_surface import PieceSurface
+from bimangrasp.validation.pose_rules import ObjectGrasps, stages_of
 
 F64 = torch.float64
-CONTACTS = PoseConfig("contacts", clearance=0.01, damping=0.005, opening=0.1, retreat=0.01, squeeze=1.0)
+CONTACTS = replace(quick_conf.load().poses, rule="contacts", damping=0.005)
+DYNAMICS = quick_conf.load().validation.hand
 
 
 def grasp(count=6, seed=0, hand="shadow"):
@@ -33,7 +35,9 @@ def grasp(count=6, seed=0, hand="shadow"):
 def staged(hands, translation, rotation, joints, candidate, normal, config):
     """The three stages as one table of tensors each, the stage axis behind that of the grasps."""
     given = Poses(translation.numpy(), rotation.numpy(), joints.numpy())
-    stages = stages_of(hands, given, candidate.numpy(), normal.numpy(), config)
+    grasps = ObjectGrasps(given, candidate.numpy(), normal.numpy(), np.ones(len(joints)))
+    found = stages_of(hands, grasps, config, DYNAMICS)
+    stages = (found.pre_grasps[0], found.grasp, found.squeeze)
     return SimpleNamespace(
         **{name: torch.stack([torch.as_tensor(getattr(s, name)) for s in stages], 1) for name in Poses._fields}
     )
@@ -110,3 +114,128 @@ def test_joints_stay_within_their_limits():
 def test_a_hand_of_one_joint_opens():
     hands = HandModel(palm("left"), palm("right"), surface_points=8)
     assert pregrasp.closing_joints(hands).tolist() == [[1], [1]]
+
+
+# ---- rule "forces"
+
+FORCES = replace(quick_conf.load().poses, rule="forces")
+MIRROR = np.diag([1.0, -1.0, 1.0])
+
+
+def forces_on_box(gap=0.0, rule=FORCES, dynamics=DYNAMICS, bend=0.0, hands=None):
+    """The stages of two palms on a box, each with one contact, 10 cm from its hinge."""
+    hands = hands or HandModel(palm("left"), palm("right"), surface_points=8)
+    poses = palms(0.0, gap=gap)
+    given = Poses(*(part[None] for part in poses._replace(joints=np.full((2, 1), bend))))
+    normal = np.array([[[[-1.0, 0, 0]], [[1.0, 0, 0]]]])
+    grasps = ObjectGrasps(given, np.zeros((1, 2, 1), np.int64), normal, np.ones(1))
+    return stages_of(hands, grasps, rule, dynamics, PieceSurface([box()]))
+
+
+def test_the_squeeze_turns_a_joint_by_torque_over_gain():
+    """Of 40 N each palm presses with 20, 0.1 m from its hinge: 2 N m at 5 N m/rad."""
+    found = forces_on_box()
+    np.testing.assert_allclose(found.squeeze.joints, np.full((1, 2, 1), 0.4), atol=1e-6)
+    assert found.residual[0] < 1e-6
+
+
+def test_no_joint_presses_with_more_than_its_actuator_can():
+    strong = forces_on_box(rule=replace(FORCES, total_force=200.0))
+    np.testing.assert_allclose(strong.squeeze.joints, DYNAMICS.force_limit / DYNAMICS.kp, atol=1e-6)
+    unlimited = forces_on_box(rule=replace(FORCES, total_force=200.0), dynamics=replace(DYNAMICS, force_limit=np.inf))
+    np.testing.assert_allclose(unlimited.squeeze.joints, 2.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gap", "closed"), [(0.005, 0.005), (-0.004, -0.004), (0.1, 0.03), (-0.02, -0.02)])
+def test_the_squeeze_closes_gaps_damped(gap, closed):
+    rule = replace(FORCES, total_force=0.0)
+    turn = 0.1 * closed / (0.1**2 + rule.closing_damping**2)
+    np.testing.assert_allclose(forces_on_box(gap, rule).squeeze.joints, turn, atol=1e-9)
+
+
+def test_a_floating_root_goes_beyond_as_far_as_it_yields_and_a_fixed_one_stays():
+    found = forces_on_box(rule=replace(FORCES, root_compliance=1e-3))
+    moved = found.squeeze.translation - found.grasp.translation
+    np.testing.assert_allclose(moved, [[[0.02, 0, 0], [-0.02, 0, 0]]], atol=1e-6)
+    fixed = forces_on_box(dynamics=replace(DYNAMICS, floating=False))
+    assert (fixed.squeeze.translation == fixed.grasp.translation).all()
+
+
+def test_joints_that_move_no_contact_stay():
+    at_root = [replace(palm(side), candidate_link=np.array([0])) for side in ("left", "right")]
+    found = forces_on_box(bend=0.2, hands=HandModel(*at_root, surface_points=8))
+    np.testing.assert_array_equal(found.squeeze.joints, found.grasp.joints)
+    assert np.isfinite(found.squeeze.translation).all()
+
+
+def test_joints_at_their_limits_press_beyond_them():
+    stiff = [replace(palm(side), joint_upper=np.array([0.0])) for side in ("left", "right")]
+    found = forces_on_box(hands=HandModel(*stiff, surface_points=8))
+    assert (found.grasp.joints == 0).all()
+    np.testing.assert_allclose(found.squeeze.joints, 0.4, atol=1e-6)
+
+
+def test_each_opening_has_its_clearance_and_retreat():
+    rule = replace(FORCES, openings=[[0.01, 0.01], [0.0, 0.03]])
+    hands, (translation, rotation, joints, candidate, normal) = grasp()
+    given = Poses(translation.numpy(), rotation.numpy(), joints.numpy())
+    grasps = ObjectGrasps(given, candidate.numpy(), normal.numpy(), np.ones(len(joints)))
+    found = stages_of(hands, grasps, rule, DYNAMICS).pre_grasps
+    for pre_grasp, (clearance, retreat) in zip(found, rule.openings, strict=True):
+        alone = replace(rule, rule="contacts", clearance=clearance, retreat=retreat)
+        (wanted,) = stages_of(hands, grasps, alone, DYNAMICS).pre_grasps
+        for ours, theirs in zip(pre_grasp, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(found[1].joints, given.joints)
+
+
+def test_without_a_surface_contacts_are_on_it():
+    hands = HandModel(palm("left"), palm("right"), surface_points=8)
+    given = Poses(*(part[None] for part in palms(0.0)))
+    normal = np.array([[[[-1.0, 0, 0]], [[1.0, 0, 0]]]])
+    grasps = ObjectGrasps(given, np.zeros((1, 2, 1), np.int64), normal, np.ones(1))
+    for ours, theirs in zip(stages_of(hands, grasps, FORCES, DYNAMICS).squeeze, forces_on_box().squeeze, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-9)
+
+
+def test_mirrored_grasps_have_mirrored_stages():
+    hands, (translation, rotation, joints, candidate, normal) = grasp(4)
+    shape = box() * [2.0, 1.5, 1.0] + [0.0, 0.01, 0.0]
+    other = [1, 0]
+    given = Poses(translation.numpy(), rotation.numpy(), joints.numpy() + 0.1 * normal.numpy()[:, :, :1, 0])
+    there = Poses(
+        given.translation[:, other] @ MIRROR, MIRROR @ given.rotation[:, other] @ MIRROR, given.joints[:, other]
+    )
+    ours = ObjectGrasps(given, candidate.numpy(), normal.numpy(), np.ones(4))
+    mirrored = ObjectGrasps(there, ours.candidate[:, other], ours.normal[:, other] @ MIRROR, np.ones(4))
+    found = stages_of(hands, ours, FORCES, DYNAMICS, PieceSurface([shape]))
+    reflected = stages_of(hands, mirrored, FORCES, DYNAMICS, PieceSurface([shape @ MIRROR]))
+    for one, two in zip((*found.pre_grasps, *found[1:3]), (*reflected.pre_grasps, *reflected[1:3]), strict=True):
+        np.testing.assert_allclose(two.translation[:, other] @ MIRROR, one.translation, atol=1e-6)
+        np.testing.assert_allclose(MIRROR @ two.rotation[:, other] @ MIRROR, one.rotation, atol=1e-9)
+        np.testing.assert_allclose(two.joints[:, other], one.joints, atol=1e-5)
+    np.testing.assert_allclose(reflected.residual, found.residual, atol=1e-6)
+    assert np.abs(found.squeeze.joints - found.grasp.joints).max() > 0.05
+
+
+def test_a_grasp_with_nan_keeps_it_and_spoils_no_other():
+    hands, (translation, rotation, joints, candidate, normal) = grasp(3)
+    broken = joints.clone()
+    broken[1, 0] = torch.nan
+    ours, theirs = (
+        stages_of(
+            hands,
+            ObjectGrasps(
+                Poses(translation.numpy(), rotation.numpy(), values.numpy()),
+                candidate.numpy(),
+                normal.numpy(),
+                np.ones(3),
+            ),
+            FORCES,
+            DYNAMICS,
+            PieceSurface([box()]),
+        )
+        for values in (joints, broken)
+    )
+    assert np.isnan(theirs.residual[1]) and np.isnan(theirs.squeeze.joints[1]).any()
+    np.testing.assert_array_equal(theirs.squeeze.joints[[0, 2]], ours.squeeze.joints[[0, 2]])

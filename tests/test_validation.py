@@ -27,9 +27,19 @@ from palms import (
 from scene import random_rotation, shadow_hands
 
 from bimangrasp.errors import InputError
+from bimangrasp.validation import simulate
 from bimangrasp.validation.scene import GraspPoses, HandPoses, build_scene, interpolate, set_pose
-from bimangrasp.validation.simulate import penetration
-from bimangrasp.validation.verdict import DIRECTIONS, Penetration, PushEnd, Reason, reason_of, too_deep, verdict_of
+from bimangrasp.validation.simulate import penetration, simulate_grasp
+from bimangrasp.validation.verdict import (
+    DIRECTIONS,
+    Penetration,
+    PushEnd,
+    Pushes,
+    Reason,
+    reason_of,
+    too_deep,
+    verdict_of,
+)
 
 BOTH = pytest.mark.parametrize("name", ["bench", "paper"])
 LOST = {"bench": Reason.MOVED, "paper": Reason.LOST_CONTACT}
@@ -250,11 +260,77 @@ def test_neither_order_nor_threads_change_a_verdict():
 
 def test_a_direction_that_blows_up_fails_alone():
     limits = protocol("bench").limits
-    ends = [end()] * 2 + [PushEnd(np.nan, np.nan, np.zeros(2))] + [end()] * 3
+    ends = dict(enumerate([end()] * 2 + [PushEnd(np.nan, np.nan, np.zeros(2))] + [end()] * 3))
     verdict = verdict_of(Penetration(0.0, 0.0, 0.0), ends, limits)
     assert verdict.reason is Reason.SIMULATION_FAILED
     assert verdict.held.tolist() == [True, True, False, True, True, True]
-    assert verdict_of(verdict.penetration, [end(0.06), *ends[1:]], limits).reason is Reason.MOVED, "the first counts"
+    assert verdict_of(verdict.penetration, ends | {0: end(0.06)}, limits).reason is Reason.MOVED, "the first counts"
+
+
+def test_the_reason_is_that_of_the_push_that_was_tried_first_and_columns_stay_in_place():
+    ends = {4: end(0.01), 1: end(rotation=1.0), 0: end(0.07)}
+    verdict = verdict_of(Penetration(0.0, 0.0, 0.0), ends, protocol("bench").limits)
+    assert verdict.reason is Reason.TURNED
+    np.testing.assert_array_equal(verdict.displacement, [0.07, 0.0, np.nan, np.nan, 0.01, np.nan])
+    assert verdict.held.tolist() == [False, False, False, False, True, False]
+    assert not verdict.bears_load.any(), "not all pushes were tried"
+
+
+def test_pushes_come_in_their_order_and_end_with_the_first_that_is_lost(monkeypatch):
+    pushed = []
+
+    def fake(scene, data, squeezed, direction):
+        pushed.append(int(np.argmax(DIRECTIONS @ direction)))
+        return end(0.07 if direction[2] < 0 else 0.0)
+
+    monkeypatch.setattr(simulate, "_push_object", fake)
+    order = (3, 5, 0, 1, 2, 4)
+    scene = palms_scene(always_noslip())
+    early = simulate_grasp(scene, squeeze(), Pushes(order, until_lost=True))
+    every = simulate_grasp(scene, squeeze(), Pushes(order))
+    assert pushed == [3, 5, *order]
+    assert early.reason is every.reason is Reason.MOVED
+    assert np.flatnonzero(every.held).tolist() == [0, 1, 2, 3, 4] and np.flatnonzero(early.held).tolist() == [3]
+
+
+HOLDS = end()
+
+
+def always_noslip():
+    shipped = protocol("bench")
+    return replace(shipped, physics=replace(shipped.physics, noslip="all"))
+
+
+@pytest.mark.parametrize(
+    ("first", "passes"),
+    [
+        (HOLDS, [0]),
+        (end(0.095), [0, 2]),
+        (end(0.11), [0]),
+        (end(0.055, rotation=0.8), [0]),
+        (end(0.0, rotation=0.3), [0, 2]),
+        (PushEnd(np.nan, np.nan, np.zeros(2)), [0]),
+    ],
+    ids=["holds", "moves narrowly", "moves far", "moves narrowly and turns far", "turns narrowly", "blows up"],
+)
+def test_slip_is_undone_where_it_may_have_decided(monkeypatch, first, passes):
+    used = []
+
+    def fake(scene, data, squeezed, direction):
+        used.append(scene.model.opt.noslip_iterations)
+        return first if used[-1] == 0 and direction[1] > 0 else end()
+
+    monkeypatch.setattr(simulate, "_push_object", fake)
+    found = simulate_grasp(shipped_scene("bench"), squeeze())
+    assert list(dict.fromkeys(used)) == passes
+    assert (found.reason is Reason.HELD) == (passes == [0, 2] or first is HOLDS)
+
+
+def test_both_models_of_a_scene_differ_in_one_number():
+    scene = palms_scene(protocol("bench"))
+    assert (scene.model.opt.noslip_iterations, scene.slipping_model.opt.noslip_iterations) == (2, 0)
+    scene.slipping_model.opt.noslip_iterations = 2
+    assert scene.slipping_model.opt.timestep == scene.model.opt.timestep and scene.slipping_model.nv == scene.model.nv
 
 
 def test_links_that_overlap_by_design_do_not_touch_and_fingers_do():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from verdicts import judged, spread
 
-from bimangrasp.files.formats import read_verdict, verdict_image
+from bimangrasp.files.formats import image_of, read_verdict, verdict_image
 from bimangrasp.files.header import VERDICT_FORMAT, VERSION
-from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
+from bimangrasp.files.schema import LATER, VERDICT_FIELDS, FormatError
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES
 from bimangrasp.validation.evaluate import Evaluation, verdict_attributes, verdict_columns
@@ -29,11 +29,12 @@ def drawn(count: int, seed: int = 0) -> Evaluation:
     columns = {
         name: draw.random(part.shape) < 0.5 if part.dtype == bool else draw.normal(size=part.shape)
         for name, part in blank._asdict().items()
-        if name not in ("stages", "reason")
+        if name not in ("stages", "reason", "opening")
     }
     stages = tuple(Poses(*(draw.normal(size=part.shape) for part in spread(count))) for _ in STAGES)
     reason = draw.integers(len(Reason), size=count).astype(np.int32)
-    return Evaluation(stages, reason, **columns)
+    opening = draw.integers(10, size=count).astype(np.int32)
+    return Evaluation(stages=stages, reason=reason, opening=opening, **columns)
 
 
 def image(found: Evaluation, about: dict) -> bytes:
@@ -53,7 +54,7 @@ def test_what_is_written_reads_back(count):
                 np.testing.assert_array_equal(file[f"pose/{name}"][:, k], part.astype("f4"))
         for name, column in found._asdict().items():
             if name != "stages":
-                stored = file[f"verdict/{name}"]
+                stored = file["pose/opening" if name == "opening" else f"verdict/{name}"]
                 np.testing.assert_array_equal(stored[...], column.astype(stored.dtype))
 
 
@@ -97,6 +98,16 @@ def test_what_is_unknown_stays_nan():
     found.displacement[1] = np.nan
     with opened(image(found, ABOUT)) as file:
         assert np.isnan(file["verdict/displacement"][1]).all() and np.isfinite(file["verdict/displacement"][2]).all()
+
+
+def test_a_file_of_before_has_no_openings_and_is_read():
+    columns = {name: column for name, column in verdict_columns(drawn(3)).items() if name not in LATER}
+    before = [field for field in VERDICT_FIELDS if field.name not in LATER]
+    about = {"format": VERDICT_FORMAT, "format_version": VERSION}
+    _, read = read_verdict(image_of(about, before, columns))
+    assert set(read) == set(columns) and len(read) == len(VERDICT_FIELDS) - 2
+    with pytest.raises(FormatError, match="bears_load"):
+        read_verdict(image_of(about, before[:-1], {field.name: columns[field.name] for field in before[:-1]}))
 
 
 def test_other_files_are_no_verdicts():

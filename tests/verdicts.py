@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import Evaluation
+from bimangrasp.validation.evaluate import NO_CHOICE, Evaluation
+from bimangrasp.validation.pose_rules import NOT_BALANCED
 from bimangrasp.validation.verdict import Reason
 
 
@@ -20,6 +21,8 @@ def judged(reason: list[Reason], **columns: np.ndarray) -> Evaluation:
     """Verdicts with these reasons; columns that are not given are what a grasp far from all has."""
     count, poses = len(reason), spread(len(reason))
     nothing = {
+        "opening": np.full(count, NO_CHOICE, np.int32),
+        "residual": np.full(count, NOT_BALANCED),
         "start_penetration": np.zeros((count, 3)),
         "penetration": np.zeros((count, 3)),
         "link_distance": np.full((count, 2, 2), np.inf),
@@ -28,4 +31,5 @@ def judged(reason: list[Reason], **columns: np.ndarray) -> Evaluation:
         "held": np.zeros((count, 6), bool),
         "bears_load": np.zeros((count, 2), bool),
     }
-    return Evaluation((poses, poses, poses), np.array(reason, np.int32).reshape(count), **nothing | columns)
+    number = np.array(reason, np.int32).reshape(count)
+    return Evaluation(stages=(poses, poses, poses), reason=number, **nothing | columns)

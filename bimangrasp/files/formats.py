@@ -22,6 +22,7 @@ from bimangrasp.files.schema import (
     Field,
     FormatError,
     content_sha256,
+    fields_of,
     final_fields,
     round_fields,
     shape_of,
@@ -99,7 +100,7 @@ def verify_final(path: Path | str, content: bool = True, sha256: str = "") -> Pr
         raise FormatError(f"{path} has sha256 {digest[:16]}..., not {sha256[:16]}... as it was written")
     with opened(image, "final file") as file:
         proof = _proof_of(file, path)
-        _check_columns(read_columns(file, final_fields(proof.is_judged)), proof)
+        _check_columns(read_columns(file, fields_of(file, final_fields(proof.is_judged))), proof)
     return proof._replace(sha256=digest)
 
 
@@ -107,7 +108,7 @@ def _proof_of(file: h5py.File, path: Path | str) -> Proof:
     """Returns what an open final file says of itself, its grasps unread."""
     header, ending = headers.read_header(file, str(path)), headers.read_ending(file, Ending)
     is_judged = "verdict" in file
-    fields = final_fields(is_judged)
+    fields = fields_of(file, final_fields(is_judged))
     sizes = sizes_of({f.name: file[f.name] for f in fields}, fields)
     rounds = {f.name: file[f.name][...] for f in round_fields(is_judged)}
     _check_rounds(rounds, sizes, ending)
@@ -127,7 +128,7 @@ def _check_rounds(rounds: Columns, sizes: Mapping[str, int], ending: Ending) -> 
 
 def _check_columns(columns: Columns, proof: Proof) -> None:
     """Raises FormatError for grasps that cannot be, or that are not those that were hashed."""
-    fields = final_fields(proof.is_judged)
+    fields = fields_of(columns, final_fields(proof.is_judged))
     for f in fields:
         _check_finite(f, columns[f.name])
     _check_keys(columns["round"], columns["row"])
@@ -193,7 +194,7 @@ def read_verdict(image: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if (text(attributes["format"]), attributes["format_version"]) != (VERDICT_FORMAT, VERSION):
             raise schema.FormatError(f"not a {VERDICT_FORMAT} file of version {VERSION}")
         refuse_unknown(file, schema.VERDICT_FIELDS)
-        return attributes, read_columns(file, schema.VERDICT_FIELDS)
+        return attributes, read_columns(file, fields_of(file, schema.VERDICT_FIELDS))
 
 
 def rejects_image(header: Header, ending: RejectsEnding, columns: schema.Columns) -> bytes:
@@ -220,7 +221,7 @@ def read_rejects(image: bytes) -> tuple[Header, RejectsEnding, dict[str, np.ndar
             headers.read_header(file, "a file of rejected grasps"),
             headers.read_ending(file, RejectsEnding),
         )
-        fields = schema.reject_fields(ending.judging is not None)
+        fields = fields_of(file, schema.reject_fields(ending.judging is not None))
         refuse_unknown(file, fields)
         columns = read_columns(file, fields)
         if text(file.attrs["content_sha256"]) != schema.content_sha256(columns, fields):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +81,8 @@ _VERDICT = [
     Field("pose/translation", "<f4", ("N", 3, 2, 3), "m", "object", "origin of each hand's root at each stage"),
     Field("pose/rotation", "<f4", ("N", 3, 2, 3, 3), "1", "object", "hand frame to object frame at each stage"),
     Field("pose/joints", "<f4", ("N", 3, 2, "J"), "rad", "hand", "joint values by joint_names at each stage"),
+    Field("pose/opening", "<i4", ("N",), "1", "none", "which of poses.openings the pre-grasp has, -1 without a choice"),
+    Field("verdict/residual", "<f4", ("N",), "1", "none", "wrench that balanced forces leave, -1 if none were sought"),
     Field("verdict/reason", "<i4", ("N",), "1", "none", "0 holds, else why not: index into judging's reasons"),
     Field("verdict/start_penetration", "<f4", ("N", 3), "m", "none", "hand-object, hand-hand, self, at the start"),
     Field("verdict/penetration", "<f4", ("N", 3), "m", "none", "the same at the grasp"),
@@ -103,6 +105,14 @@ SHARD_FIELDS = tuple(_GRASP + _ROUND + _CURVE)
 GRASP_FIELDS, CURVE_FIELDS = tuple(_GRASP), tuple(_CURVE)
 VERDICT_FIELDS = tuple(_VERDICT)
 """What a simulator says of grasps: three stages, six pushes. In verdict files, and in final files of filter=physics."""
+
+LATER = ("pose/opening", "verdict/residual")
+"""Columns that files of earlier versions lack, which are read without them."""
+
+
+def fields_of(names: Container[str], fields: Sequence[Field]) -> tuple[Field, ...]:
+    """Returns the fields that a file of these datasets must have: all but those of `LATER` that it lacks."""
+    return tuple(f for f in fields if f.name in names or f.name not in LATER)
 
 
 def row_fields(is_judged: bool) -> tuple[Field, ...]:

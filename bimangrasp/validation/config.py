@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from bimangrasp.errors import InputError
 from bimangrasp.ranges import NOT_NEGATIVE, POSITIVE, TEXT, Checked, Rule, among, numbers, several_of
@@ -12,28 +13,54 @@ STAGES = ("pre_grasp", "grasp", "squeeze")
 """The poses that a hand goes through when it is simulated."""
 DISTANCE = Rule(lambda value: value >= 0, "a number, 0 or more")
 """Between grasps that count as one."""
+RESIDUAL = Rule(lambda value: value >= 0, "a number, 0 or more; .inf for no limit")
+"""A share of forces."""
+OPENINGS = Rule(
+    lambda value: len(value) > 0 and all(len(pair) == 2 and all(0 <= x < math.inf for x in pair) for pair in value),
+    "a list of pairs [clearance, retreat], each 0 or more, m",
+)
+"""Ways to open a hand."""
 
 
 @dataclass
 class PoseConfig(Checked):
-    """How a pre-grasp is made of a grasp.
+    """How pre-grasp and squeeze are made of a grasp.
 
     Attributes:
-        rule: "contacts" turns the joints so that each contact moves outward along its normal; "palm" turns every
+        rule: "forces" opens the joints as "contacts" does, in the first way that is free, and squeezes with balanced
+            forces; "contacts" turns the joints so that each contact moves outward along its normal; "palm" turns every
             joint that closes the hand back by one angle; "none" leaves the joints.
         clearance: how far "contacts" moves each contact, m.
         damping: of that motion, m; contacts that the joints move by less than this a radian hardly count.
         opening: of "palm", rad.
-        retreat: how far the hands draw back against their palm normals, m.
-        squeeze: the squeeze is grasp + squeeze * (grasp - pre-grasp) on the joints; 1 as in DexGraspBench.
+        retreat: how far the hands draw back against their palm normals, m; not of "forces".
+        squeeze: the squeeze is grasp + squeeze * (grasp - pre-grasp) on the joints; 1 as in DexGraspBench; not of
+            "forces".
+        openings: clearance and retreat of "forces", m, in the order in which they are tried.
+        free_depth: a pre-grasp is free when no hand stands deeper in the object or the other hand, m.
+        friction: coefficient of the cones in which the forces of the squeeze stay.
+        evenness: weight of even shares of the contacts against their net wrench.
+        total_force: sum of the forces' normal parts over both hands, N.
+        closing_damping: of the motion that closes the gaps between contacts and object, m, as `damping`.
+        root_compliance: how far a floating root yields to a force on the hand, m/N.
+        largest_residual: filter=physics rejects a grasp without a simulation whose forces leave more than this share of
+            them as a wrench; infinite rejects none.
     """
 
-    rule: Annotated[str, among("contacts", "palm", "none")]
+    rule: Annotated[str, among("forces", "contacts", "palm", "none")]
     clearance: Annotated[float, NOT_NEGATIVE]
     damping: Annotated[float, POSITIVE]
     opening: Annotated[float, NOT_NEGATIVE]
     retreat: Annotated[float, NOT_NEGATIVE]
     squeeze: Annotated[float, NOT_NEGATIVE]
+    openings: Annotated[list[Any], OPENINGS]  # OmegaConf refuses whole numbers in a list of lists of floats
+    free_depth: Annotated[float, NOT_NEGATIVE]
+    friction: Annotated[float, NOT_NEGATIVE]
+    evenness: Annotated[float, POSITIVE]
+    total_force: Annotated[float, NOT_NEGATIVE]
+    closing_damping: Annotated[float, POSITIVE]
+    root_compliance: Annotated[float, NOT_NEGATIVE]
+    largest_residual: Annotated[float, RESIDUAL]
 
 
 @dataclass
@@ -44,6 +71,10 @@ class PhysicsConfig(Checked):
         timestep: s.
         impratio: ratio of frictional to normal constraint impedance.
         noslip_iterations: passes of the solver that undoes slip after the main one.
+        noslip: for "all" simulations, or "near": a grasp is simulated without, and again with them where it fails at
+            less than these:
+        near_displacement: m, of the first push that fails.
+        near_rotation: rad, of the same.
         contact_dimensions: 1 without friction, 3 with sliding, 4 with torsional, 6 with rolling friction too.
         friction: sliding, torsional (m) and rolling (m) coefficients of every shape.
         hand_solimp, hand_solref: MuJoCo's impedance (five numbers) and reference (two) of contacts of hand shapes.
@@ -52,6 +83,9 @@ class PhysicsConfig(Checked):
     timestep: float
     impratio: float
     noslip_iterations: int
+    noslip: Annotated[str, among("all", "near")]
+    near_displacement: float
+    near_rotation: float
     contact_dimensions: int
     friction: Annotated[list[float], numbers(3)]
     hand_solimp: Annotated[list[float], numbers(5)]

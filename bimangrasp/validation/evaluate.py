@@ -8,38 +8,24 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from bimangrasp.files.schema import VERDICT_FIELDS
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hands.collision_shapes import LinkFrames
 from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.config import STAGES, PoseConfig, ProtocolConfig
+from bimangrasp.validation.contact_forces import push_order
+from bimangrasp.validation.piece_surface import PieceSurface
+from bimangrasp.validation.pose_rules import ObjectGrasps, Stages, stages_of
 from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene, set_pose
 from bimangrasp.validation.simulate import penetration, simulate_grasp
-from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Reason, Verdict, not_simulated
+from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Pushes, Reason, Verdict, not_simulated
 
 MAX_LINK_DISTANCE = 0.02
 """Distances of links to the object are measured up to this, m; the metrics need less."""
-
-
-class ObjectGrasps(NamedTuple):
-    """Grasps of one object as the optimizer left them.
-
-    Attributes:
-        poses: the poses of N grasps.
-        candidate: indices of the chosen contact candidates.
-        normal: outward normal of the object at the contacts.
-        object_scale: factor on the object's mesh.
-    """
-
-    poses: Poses
-    candidate: Int[np.ndarray, "grasp 2 contact"]
-    normal: Float[np.ndarray, "grasp 2 contact 3"]
-    object_scale: Float[np.ndarray, " grasp"]
+NO_CHOICE = -1
+"""The opening of a rule that knows a single one, and of a grasp that was not tested."""
 
 
 class Evaluation(NamedTuple):
@@ -47,6 +33,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         stages: pre-grasp, grasp and squeeze, as they were simulated.
+        opening: which of `PoseConfig.openings` the pre-grasp has, `NO_CHOICE` where the rule has one.
+        residual: see `Stages`.
         reason: number of a `Reason`.
         start_penetration: depth of hand in object, hand in hand, and hand in itself where the simulation starts, m.
         penetration: the same at the grasp, m.
@@ -56,6 +44,8 @@ class Evaluation(NamedTuple):
     """
 
     stages: tuple[Poses, Poses, Poses]
+    opening: Int[np.ndarray, " grasp"]
+    residual: Float[np.ndarray, " grasp"]
     reason: Int[np.ndarray, " grasp"]
     start_penetration: Float[np.ndarray, "grasp 3"]
     penetration: Float[np.ndarray, "grasp 3"]
@@ -67,11 +57,30 @@ class Evaluation(NamedTuple):
 
 
 class _GraspResult(NamedTuple):
-    """The verdict on a grasp, its depths of penetration and its link distances at the grasp."""
+    """The verdict on a grasp, its depths of penetration and its link distances at the grasp, and how it opened."""
 
     verdict: Verdict
     penetration: np.ndarray
     link_distance: np.ndarray
+    opening: int
+
+
+class Simulations(NamedTuple):
+    """How the simulations of an object's grasps are run.
+
+    Attributes:
+        threads: how many at once.
+        until_lost: see `Pushes`.
+        largest_residual: grasps whose forces leave more of a wrench are not simulated, and fail.
+        on_grasp: called with each row when its simulation begins, by the thread that simulates it.
+        skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
+    """
+
+    threads: int = 1
+    until_lost: bool = False
+    largest_residual: float = np.inf
+    on_grasp: Callable[[int], None] | None = None
+    skipped_rows: Collection[int] = ()
 
 
 def evaluate_grasps(
@@ -80,9 +89,7 @@ def evaluate_grasps(
     grasps: ObjectGrasps,
     protocol: ProtocolConfig,
     rule: PoseConfig,
-    threads: int,
-    on_grasp: Callable[[int], None] | None = None,
-    skipped_rows: Collection[int] = (),
+    simulations: Simulations,
 ) -> Evaluation:
     """Returns the verdicts of a protocol on the grasps of one object; the same bits for any number of threads.
 
@@ -92,46 +99,73 @@ def evaluate_grasps(
         grasps: the grasps.
         protocol: physics, trial and limits.
         rule: the rule that makes pre-grasp and squeeze.
-        threads: number of threads that simulate.
-        on_grasp: called with each row when its simulation begins, by the thread that simulates it.
-        skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
+        simulations: how they are run.
 
     Raises:
         InputError: grasps of other hands, or pieces that MuJoCo refuses.
     """
-    stages = stages_of(hands, grasps.poses, grasps.candidate, grasps.normal, rule)
     left, right = hands.descriptions
     sizes, size_index = np.unique(grasps.object_scale, return_inverse=True)
     scenes = [build_scene(left, right, [float(size) * piece for piece in pieces], protocol) for size in sizes]
+    surface = PieceSurface(pieces) if rule.rule == "forces" else None
+    stages = stages_of(hands, grasps, rule, protocol.hand, surface)
 
     def evaluate_row(row: int) -> _GraspResult:
-        poses = GraspPoses(*(_row(stage, row) for stage in stages))
-        if row in skipped_rows:
+        if row in simulations.skipped_rows:
             return _not_evaluated(Reason.SIMULATION_FAILED, len(hands.names))
-        if on_grasp:
-            on_grasp(row)
-        return _evaluate_grasp(hands, scenes[size_index[row]], poses)
+        if simulations.on_grasp:
+            simulations.on_grasp(row)
+        if stages.residual[row] > simulations.largest_residual:
+            return _not_evaluated(Reason.UNBALANCED, len(hands.names))
+        pushes = Pushes(push_order(stages.force[row]), simulations.until_lost)
+        return _evaluate_grasp(hands, scenes[size_index[row]], _stages_of_row(stages, row, rule.free_depth), pushes)
 
-    with quiet_mujoco(), ThreadPoolExecutor(threads) as pool:
+    with quiet_mujoco(), ThreadPoolExecutor(simulations.threads) as pool:
         results = list(pool.map(evaluate_row, range(grasps.poses.count)))
     return _columns(stages, results, len(hands.names))
 
 
-def _row(stage: Poses, row: int) -> HandPoses:
-    return HandPoses(*(part[row] for part in stage))
+class _RowStages(NamedTuple):
+    """The poses of one grasp, see `Stages`; a pre-grasp that is less deep than `free_depth`, m, is free."""
+
+    pre_grasps: list[HandPoses]
+    grasp: HandPoses
+    squeeze: HandPoses
+    free_depth: float
 
 
-def _evaluate_grasp(hands: HandModel, scene: Scene, poses: GraspPoses) -> _GraspResult:
-    if not poses.finite:
+def _stages_of_row(stages: Stages, row: int, free_depth: float) -> _RowStages:
+    *pre_grasps, grasp, squeeze = (
+        HandPoses(*(part[row] for part in poses)) for poses in (*stages.pre_grasps, stages.grasp, stages.squeeze)
+    )
+    return _RowStages(pre_grasps, grasp, squeeze, free_depth)
+
+
+def _evaluate_grasp(hands: HandModel, scene: Scene, stages: _RowStages, pushes: Pushes) -> _GraspResult:
+    if not all(pose.finite for pose in (*stages.pre_grasps, stages.grasp, stages.squeeze)):
         return _not_evaluated(Reason.NOT_FINITE, len(hands.names))
-    verdict = simulate_grasp(scene, poses)
-    return _GraspResult(verdict, np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp))
+    opening = _free_opening(scene, stages.pre_grasps, stages.free_depth) if len(stages.pre_grasps) > 1 else NO_CHOICE
+    poses = GraspPoses(stages.pre_grasps[max(opening, 0)], stages.grasp, stages.squeeze)
+    verdict = simulate_grasp(scene, poses, pushes)
+    depth, distance = np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp)
+    return _GraspResult(verdict, depth, distance, opening)
+
+
+def _free_opening(scene: Scene, pre_grasps: list[HandPoses], free_depth: float) -> int:
+    """Returns the first pre-grasp of which no hand stands deep in the object or the other hand, else the least deep."""
+    depths = []
+    for opening, pre_grasp in enumerate(pre_grasps):
+        depth = penetration(scene, pre_grasp)
+        depths.append(max(depth.hand_object, depth.hand_hand))
+        if depths[-1] < free_depth:
+            return opening
+    return int(np.argmin(depths))
 
 
 def _not_evaluated(reason: Reason, links: int) -> _GraspResult:
     """Returns the result for a grasp that is not simulated: NaN in place of all measurements."""
     verdict = not_simulated(reason, Penetration(np.nan, np.nan, np.nan))
-    return _GraspResult(verdict, np.full(3, np.nan), np.full((2, links), np.nan))
+    return _GraspResult(verdict, np.full(3, np.nan), np.full((2, links), np.nan), NO_CHOICE)
 
 
 def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np.ndarray, "2 link"]:
@@ -150,15 +184,18 @@ def _link_distances(hands: HandModel, scene: Scene, pose: HandPoses) -> Float[np
     return distances
 
 
-def _columns(stages: tuple[Poses, Poses, Poses], results: list[_GraspResult], links: int) -> Evaluation:
+def _columns(stages: Stages, results: list[_GraspResult], links: int) -> Evaluation:
     """Returns the results as columns."""
     verdicts = [result.verdict for result in results]
 
     def column(values: list, *shape: int) -> np.ndarray:
         return np.array(values).reshape(len(results), *shape)
 
+    opening = column([result.opening for result in results]).astype(np.int32)
     return Evaluation(
-        stages=stages,
+        stages=(_chosen(stages.pre_grasps, opening), stages.grasp, stages.squeeze),
+        opening=opening,
+        residual=stages.residual,
         reason=column([int(verdict.reason) for verdict in verdicts]).astype(np.int32),
         start_penetration=column([verdict.penetration for verdict in verdicts], 3),
         penetration=column([result.penetration for result in results], 3),
@@ -170,13 +207,20 @@ def _columns(stages: tuple[Poses, Poses, Poses], results: list[_GraspResult], li
     )
 
 
+def _chosen(pre_grasps: tuple[Poses, ...], opening: Int[np.ndarray, " grasp"]) -> Poses:
+    """Returns for each grasp the pre-grasp of its opening."""
+    row = np.arange(len(opening))
+    return Poses(*(np.stack(parts)[np.maximum(opening, 0), row] for parts in zip(*pre_grasps, strict=True)))
+
+
 def verdict_columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """Returns verdicts as columns of the file, a row for each grasp."""
     columns = {
         f"pose/{name}": np.stack([getattr(stage, name) for stage in evaluation.stages], axis=1)
         for name in Poses._fields
     }
-    columns |= {f"verdict/{name}": getattr(evaluation, name) for name in Evaluation._fields[1:]}
+    columns |= {"pose/opening": evaluation.opening}
+    columns |= {f"verdict/{name}": getattr(evaluation, name) for name in Evaluation._fields[2:]}
     return {f.name: columns[f.name].astype(f.dtype) for f in VERDICT_FIELDS}
 
 
@@ -192,92 +236,3 @@ def verdict_attributes(link_names: Sequence[str]) -> dict[str, Any]:
         "directions": DIRECTIONS.tolist(),
         "link_names": list(link_names),
     }
-
-
-def stages_of(
-    hands: HandModel,
-    grasps: Poses,
-    candidate: Int[np.ndarray, "grasp 2 contact"],
-    normal: Float[np.ndarray, "grasp 2 contact 3"],
-    config: PoseConfig,
-) -> tuple[Poses, Poses, Poses]:
-    """Returns pre-grasp, grasp and squeeze of each grasp, joints within their limits, in float64.
-
-    Args:
-        hands: both hands, on the CPU.
-        grasps: the optimized poses; NaN stays NaN.
-        candidate: indices of the chosen contact candidates.
-        normal: outward normal of the object at the contacts.
-        config: the rule.
-    """
-    translation, rotation, joints, normal = (torch.as_tensor(part).double() for part in (*grasps, normal))
-    candidate = torch.as_tensor(candidate).long()
-    lower, upper = hands.joint_lower.double(), hands.joint_upper.double()
-    joints = joints.clamp(lower, upper)
-    if config.rule == "contacts":
-        frames = hands.frames_from_root(rotation, translation, joints)
-        opening = _off_contacts(hands, frames, candidate, normal, config)
-    else:
-        opening = -config.opening * closing_joints(hands) if config.rule == "palm" else torch.zeros_like(joints)
-    opened = (joints + opening).clamp(lower, upper)
-    squeezed = (joints + config.squeeze * (joints - opened)).clamp(lower, upper)
-    palm = (rotation @ hands.palm_normal.double()[..., None]).squeeze(-1)
-    translations = (translation - config.retreat * palm, translation, translation)
-    stages = zip(translations, (opened, joints, squeezed), strict=True)
-    pre_grasp, grasp, squeeze = (
-        Poses(position.numpy(), rotation.numpy(), joint_values.numpy()) for position, joint_values in stages
-    )
-    return pre_grasp, grasp, squeeze
-
-
-def closing_joints(hands: HandModel) -> Float[Tensor, "2 joint"]:
-    """Returns 1 or -1 for joints that close the hand in that direction, 0 for those that spread the fingers.
-
-    A joint closes if it moves the contact candidates along the palm normal, seen from the hand with its joints at 0
-    (or at the limit nearest to 0): bent fingers move along the palm.
-    """
-    joints = torch.zeros_like(hands.joint_lower).clamp(hands.joint_lower, hands.joint_upper)[None].double()
-    root = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3)
-    frames = hands.frames_from_root(root, torch.zeros((1, 2, 3), dtype=torch.float64), joints)
-    every = torch.arange(hands.candidate_count).expand(1, 2, -1)
-    motion = _jacobian(hands, frames, hands.contact_points(frames, every), hands.candidate_link[None])
-    closing = (hands.palm_normal.double()[:, None, None] @ motion).squeeze(-2).sum(dim=2)[0]
-    return torch.where(closing.abs() > motion.norm(dim=-2).sum(dim=2)[0] / 2, closing.sign(), 0)
-
-
-def _off_contacts(
-    hands: HandModel, frames: LinkFrames, candidate: Tensor, normal: Tensor, config: PoseConfig
-) -> Float[Tensor, "grasp 2 joint"]:
-    """Returns the least turn of the joints that moves the contacts by the clearance along their normals, damped."""
-    side = torch.arange(2)[:, None]
-    point = hands.contact_points(frames, candidate)
-    link = hands.candidate_link[side, candidate]
-    along = (normal[..., None, :] @ _jacobian(hands, frames, point, link)).squeeze(-2)
-    square = along @ along.mT + config.damping**2 * torch.eye(along.shape[2], dtype=along.dtype)
-    wanted = torch.full_like(along[..., :1], config.clearance)
-    return (along.mT @ torch.linalg.solve(square, wanted)).squeeze(-1)
-
-
-def _jacobian(
-    hands: HandModel,
-    frames: LinkFrames,
-    point: Float[Tensor, "grasp 2 point 3"],
-    link: Int[Tensor, "grasp 2 point"],
-) -> Float[Tensor, "grasp 2 point 3 joint"]:
-    """Returns how points that are fixed to links move with each joint, m/rad."""
-    joint_link = torch.as_tensor(hands.descriptions[0].joint_link)
-    axis = torch.as_tensor(np.stack([hand.joint_axis for hand in hands.descriptions]))
-    axis = (frames.rotation[:, :, joint_link] @ axis[..., None]).squeeze(-1)
-    arm = point[:, :, :, None] - frames.translation[:, :, None, joint_link]
-    motion = torch.linalg.cross(axis[:, :, None], arm, dim=-1)
-    return (motion * moved_links(hands).T[link][..., None]).mT
-
-
-def moved_links(hands: HandModel) -> Bool[Tensor, "joint link"]:
-    """Returns which links each joint moves."""
-    hand = hands.descriptions[0]
-    moves = np.zeros((len(hand.joint_link), len(hand.parent)), dtype=bool)
-    moves[np.arange(len(hand.joint_link)), hand.joint_link] = True
-    for link, parent in enumerate(hand.parent[1:], start=1):
-        moves[:, link] |= moves[:, parent]
-    return torch.as_tensor(moves)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Scene:
 
     Attributes:
         model: both hands and the object, whose frame coincides with the world's at the start.
+        slipping_model: the same without the passes that undo slip.
         protocol: the protocol for which it was built.
         object_body: index of the object's body.
         object_geoms: indices of the convex pieces.
@@ -46,6 +48,7 @@ class Scene:
     """
 
     model: mujoco.MjModel
+    slipping_model: mujoco.MjModel
     protocol: ProtocolConfig
     object_body: int
     object_geoms: np.ndarray
@@ -266,8 +269,11 @@ def _scene(model: mujoco.MjModel, hands: tuple[HandDescription, HandDescription]
         for side, hand in zip(SIDES, hands, strict=True)
     ]
     body = model.body("object").id
+    slipping_model = copy(model)
+    slipping_model.opt.noslip_iterations = 0
     return Scene(
         model=model,
+        slipping_model=slipping_model,
         protocol=protocol,
         object_body=body,
         object_geoms=np.flatnonzero(model.geom_bodyid == body),

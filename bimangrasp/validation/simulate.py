@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import mujoco
@@ -20,6 +21,7 @@ from bimangrasp.validation.scene import (
     set_targets,
 )
 
+_ALL_PUSHES = verdict.Pushes()
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 """All state that the next step depends on, including the warm start of the solver."""
 
@@ -31,7 +33,7 @@ class _WarningError(Exception):
 _SIMULATION_ERRORS = (_WarningError, mujoco.FatalError)
 
 
-def simulate_grasp(scene: Scene, poses: GraspPoses) -> verdict.Verdict:
+def simulate_grasp(scene: Scene, poses: GraspPoses, pushes: verdict.Pushes = _ALL_PUSHES) -> verdict.Verdict:
     """Returns the verdict of the scene's protocol on a grasp. Equal arguments give equal bits, in any thread.
 
     Each direction is tried until it fails. The approach up to the squeeze is simulated once for all directions.
@@ -41,6 +43,7 @@ def simulate_grasp(scene: Scene, poses: GraspPoses) -> verdict.Verdict:
     Args:
         scene: hands, object and protocol.
         poses: in the object's frame, with the object at the origin.
+        pushes: their order, and whether all are made of a grasp that fails one.
 
     Raises:
         InputError: finite poses that are not those of these hands. Nothing else: a pose that is not finite and a
@@ -53,15 +56,31 @@ def simulate_grasp(scene: Scene, poses: GraspPoses) -> verdict.Verdict:
     depth = penetration(scene, waypoints[0])
     if verdict.too_deep(depth, scene.protocol.limits):
         return verdict.not_simulated(verdict.Reason.PENETRATION, depth)
-    data = mujoco.MjData(scene.model)
+    physics = scene.protocol.physics
+    if physics.noslip == "near":
+        slipping = _pushed(replace(scene, model=scene.slipping_model), waypoints, depth, pushes)
+        if not verdict.fails_narrowly(slipping, pushes.order, physics):
+            return slipping
+    return _pushed(scene, waypoints, depth, pushes)
+
+
+def _pushed(
+    scene: Scene, waypoints: list[HandPoses], depth: verdict.Penetration, pushes: verdict.Pushes
+) -> verdict.Verdict:
+    """Returns the verdict on a grasp whose start, of these depths, is allowed."""
+    limits, data = scene.protocol.limits, mujoco.MjData(scene.model)
     set_pose(scene, data, waypoints[0])
     try:
         _approach(scene, data, waypoints)
     except _SIMULATION_ERRORS:
         return verdict.not_simulated(verdict.Reason.SIMULATION_FAILED, depth)
     squeezed = _read_state(scene, data)
-    ends = [_push_object(scene, data, squeezed, direction) for direction in verdict.DIRECTIONS]
-    return verdict.verdict_of(depth, ends, scene.protocol.limits)
+    ends: dict[int, verdict.PushEnd] = {}
+    for direction in pushes.order:
+        ends[direction] = _push_object(scene, data, squeezed, verdict.DIRECTIONS[direction])
+        if pushes.until_lost and verdict.reason_of(ends[direction], limits) is not verdict.Reason.HELD:
+            break
+    return verdict.verdict_of(depth, ends, limits)
 
 
 def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> None:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bimangrasp.validation.config import LimitsConfig
+from bimangrasp.validation.config import LimitsConfig, PhysicsConfig
 
 DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
 """(6, 3) the directions in which the object is pushed, in its frame, in the order of a verdict's columns."""
 
 
 class Reason(IntEnum):
-    """Reasons why a grasp fails, in the order of the checks. Files hold the numbers: only append new ones."""
+    """Reasons why a grasp fails. Files hold the numbers: only append new ones."""
 
     HELD = 0
     NOT_FINITE = 1
@@ -24,6 +24,7 @@ class Reason(IntEnum):
     MOVED = 4
     TURNED = 5
     LOST_CONTACT = 6
+    UNBALANCED = 7
 
 
 class Penetration(NamedTuple):
@@ -53,16 +54,28 @@ class PushEnd(NamedTuple):
     force: Float[np.ndarray, "hand"]
 
 
+class Pushes(NamedTuple):
+    """In which order a grasp is pushed.
+
+    Attributes:
+        order: all indices of `DIRECTIONS`, the likeliest to fail first; the first that fails is the reason.
+        until_lost: no push comes after the first that fails. It changes neither whether a grasp holds nor the reason.
+    """
+
+    order: tuple[int, ...] = tuple(range(len(DIRECTIONS)))
+    until_lost: bool = False
+
+
 class Verdict(NamedTuple):
     """The verdict of a protocol on a grasp. Directions are those of `DIRECTIONS`.
 
     Attributes:
-        reason: why it failed; HELD if it holds.
+        reason: why it failed, of the first push that did; HELD if it holds.
         penetration: depths at the protocol's first waypoint; NaN for a pose that is not finite.
         displacement: displacement of the object at the end of each push, m; NaN if it was not tried or diverged.
         rotation: rotation of the object at the end of each push, rad; NaN likewise.
-        held: the directions in which the grasp held.
-        bears_load: the hands that pressed on the object at the end of all six pushes.
+        held: the directions in which the grasp held; not those that were not tried.
+        bears_load: the hands that pressed on the object at the end of all six pushes; none where not all were tried.
     """
 
     reason: Reason
@@ -95,23 +108,38 @@ def reason_of(end: PushEnd, limits: LimitsConfig) -> Reason:
     return Reason.HELD
 
 
-def verdict_of(penetration: Penetration, ends: list[PushEnd], limits: LimitsConfig) -> Verdict:
-    """Returns the verdict on a simulated grasp; its reason is that of the first direction that failed.
+def verdict_of(penetration: Penetration, ends: dict[int, PushEnd], limits: LimitsConfig) -> Verdict:
+    """Returns the verdict on a simulated grasp; its reason is that of the first push that failed.
 
     Args:
         penetration: depths at the start.
-        ends: the ends of the pushes, in the order of `DIRECTIONS`.
+        ends: the ends of the pushes by their index in `DIRECTIONS`, in the order in which they were tried.
         limits: limits of the protocol.
     """
-    reasons = [reason_of(end, limits) for end in ends]
-    return Verdict(
-        next((reason for reason in reasons if reason is not Reason.HELD), Reason.HELD),
-        penetration,
-        np.array([end.displacement for end in ends]),
-        np.array([end.rotation for end in ends]),
-        np.array([reason is Reason.HELD for reason in reasons]),
-        np.all([end.force > limits.bearing_force for end in ends], axis=0),
-    )
+    reasons = {direction: reason_of(end, limits) for direction, end in ends.items()}
+    failed = [reason for reason in reasons.values() if reason is not Reason.HELD]
+    verdict = not_simulated(failed[0] if failed else Reason.HELD, penetration)
+    for direction, end in ends.items():
+        verdict.displacement[direction], verdict.rotation[direction] = end.displacement, end.rotation
+        verdict.held[direction] = reasons[direction] is Reason.HELD
+    if len(ends) == len(DIRECTIONS):
+        verdict.bears_load[:] = np.all([end.force > limits.bearing_force for end in ends.values()], axis=0)
+    return verdict
+
+
+def fails_narrowly(verdict: Verdict, order: tuple[int, ...], physics: PhysicsConfig) -> bool:
+    """Returns whether a grasp lost the object so slowly that undoing slip might have held it.
+
+    Args:
+        verdict: without undoing slip.
+        order: of its pushes; the first that failed decides, the only one that is known where it was the last.
+        physics: its `near_displacement` and `near_rotation`.
+    """
+    first = next((direction for direction in order if not verdict.held[direction]), None)
+    if first is None:
+        return False
+    moved, turned = float(verdict.displacement[first]), float(verdict.rotation[first])
+    return moved < physics.near_displacement and turned < physics.near_rotation
 
 
 def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:

@@ -163,7 +163,8 @@ class SimulatorRunner:
         """Returns what the protocol says of a round's grasps."""
         from bimangrasp.objects.convex_pieces import read_pieces
         from bimangrasp.poses import Poses
-        from bimangrasp.validation.evaluate import ObjectGrasps, evaluate_grasps, verdict_columns
+        from bimangrasp.validation.evaluate import Simulations, evaluate_grasps, verdict_columns
+        from bimangrasp.validation.pose_rules import ObjectGrasps
 
         poses = Poses(*(case.columns[f"hand/{part}"] for part in Poses._fields))
         grasps = ObjectGrasps(
@@ -171,4 +172,6 @@ class SimulatorRunner:
         )
         pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
         rules = (self._config.validation, self._config.poses)
-        return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, 1, on_row, case.deadly))
+        largest = self._config.poses.largest_residual
+        simulations = Simulations(1, not self._config.keep_failed, largest, on_row, case.deadly)
+        return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, simulations))

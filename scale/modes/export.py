@@ -19,7 +19,7 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.interop.bimangrasp_results import RELEASED, RELEASED_TERMS, ReleasedResults, results_image, to_released
 from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
-from bimangrasp.validation.evaluate import stages_of
+from bimangrasp.validation.pose_rules import ObjectGrasps, stages_of
 from scale.modes.paths import ExportJob
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder, file_name
@@ -110,13 +110,18 @@ def _bench(config: Config, job: ExportJob) -> tuple[int, int]:
 
 
 def _stages(config: Config, source: Path, columns: dict[str, np.ndarray]) -> tuple[Poses, ...]:
-    """Returns pre-grasp, grasp and squeeze: those of the file, else those that the settings' rule makes."""
+    """Returns pre-grasp, grasp and squeeze: those of the file, else those that the settings' rule makes.
+
+    There is no object here: a rule that chooses among openings gives the first, and contacts count as on the surface.
+    """
     if all(f"pose/{part}" in columns for part in Poses._fields):
         return tuple(Poses(*(columns[f"pose/{part}"][:, stage] for part in Poses._fields)) for stage in range(3))
     hands = load_hands(config.hand)
     check_hands(made_with(source, header_of(source)), hands, config.hand.name)
-    contacts = columns["contact/candidate"], columns["contact/normal"]
-    return stages_of(HandModel(*hands, surface_points=1), poses_of(columns, "hand"), *contacts, config.poses)
+    contacts = (columns[name] for name in ("contact/candidate", "contact/normal", "object_scale"))
+    grasps = ObjectGrasps(poses_of(columns, "hand"), *contacts)
+    stages = stages_of(HandModel(*hands, surface_points=1), grasps, config.poses, config.validation.hand)
+    return stages.pre_grasps[0], stages.grasp, stages.squeeze
 
 
 class _FiniteGrasps(NamedTuple):

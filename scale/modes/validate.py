@@ -25,6 +25,7 @@ from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation import evaluate
+from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.scene import ROTATION_TOLERANCE
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, object_success_rate, summary_of
 from bimangrasp.validation.verdict import Reason
@@ -53,7 +54,7 @@ class Given(NamedTuple):
     """
 
     code: str
-    subject: evaluate.ObjectGrasps
+    subject: ObjectGrasps
     about: dict[str, Any]
 
 
@@ -102,8 +103,10 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
                 grasps.subject,
                 config.validation,
                 config.poses,
-                config.validators or len(os.sched_getaffinity(0)),
-                lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
+                evaluate.Simulations(
+                    config.validators or len(os.sched_getaffinity(0)),
+                    on_grasp=lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
+                ),
             )
             _write(config, hands, pieces[grasps.code], target, grasps, judged)
             summaries.append(summary_of(grasps.code, judged, hands.descriptions[0]))
@@ -166,7 +169,7 @@ def _ours(path: Path, config: Config) -> Given:
             sizes_of({field.name: file[field.name] for field in GRASP_FIELDS}, GRASP_FIELDS)
             poses = Poses(*(file[f"hand/{part}"][...] for part in Poses._fields))
             names = ("contact/candidate", "contact/normal", "object_scale")
-            subject = evaluate.ObjectGrasps(poses, *(file[name][...] for name in names))
+            subject = ObjectGrasps(poses, *(file[name][...] for name in names))
     except InputError:
         raise
     except (FormatError, OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -193,10 +196,10 @@ def _released(path: Path, hands: HandModel, config: Config) -> Given:
     poses = results.poses._replace(joints=results.poses.joints[:, :, order])
     obj = ObjectModel(mesh_named(path, path.stem, config.object_root), config.object)
     candidate, normal = nearest_contacts(hands, obj, poses, results.scale, config.contacts_per_hand)
-    return Given(path.stem, evaluate.ObjectGrasps(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
+    return Given(path.stem, ObjectGrasps(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
 
 
-def _check_values(path: Path, subject: evaluate.ObjectGrasps, candidates: int) -> None:
+def _check_values(path: Path, subject: ObjectGrasps, candidates: int) -> None:
     """Refuses grasps that no optimizer writes; what is not finite is left for the verdict."""
     rotation = np.where(subject.poses.finite[:, None, None, None], subject.poses.rotation, np.eye(3))
     skew = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2, 3), initial=0)

@@ -47,6 +47,7 @@ def acceptance_key(config: Config) -> Key:
     used: dict[str, Any] = {"filter": {"name": name} | {term: getattr(config.filter, term) for term in FILTERS[name]}}
     if name == PHYSICS:
         used |= {"validation": asdict(config.validation), "poses": asdict(config.poses)}
+        used |= {"keep_failed": config.keep_failed}  # then all pushes of a grasp that failed one are in its verdict
     if config.dedup.thresholds:
         used |= {"dedup": asdict(config.dedup)}
     return json.loads(json.dumps(dict(_flat(used, ""))))

@@ -16,7 +16,7 @@ from bimangrasp.files.dataset import GraspDataset, load
 from bimangrasp.files.formats import read_verdict
 from bimangrasp.files.header import text
 from bimangrasp.files.provenance import MadeWith, made_with
-from bimangrasp.files.schema import VERDICT_FIELDS, FormatError
+from bimangrasp.files.schema import VERDICT_FIELDS, FormatError, fields_of
 from bimangrasp.poses import Poses
 from bimangrasp.validation.verdict import Reason
 from bimangrasp.visualization.page import NOT_TESTED, STAGES, ShownGrasp
@@ -160,7 +160,8 @@ def _verdict(columns: Columns, i: int) -> str:
 
 def _physics(columns: Columns, i: int) -> dict[str, str]:
     """Returns what the simulator found, for people."""
-    row = {f.name.partition("/")[2]: columns[f.name][i] for f in VERDICT_FIELDS if f.name.startswith("verdict/")}
+    fields = fields_of(columns, VERDICT_FIELDS)
+    row = {f.name.partition("/")[2]: columns[f.name][i] for f in fields if f.name.startswith("verdict/")}
     axes = [name for name, held in zip(("+x", "-x", "+y", "-y", "+z", "-z"), row["held"], strict=True) if held]
     loaded = [side for side, bears in zip(("left", "right"), row["bears_load"], strict=True) if bears]
     depths = dict(zip(("hand in object", "hand in hand", "hand in itself"), row["penetration"], strict=True))
