@@ -125,10 +125,11 @@ def synthesize(
     costs = scene.evaluator()
     descent = begin(scene, costs, initial, generator)
     record = _Recorder(scene, costs)
-    choose = _chooser(scene, costs)
+    choose = _chooser(scene, costs) if config.optimizer.method == "momentum" else None
     for step in range(config.num_iterations + 1):
         if step:
-            choose(step - 1, descent)
+            if choose:
+                choose(step - 1, descent)
             descent.advance()
         record(step, descent)
         if watch:
@@ -156,10 +157,8 @@ def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Gene
 
 
 def _chooser(scene: Scene, costs: Evaluator) -> Callable[[int, Descent], None]:
-    """Returns what chooses the contacts of a batch before some steps, which MALA does in every step by itself."""
+    """Returns what chooses the contacts of a batch anew before some steps, given the steps made."""
     config, steps = scene.config.optimizer, scene.config.num_iterations
-    if config.method != "momentum":
-        return lambda step, descent: None
     choice, energy = ContactChoice(scene.hands, scene.obj, scene.config.contacts_per_hand), grasp_energy(scene, costs)
 
     def choose(step: int, descent: Descent) -> None:

@@ -36,7 +36,9 @@ LADDER = {
         "config": "ranges sampler objects energy",
         "contact_choice": "errors grasp objects hands",
         "initialization": "grasp geometry objects hands config",
-        "synthesis": "grasp poses sampler geometry objects hands energy energy.fused config contact_choice initialization",
+        "synthesis": (
+            "grasp poses sampler geometry objects hands energy energy.fused config contact_choice initialization"
+        ),
         "interop": "errors poses geometry objects hands",
         "validation": "errors ranges grasp poses geometry hands hand_files files",
         "visualization": "errors energy_terms builtin grasp poses objects hands hand_files files",
