@@ -306,7 +306,7 @@ def test_the_other_modes_say_what_they_do_not_do(call):
 
 @pytest.mark.slow
 def test_a_mesh_without_pieces_is_named_before_any_round(call, monkeypatch, objects, tmp_path):
-    monkeypatch.setattr("bimangrasp.objects.convex_pieces.find_spec", lambda name: None)
+    monkeypatch.setattr("bimangrasp.objects.decomposition.find_spec", lambda name: None)
     trimesh.creation.torus(0.4, 0.1).export(objects / "ring.obj")
     try:
         with pytest.raises(InputError, match=r"ring\.obj is not convex .*\[objects\]"):
