@@ -192,6 +192,16 @@ def test_another_protocol_is_refused_where_the_shards_are_gone(call):
         call("validation.limits.displacement=0.06")
 
 
+def test_the_manifest_says_how_far_pieces_are_from_each_mesh(call, tmp_path, capsys):
+    call("object.scales=[0.2,0.4]", quota=1)
+    for entry in json.loads(RunFolder(tmp_path / "x").manifest.read_bytes())["objects"].values():
+        pieces = entry["pieces"]
+        assert (pieces["count"], pieces["source"], pieces["dropped"], pieces["fallback"]) == (1, "convex", 0, "")
+        assert len(pieces["sha256"]) == 64 and pieces["largest_scale"] == 0.4
+        assert pieces["fit"]["distance"] < 1e-9 and pieces["fit"]["volume_ratio"] == pytest.approx(1)
+    assert "convex pieces, which are simulated, are" in "".join(capsys.readouterr())
+
+
 @pytest.mark.slow
 def test_other_pieces_are_another_acceptance_key(call, objects):
     call()
