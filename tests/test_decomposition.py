@@ -57,6 +57,20 @@ def test_a_sheet_is_remeshed_at_once(coacd):
     assert decomposed("bar.obj", bar()._replace(sign=""), CONFIG).fallback == ""
 
 
+def test_bodies_that_cut_each_other_are_joined_first_and_a_cavity_stays(coacd):
+    wide = replace(CONFIG, largest_distance=1.0)
+    turn = trimesh.transformations.rotation_matrix(1, [0, 0, 1])
+    across = trimesh.util.concatenate([trimesh.creation.box((1, 0.1, 0.2)), trimesh.creation.box((1, 0.1, 0.1), turn)])
+    hole = trimesh.creation.box((0.5, 0.5, 0.5))
+    hollow = trimesh.util.concatenate(
+        [trimesh.creation.box((1, 1, 1)), trimesh.Trimesh(hole.vertices, hole.faces[:, ::-1])]
+    )
+    for solid, count in ((across, 24), (hollow, 16)):
+        coacd(f"{HEAD}    assert len(mesh.vertices) == {count}, len(mesh.vertices)\n    return whole")
+        body = Mesh(np.asarray(solid.vertices), np.asarray(solid.faces), "normal", "")
+        assert decomposed("two.obj", body, wide).fallback == ""
+
+
 @pytest.mark.parametrize(
     ("works", "fallback"),
     [

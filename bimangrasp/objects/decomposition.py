@@ -17,8 +17,10 @@ import numpy as np
 
 from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.triangle_mesh import outer_surface
 from bimangrasp.objects.config import PiecesConfig
-from bimangrasp.objects.model import Mesh
+from bimangrasp.objects.mesh_repair import bodies_of, split_bodies
+from bimangrasp.objects.model import Mesh, is_closed, volume_of
 from bimangrasp.objects.pieces import Pieces
 from bimangrasp.objects.pieces_fit import measured_pieces
 
@@ -52,11 +54,12 @@ def decomposed(mesh: str, body: Mesh, config: PiecesConfig) -> Pieces:
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
             f"{install_command('objects')}"
         )
+    solid = _joined(body)
     failures: dict[str, str] = {}
     if config.preprocess_mode == "auto":
         config = replace(config, preprocess_mode="off" if body.sign else "on")
     for name, settings in fallbacks(config):
-        result = _attempt(mesh, body, settings)
+        result = _attempt(mesh, body, solid, settings)
         if isinstance(result, Pieces):
             return result._replace(fallback=name)
         failures.setdefault(result, name or "the settings as they are")
@@ -101,12 +104,29 @@ def too_far(body: Mesh, pieces: Pieces, config: PiecesConfig) -> str:
     )
 
 
-def _attempt(mesh: str, body: Mesh, config: PiecesConfig) -> Pieces | str:
-    """Returns CoACD's pieces of a mesh, or why there are none that can be used."""
+def _joined(body: Mesh) -> Mesh:
+    """Returns the outer surface of several solid bodies, as CoACD may not end where they cut each other.
+
+    Any other mesh stays as it is: one body, one that is open, or one with a cavity.
+    """
+    number = bodies_of(body.vertices, body.faces)
+    volumes = [volume_of(body.vertices[body.faces[number == k]]) for k in range(number.max() + 1)]
+    is_solid = len(volumes) > 1 and min(volumes) > 0 and is_closed(body.vertices, body.faces)
+    if not is_solid or find_spec("manifold3d") is None:
+        return body
+    try:
+        vertices, faces = outer_surface(*split_bodies(body.vertices, body.faces))
+    except InputError:  # manifold3d takes no body that touches itself; the distance of the pieces is measured anyway
+        return body
+    return body._replace(vertices=vertices, faces=faces)
+
+
+def _attempt(mesh: str, body: Mesh, solid: Mesh, config: PiecesConfig) -> Pieces | str:
+    """Returns CoACD's pieces of a mesh, whose outer surface is a solid, or why there are none that can be used."""
     settings = {name: value for name, value in asdict(config).items() if name not in _NOT_FOR_COACD}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.savez(folder / "mesh.npz", vertices=body.vertices, faces=body.faces.astype(np.int32))
+        np.savez(folder / "mesh.npz", vertices=solid.vertices, faces=solid.faces.astype(np.int32))
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         process = _run(mesh, folder)
         if process.returncode:
@@ -132,5 +152,6 @@ def _run(mesh: str, folder: Path) -> subprocess.CompletedProcess[str]:
     except subprocess.TimeoutExpired as error:
         raise InputError(
             f"mesh {mesh} is not decomposed after {DECOMPOSE_TIMEOUT_S:g} s; wanted one that CoACD can take: "
-            "simplify it, raise pieces.threshold, or lay coacd_convex_piece_<k>.obj beside it"
+            "simplify it, raise pieces.threshold, set pieces.preprocess_mode=on, or lay coacd_convex_piece_<k>.obj "
+            "beside it"
         ) from error
