@@ -25,7 +25,7 @@ from bimangrasp.objects.model import read_mesh
 from bimangrasp.objects.pieces import Piece, Pieces, pieces_image, read_pieces, sha256_of
 
 CONFIG = quick_conf.load().pieces
-QUICK = replace(CONFIG, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
+QUICK = replace(CONFIG, threshold=0.05, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
 COARSE = replace(CONFIG, threshold=0.1, mcts_iterations=10, mcts_nodes=4, mcts_max_depth=1, resolution=200)
 BALL = trimesh.creation.icosphere(subdivisions=2)
 
