@@ -7,9 +7,10 @@ import pytest
 import trimesh
 
 from bimangrasp.objects import pieces_fit as module
+from bimangrasp.objects.mesh_repair import bodies_of
 from bimangrasp.objects.model import Mesh
 from bimangrasp.objects.pieces import Piece, PiecesFit, hull
-from bimangrasp.objects.pieces_fit import pieces_fit
+from bimangrasp.objects.pieces_fit import joined_pieces, pieces_fit
 
 EXTENTS = np.array([0.6, 0.4, 0.2])
 ROUNDING = 2 * module.CRACK
@@ -65,6 +66,15 @@ def test_a_part_that_no_piece_has_is_missed_and_one_that_only_pieces_have_too():
 def test_cuts_between_pieces_are_no_outer_surface(crack):
     parts = [box(EXTENTS, (sign * (0.3 + crack), 0.0, 0.0)) for sign in (-1, 1)]
     assert fit(box(EXTENTS * [2, 1, 1]), *parts).largest < 2 * crack + ROUNDING
+
+
+def test_joined_pieces_are_one_body_without_the_crack_between_them():
+    parts = pieces(*(box(EXTENTS, (sign * 0.30001, 0.0, 0.0)) for sign in (-1, 1)))
+    counts = [bodies_of(*joined_pieces(parts, growth)).max() + 1 for growth in (0.0, 1e-4)]
+    assert counts == [2, 1]
+    solid = trimesh.Trimesh(*joined_pieces(parts, 1e-4), process=False)
+    assert solid.volume == pytest.approx(np.prod(EXTENTS * [2, 1, 1]), rel=0.005)
+    np.testing.assert_allclose(solid.bounds[1], [0.60011, 0.2001, 0.1001])
 
 
 def test_walls_between_overlapping_bodies_are_no_outer_surface():

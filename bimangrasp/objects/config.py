@@ -81,7 +81,8 @@ class PreparationConfig(Checked):
         normalize: "dexgraspnet", "plain" or "keep", see `preparation.normalization`.
         unit: of the files, for "keep": m, cm, mm or in.
         largest_hole: holes up to this share of the mesh's diagonal are closed.
-        interior_faces: "remove" joins overlapping bodies where the sign is wrong between them, "keep" leaves them.
+        interior_faces: "remove" joins bodies that overlap where the sign is wrong between them, and pieces that become
+            the surface; "keep" leaves them.
         surface: of the object: "mesh", or "pieces" for its convex pieces in place of it, as DexGraspNet has it.
         decompose: whether convex pieces are written.
     """

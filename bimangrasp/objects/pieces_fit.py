@@ -68,7 +68,7 @@ def pieces_fit(mesh: Mesh, pieces: Sequence[Piece]) -> PiecesFit | None:
     if find_spec("manifold3d") is None:
         return None
     growth = CRACK * mesh.diagonal
-    union = _union(pieces, growth)
+    union = Mesh(*joined_pieces(pieces, growth), "normal", "")
     generator = key_generator(mesh.sha256, "pieces")
     on_mesh = _outer_points(mesh, generator, 3 * growth)  # beyond a crack, too
     on_union = uniform_points(union.vertices[union.faces], _draws(generator))
@@ -84,11 +84,19 @@ def pieces_fit(mesh: Mesh, pieces: Sequence[Piece]) -> PiecesFit | None:
     )
 
 
-def _union(pieces: Sequence[Piece], growth: float) -> Mesh:
-    """Returns the union of pieces, each grown by a cube of half the edge `growth`, m."""
+def joined_pieces(pieces: Sequence[Piece], growth: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns vertices (V, 3), m, and faces (F, 3) of the union of pieces, each grown to close cracks between them.
+
+    Args:
+        pieces: unit scale.
+        growth: half the edge of the cube along the axes that is added to each piece, m; 0 leaves them as they are.
+
+    Raises:
+        InputError: manifold3d is not there.
+    """
     corners = growth * np.array(list(product((-1.0, 1.0), repeat=3)))
     grown = [hull((piece.vertices[:, None] + corners).reshape(-1, 3), 0.0) for piece in pieces] if growth else pieces
-    return Mesh(*outer_surface(*trimesh.util.append_faces(*zip(*grown, strict=True))), "normal", "")
+    return outer_surface(*trimesh.util.append_faces(*zip(*grown, strict=True)))
 
 
 def _outer_points(mesh: Mesh, generator: torch.Generator, step: float) -> Float[Tensor, "point 3"]:
@@ -124,5 +132,5 @@ def _volume_ratio(mesh: Mesh, pieces: Sequence[Piece]) -> float | None:
     """Returns the volume of the pieces' union over that of the mesh; None where the mesh is open."""
     if not is_closed(mesh.vertices, mesh.faces):
         return None
-    union = _union(pieces, 0.0)
-    return volume_of(union.vertices[union.faces]) / volume_of(mesh.vertices[mesh.faces])
+    vertices, faces = joined_pieces(pieces, 0.0)
+    return volume_of(vertices[faces]) / volume_of(mesh.vertices[mesh.faces])

@@ -22,6 +22,7 @@ from bimangrasp.objects.decomposition import decomposed
 from bimangrasp.objects.files import DECOMPOSED, RECORD, check_size, object_scales
 from bimangrasp.objects.model import Mesh, is_closed, load_triangles, report_of
 from bimangrasp.objects.pieces import Pieces, PiecesFit
+from bimangrasp.objects.pieces_fit import CRACK, joined_pieces
 from scale.errors import RunError
 from scale.formatting import table
 from scale.settings.mesh_checks import progress_printer, unreadable
@@ -203,7 +204,10 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
             warnings = (*notes, "its convex pieces, which will be its surface, are not made yet: out= makes them")
             return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=warnings)
         pieces = pieces or decomposed(str(entry.path), _body(draft), config.pieces)
-        vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
+        if config.prepare.interior_faces == "remove":
+            vertices, faces = joined_pieces(pieces.pieces, CRACK * _body(draft).diagonal)
+        else:
+            vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
         surface = draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=())
         draft = draft._replace(mesh=surface)
     ready = preparation.finish_draft(draft, config.prepare)
