@@ -199,6 +199,16 @@ def test_another_protocol_is_refused_where_the_shards_are_gone(call):
         call("validation.limits.displacement=0.06")
 
 
+def test_the_manifest_says_how_far_pieces_are_from_each_mesh(call, tmp_path, capsys):
+    call("object.scales=[0.2,0.4]", quota=1)
+    for entry in json.loads(RunFolder(tmp_path / "x").manifest.read_bytes())["objects"].values():
+        pieces = entry["pieces"]
+        assert (pieces["count"], pieces["source"], pieces["dropped"], pieces["fallback"]) == (1, "convex", 0, "")
+        assert len(pieces["sha256"]) == 64 and pieces["largest_scale"] == 0.4
+        assert pieces["fit"]["distance"] < 1e-9 and pieces["fit"]["volume_ratio"] == pytest.approx(1)
+    assert "convex pieces, which are simulated, are" in "".join(capsys.readouterr())
+
+
 @pytest.mark.slow
 def test_other_pieces_are_another_acceptance_key(call, objects):
     call()
@@ -313,7 +323,7 @@ def test_the_other_modes_say_what_they_do_not_do(call):
 
 @pytest.mark.slow
 def test_a_mesh_without_pieces_is_named_before_any_round(call, monkeypatch, objects, tmp_path):
-    monkeypatch.setattr("bimangrasp.objects.convex_pieces.find_spec", lambda name: None)
+    monkeypatch.setattr("bimangrasp.objects.decomposition.find_spec", lambda name: None)
     trimesh.creation.torus(0.4, 0.1).export(objects / "ring.obj")
     try:
         with pytest.raises(InputError, match=r"ring\.obj is not convex .*\[objects\]"):

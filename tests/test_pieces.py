@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 from dataclasses import replace
@@ -17,18 +19,13 @@ from scipy.spatial import ConvexHull
 from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.triangle_mesh import winding_number
-from bimangrasp.objects import convex_pieces as module
-from bimangrasp.objects.convex_pieces import (
-    Piece,
-    Pieces,
-    convex_pieces,
-    pieces_image,
-    read_pieces,
-)
+from bimangrasp.objects.convex_pieces import convex_pieces, piece_files
+from bimangrasp.objects.files import RECORD
 from bimangrasp.objects.model import read_mesh
+from bimangrasp.objects.pieces import Piece, Pieces, pieces_image, read_pieces, sha256_of
 
 CONFIG = quick_conf.load().pieces
-QUICK = replace(CONFIG, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
+QUICK = replace(CONFIG, threshold=0.05, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
 COARSE = replace(CONFIG, threshold=0.1, mcts_iterations=10, mcts_nodes=4, mcts_max_depth=1, resolution=200)
 BALL = trimesh.creation.icosphere(subdivisions=2)
 
@@ -192,6 +189,23 @@ def test_pieces_that_do_not_fill_the_mesh_are_refused(three_parts):
         convex_pieces(str(three_parts / "decomposed.obj"), CONFIG)
 
 
+def test_pieces_of_a_prepared_object_may_be_farther_than_those_of_a_stranger(three_parts):
+    wide = trimesh.creation.box(extents=[0.5, 0.31, 0.2]).apply_translation([0.5, 0, 0])
+    saved(three_parts / "coacd_convex_piece_1.obj", wide)
+    mesh = three_parts / "decomposed.obj"
+    with pytest.raises(InputError, match="do not match"):
+        convex_pieces(str(mesh), CONFIG)
+    names = [mesh.name, *(path.name for path in piece_files(three_parts))]
+    hashes = {name: hashlib.sha256((three_parts / name).read_bytes()).hexdigest() for name in names}
+    (three_parts / RECORD).write_text(json.dumps({"files": hashes}))
+    assert convex_pieces(str(mesh), CONFIG).fit.largest == pytest.approx(0.005, abs=1e-3)
+    with pytest.raises(InputError, match=r"pieces.largest_distance=0.001; remove the files"):
+        convex_pieces(str(mesh), replace(CONFIG, largest_distance=0.001))
+    saved(three_parts / "coacd_convex_piece_1.obj", wide.apply_scale([1, 1.01, 1]))
+    with pytest.raises(InputError, match="do not match"):
+        convex_pieces(str(mesh), CONFIG)
+
+
 def test_a_missing_middle_is_seen_although_the_bounds_fit(three_parts):
     shutil.copy(three_parts / "coacd_convex_piece_2.obj", three_parts / "coacd_convex_piece_1.obj")
     mesh = read_mesh(str(three_parts / "decomposed.obj")).vertices
@@ -226,34 +240,6 @@ def test_a_flat_piece_is_named_and_a_tiny_one_dropped(three_parts):
     assert (len(pieces.pieces), pieces.dropped) == (3, 1)
 
 
-@pytest.mark.parametrize(
-    ("native", "words"),
-    [
-        ("raise RuntimeError('too hard')", "CoACD ended with 1 and said: RuntimeError: too hard"),
-        ("import os; os.kill(os.getpid(), 11)", "CoACD ended with -11 and said: nothing"),
-        ("set_log_level = Mesh = lambda *a: None; run_coacd = lambda *a, **k: []", "0 convex pieces"),
-    ],
-)
-def test_a_mesh_that_coacd_cannot_take_is_an_error_with_its_words(tmp_path, monkeypatch, native, words):
-    (tmp_path / "coacd.py").write_text(native)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(InputError, match=f"bin.obj .*{words}"):
-        convex_pieces(saved(tmp_path / "bin.obj", bin_mesh()), CONFIG)
-
-
-def test_a_mesh_that_takes_coacd_for_ever_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "coacd.py").write_text("while True: pass")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(module, "DECOMPOSE_TIMEOUT_S", 0.5)
-    with pytest.raises(InputError, match=r"bin.obj is not decomposed after 0.5 s; .* simplify it"):
-        convex_pieces(saved(tmp_path / "bin.obj", bin_mesh()), CONFIG)
-
-
-def test_a_word_that_coacd_would_take_for_auto_is_refused():
-    with pytest.raises(InputError, match="preprocess_mode='of' is out of range: wanted one of auto, on, off"):
-        replace(CONFIG, preprocess_mode="of")
-
-
 def test_bad_meshes_are_refused_at_the_door(tmp_path):
     with pytest.raises(InputError, match="is not there"):
         convex_pieces(str(tmp_path / "gone.obj"), CONFIG)
@@ -267,9 +253,7 @@ BOXES = Pieces(
 
 
 def sealed() -> Pieces:
-    from bimangrasp.objects.convex_pieces import _sha256
-
-    return BOXES._replace(sha256=_sha256(BOXES.pieces))
+    return BOXES._replace(sha256=sha256_of(BOXES.pieces))
 
 
 @pytest.mark.slow

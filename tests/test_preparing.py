@@ -188,6 +188,31 @@ def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     )
 
 
+def test_own_pieces_beside_the_mesh_are_measured_and_taken_by_a_run(tmp_path, monkeypatch):
+    """CoACD, which remeshes, gives pieces that stick out of the mesh by more than those of a stranger may."""
+    (tmp_path / "coacd.py").write_text(
+        "class Mesh:\n    def __init__(self, vertices, faces): self.vertices = vertices\n"
+        "set_log_level = print\n"
+        "def run_coacd(mesh, seed, **settings):\n"
+        "    assert seed > 1\n"
+        "    return [(1.01 * mesh.vertices[part], None) for part in (slice(8), slice(8, None))]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("BIMANGRASP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "meshes").mkdir()
+    parts = [BOX.copy().apply_translation((x, 0, 0)) for x in (-1.5, 1.5)]
+    trimesh.util.concatenate(parts).export(tmp_path / "meshes" / "two.obj")
+    report = called(tmp_path / "meshes", f"out={tmp_path}/out")
+    (one,) = report.objects
+    assert (one.state, one.pieces) == (PREPARED, 2), one.reason
+    assert one.warnings[0] == "CoACD failed with these settings, its pieces are made with pieces.seed=2"
+    assert f"convex pieces and mesh at 0.17: {one.fit.at(0.17)}" in str(report)
+    assert 0.003 < one.fit.distance < 0.01 and one.fit.uncovered < 3e-3
+    assert called(tmp_path / "meshes", f"out={tmp_path}/out").objects[0] == one._replace(state=KEPT)
+    taken = convex_pieces(str(tmp_path / "out/two/coacd/decomposed.obj"), quick_conf.load().pieces)
+    assert taken.source == pieces_room.GIVEN and taken.fit == pytest.approx(one.fit, rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
 def test_an_open_shell_gets_a_surface_from_its_pieces(tmp_path):

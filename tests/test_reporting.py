@@ -143,7 +143,8 @@ def test_the_objects_are_those_of_the_manifest(run):
     manifest = json.loads((root / "demo" / "manifest.json").read_bytes())["objects"]
     assert set(rows) == {"object", *manifest} == {"object", "bowl", "mug", EVIL}
     for code, one in manifest.items():
-        grasps, _, rounds, skipped, failed, share, median, reason = rows[code]
+        grasps, _, rounds, skipped, failed, share, median, *pieces, reason = rows[code]
+        assert one["pieces"] is None and pieces == ["", ""]
         assert grasps == f"{one['collected']} / {one['quota']}"
         assert (rounds, skipped, reason) == (str(one["rounds_done"]), str(len(one["skipped"])), one["end_reason"])
         with h5py.File(root / "demo" / one["path"]) as file:
@@ -299,12 +300,13 @@ def test_what_validators_took_is_told(tmp_path):
 def test_an_object_with_its_one_round_is_not_short(tmp_path):
     start = START | {"mode": "generate", "quotas": {"mug": 24}}
     folder = journalled(tmp_path, start, OBJECTS | {"indices": {"mug": 0}}, READY, done(0, 1010.0, 16))
-    entry = {"index": 0, "collected": 16, "end_reason": "generated"}
+    pieces = {"count": 7, "largest_scale": 0.17, "fit": {"distance": 0.01}}
+    entry = {"index": 0, "collected": 16, "end_reason": "generated", "pieces": pieces}
     folder.manifest.write_text(json.dumps({"objects": {"mug": entry}}))
     with folder.journal.open("a") as file:
         file.write(json.dumps({"event": "end", "time": 1020.0, "exit_code": 0}) + "\n")
     page, written = report(tmp_path)
-    assert written.outcome.state == "finished" and page.table("objects")["mug"][-1] == "generated"
+    assert written.outcome.state == "finished" and page.table("objects")["mug"][-3:] == ["7", "1.7", "generated"]
 
 
 def test_markup_in_tracebacks_reasons_and_logs_stays_text(tmp_path):

@@ -22,7 +22,7 @@ from bimangrasp.files.formats import shard_image
 from bimangrasp.files.header import HandTable, Header
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.interop.bimangrasp_results import ReleasedResults, results_image
-from bimangrasp.objects import convex_pieces
+from bimangrasp.objects import convex_pieces, decomposition
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.poses import Poses
 from bimangrasp.validation.scene import HandPoses
@@ -312,7 +312,7 @@ def corner() -> trimesh.Trimesh:
 def test_without_coacd_a_mesh_that_is_not_convex_is_refused(bench, monkeypatch):
     bench.mesh("corner", corner())
     path = bench.file(bench.folder / "corner.h5", [HOLDS], "corner")
-    monkeypatch.setattr(convex_pieces, "find_spec", lambda _: None)
+    monkeypatch.setattr(decomposition, "find_spec", lambda _: None)
     bench.refused(r"corner.obj is not convex.*pip install -e '.*\[objects\]'", path)
     assert not (bench.folder / "corner.bench.h5").exists()
 

@@ -43,15 +43,17 @@ class PiecesConfig(Checked):
     Attributes:
         threshold: largest concavity of a piece, in CoACD's unit, in which the mesh spans 2.
         max_convex_hull: most pieces; -1 is any number.
-        preprocess_mode: whether CoACD remeshes first: "auto" (what is no manifold), "on" or "off"; CoACD itself
-            takes any other word for auto.
+        preprocess_mode: whether CoACD remeshes first, which makes a body thicker: "on", "off", or "auto" (a mesh that
+            does not tell inside from outside, such as a sheet; CoACD's own auto is any that cuts itself).
         preprocess_resolution: of that remeshing.
         resolution: samples by which concavity is measured.
         mcts_nodes, mcts_iterations, mcts_max_depth: of the tree search for cutting planes.
         merge: whether pieces are joined whose common hull is within the threshold.
         seed: of CoACD's random numbers.
         convex_tolerance: depth of a face below its convex hull up to which a body counts as convex.
-        cover_tolerance: largest gap between the mesh and pieces that are given as files.
+        cover_tolerance: largest gap between the mesh and pieces that are given as files, which may be of another mesh.
+        largest_distance: from CoACD's pieces to the mesh, for 95 % of the surface of either, and of what they leave out
+            of it; others are refused.
         smallest_volume: of a piece, share of the diagonal cubed; smaller ones are dropped.
     """
 
@@ -67,6 +69,7 @@ class PiecesConfig(Checked):
     seed: int
     convex_tolerance: Annotated[float, NOT_NEGATIVE]
     cover_tolerance: Annotated[float, NOT_NEGATIVE]
+    largest_distance: Annotated[float, NOT_NEGATIVE]
     smallest_volume: Annotated[float, NOT_NEGATIVE]
 
 
@@ -78,7 +81,8 @@ class PreparationConfig(Checked):
         normalize: "dexgraspnet", "plain" or "keep", see `preparation.normalization`.
         unit: of the files, for "keep": m, cm, mm or in.
         largest_hole: holes up to this share of the mesh's diagonal are closed.
-        interior_faces: "remove" joins overlapping bodies where the sign is wrong between them, "keep" leaves them.
+        interior_faces: "remove" joins bodies that overlap where the sign is wrong between them, and pieces that become
+            the surface; "keep" leaves them.
         surface: of the object: "mesh", or "pieces" for its convex pieces in place of it, as DexGraspNet has it.
         decompose: whether convex pieces are written.
     """

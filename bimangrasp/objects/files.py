@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,10 @@ SHOWN = 8
 
 DECOMPOSED = Path("coacd", "decomposed.obj")
 """Path of an object's mesh below the folder of its code, in DexGraspNet and BimanGrasp."""
+
+RECORD = "prepared.json"
+"""Name of the file beside a mesh with the source of a prepared object, how it was moved, and the hashes of its files.
+It is written last and marks the object complete."""
 
 SMALLEST_SIZE, LARGEST_SIZE = 0.03, 0.8
 """Sizes of an object that two Shadow hands (0.2 m long) can hold, m: its diagonal is at least the smallest size, its
@@ -74,6 +80,16 @@ def mesh_of(object_root: Path | str, code: str) -> Path:
             "the grasps were made with"
         )
     return meshes_of_code[0]
+
+
+def is_prepared(mesh: Path) -> bool:
+    """Whether a mesh and the pieces beside it are those of a prepared object, by the hashes in its record."""
+    try:
+        hashes = json.loads((mesh.parent / RECORD).read_text(encoding="utf-8"))["files"]
+        names = {mesh.name, *(path.name for path in mesh.parent.glob("coacd_convex_piece_*.obj"))}
+        return hashes == {name: hashlib.sha256((mesh.parent / name).read_bytes()).hexdigest() for name in names}
+    except (OSError, ValueError, LookupError, TypeError):  # no record, or one that says nothing
+        return False
 
 
 class MeshReport(NamedTuple):

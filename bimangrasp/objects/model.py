@@ -45,6 +45,11 @@ class Mesh(NamedTuple):
     sign: str
     sha256: str
 
+    @property
+    def diagonal(self) -> float:
+        """Length of the bounding box's diagonal, m."""
+        return float(np.linalg.norm(np.ptp(self.vertices, axis=0)))
+
 
 def check_mesh(path: str) -> MeshReport:
     """Returns what a mesh file holds.
@@ -58,9 +63,8 @@ def check_mesh(path: str) -> MeshReport:
 def report_of(mesh: Mesh) -> MeshReport:
     """Returns what a checked mesh holds."""
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
-    diameter = float(np.linalg.norm(high - low))
     corners = tuple(low.tolist()), tuple(high.tolist())
-    return MeshReport(mesh.sha256, len(mesh.vertices), len(mesh.faces), mesh.sign, *corners, diameter)
+    return MeshReport(mesh.sha256, len(mesh.vertices), len(mesh.faces), mesh.sign, *corners, mesh.diagonal)
 
 
 def read_mesh(path: str) -> Mesh:

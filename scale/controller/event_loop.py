@@ -215,7 +215,8 @@ class EventLoop:
             full = self._config.full_tile
             rounds = ", ".join(f"{round_id} ({tile})" for round_id, tile in sorted(state.small_tiles.items()))
             notes = [f"out of memory: rounds computed fewer than {full} grasps at once, so bytes may differ: {rounds}"]
-        return object_report(state, self._completion.file(state), reason, notes)
+        pieces = self._request.pieces_record(state.code)
+        return object_report(state, pieces, self._completion.file(state), reason, notes)
 
     def snapshot(self) -> Snapshot:
         """Returns the moment for the screen."""

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from statistics import median
 from typing import Any, NamedTuple
 
 import yaml
@@ -291,7 +292,16 @@ def _with_pieces(request: RunRequest, progress: Progress) -> RunRequest:
     from scale.store import convex_pieces  # here, because it loads mesh libraries
 
     pieces = convex_pieces.sealed_pieces(request.folder, request.entries, request.config.pieces, progress.say)
-    return request._replace(pieces=pieces)
+    request = request._replace(pieces=pieces)
+    fits = {code: record["fit"] for code in pieces if (record := request.pieces_record(code)) and record["fit"]}
+    if fits:
+        distances = {code: 1000 * request.largest_scale(code) * fit["distance"] for code, fit in fits.items()}
+        worst = max(distances, key=distances.__getitem__)
+        progress.say(
+            f"convex pieces, which are simulated, are {median(distances.values()):.2g} mm (median object) to "
+            f"{distances[worst]:.2g} mm ({worst}) from the mesh, for 95 % of the surface at the largest size"
+        )
+    return request
 
 
 def _locked(folder: RunFolder) -> RunLock:

@@ -248,12 +248,12 @@ class ValidationRole(RoleHandler):
     def job(self, _: WorkerProcess, state: ObjectState, round_id: int) -> ValidationJob:
         """Takes a round in hand and returns what a validator is told to do."""
         self._under_way.add((state.code, round_id))
-        sealed, (pieces, _) = state.rounds.record(round_id), self._request.pieces[state.code]
+        sealed, pieces = state.rounds.record(round_id), self._request.pieces[state.code]
         return ValidationJob(
             code=state.code,
             round_id=round_id,
             shard=self._folder.relative(sealed.shard),
-            pieces=self._folder.relative(pieces),
+            pieces=self._folder.relative(pieces.path),
             acceptance_key=self._request.acceptance_key_of(state.code),
             deadly=tuple(row for row in range(sealed.rows) if self._is_deadly((state.code, round_id, row))),
         )

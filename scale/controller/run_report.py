@@ -173,6 +173,7 @@ class ObjectReport:
         end_reason: quota, barren, max_rounds, changed, generated (one round was asked for), or stopped where the call
             ended before the object.
         rejected: reason -> rows of its rounds that do not count for that; a row can have several reasons.
+        pieces: its convex pieces, where a simulator is asked: see `RunRequest.pieces_record`.
         path: its final file, None where there is none.
         sha256, content_sha256: of that file.
         notes: what else there is to say.
@@ -187,6 +188,7 @@ class ObjectReport:
     skipped: list[dict[str, Any]]
     end_reason: str
     rejected: dict[str, int]
+    pieces: dict[str, Any] | None
     path: Path | None
     sha256: str
     content_sha256: str
@@ -250,11 +252,14 @@ def _skip_warning(report: ObjectReport) -> str:
     return f"warning: {report.code}: skipped rounds {named}; the last one with: {last}"
 
 
-def object_report(state: ObjectState, path: Path | None, end_reason: str, notes: list[str]) -> ObjectReport:
+def object_report(
+    state: ObjectState, pieces: dict[str, Any] | None, path: Path | None, end_reason: str, notes: list[str]
+) -> ObjectReport:
     """Returns the report of an object as it stands.
 
     Args:
         state: of the object.
+        pieces: see `ObjectReport`.
         path: its file, if there is one.
         end_reason: see `ObjectReport`.
         notes: further ones.
@@ -269,6 +274,7 @@ def object_report(state: ObjectState, path: Path | None, end_reason: str, notes:
         skipped=state.why_skipped(),
         end_reason=end_reason,
         rejected=dict(state.rounds.rejected),
+        pieces=pieces,
         path=path,
         sha256=state.final_sha256,
         content_sha256=state.final.content_sha256 if state.final else "",

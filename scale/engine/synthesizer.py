@@ -161,7 +161,7 @@ class SimulatorRunner:
 
     def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         """Returns what the protocol says of a round's grasps."""
-        from bimangrasp.objects.convex_pieces import read_pieces
+        from bimangrasp.objects.pieces import read_pieces
         from bimangrasp.poses import Poses
         from bimangrasp.validation.evaluate import Simulations, evaluate_grasps, verdict_columns
         from bimangrasp.validation.pose_rules import ObjectGrasps

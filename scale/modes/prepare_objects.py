@@ -17,9 +17,12 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.objects import preparation
 from bimangrasp.objects.config import ObjectConfig
-from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, decomposed, is_convex, piece_files
-from bimangrasp.objects.files import DECOMPOSED, check_size, object_scales
-from bimangrasp.objects.model import Mesh, load_triangles, report_of
+from bimangrasp.objects.convex_pieces import convex_pieces, is_convex, piece_files
+from bimangrasp.objects.decomposition import decomposed
+from bimangrasp.objects.files import DECOMPOSED, RECORD, check_size, object_scales
+from bimangrasp.objects.model import Mesh, is_closed, load_triangles, report_of
+from bimangrasp.objects.pieces import Pieces, PiecesFit
+from bimangrasp.objects.pieces_fit import CRACK, joined_pieces
 from scale.errors import RunError
 from scale.formatting import table
 from scale.settings.mesh_checks import progress_printer, unreadable
@@ -27,9 +30,6 @@ from scale.settings.parsing import ObjectEntry, is_safe
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
-
-RECORD = "prepared.json"
-"""File with the source of a prepared object and how it was moved; it is written last and marks the object complete."""
 
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """States of an object after the run; a kept one was prepared before, with the same content."""
@@ -49,6 +49,7 @@ class PreparedObject(NamedTuple):
         original: the mesh of its file; None where it could not be read.
         prepared: the prepared mesh, at unit scale; None where there is none.
         pieces: number of convex pieces; None where none were made.
+        fit: how far they are from the prepared mesh; None where it was not measured.
         repairs: the repairs, as text.
         warnings: what a person should know, a line each.
         reason: why it cannot be used, and what to do; empty where it can.
@@ -59,6 +60,7 @@ class PreparedObject(NamedTuple):
     original: preparation.MeshFacts | None = None
     prepared: preparation.MeshFacts | None = None
     pieces: int | None = None
+    fit: PiecesFit | None = None
     repairs: str = ""
     warnings: tuple[str, ...] = ()
     reason: str = ""
@@ -69,6 +71,7 @@ class PreparedObject(NamedTuple):
             "found": self.original._asdict(),
             "made": self.prepared._asdict(),
             "convex_pieces": self.pieces,
+            "fit": self.fit and self.fit._asdict(),
             "repairs": self.repairs,
             "warnings": list(self.warnings),
             "center": ready.placement.center.tolist(),
@@ -85,6 +88,7 @@ class PreparedObject(NamedTuple):
             original=_facts_of(record["found"]),
             prepared=_facts_of(record["made"]),
             pieces=record["convex_pieces"],
+            fit=record["fit"] and PiecesFit(**record["fit"]),
             repairs=record["repairs"],
             warnings=tuple(record["warnings"]),
         )
@@ -124,6 +128,8 @@ class PreparationReport(NamedTuple):
             sizes = [_size_at(entry.prepared, scale) for scale in scales]
             parts = [f"{setting:g}: {size}" for setting, size in zip(settings, sizes, strict=True)]
             yield f"{'object.scales' if has_scales else 'object.sizes'} {'; '.join(parts)}"
+            if entry.fit:
+                yield f"convex pieces and mesh at {max(settings):g}: {entry.fit.at(max(scales))}"
         if entry.repairs:
             yield f"{'would be repaired' if entry.state == READY else 'repaired'}: {entry.repairs}"
         yield from (f"note: {warning}" for warning in entry.warnings)
@@ -197,10 +203,11 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
         if not (pieces or writes):
             warnings = (*notes, "its convex pieces, which will be its surface, are not made yet: out= makes them")
             return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=warnings)
-        pieces = pieces or decomposed(
-            str(entry.path), Mesh(draft.mesh.vertices, draft.mesh.faces, "", ""), config.pieces
-        )
-        vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
+        pieces = pieces or decomposed(str(entry.path), _body(draft), config.pieces)
+        if config.prepare.interior_faces == "remove":
+            vertices, faces = joined_pieces(pieces.pieces, CRACK * _body(draft).diagonal)
+        else:
+            vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
         surface = draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=())
         draft = draft._replace(mesh=surface)
     ready = preparation.finish_draft(draft, config.prepare)
@@ -210,16 +217,34 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     count = len(pieces.pieces) if pieces else None
     if not (pieces or writes) and is_convex(ready.mesh, config.pieces):
         count = 1  # as it will be
-    state, warnings = PREPARED if writes else READY, (*notes, *ready.warnings)
-    row = PreparedObject(entry.code, state, ready.original, ready.prepared, count, str(ready.repairs), warnings)
+    if pieces and pieces.fallback:
+        notes = (*notes, f"CoACD failed with these settings, its pieces are made with {pieces.fallback}")
+    row = PreparedObject(
+        code=entry.code,
+        state=PREPARED if writes else READY,
+        original=ready.original,
+        prepared=ready.prepared,
+        pieces=count,
+        fit=pieces.fit if pieces else None,
+        repairs=str(ready.repairs),
+        warnings=(*notes, *ready.warnings),
+    )
     if writes:
         files = {DECOMPOSED.name: ready.image}
         for number, piece in enumerate(pieces.pieces if pieces else ()):
             files[f"coacd_convex_piece_{number}.obj"] = preparation.obj_image([piece])
-        _check_pieces_fit(entry, files, config)
         record = origin | row.record(ready) | {"files": {name: _sha256(image) for name, image in files.items()}}
-        _write(folder, files, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
+        image = json.dumps(record, indent=1, sort_keys=True).encode() + b"\n"
+        if pieces:
+            _pieces_in(files | {RECORD: image}, entry, config)  # as a run will read them
+        _write(folder, files, image)
     return row
+
+
+def _body(draft: preparation.Draft) -> Mesh:
+    """Returns the mesh of a draft for a decomposition, without the checks of one that is grasped itself."""
+    vertices, faces = draft.mesh.vertices, draft.mesh.faces
+    return Mesh(vertices, faces, "normal" if is_closed(vertices, faces) else "", "")
 
 
 def _given_pieces(
@@ -250,19 +275,6 @@ def _pieces_in(files: dict[str, bytes], entry: ObjectEntry, config: Config, is_c
         except InputError as error:
             message = str(error).replace(str(mesh), str(entry.path)).replace(f"{name}{os.sep}", "")
             raise InputError(message) from error
-
-
-def _check_pieces_fit(entry: ObjectEntry, files: dict[str, bytes], config: Config) -> None:
-    """Refuses pieces that, read back from their files, do not fill the mesh as a simulation requires."""
-    if len(files) == 1:
-        return
-    try:
-        _pieces_in(files, entry, config)
-    except InputError as error:
-        raise InputError(
-            f"the convex pieces of {entry.path} do not fit it ({error}); prepare.surface=pieces takes them as its "
-            "surface, a smaller pieces.threshold makes them finer"
-        ) from error
 
 
 def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:

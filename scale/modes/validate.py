@@ -20,9 +20,9 @@ from bimangrasp.files.provenance import check_hand_table, made_with, mesh_made_w
 from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
 from bimangrasp.interop import bimangrasp_results
 from bimangrasp.interop.bimangrasp_results import nearest_contacts
-from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.objects.files import mesh_of
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.objects.pieces import Pieces
 from bimangrasp.poses import Poses
 from bimangrasp.validation import evaluate
 from bimangrasp.validation.pose_rules import ObjectGrasps

@@ -44,6 +44,7 @@ class ObjectLine(NamedTuple):
         failures: failed attempts.
         end_reason: why no more rounds are made; "in progress" or "stopped" where some are wanted.
         rejected: reason -> rows that do not count for that.
+        pieces: what the manifest says of its convex pieces; None where it says nothing.
         median_total: median of the total energy in its final file; None where there is none.
     """
 
@@ -58,12 +59,19 @@ class ObjectLine(NamedTuple):
     failures: int
     end_reason: str
     rejected: dict[str, int]
+    pieces: dict[str, Any] | None
     median_total: float | None
 
     @property
     def is_short(self) -> bool:
         """Whether it has less than was wanted."""
         return self.collected < self.quota
+
+    @property
+    def pieces_mm(self) -> float | None:
+        """Distance of 95 % of the surface of pieces and mesh at the largest size, mm; None where nobody measured it."""
+        fit = self.pieces and self.pieces["fit"]
+        return 1000 * self.pieces["largest_scale"] * fit["distance"] if fit else None
 
     @property
     def yield_percent(self) -> float | None:
@@ -180,6 +188,7 @@ def object_lines(
             failures=failures[code],
             end_reason=reason,
             rejected=entry.get("rejected") or (statistics.rejected.get(code, {}) if statistics else {}),
+            pieces=entry.get("pieces"),
             median_total=statistics.median_total.get(code) if statistics else None,
         )
         lines.append(line)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimangrasp.files.formats import Ending, Proof
 from bimangrasp.files.header import HandTable, Header
-from bimangrasp.objects.files import MeshReport
+from bimangrasp.objects.files import MeshReport, object_scales
 from bimangrasp.validation.config import DuplicateThresholds
 from scale.engine.devices import Device
 from scale.engine.interfaces import RoundFactory, VerdictFactory
@@ -26,6 +26,9 @@ from scale.settings.schema import SEED_STRIDE, Config
 from scale.state.round_table import DONE, JUDGED, SEALED, RoundTable
 from scale.store.run_folder import RunFolder
 from scale.store.verdict_files import Verdict
+
+if TYPE_CHECKING:
+    from scale.store.convex_pieces import SealedPieces
 
 
 class RunRequest(NamedTuple):
@@ -44,7 +47,7 @@ class RunRequest(NamedTuple):
         accept: columns -> mask of rows that count.
         verdict_factory: of the validators; None where no row counts by what a simulator says.
         dedup: which grasps are near-duplicates; None where all count.
-        pieces: object code -> sealed file of its convex pieces, and their hash; empty until they are made.
+        pieces: object code -> its sealed convex pieces; empty until they are made.
     """
 
     config: Config
@@ -60,7 +63,7 @@ class RunRequest(NamedTuple):
     accept: Accept
     verdict_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
-    pieces: Mapping[str, tuple[Path, str]] = MappingProxyType({})
+    pieces: Mapping[str, SealedPieces] = MappingProxyType({})
 
     @property
     def validators(self) -> int:
@@ -74,8 +77,17 @@ class RunRequest(NamedTuple):
         """Returns what decides which rows of an object count."""
         if code not in self.pieces:
             return self.acceptance_key
-        _, sha256 = self.pieces[code]
-        return self.acceptance_key | {"pieces_sha256": sha256}
+        return self.acceptance_key | {"pieces_sha256": self.pieces[code].sha256}
+
+    def pieces_record(self, code: str) -> dict[str, Any] | None:
+        """Returns what the manifest says of an object's convex pieces; None where there are none."""
+        if code not in self.pieces:
+            return None
+        return self.pieces[code].record | {"largest_scale": self.largest_scale(code)}
+
+    def largest_scale(self, code: str) -> float:
+        """Returns the largest factor on an object's mesh of which grasps draw one."""
+        return max(object_scales(self.config.object, self.meshes[code].extent))
 
     def seed(self, index: int, round_id: int) -> int:
         """Returns the seed of a round of the object with this index: seed_base + 100000 index + round id."""

@@ -9,16 +9,35 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
-from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, pieces_image, read_pieces
+from bimangrasp.objects.convex_pieces import convex_pieces
+from bimangrasp.objects.files import RECORD
+from bimangrasp.objects.pieces import Pieces, pieces_image, read_pieces
 from scale.settings.mesh_checks import cache_folder, keep
 from scale.settings.parsing import ObjectEntry
 from scale.store.run_folder import RunFolder
 
-Sealed = dict[str, tuple[Path, str]]
-"""Object code -> file of its pieces, and their hash."""
+
+class SealedPieces(NamedTuple):
+    """The convex pieces of an object in a run folder.
+
+    Attributes:
+        path: their file.
+        sha256: of their shapes.
+        record: what the manifest says of them.
+    """
+
+    path: Path
+    sha256: str
+    record: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, pieces: Pieces) -> SealedPieces:
+        """Returns the pieces that lie in a file."""
+        return cls(path, pieces.sha256, pieces.record())
 
 
 def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
@@ -36,13 +55,13 @@ def pieces_of(mesh: Path, config: PiecesConfig) -> Pieces:
     return pieces
 
 
-def present_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig) -> Sealed:
-    """Returns the pieces that are sealed in a run folder, of as many objects as there are; changes nothing."""
+def present_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig) -> dict[str, SealedPieces]:
+    """Returns the pieces that are sealed in a run folder by object code, of those that there are; changes nothing."""
     sealed = {}
     for entry in entries:
         path = folder.pieces / _name(entry.path, config)
         try:
-            sealed[entry.code] = (path, read_pieces(str(path)).sha256)
+            sealed[entry.code] = SealedPieces.of(path, read_pieces(str(path)))
         except InputError:  # missing or damaged: the run makes it
             continue
     return sealed
@@ -50,8 +69,8 @@ def present_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: Pi
 
 def sealed_pieces(
     folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig, say: Callable[[str], None]
-) -> Sealed:
-    """Returns the pieces of all objects, sealed in the run folder; makes what it lacks, a thread for each core.
+) -> dict[str, SealedPieces]:
+    """Returns the pieces of all objects by code, sealed in the run folder; makes what it lacks, a thread for each core.
 
     Args:
         folder: of the run.
@@ -65,7 +84,7 @@ def sealed_pieces(
     known = present_pieces(folder, entries, config)
     missing = [entry for entry in entries if entry.code not in known]
     if missing:
-        say(f"convex pieces are looked for, of {len(missing)} objects; a decomposition takes up to a minute")
+        say(f"convex pieces are looked for, of {len(missing)} objects; a decomposition takes up to minutes")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         made = pool.map(lambda entry: pieces_of(entry.path, config), missing)
         for entry, pieces in zip(missing, made, strict=True):
@@ -74,13 +93,14 @@ def sealed_pieces(
                 say(f"{path} is damaged and moved to damaged/: it is made again")
                 folder.set_aside(path)
             folder.write(path, pieces_image(pieces))
-            known[entry.code] = (path, pieces.sha256)
+            known[entry.code] = SealedPieces.of(path, pieces)
     return known
 
 
 def _name(mesh: Path, config: PiecesConfig) -> str:
     """Returns the name of the file that holds the pieces that these bytes and settings give."""
     made_of = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    for file in (mesh, *sorted(mesh.parent.glob("coacd_convex_piece_*.obj"))):
+    record = mesh.parent / RECORD
+    for file in (mesh, *sorted(mesh.parent.glob("coacd_convex_piece_*.obj")), *([record] if record.exists() else [])):
         made_of.update(file.read_bytes())
     return f"{made_of.hexdigest()}.npz"

@@ -1,0 +1,150 @@
+"""What CoACD is run with, what takes its place where it fails, and when its pieces are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quick_conf
+import trimesh
+
+from bimangrasp.errors import InputError
+from bimangrasp.objects import decomposition as module
+from bimangrasp.objects.decomposition import decomposed, fallbacks, too_far
+from bimangrasp.objects.model import Mesh
+from bimangrasp.objects.pieces import Pieces, PiecesFit, pieces_image
+
+CONFIG = quick_conf.load().pieces
+HEAD = """
+import numpy as np
+set_log_level = lambda level: None
+class Mesh:
+    def __init__(self, vertices, faces):
+        self.vertices = vertices
+def run_coacd(mesh, preprocess_mode, preprocess_resolution, seed, **settings):
+    whole, near = [(mesh.vertices, None)], [(mesh.vertices[mesh.vertices[:, 0] < 0], None)]
+"""
+CRASH = "import os; os.kill(os.getpid(), 6)"
+
+
+def bar() -> Mesh:
+    """A bar of 1 x 0.1 x 0.1 m in ten slices, so that half of its corners make a bar of half the length."""
+    solid = trimesh.creation.box((1, 0.1, 0.1)).subdivide().subdivide()
+    return Mesh(np.asarray(solid.vertices), np.asarray(solid.faces), "normal", "bar")
+
+
+@pytest.fixture
+def coacd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that puts another program in CoACD's place."""
+
+    def put(native: str) -> None:
+        (tmp_path / "coacd.py").write_text(native)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return put
+
+
+def test_a_mesh_that_coacd_takes_needs_no_fallback_and_is_not_remeshed(coacd):
+    coacd(f"{HEAD}    assert preprocess_mode == 'off' and seed == {CONFIG.seed}\n    return whole")
+    pieces = decomposed("bar.obj", bar(), CONFIG)
+    assert pieces.fallback == "" and pieces.source == module.DECOMPOSED and pieces.fit.largest < 2e-4
+
+
+def test_a_sheet_is_remeshed_at_once(coacd):
+    coacd(f"{HEAD}    assert preprocess_mode == 'on'\n    return whole")
+    assert decomposed("bar.obj", bar()._replace(sign=""), CONFIG).fallback == ""
+
+
+def test_bodies_that_cut_each_other_are_joined_first_and_a_cavity_stays(coacd):
+    wide = replace(CONFIG, largest_distance=1.0)
+    turn = trimesh.transformations.rotation_matrix(1, [0, 0, 1])
+    across = trimesh.util.concatenate([trimesh.creation.box((1, 0.1, 0.2)), trimesh.creation.box((1, 0.1, 0.1), turn)])
+    hole = trimesh.creation.box((0.5, 0.5, 0.5))
+    hollow = trimesh.util.concatenate(
+        [trimesh.creation.box((1, 1, 1)), trimesh.Trimesh(hole.vertices, hole.faces[:, ::-1])]
+    )
+    for solid, count in ((across, 24), (hollow, 16)):
+        coacd(f"{HEAD}    assert len(mesh.vertices) == {count}, len(mesh.vertices)\n    return whole")
+        body = Mesh(np.asarray(solid.vertices), np.asarray(solid.faces), "normal", "")
+        assert decomposed("two.obj", body, wide).fallback == ""
+
+
+@pytest.mark.parametrize(
+    ("works", "fallback"),
+    [
+        (f"seed == {CONFIG.seed + 1}", f"pieces.seed={CONFIG.seed + 1}"),
+        ("preprocess_mode == 'on'", "pieces.preprocess_mode=on"),
+        ("preprocess_resolution == 100", "pieces.preprocess_mode=on, pieces.preprocess_resolution=100"),
+        ("preprocess_resolution == 25", "pieces.preprocess_mode=on, pieces.preprocess_resolution=25"),
+    ],
+)
+@pytest.mark.parametrize("failure", [CRASH, "raise RuntimeError", "return []", "return near"])
+@pytest.mark.slow
+def test_where_coacd_fails_the_fallback_is_taken_and_named(coacd, works, fallback, failure):
+    coacd(f"{HEAD}    if {works}: return whole\n    {failure}")
+    pieces = decomposed("bar.obj", bar(), CONFIG)
+    assert pieces.fallback == fallback and pieces.fit.uncovered < 2e-4
+    assert pieces_image(decomposed("bar.obj", bar(), CONFIG)) == pieces_image(pieces)
+
+
+def test_a_crash_is_followed_by_the_next_settings(coacd):
+    coacd(f"{HEAD}    if preprocess_mode == 'on': return whole\n    {CRASH}")
+    assert decomposed("bar.obj", bar(), CONFIG).fallback == "pieces.preprocess_mode=on"
+
+
+def test_the_settings_are_tried_in_a_fixed_order_none_of_them_twice():
+    off = replace(CONFIG, preprocess_mode="off")
+    assert [name for name, _ in fallbacks(off)] == [
+        "",
+        "pieces.seed=2",
+        "pieces.preprocess_mode=on",
+        "pieces.preprocess_mode=on, pieces.preprocess_resolution=100",
+        "pieces.preprocess_mode=on, pieces.preprocess_resolution=25",
+    ]
+    for start in (off, replace(CONFIG, preprocess_mode="on"), replace(off, preprocess_resolution=1)):
+        tried = [repr(settings) for _, settings in fallbacks(start)]
+        assert tried[0] == repr(start) and len(set(tried)) == len(tried)
+
+
+def test_pieces_that_never_follow_the_mesh_are_refused_with_figure_and_advice(coacd):
+    coacd(f"{HEAD}    return near")
+    with pytest.raises(InputError, match=r"bar.obj cannot be decomposed: .*leave 0\.74 of it out, more than .*repair"):
+        decomposed("bar.obj", bar(), CONFIG)
+
+
+def test_pieces_are_too_far_by_what_they_leave_out_and_by_most_of_the_surface():
+    body = bar()
+    for fit in (PiecesFit(0.2, 0.2, 0.0, 1.0), PiecesFit(0.0, 0.2, 0.2, 1.0)):
+        pieces = Pieces((), "", 0, "", fit)
+        assert too_far(body, pieces, CONFIG) and not too_far(body, pieces, replace(CONFIG, largest_distance=0.2))
+    assert not too_far(body, Pieces((), "", 0, "", PiecesFit(0.0, 0.2, 0.0, 1.0)), CONFIG)
+    assert not too_far(body, Pieces((), "", 0, ""), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("native", "words"),
+    [
+        ("raise RuntimeError('too hard')", "CoACD ended with 1 and said: RuntimeError: too hard"),
+        ("import os; os.kill(os.getpid(), 11)", "CoACD ended with -11 and said: nothing"),
+        ("set_log_level = Mesh = lambda *a: None; run_coacd = lambda *a, **k: []", "0 convex pieces"),
+    ],
+)
+def test_a_mesh_that_coacd_cannot_take_is_an_error_with_its_words(coacd, native, words):
+    coacd(native)
+    with pytest.raises(InputError, match=f"bar.obj .*{words}") as refusal:
+        decomposed("bar.obj", bar(), CONFIG)
+    assert len(refusal.value.args[0]) < 500  # a reason that all settings share is told once
+
+
+def test_a_mesh_that_takes_coacd_for_ever_is_refused(coacd, monkeypatch):
+    coacd("while True: pass")
+    monkeypatch.setattr(module, "DECOMPOSE_TIMEOUT_S", 0.5)
+    with pytest.raises(InputError, match=r"bar.obj is not decomposed after 0.5 s; .* simplify it"):
+        decomposed("bar.obj", bar(), CONFIG)
+
+
+def test_a_word_that_coacd_would_take_for_auto_is_refused():
+    with pytest.raises(InputError, match="preprocess_mode='of' is out of range: wanted one of auto, on, off"):
+        replace(CONFIG, preprocess_mode="of")
