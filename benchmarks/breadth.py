@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +159,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--object_root", nargs="+", default=[""], help="folders of prepared meshes")
-    parser.add_argument("--objects", nargs="+", default=["all"], help="codes or globs; of all folders")
+    parser.add_argument("--objects", nargs="+", default=["*"], help="codes or globs, of all folders")
     parser.add_argument("--out", type=Path, required=True, help="folder of the batches")
     parser.add_argument("--set", default="", help="settings, parted by blanks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
@@ -168,8 +169,8 @@ def main() -> None:
     config = conf.load(["curve_stride=0", *options.set.split(), f"round_batch_size={options.batch}"])
     key = hashlib.sha256(f"{options.batch} {options.set}".encode()).hexdigest()[:8]
     options.out.mkdir(parents=True, exist_ok=True)
-    entries = {entry.code: entry for root in options.object_root for entry in resolve_objects(root, ["all"])}
-    codes = [code for code in entries if any(Path(code).match(glob.replace("all", "*")) for glob in options.objects)]
+    entries = {entry.code: entry for root in options.object_root for entry in resolve_objects(root, "all")}
+    codes = [code for code in entries if any(fnmatch(code, glob) for glob in options.objects)]
     hand = load_hands(config.hand)[0]
     print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
     summaries, batches = [], []
