@@ -25,10 +25,18 @@ from palms import (
     verdicts_on,
 )
 from scene import random_rotation, shadow_hands
+from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.validation import simulate
-from bimangrasp.validation.scene import GraspPoses, HandPoses, build_scene, interpolate, set_pose
+from bimangrasp.validation.scene import (
+    GraspPoses,
+    HandPoses,
+    build_scene,
+    interpolate,
+    motion_between,
+    set_pose,
+)
 from bimangrasp.validation.simulate import penetration, simulate_grasp
 from bimangrasp.validation.verdict import (
     DIRECTIONS,
@@ -177,6 +185,62 @@ def test_a_free_object_is_pushed_as_its_mass_says(name):
     way = trial.push_acceleration * dt**2 * steps * (steps + 1) / 2  # a t^2 / 2, in steps of semi-implicit Euler
     np.testing.assert_allclose(verdict.displacement, way, rtol=1e-9)
     np.testing.assert_allclose(verdict.rotation, 0.0, atol=1e-9)
+
+
+def looked_for(monkeypatch, **rest):
+    """The verdict on pressed palms under bench with these limits of rest, and how many looks it took."""
+    looks, step, shipped = [], simulate._step, always_noslip()
+    monkeypatch.setattr(simulate, "_step", lambda scene, data, steps: looks.append(steps) or step(scene, data, steps))
+    verdict = verdict_on(palms_scene(replace(shipped, trial=replace(shipped.trial, **rest))), squeeze())
+    monkeypatch.undo()
+    return verdict, looks.count(shipped.trial.steps_per_look)
+
+
+def test_a_push_ends_when_the_object_rests_and_says_the_same(monkeypatch):
+    whole, every_look = looked_for(monkeypatch, rest_displacement=0.0, rest_rotation=0.0)
+    early, looks = looked_for(monkeypatch, rest_displacement=1e-4, rest_rotation=1e-3)
+    assert every_look == 60 and looks <= 30
+    assert early.reason is whole.reason is Reason.HELD and (early.bears_load == whole.bears_load).all()
+    np.testing.assert_allclose(early.displacement, whole.displacement, atol=1e-3)
+    one_limit, looks = looked_for(monkeypatch, rest_displacement=1e-4, rest_rotation=0.0)
+    assert looks == 60 and one_limit.reason is Reason.HELD
+
+
+def test_an_object_that_creeps_towards_a_limit_is_not_at_rest(monkeypatch):
+    shipped = always_noslip()
+    trial = replace(shipped.trial, rest_displacement=1e-3, rest_rotation=1e-2)
+    scene = palms_scene(replace(shipped, trial=trial))
+    at, looks = [0.0], []
+
+    def creeps(scene, data, steps):
+        if steps == trial.steps_per_look:
+            looks.append(at[0])
+            at[0] += 0.0009
+
+    def state(scene, data):
+        return np.array([0.045 + at[0], 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+
+    monkeypatch.setattr(simulate, "_step", creeps)
+    monkeypatch.setattr(simulate, "object_state", state)
+    monkeypatch.setattr(simulate, "object_motion", lambda scene, data: (state(scene, data)[0], 0.0))
+    data = mujoco.MjData(scene.model)
+    squeezed = simulate._read_state(scene, data)
+    pushed = simulate._push_object(scene, data, squeezed, DIRECTIONS[0])
+    assert len(looks) == 6 and reason_of(pushed, scene.protocol.limits) is Reason.MOVED
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-4, 0.2, 3.0])
+def test_the_motion_between_two_states_has_its_distance_and_angle(angle):
+    axis = np.array([2.0, -1.0, 2.0]) / 3
+    turn = Rotation.from_rotvec([0.3, 0.5, -0.2])
+    first, second = (
+        np.concatenate((place, quaternion))
+        for place, quaternion in (
+            ([0.1, 0.2, 0.3], turn.as_quat(scalar_first=True)),
+            ([0.1, 0.2, 0.7], -(Rotation.from_rotvec(angle * axis) * turn).as_quat(scalar_first=True)),
+        )
+    )
+    assert motion_between(first, second) == pytest.approx((0.4, angle), abs=1e-7)
 
 
 def test_the_object_has_the_mass_that_the_protocol_says():

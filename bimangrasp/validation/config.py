@@ -134,6 +134,8 @@ class TrialConfig(Checked):
         push_acceleration: the push on the object over its mass, m/s2.
         looks: how often the object is looked at while it is pushed.
         steps_per_look: simulation steps before each look.
+        rest_displacement, rest_rotation: a push ends early when the object has moved by less than this, m, and turned
+            by less than this, rad, since the look before; 0 ends none.
     """
 
     waypoints: Annotated[list[str], several_of(*STAGES)]
@@ -142,6 +144,8 @@ class TrialConfig(Checked):
     push_acceleration: float
     looks: int
     steps_per_look: int
+    rest_displacement: float
+    rest_rotation: float
 
 
 @dataclass

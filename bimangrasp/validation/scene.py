@@ -311,8 +311,19 @@ def set_targets(data: mujoco.MjData, target: HandPoses) -> None:
 
 def object_motion(scene: Scene, data: mujoco.MjData) -> tuple[float, float]:
     """Returns how far the object is from its start, m, and by how much it has turned, rad."""
-    state = data.qpos[scene.object_qpos : scene.object_qpos + 7]
+    state = object_state(scene, data)
     return float(np.linalg.norm(state[:3])), float(2 * np.arctan2(np.linalg.norm(state[4:]), abs(state[3])))
+
+
+def object_state(scene: Scene, data: mujoco.MjData) -> Float[np.ndarray, "7"]:
+    """Returns the object's position, m, and its rotation as a quaternion, scalar first."""
+    return data.qpos[scene.object_qpos : scene.object_qpos + 7].copy()
+
+
+def motion_between(first: Float[np.ndarray, "7"], second: Float[np.ndarray, "7"]) -> tuple[float, float]:
+    """Returns the distance, m, and the angle, rad, between two states of the object."""
+    half_chord = min(np.linalg.norm(first[3:] - second[3:]), np.linalg.norm(first[3:] + second[3:])) / 2
+    return float(np.linalg.norm(first[:3] - second[:3])), float(4 * np.arcsin(min(half_chord, 1.0)))
 
 
 class HandPoses(NamedTuple):

@@ -16,10 +16,15 @@ from bimangrasp.validation.scene import (
     Scene,
     check_grasp_poses,
     interpolate,
+    motion_between,
     object_motion,
+    object_state,
     set_pose,
     set_targets,
 )
+
+REST_MARGIN = 3.0
+"""An object that creeps is at rest only where so many times its last motion would not lose it in the looks ahead."""
 
 _ALL_PUSHES = verdict.Pushes()
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -93,19 +98,28 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> 
 
 
 def _push_object(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direction: np.ndarray) -> verdict.PushEnd:
-    """Pushes the object at its center of mass from the squeezed state; returns how far it has moved at the end."""
+    """Pushes the object at its center of mass from the squeezed state; returns how far it has moved at the end.
+
+    The end is that of the last look, or earlier where the object is lost or has come to rest.
+    """
     trial, limits = scene.protocol.trial, scene.protocol.limits
     mujoco.mj_resetData(scene.model, data)  # clears the warnings of a direction that diverged
     mujoco.mj_setState(scene.model, data, squeezed, _STATE)
     mass = scene.model.body_mass[scene.object_body]
     data.xfrc_applied[scene.object_body, :3] = mass * trial.push_acceleration * direction
-    for _ in range(trial.looks):
+    for look in range(trial.looks):
+        before = object_state(scene, data)
         try:
             _step(scene, data, trial.steps_per_look)
         except _SIMULATION_ERRORS:
             return verdict.PushEnd(np.nan, np.nan, np.zeros(2))
         displacement, rotation = object_motion(scene, data)
         if displacement >= limits.displacement or rotation >= limits.rotation:
+            break
+        moved, turned = motion_between(before, object_state(scene, data))
+        ahead = REST_MARGIN * (trial.looks - 1 - look)
+        stays = displacement + ahead * moved < limits.displacement and rotation + ahead * turned < limits.rotation
+        if stays and moved < trial.rest_displacement and turned < trial.rest_rotation:
             break
     return verdict.PushEnd(displacement, rotation, _hand_forces(scene, data))
 
