@@ -28,3 +28,24 @@ def test_generators_differ_with_every_part_of_their_key():
 
     assert draw("a", 1) == draw("a", 1)
     assert len({draw("a", 1), draw("a", 2), draw("b", 1)}) == 3
+
+
+@pytest.mark.parametrize("kind", ["scattered", "on a lattice", "twice", "on a line"])
+def test_measuring_what_is_within_reach_chooses_like_measuring_all(kind):
+    """On a lattice many points are equally far: the first of them is taken."""
+    points = torch.rand((600, 3), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    if kind == "on a lattice":
+        points = (8 * points).floor()
+    elif kind == "twice":
+        points = torch.cat((points[:200], points[:200]))
+    elif kind == "on a line":
+        points[:, 1:] = 0.25
+    points = points.float()
+    nearest, chosen = torch.full((len(points),), torch.inf), [0]
+    for _ in range(1, 150):
+        x, y, z = (points - points[chosen[-1]]).T
+        nearest = torch.minimum(nearest, x.square().addcmul(y, y).addcmul(z, z))
+        chosen.append(int(nearest.argmax()))
+    if kind == "on a lattice":
+        assert len({tuple(point) for point in points[chosen].tolist()}) == 150
+    assert torch.equal(farthest_of(points, 150), points[chosen])

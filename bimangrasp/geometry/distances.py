@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bimangrasp.geometry.node_blocks import signed_distances
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 
 SQUARED_DISTANCE_FLOOR = 1e-8
@@ -55,11 +56,8 @@ class DistanceGrid(NamedTuple):
         cell = (1 + 2 * MARGIN) * longest / cells
         low = (low - MARGIN * longest).to(dtype)
         counts = ((high + MARGIN * longest - low) / cell).ceil().long() + 1
-        axes = [low[k] + cell * torch.arange(int(counts[k]), dtype=dtype, device=low.device) for k in range(3)]
-        nodes = torch.cartesian_prod(*axes)
-        nearest = mesh.nearest(nodes)
-        values = nearest.sign * torch.linalg.vector_norm(nodes - nearest.point, dim=-1)
-        return cls(low, cell, values.view(*counts.tolist()))
+        x, y, z = (low[k] + cell * torch.arange(int(counts[k]), dtype=dtype, device=low.device) for k in range(3))
+        return cls(low, cell, signed_distances(mesh, (x, y, z), cell))
 
     def distance(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Returns the trilinear interpolation at points of the unit mesh, m, with its own gradient.

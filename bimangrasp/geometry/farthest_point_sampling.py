@@ -7,10 +7,14 @@ import hashlib
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 RUN = 32
 """Points in a run. Measured: shorter runs cost more in the first pass than they save in the second."""
+
+REACH_SLACK = 1e-5
+"""Share by which a reach is widened against the rounding of distances to float32."""
 
 
 def key_generator(*key: object) -> torch.Generator:
@@ -36,14 +40,21 @@ def uniform_points(corners: np.ndarray, draws: Float[Tensor, "point 3"]) -> Floa
 
 
 def farthest_of(points: Float[Tensor, "point 3"], count: int) -> Float[Tensor, "chosen 3"]:
-    """Returns `count` of the points, each the farthest from all chosen before it, starting with the first."""
+    """Returns `count` of the points, each the farthest from all chosen before it, starting with the first.
+
+    All points lie within reach of a chosen one, the distance of the farthest, so that a new one is the nearest at most
+    of those within reach of it.
+    """
     columns = points.float().T.contiguous()
+    tree = cKDTree(columns.T.numpy(), balanced_tree=False, compact_nodes=False)  # so it is built in a tenth of the time
     chosen = torch.zeros(count, dtype=torch.int64)
-    nearest = torch.full((len(points),), torch.inf)
+    nearest, near = torch.full((len(points),), torch.inf), torch.arange(len(points))
     for k in range(1, count):
-        x, y, z = (column - column[chosen[k - 1]] for column in columns)
-        torch.minimum(nearest, x.square_().addcmul_(y, y).addcmul_(z, z), out=nearest)
-        chosen[k] = nearest.argmax()
+        x, y, z = columns.index_select(1, near) - columns[:, chosen[k - 1], None]
+        nearest[near] = torch.minimum(nearest[near], x.square_().addcmul_(y, y).addcmul_(z, z))
+        farthest = int(nearest.numpy().argmax())  # torch's takes ten times as long
+        chosen[k], reach = farthest, (1 + REACH_SLACK) * float(nearest[farthest]) ** 0.5
+        near = torch.as_tensor(np.array(tree.query_ball_point(tree.data[farthest], reach, return_sorted=False)))
     return points[chosen]
 
 

@@ -90,7 +90,7 @@ class TriangleMesh:
         self._boxes = Boxes(by_run.amin(dim=2), by_run.amax(dim=2))  # by run and member: a run is one copy
         self._run_boxes = Boxes(self._boxes.low.amin(dim=1), self._boxes.high.amax(dim=1))
         self._first_corner = by_run[:, :, 0].contiguous()
-        self._slack = CULL_SLACK * float(np.linalg.norm(np.ptp(corners.reshape(-1, 3), axis=0)))
+        self.slack = CULL_SLACK * float(np.linalg.norm(np.ptp(corners.reshape(-1, 3), axis=0)))
 
     def nearest(self, points: Float[Tensor, "point 3"]) -> Nearest:
         """Returns the nearest triangle, its nearest point and the side of each point. Carries no gradient.
@@ -99,32 +99,42 @@ class TriangleMesh:
         """
         with torch.no_grad():
             block = max(1, PAIRS_AT_ONCE // len(self._runs))
-            face = torch.cat([self._nearest_face(part) for part in points.split(block)])
-            closest, part = closest_on_triangle(points, self.corners[face].to(points.dtype))
-            return Nearest(face, closest, self._sign(points, closest, self.normals[face, part]))
+            return Nearest(*map(torch.cat, zip(*(self._nearest(part) for part in points.split(block)), strict=True)))
 
-    def _nearest_face(self, points: Float[Tensor, "point 3"]) -> Int[Tensor, " point"]:
+    def _nearest(self, points: Float[Tensor, "point 3"]) -> Nearest:
         """Returns the nearest triangle of each point: cull runs, cull their triangles, measure the rest."""
         exact, points = points, points.to(self._corners.dtype)
         bound = torch.cdist(points, self._first_corner[:, 0], compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
         row, run = torch.nonzero(
-            self._run_boxes.distance(points[:, None]) <= bound[:, None] + self._slack, as_tuple=True
+            self._run_boxes.distance(points[:, None]) <= bound[:, None] + self.slack, as_tuple=True
         )
         reach = torch.linalg.vector_norm(points[row, None] - self._first_corner[run], dim=-1)
         bound = bound.scatter_reduce(0, row, reach.amin(dim=1), "amin")
-        near = self._boxes.at(run).distance(points[row, None]) <= bound[row, None] + self._slack
+        near = self._boxes.at(run).distance(points[row, None]) <= bound[row, None] + self.slack
         pair, member = torch.nonzero(near, as_tuple=True)
-        return self._first_nearest(exact, row[pair], self._runs[run[pair], member])
+        return self.first_nearest(exact, row[pair], self._runs[run[pair], member])
 
-    def _first_nearest(self, points: Tensor, row: Tensor, face: Tensor) -> Int[Tensor, " point"]:
-        """Returns for each point the triangle of least distance among the pairs, the first of equals."""
-        nearest, _ = closest_on_triangle(points[row], self.corners[face].to(points.dtype))
-        squared = (points[row] - nearest).square().sum(-1)
+    def first_nearest(
+        self, points: Float[Tensor, "point 3"], row: Int[Tensor, " pair"], face: Int[Tensor, " pair"]
+    ) -> Nearest:
+        """Returns for each point the triangle of least distance among the pairs, the first of equals.
+
+        Args:
+            points: the points.
+            row: index of the point of each pair.
+            face: index of its triangle.
+        """
+        on_face, part = closest_on_triangle(points[row], self.corners[face].to(points.dtype))
+        squared = (points[row] - on_face).square().sum(-1)
         least = torch.full_like(points[:, 0], torch.inf).scatter_reduce(0, row, squared, "amin")
         beyond = len(self.corners)
         face = torch.where(squared == least[row], face, beyond)
         first = row.new_full((len(points),), beyond).scatter_reduce(0, row, face, "amin")
-        return torch.where(first < beyond, first, 0)
+        won = torch.nonzero((face == first[row]) & (face < beyond))[:, 0]
+        closest, part_of_first = torch.full_like(points, torch.nan), torch.zeros_like(first)
+        closest[row[won]], part_of_first[row[won]] = on_face[won], part[won]
+        first = torch.where(first < beyond, first, 0)
+        return Nearest(first, closest, self._sign(points, closest, self.normals[first, part_of_first]))
 
     def _sign(self, points: Tensor, closest: Tensor, normal: Tensor) -> Float[Tensor, " point"]:
         if self.sign == "winding":
