@@ -28,6 +28,7 @@ from bimangrasp.objects.model import Mesh, read_mesh
 GIVEN, CONVEX, DECOMPOSED = "coacd files", "convex", "decomposed"
 """Sources of convex pieces."""
 
+PIECE_FILES = "coacd_convex_piece_*.obj"
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
 _NOT_FOR_COACD = ("convex_tolerance", "cover_tolerance", "smallest_volume")
 DECOMPOSE_TIMEOUT_S = 3600.0
@@ -67,9 +68,9 @@ class Pieces(NamedTuple):
 def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
     """Returns the convex pieces of a mesh file, each its own convex hull, at unit scale.
 
-    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet) are used if there are any; else the
-    hull of the mesh if it is convex; else CoACD decomposes the mesh, which takes up to a minute. Equal files and
-    settings give equal pieces.
+    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet), or in a folder with the mesh's name
+    beside it (that of the built-in objects), are used if there are any; else the hull of the mesh if it is convex; else
+    CoACD decomposes the mesh, which takes up to a minute. Equal files and settings give equal pieces.
 
     Args:
         mesh: path of the mesh.
@@ -80,7 +81,7 @@ def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
             files beside the mesh have gaps, are not convex or do not fill it.
     """
     body = read_mesh(mesh)
-    files = piece_files(Path(mesh).parent)
+    files = piece_files(Path(mesh))
     if files:
         return _given_pieces(mesh, body, files, config)
     if is_convex(body, config):
@@ -137,8 +138,13 @@ def read_pieces(path: str) -> Pieces:
     return pieces
 
 
-def piece_files(folder: Path) -> list[Path]:
-    """Returns DexGraspNet's piece files in numeric order; they must be numbered 0, 1, 2, ... without a gap."""
+def piece_files(mesh: Path) -> list[Path]:
+    """Returns the piece files of a mesh in numeric order; they must be numbered 0, 1, 2, ... without a gap.
+
+    They are those in its own folder, or else those in `<folder>/<name of the mesh>`.
+    """
+    beside, below = mesh.parent, mesh.with_suffix("")
+    folder = beside if any(beside.glob(PIECE_FILES)) or not below.is_dir() else below
     by_number = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
     missing = [number for number in range(max(by_number, default=-1)) if number not in by_number]
     if missing:

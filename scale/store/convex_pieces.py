@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
-from bimangrasp.objects.convex_pieces import Pieces, convex_pieces, pieces_image, read_pieces
+from bimangrasp.objects.convex_pieces import PIECE_FILES, Pieces, convex_pieces, pieces_image, read_pieces
 from scale.settings.mesh_checks import cache_folder, keep
 from scale.settings.parsing import ObjectEntry
 from scale.store.run_folder import RunFolder
@@ -81,6 +81,7 @@ def sealed_pieces(
 def _name(mesh: Path, config: PiecesConfig) -> str:
     """Returns the name of the file that holds the pieces that these bytes and settings give."""
     made_of = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    for file in (mesh, *sorted(mesh.parent.glob("coacd_convex_piece_*.obj"))):
+    folders = mesh.parent, mesh.with_suffix("")
+    for file in (mesh, *(file for folder in folders for file in sorted(folder.glob(PIECE_FILES)))):
         made_of.update(file.read_bytes())
     return f"{made_of.hexdigest()}.npz"
