@@ -18,7 +18,7 @@ step() {
     "${@:2}"
 }
 
-step "1. Install" pip install --quiet -e "$checkout[fast,objects,view]"
+step "1. Install" pip install --quiet -e "$checkout[objects,view]"
 
 step "2. The main job: 24 grasps on each of two built-in objects" bimangrasp mode=scale "${quick[@]}"
 

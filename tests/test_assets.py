@@ -6,9 +6,13 @@ import mujoco
 import numpy as np
 import pytest
 import quick_conf
+import torch
 import trimesh
+from scipy.spatial import ConvexHull
 
 from bimangrasp.builtin import ASSET_ROOT, OBJECT_ROOT
+from bimangrasp.geometry.triangle_mesh import winding_number
+from bimangrasp.objects import convex_pieces
 
 OBJECTS = ("bottle", "bowl", "box", "mug", "storage_bin")
 HANDS = {name: ASSET_ROOT / f"{name}_hand" / "right_hand.xml" for name in quick_conf.BUILT_IN}
@@ -51,6 +55,21 @@ def test_an_object_is_a_closed_body_of_unit_size_and_even_triangles(code: str):
 def test_only_the_mug_has_a_handle():
     euler = {code: trimesh.load(OBJECT_ROOT / f"{code}.obj", process=False).euler_number for code in OBJECTS}
     assert euler == {code: 0 if code == "mug" else 2 for code in OBJECTS}
+
+
+@pytest.mark.parametrize("code", OBJECTS)
+def test_convex_pieces_of_an_object_are_there_without_coacd(code: str, monkeypatch):
+    monkeypatch.setattr(convex_pieces, "find_spec", lambda name: None)
+    path, config = OBJECT_ROOT / f"{code}.obj", quick_conf.load().pieces
+    pieces = convex_pieces.convex_pieces(str(path), config)  # refuses pieces that do not fill the mesh
+    assert pieces.source == ("convex" if code == "box" else "coacd files") and not pieces.dropped
+    mesh = trimesh.load(path, process=False)
+    points = np.random.default_rng(1).uniform(*mesh.bounds, (2000, 3))
+    corners = torch.as_tensor(mesh.triangles.copy())
+    in_mesh = (winding_number(torch.as_tensor(points), corners) > 0.5).numpy()
+    planes = [ConvexHull(piece.vertices).equations for piece in pieces.pieces]
+    in_pieces = np.any([(points @ plane[:, :3].T + plane[:, 3] <= 0).all(axis=1) for plane in planes], axis=0)
+    assert in_pieces[in_mesh].mean() > 0.999 and in_mesh[in_pieces].mean() > 0.85  # they fill the curve of thin walls
 
 
 @pytest.fixture

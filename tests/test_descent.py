@@ -87,5 +87,5 @@ assert torch.equal(recorded.curve.acceptance[1:], eager.curve.acceptance[1:])
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_recorded_step_gives_the_bits_of_an_eager_one():
-    pytest.importorskip("warp", reason="needs NVIDIA Warp, the extra fast")
+    pytest.importorskip("warp", reason="needs NVIDIA Warp")
     subprocess.run([sys.executable, "-c", CUDA], check=True)

@@ -26,7 +26,7 @@ from bimangrasp.sampler import mala
 
 F32, F64 = torch.float32, torch.float64
 BATCH = 24
-pytest.importorskip("warp", reason="needs NVIDIA Warp, the extra fast")
+pytest.importorskip("warp", reason="needs NVIDIA Warp")
 FusedEvaluator = importlib.import_module("bimangrasp.energy.fused.evaluator").FusedEvaluator
 
 

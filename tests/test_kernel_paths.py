@@ -26,7 +26,7 @@ def test_plain_is_always_there(installed):
 
 def test_a_path_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(backends, "_warp_version", lambda: None)
-    with pytest.raises(InputError, match=r"kernels=warp needs .*pip install -e '.*\[fast\]'"):
+    with pytest.raises(InputError, match=r"kernels=warp needs .*: pip install warp-lang, or kernels=plain"):
         backends.resolve_kernels("warp")
 
 
@@ -37,9 +37,9 @@ def test_unknown_paths_are_refused(installed):
 
 def test_an_extra_is_installed_from_the_checkout_and_never_by_a_name_that_anybody_may_register(monkeypatch, tmp_path):
     checkout = Path(builtin.__file__).resolve().parents[1]
-    assert builtin.install_command("fast") == f"pip install -e '{checkout}[fast]'"
+    assert builtin.install_command("objects") == f"pip install -e '{checkout}[objects]'"
     monkeypatch.setattr(builtin, "ASSET_ROOT", tmp_path / "bimangrasp" / "assets")
-    assert builtin.install_command("fast") == "pip install -e '.[fast]'"
+    assert builtin.install_command("objects") == "pip install -e '.[objects]'"
 
 
 @pytest.mark.parametrize("folder", ["bimangrasp", "scale", "conf", "tests", "benchmarks"])

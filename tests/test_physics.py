@@ -390,7 +390,7 @@ def test_a_lost_grasp_is_pushed_on_where_it_is_kept(monkeypatch, keep):
     ways = []
     monkeypatch.setattr(evaluate, "evaluate_grasps", lambda *given: ways.append(given[-1]))
     monkeypatch.setattr(evaluate, "verdict_columns", lambda evaluation: {})
-    monkeypatch.setattr("bimangrasp.objects.convex_pieces.read_pieces", lambda path: Pieces((), "", 0, ""))
+    monkeypatch.setattr("bimangrasp.objects.pieces.read_pieces", lambda path: Pieces((), "", 0, ""))
     config = quick_conf.load("filter=physics", "poses.largest_residual=0.3", *keep)
     hands = SimpleNamespace(names=())
     SimulatorRunner(config, hands).judge(ValidationTask(made_columns(0, 3), "", (1,)), print)

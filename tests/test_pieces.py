@@ -93,6 +93,21 @@ def test_a_convex_mesh_is_one_piece_with_its_volume(tmp_path):
     assert box.source == "convex" and volume(box.pieces[0]) == pytest.approx(mesh.volume, rel=1e-4)
 
 
+def test_pieces_in_the_folder_of_a_meshs_name_are_its_own(tmp_path):
+    ring = trimesh.creation.annulus(0.5, 1.0, 0.4, sections=12)
+    path, other = saved(tmp_path / "ring.obj", ring), saved(tmp_path / "ball.obj", BALL)
+    for number in range(12):
+        sector = [angle * np.pi / 6 for angle in (number, number + 1)]
+        corners = [
+            (r * np.cos(angle), r * np.sin(angle), z) for r in (0.5, 1.0) for angle in sector for z in (-0.2, 0.2)
+        ]
+        saved(tmp_path / f"ring/coacd_convex_piece_{number}.obj", trimesh.convex.convex_hull(np.array(corners)))
+    pieces = convex_pieces(path, CONFIG)
+    assert (pieces.source, len(pieces.pieces)) == ("coacd files", 12)
+    assert sum(volume(piece) for piece in pieces.pieces) == pytest.approx(ring.volume, rel=1e-5)
+    assert convex_pieces(other, CONFIG).source == "convex"
+
+
 def test_a_dent_or_a_cavity_is_not_convex(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "coacd", None)
     dented = BALL.copy()
@@ -115,7 +130,7 @@ def test_a_bin_of_five_walls_is_its_pieces_but_for_one_percent(decomposed_bin):
 @pytest.mark.slow
 def test_pieces_of_the_mug_leave_nothing_out_and_its_hollow_open():
     path = str(builtin.OBJECT_ROOT / "mug.obj")
-    pieces = convex_pieces(path, COARSE)
+    pieces = module.decomposed(path, read_mesh(path), COARSE)
     points = draws(path, 1500)
     in_pieces, in_mesh = inside_pieces(points, pieces), inside_mesh(points, path)
     assert in_pieces[in_mesh].mean() > 0.99

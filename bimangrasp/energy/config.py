@@ -6,7 +6,6 @@ from dataclasses import dataclass, make_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
-from bimangrasp.builtin import install_command
 from bimangrasp.energy_terms import ENERGY_TERMS, Term
 from bimangrasp.errors import InputError
 from bimangrasp.ranges import NOT_NEGATIVE, Checked, among
@@ -14,6 +13,9 @@ from bimangrasp.ranges import NOT_NEGATIVE, Checked, among
 PLAIN, WARP = "plain", "warp"
 KERNELS = {PLAIN: "plain-2", WARP: "warp-2"}
 """The paths with their versions; a version is raised by hand with every change that moves a bit of the results."""
+
+INSTALL_WARP = "pip install warp-lang"
+"""Brings Warp to where it is missing: it is installed along (setup.py) unless it has no wheel there."""
 
 _Weights = make_dataclass(
     "_Weights", [(term.weight, Annotated[float, NOT_NEGATIVE]) for term in ENERGY_TERMS], bases=(Checked,)
@@ -62,9 +64,7 @@ def chosen_path(name: str) -> str:
     if name != "auto" and name not in KERNELS:
         raise InputError(f"kernels={name!r} is unknown; choose auto, {', '.join(KERNELS)}")
     if name == WARP and _warp_version() is None:
-        raise InputError(
-            f"kernels=warp needs NVIDIA Warp, which is not installed: {install_command('fast')}, or kernels=plain"
-        )
+        raise InputError(f"kernels=warp needs NVIDIA Warp, which is not installed: {INSTALL_WARP}, or kernels=plain")
     if name == "auto":
         return PLAIN if _warp_version() is None else WARP
     return name

@@ -21,6 +21,7 @@ from bimangrasp.objects.pieces_fit import measured_pieces
 GIVEN, CONVEX = "coacd files", "convex"
 """Sources of pieces that are not decomposed here."""
 
+PIECE_FILES = "coacd_convex_piece_*.obj"
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
 
 _BLOCK = 2**22  # point-plane distances in memory at the same time, 32 MB
@@ -29,10 +30,11 @@ _BLOCK = 2**22  # point-plane distances in memory at the same time, 32 MB
 def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
     """Returns the convex pieces of a mesh file, each its own convex hull, at unit scale.
 
-    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet) are used if there are any; else the
-    hull of the mesh if it is convex; else CoACD decomposes the mesh, which takes up to minutes. Equal files and
-    settings give equal pieces. How far they are from the mesh is measured, and refused above a bound: narrow for files
-    beside a mesh, which may belong to another one, and wide for CoACD's pieces.
+    Files `coacd_convex_piece_<k>.obj` beside the mesh (the layout of DexGraspNet), or in a folder with the mesh's name
+    beside it (that of the built-in objects), are used if there are any; else the hull of the mesh if it is convex; else
+    CoACD decomposes the mesh, which takes up to minutes. Equal files and settings give equal pieces. How far they are
+    from the mesh is measured, and refused above a bound: narrow for files beside a mesh, which may belong to another
+    one, and wide for CoACD's pieces.
 
     Args:
         mesh: path of the mesh.
@@ -43,7 +45,7 @@ def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
             files beside the mesh have gaps, are not convex or do not fill it.
     """
     body = read_mesh(mesh)
-    files = piece_files(Path(mesh).parent)
+    files = piece_files(Path(mesh))
     if files:
         return _given_pieces(mesh, body, files, config)
     if is_convex(body, config):
@@ -57,8 +59,13 @@ def is_convex(body: Mesh, config: PiecesConfig) -> bool:
     return depth <= config.convex_tolerance * body.diagonal
 
 
-def piece_files(folder: Path) -> list[Path]:
-    """Returns DexGraspNet's piece files in numeric order; they must be numbered 0, 1, 2, ... without a gap."""
+def piece_files(mesh: Path) -> list[Path]:
+    """Returns the piece files of a mesh in numeric order; they must be numbered 0, 1, 2, ... without a gap.
+
+    They are those in its own folder, or else those in `<folder>/<name of the mesh>`.
+    """
+    beside, below = mesh.parent, mesh.with_suffix("")
+    folder = beside if any(beside.glob(PIECE_FILES)) or not below.is_dir() else below
     by_number = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
     missing = [number for number in range(max(by_number, default=-1)) if number not in by_number]
     if missing:

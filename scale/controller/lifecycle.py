@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bimangrasp.builtin import install_command
-from bimangrasp.energy.config import PLAIN, chosen_path, resolve_kernels
+from bimangrasp.energy.config import INSTALL_WARP, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from scale.controller import optional_outputs
 from scale.controller.completion import ObjectCompletion, OpenCall
@@ -349,7 +348,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     kernels = resolve_kernels(config.kernels)
     progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
-        progress.say(f"kernels are plain PyTorch; ten times as fast: {install_command('fast')}")
+        progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL_WARP}")
     for note in resumed.notes:
         progress.say(note)
 

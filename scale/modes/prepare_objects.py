@@ -252,7 +252,7 @@ def _given_pieces(
 ) -> tuple[Pieces | None, tuple[str, ...]]:
     """Returns the pieces in files beside a mesh, moved like the mesh; None and a note where they do not fit it."""
     try:
-        files = piece_files(entry.path.parent) if entry.path.name == DECOMPOSED.name else []
+        files = piece_files(entry.path) if entry.path.name == DECOMPOSED.name else []
         if not files:
             return None, ()
         images = {DECOMPOSED.name: preparation.obj_image([(draft.mesh.vertices, draft.mesh.faces)])}

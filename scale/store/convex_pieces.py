@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
-from bimangrasp.objects.convex_pieces import convex_pieces
+from bimangrasp.objects.convex_pieces import PIECE_FILES, convex_pieces
 from bimangrasp.objects.files import RECORD
 from bimangrasp.objects.pieces import Pieces, pieces_image, read_pieces
 from scale.settings.mesh_checks import cache_folder, keep
@@ -100,7 +100,8 @@ def sealed_pieces(
 def _name(mesh: Path, config: PiecesConfig) -> str:
     """Returns the name of the file that holds the pieces that these bytes and settings give."""
     made_of = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    record = mesh.parent / RECORD
-    for file in (mesh, *sorted(mesh.parent.glob("coacd_convex_piece_*.obj")), *([record] if record.exists() else [])):
+    folders, record = (mesh.parent, mesh.with_suffix("")), mesh.parent / RECORD
+    files = [file for folder in folders for file in sorted(folder.glob(PIECE_FILES))]
+    for file in (mesh, *files, *([record] if record.exists() else [])):
         made_of.update(file.read_bytes())
     return f"{made_of.hexdigest()}.npz"
