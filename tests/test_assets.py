@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull
 
 from bimangrasp.builtin import ASSET_ROOT, OBJECT_ROOT
 from bimangrasp.geometry.triangle_mesh import winding_number
-from bimangrasp.objects import convex_pieces
+from bimangrasp.objects import convex_pieces, decomposition
 
 OBJECTS = ("bottle", "bowl", "box", "mug", "storage_bin")
 HANDS = {name: ASSET_ROOT / f"{name}_hand" / "right_hand.xml" for name in quick_conf.BUILT_IN}
@@ -59,7 +59,7 @@ def test_only_the_mug_has_a_handle():
 
 @pytest.mark.parametrize("code", OBJECTS)
 def test_convex_pieces_of_an_object_are_there_without_coacd(code: str, monkeypatch):
-    monkeypatch.setattr(convex_pieces, "find_spec", lambda name: None)
+    monkeypatch.setattr(decomposition, "find_spec", lambda name: None)
     path, config = OBJECT_ROOT / f"{code}.obj", quick_conf.load().pieces
     pieces = convex_pieces.convex_pieces(str(path), config)  # refuses pieces that do not fill the mesh
     assert pieces.source == ("convex" if code == "box" else "coacd files") and not pieces.dropped

@@ -20,6 +20,7 @@ from bimangrasp import builtin
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects.convex_pieces import convex_pieces, piece_files
+from bimangrasp.objects.decomposition import decomposed
 from bimangrasp.objects.files import RECORD
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.objects.pieces import Piece, Pieces, pieces_image, read_pieces, sha256_of
@@ -130,7 +131,7 @@ def test_a_bin_of_five_walls_is_its_pieces_but_for_one_percent(decomposed_bin):
 @pytest.mark.slow
 def test_pieces_of_the_mug_leave_nothing_out_and_its_hollow_open():
     path = str(builtin.OBJECT_ROOT / "mug.obj")
-    pieces = module.decomposed(path, read_mesh(path), COARSE)
+    pieces = decomposed(path, read_mesh(path), COARSE)
     points = draws(path, 1500)
     in_pieces, in_mesh = inside_pieces(points, pieces), inside_mesh(points, path)
     assert in_pieces[in_mesh].mean() > 0.99
