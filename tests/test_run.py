@@ -291,6 +291,7 @@ from stub_rounds import Stub, made_columns
 def settings():
     import conf
     names = ["object_code_list=[storage_bin]", "target_count_per_object=2", "gpus=[cpu]", "round_batch_size=2"]
+    names += ["filter=none"]
     return conf.load([f"output_root={sys.argv[1]}", *names])
 
 is_child = getattr(multiprocessing.current_process(), "_inheriting", False)
