@@ -161,12 +161,12 @@ def main() -> None:
     parser.add_argument("--object_root", nargs="+", default=[""], help="folders of prepared meshes")
     parser.add_argument("--objects", nargs="+", default=["*"], help="codes or globs, of all folders")
     parser.add_argument("--out", type=Path, required=True, help="folder of the batches")
-    parser.add_argument("--set", default="", help="settings, parted by blanks")
+    parser.add_argument("--set", default="", help="settings on top of experiment=null, parted by blanks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, default=32)
     options = parser.parse_args()
     set_determinism(1)
-    config = conf.load(["curve_stride=0", *options.set.split(), f"round_batch_size={options.batch}"])
+    config = conf.load(["experiment=null", "curve_stride=0", *options.set.split(), f"round_batch_size={options.batch}"])
     key = hashlib.sha256(f"{options.batch} {options.set}".encode()).hexdigest()[:8]
     options.out.mkdir(parents=True, exist_ok=True)
     entries = {entry.code: entry for root in options.object_root for entry in resolve_objects(root, "all")}

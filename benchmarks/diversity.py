@@ -49,7 +49,9 @@ def main() -> None:
     print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
     for settings in options.set or [""]:
         for entry in resolve_objects(options.object_root, options.objects):
-            config = conf.load([f"round_batch_size={options.batch}", "curve_stride=0", *settings.split()])
+            config = conf.load(
+                ["experiment=null", f"round_batch_size={options.batch}", "curve_stride=0", *settings.split()]
+            )
             synthesis = make(config, entry.path, options.seed).synthesis
             initial, grasps = poses_of(synthesis.initial), poses_of(synthesis.grasps)
             batches = (initial, grasps, turned(grasps))

@@ -98,9 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="grasp files: shards, or files before a filter")
     parser.add_argument("--object_root", default="", help="folder of meshes; empty for the built-in objects")
-    parser.add_argument("--set", default="", help="settings, parted by blanks")
+    parser.add_argument("--set", default="", help="settings on top of experiment=null, parted by blanks")
     options = parser.parse_args()
-    config = conf.load([f"object_root={options.object_root}", *options.set.split()])
+    config = conf.load(["experiment=null", f"object_root={options.object_root}", *options.set.split()])
     pairs = []
     for path in options.files:
         pairs.append(pair_of(path, config))

@@ -3,7 +3,8 @@ r"""Measures how good the grasps of given settings are in MuJoCo, and what they 
     python benchmarks/quality.py --object_root DATA --objects NAME NAME --set experiment=fast \
         --set 'experiment=firm energy.w_depth=50' --poses poses.rule=palm --poses poses.rule=none
 
-makes a batch for each `--set` and object, and prints a row for each of them, each `--poses` and each protocol.
+makes a batch for each `--set` (on top of `experiment=null`) and object, and prints a row for each of them, each
+`--poses` and each protocol.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ def main() -> None:
     print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
     for settings in options.set or [""]:
         for entry in resolve_objects(options.object_root, options.objects):
-            config = conf.load([f"round_batch_size={options.batch}", "curve_stride=0", *settings.split()])
+            config = conf.load(
+                ["experiment=null", f"round_batch_size={options.batch}", "curve_stride=0", *settings.split()]
+            )
             result = make(config, entry.path, options.seed)
             for poses in options.poses or [""]:
                 for protocol in options.protocols:

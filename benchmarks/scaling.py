@@ -97,6 +97,8 @@ def settings(root: str, workers: int, rounds: int, batch: int, steps: int) -> ob
     """Returns the configuration of a run of that many rounds for each worker."""
     return conf.load(
         [
+            "experiment=null",
+            "filter=none",
             "exp_name=scaling",
             f"output_root={root}",
             f"object_code_list=[{CODE}]",

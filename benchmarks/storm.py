@@ -243,7 +243,7 @@ def run(storm: Storm, root: Path, name: str) -> None:
         os.dup2(log.fileno(), 2)
     names = [f"output_root={root}", f"exp_name={name}", f"object_root={root / 'objects'}", "merge_stride=3"]
     names += ["object_code_list=all", f"target_count_per_object={storm.quota}", "round_batch_size=8"]
-    names += ["filter=physics", f"validators={storm.validators}"] if storm.validators else []
+    names += ["filter=physics", f"validators={storm.validators}"] if storm.validators else ["filter=none"]
     names += [f"gpus=[{','.join(['cpu'] * storm.workers)}]"]
     if "max_kills" in {field.name for field in fields(Config)}:
         names.append("max_kills=0")  # for no round is to blame for the weather

@@ -56,7 +56,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     config = conf.load(
-        [f"round_batch_size={options.grasps}", f"num_iterations={options.steps}", "object.scales=[0.15]"]
+        [
+            "experiment=null",
+            f"round_batch_size={options.grasps}",
+            f"num_iterations={options.steps}",
+            "object.scales=[0.15]",
+        ]
     )
     hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
     pieces = [piece.vertices for piece in convex_pieces(options.mesh, config.pieces).pieces]

@@ -117,8 +117,7 @@ def parse(overrides: list[str], config_dir: Path | None = None) -> list[Override
     choices = groups(config_dir)
     parser = OverridesParser.create(config_loader=_Choices(choices))
     parsed = [_parse_override(parser, line) for line in overrides]
-    if _looks_at_own_hand(parsed):
-        parsed.append(_parse_override(parser, "hand=own"))
+    parsed += [_parse_override(parser, line) for line in _of_the_mode(parsed)]
     for override in parsed:
         _check_key(override, choices)
         _check_codes(override)
@@ -145,17 +144,24 @@ class _Choices:
         return self.choices.get(group_name, [])
 
 
-def _looks_at_own_hand(parsed: list[Override]) -> bool:
-    """Whether `mode=hand` is about a file of the user's: then nothing of the built-in hand holds."""
+def _of_the_mode(parsed: list[Override]) -> list[str]:
+    """Returns the choices that a mode makes in place of the defaults, where the user has made none.
+
+    `mode=hand` is about a file of the user's, of which nothing of the built-in hand holds; `mode=generate` keeps every
+    finite grasp.
+    """
     values = {override.key_or_group: override for override in parsed}
     mode = values.get("mode")
-    return mode is not None and not mode.is_sweep_override() and mode.value() == "hand" and "hand" not in values
+    if mode is None or mode.is_sweep_override():
+        return []
+    chosen = {"hand": ("hand", "own"), "generate": ("filter", "none")}.get(mode.value())
+    return [] if chosen is None or chosen[0] in values else ["=".join(chosen)]
 
 
 def _parse_override(parser: OverridesParser, line: str) -> Override:
-    """Returns one override; a bare value of a text key is quoted first."""
+    """Returns one override; a bare value of a text key, or name of a file (experiment=null), is quoted first."""
     key, equals, raw = line.partition("=")
-    is_text = key_types().get(key.lstrip("+")) is str and bool(equals)
+    is_text = (key_types().get(key.lstrip("+")) is str or key in groups()) and bool(equals)
     try:
         override = parser.parse_overrides([line])[0]
     except HydraException as error:

@@ -2,7 +2,7 @@
 # A newcomer's hour, a command a step: bash <checkout>/docs/first_hour.sh [folder to work in, ./first_hour by default]
 #
 # Needs an active virtual environment, and says what to do where something is missing. Further arguments go to the runs,
-# as in `first_hour.sh work num_iterations=20` for a quick look at all steps.
+# as in `first_hour.sh work num_iterations=20 filter=none` for a quick look at all steps: after 20 none would hold.
 set -euo pipefail
 
 checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -20,7 +20,7 @@ step() {
 
 step "1. Install" pip install --quiet -e "$checkout[objects,view]"
 
-step "2. The main job: 24 grasps on each of two built-in objects" bimangrasp mode=scale "${quick[@]}"
+step "2. The main job: 24 grasps that hold on each of two built-in objects" bimangrasp mode=scale "${quick[@]}"
 
 step "3. Look at them: one page with everything in it" bimangrasp mode=view exp_name=demo
 gallery="$PWD/data/experiments/demo/view/index.html"

@@ -19,20 +19,24 @@ from scale.settings.parsing import is_folder_name
 from scale.settings.schema import RULES, Config, check_seeds, check_settings
 
 DEFAULTS = conf.load()
+PLAIN = conf.load(["experiment=null", "filter=none"])
 
 
 def value(config: Config, key: str):
     return reduce(getattr, key.split("."), config)
 
 
-def test_the_defaults_are_the_small_run_with_released_numbers():
+def test_the_defaults_are_a_small_run_of_grasps_that_hold():
     config = DEFAULTS
-    assert (config.mode, config.target_count_per_object, config.round_batch_size) == ("scale", 24, 16)
-    assert (config.num_iterations, config.filter.name, config.object_code_list) == (
-        400,
-        "none",
-        ["storage_bin", "bowl"],
-    )
+    assert (config.mode, config.target_count_per_object) == ("scale", 24)
+    assert config.object_code_list == ["storage_bin", "bowl"]
+    assert (config.filter.name, config.validation.name) == ("physics", "bench")
+    assert config == conf.load(["experiment=firm", "filter=physics"])
+
+
+def test_without_a_set_of_settings_the_numbers_are_the_released_ones():
+    config = PLAIN
+    assert (config.round_batch_size, config.num_iterations, config.filter.name) == (16, 400, "none")
     energy, start = config.energy, config.initialization
     assert (energy.w_fc, energy.w_dis, energy.w_pen, energy.w_spen) == (1, 100, 125, 10)
     assert (energy.w_joints, energy.w_vew, energy.keypoint_distance) == (1, 0.5, 0.02)
@@ -43,6 +47,10 @@ def test_the_defaults_are_the_small_run_with_released_numbers():
 def test_the_released_experiment_stays_unsqueezed_when_it_is_cut():
     released = conf.load(["experiment=released"])
     assert (released.num_iterations, released.optimizer.schedule_steps) == (10000, 6000)
+    assert released.optimizer == dataclasses.replace(PLAIN.optimizer, schedule_steps=6000)
+    assert (released.optimizer.method, released.contacts_per_hand) == ("mala", 4)
+    for section in ("energy", "initialization", "object", "hand"):
+        assert getattr(released, section) == getattr(PLAIN, section)
     assert conf.load(["experiment=released", "num_iterations=1000"]).optimizer.schedule_steps == 6000
 
 
@@ -50,25 +58,36 @@ def test_the_released_experiment_stays_unsqueezed_when_it_is_cut():
 def test_the_fast_experiment_is_the_whole_released_descent():
     fast = conf.load(["experiment=fast"])
     assert (fast.num_iterations, fast.optimizer.schedule_steps) == (6000, "auto")
-    assert fast.optimizer == conf.load([]).optimizer
+    assert dataclasses.replace(fast, num_iterations=400, filter=PLAIN.filter) == PLAIN
 
 
 def test_the_firm_experiment_weighs_what_the_release_does_not_have():
-    firm, energy = conf.load(["experiment=firm"]), DEFAULTS.energy
-    assert energy.w_depth == energy.w_equilibrium == 0 and DEFAULTS.object.interior_faces == "keep"
+    firm, energy = DEFAULTS, PLAIN.energy
+    assert energy.w_depth == energy.w_equilibrium == 0 and PLAIN.object.interior_faces == "keep"
     assert firm.energy.w_depth > 0 and firm.energy.w_equilibrium > 0 and firm.object.interior_faces == "remove"
-    assert firm.energy.w_joints > energy.w_joints and firm.poses == DEFAULTS.poses
+    assert firm.energy.w_joints > energy.w_joints and firm.poses == PLAIN.poses
 
 
 @pytest.mark.slow
 def test_the_firm_filter_wants_the_terms_that_it_looks_at():
-    assert conf.load(["experiment=firm", "filter=firm"]).filter.name == "firm"
+    assert conf.load(["filter=firm"]).filter.name == "firm"
     with pytest.raises(InputError, match=r"filter=firm.*w_depth=0.*experiment=firm"):
-        conf.load(["filter=firm"])
+        conf.load(["filter=firm", "experiment=null"])
 
 
 def test_filters_share_their_thresholds():
-    assert dataclasses.replace(conf.load(["filter=energy"]).filter, name="none") == DEFAULTS.filter
+    assert dataclasses.replace(conf.load(["filter=energy"]).filter, name="none") == PLAIN.filter
+
+
+@pytest.mark.parametrize("given", [["experiment=null"], ["experiment=firm", "experiment=null"], ["experiment='null'"]])
+def test_null_chooses_no_set_of_settings(given):
+    assert conf.load(given) == dataclasses.replace(PLAIN, filter=DEFAULTS.filter)
+
+
+def test_one_round_has_no_filter_but_the_one_that_is_asked_for():
+    assert conf.load(["mode=generate"]) == dataclasses.replace(DEFAULTS, mode="generate", filter=PLAIN.filter)
+    assert conf.load(["mode=generate", "filter=physics"]).filter == DEFAULTS.filter
+    assert conf.load(["filter=energy", "mode=generate"]).filter.name == "energy"
 
 
 def test_every_rule_has_a_key_and_every_key_a_value():
@@ -251,7 +270,9 @@ def test_a_folder_of_ones_own_adds_choices(tmp_path):
     (tmp_path / "experiment").mkdir()
     mine = tmp_path / "experiment" / "mine.yaml"
     mine.write_text("# @package _global_\nnum_iterations: 77\n")
-    assert conf.load(["experiment=mine"], tmp_path).num_iterations == 77
+    assert conf.load(["experiment=mine", "filter=none"], tmp_path) == dataclasses.replace(PLAIN, num_iterations=77)
+    mine.write_text("# @package _global_\ndefaults:\n  - override /filter: none\nnum_iterations: 77\n")
+    assert conf.load(["experiment=mine"], tmp_path) == dataclasses.replace(PLAIN, num_iterations=77)
     mine.write_text("# @package _global_\nnum_iteration: 77\n")
     with pytest.raises(InputError, match="'num_iteration'.*did you mean 'num_iterations'"):
         conf.load(["experiment=mine"], tmp_path)
@@ -319,6 +340,7 @@ def test_a_job_is_named_by_what_decides_its_grasps():
     ]
     assert folders("object.scales=[0.1,0.2]") == ["object.scales=%5B0.1%2C0.2%5D"]
     assert folders("mode=scale") == ["default"]
+    assert folders("experiment=null,firm") == ["experiment=null", "experiment=firm"]
 
 
 @pytest.mark.slow
@@ -383,7 +405,8 @@ def test_a_job_that_does_not_compose_is_refused_before_any_starts():
 @pytest.mark.slow
 def test_settings_that_came_later_are_in_the_run_key_only_where_they_are_used():
     later = {"object.sizes": "[0.25]", "initialization.follow_size": "true"}
-    plain = run_keys.run_key(conf.load(), "hand", 2)
-    used = run_keys.run_key(conf.load([f"{name}={value}" for name, value in later.items()]), "hand", 2)
+    plain = run_keys.run_key(PLAIN, "hand", 2)
+    words = ["experiment=null", *(f"{name}={value}" for name, value in later.items())]
+    used = run_keys.run_key(conf.load(words), "hand", 2)
     assert set(used) - set(plain) == set(later) and used == plain | {name: used[name] for name in later}
     assert used["object.sizes"] == [0.25] and plain["object.scales"] == [0.15, 0.16, 0.17]

@@ -73,7 +73,7 @@ from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import ObjectModel
 
 synthesis.set_determinism(1)
-config = conf.load(["round_batch_size=8", "num_iterations=40", "curve_stride=10", "kernels=warp"])
+config = conf.load(["experiment=null", "round_batch_size=8", "num_iterations=40", "curve_stride=10", "kernels=warp"])
 hands = HandModel(*load_hands(config.hand), 200, "cuda")
 mug = ObjectModel.load(str(builtin.OBJECT_ROOT / "mug.obj"), config.object, "cuda")
 recorded = synthesis.synthesize(hands, mug, config.synthesis, 1)

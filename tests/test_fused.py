@@ -31,7 +31,8 @@ FusedEvaluator = importlib.import_module("bimangrasp.energy.fused.evaluator").Fu
 
 
 def settings(**changes):
-    loaded = conf.load([f"round_batch_size={BATCH}", "num_iterations=120", "curve_stride=0", "kernels=warp"])
+    plain = ["experiment=null", "kernels=warp"]
+    loaded = conf.load([*plain, f"round_batch_size={BATCH}", "num_iterations=120", "curve_stride=0"])
     loaded.initialization.hull_samples_per_grasp = 10
     return replace(loaded.synthesis, **changes)
 

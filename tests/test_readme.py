@@ -30,6 +30,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     small = ["num_iterations=2", "round_batch_size=4", "target_count_per_object=6", "gpus=[cpu]"]
     small += ["object.surface_samples_per_point=4", "object.surface_points=100", "hand.surface_points=100"]
+    small += ["experiment=null", "filter=none"]
     report = scale.run(conf.load([*small, f"output_root={folder}/data/experiments"]))
     assert report.exit_code == 0
     return folder

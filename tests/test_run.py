@@ -63,6 +63,18 @@ def test_a_round_that_raises_is_retried_then_skipped_and_named_everywhere(run, f
 
 
 @pytest.mark.slow
+def test_the_end_says_how_many_grasps_were_tried_for_the_quota(run):
+    report = run(target_count_per_object=5, round_batch_size=8)
+    (one,) = report.objects
+    with h5py.File(report.paths[0]) as file:
+        assert one.tried == 8 * one.rounds_done == file["rounds/rows"][...].sum()
+        assert one.collected == 5 <= one.accepted == file["rounds/accepted"][...].sum() < one.tried
+    heading, row = (line.split() for line in str(report).splitlines()[:2])
+    shown = dict(zip(heading, row, strict=False))
+    assert (shown["grasps"], shown["tried"], shown["accepted"]) == ("5/5", str(one.tried), str(one.accepted))
+
+
+@pytest.mark.slow
 def test_max_rounds_ends_an_object_short_with_exit_code_3_and_the_reason(run, folder):
     report = run("max_rounds=2", target_count_per_object=100, gpus="[cpu,cpu]")
     assert report.exit_code == 3 and report.objects[0].end_reason == "max_rounds"
@@ -279,6 +291,7 @@ from stub_rounds import Stub, made_columns
 def settings():
     import conf
     names = ["object_code_list=[storage_bin]", "target_count_per_object=2", "gpus=[cpu]", "round_batch_size=2"]
+    names += ["filter=none"]
     return conf.load([f"output_root={sys.argv[1]}", *names])
 
 is_child = getattr(multiprocessing.current_process(), "_inheriting", False)

@@ -41,7 +41,7 @@ REFUSALS = [
     (["target_count_per_object={nothing:3}"], "target_count_per_object names 'nothing'"),
     (["seed_base=7"], "seed_base: 1 in the folder, 7 in this call"),
     (["dry_run=true", "energy.w_pen=7"], "energy.w_pen: 125.0 in the folder, 7.0 in this call"),
-    (["mode=generate", "filter=physics"], "filter=physics needs mode=scale"),
+    (["mode=generate", "filter=physics"], "take filter=none and test the grasps with mode=validate"),
     (["resume=false"], "resume=false, but the run folder data/experiments/demo was used before"),
     (["mode=report", "path=nowhere"], "holds no run"),
     (["mode=view", "path=nowhere"], "nowhere is not there"),

@@ -188,7 +188,8 @@ from bimangrasp.objects.model import ObjectModel
 from bimangrasp.synthesis import set_determinism, synthesize
 
 set_determinism(1)
-config = conf.load(["round_batch_size=8", "num_iterations=20", "curve_stride=5", "energy.inter_hand=symmetric"])
+settings = ["round_batch_size=8", "num_iterations=20", "curve_stride=5", "energy.inter_hand=symmetric"]
+config = conf.load(["experiment=null", *settings])
 hands = HandModel(*load_hands(config.hand), 200, "cuda")
 mug = ObjectModel.load(str(builtin.OBJECT_ROOT / "mug.obj"), config.object, "cuda")
 first, second = (synthesize(hands, mug, config.synthesis, 1) for _ in range(2))

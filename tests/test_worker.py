@@ -15,6 +15,7 @@ from scale.engine.synthesizer import columns_from
 
 F32 = torch.float32
 SETTINGS = ["round_batch_size=6", "num_iterations=8", "curve_stride=4", "initialization.hull_samples_per_grasp=10"]
+SETTINGS += ["experiment=null"]
 
 
 @pytest.mark.slow

@@ -216,7 +216,8 @@ class EventLoop:
             rounds = ", ".join(f"{round_id} ({tile})" for round_id, tile in sorted(state.small_tiles.items()))
             notes = [f"out of memory: rounds computed fewer than {full} grasps at once, so bytes may differ: {rounds}"]
         pieces = self._request.pieces_record(state.code)
-        return object_report(state, pieces, self._completion.file(state), reason, notes)
+        batch = self._config.round_batch_size
+        return object_report(state, batch, pieces, self._completion.file(state), reason, notes)
 
     def snapshot(self) -> Snapshot:
         """Returns the moment for the screen."""

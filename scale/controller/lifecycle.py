@@ -152,15 +152,15 @@ def _for_one_round(config: Config) -> Config:
         InputError: a setting about grasps that count; here every finite one does.
     """
     chosen = {
-        f"filter={config.filter.name}": config.filter.name != "none",
-        "dedup": config.dedup.thresholds is not None,
-        "keep_failed=true": config.keep_failed,
+        f"filter={config.filter.name}": (config.filter.name != "none", "take filter=none"),
+        "dedup": (config.dedup.thresholds is not None, "leave it away"),
+        "keep_failed=true": (config.keep_failed, "leave it away"),
     }
-    for name, is_chosen in chosen.items():
+    for name, (is_chosen, instead) in chosen.items():
         if is_chosen:
             raise InputError(
                 f"{name} needs mode=scale: mode=generate makes one round of each object and keeps every finite grasp; "
-                f"leave it away and test the grasps with mode=validate exp_name={config.exp_name}"
+                f"{instead} and test the grasps with mode=validate exp_name={config.exp_name}"
             )
     return replace(config, max_rounds=1, target_count_per_object=config.round_batch_size)
 

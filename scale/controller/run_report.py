@@ -168,6 +168,7 @@ class ObjectReport:
         quota: rows wanted.
         collected: rows that it has.
         rounds_done: rounds that are proven.
+        tried, accepted: rows of these rounds, and those of them that count.
         failed_attempts: attempts that failed in this call.
         skipped: rounds that were given up, each with round, seed and traceback.
         end_reason: quota, barren, max_rounds, changed, generated (one round was asked for), or stopped where the call
@@ -184,6 +185,8 @@ class ObjectReport:
     quota: int
     collected: int
     rounds_done: int
+    tried: int
+    accepted: int
     failed_attempts: int
     skipped: list[dict[str, Any]]
     end_reason: str
@@ -229,8 +232,11 @@ class RunReport:
         return [report.path for report in self.objects if report.path is not None]
 
     def __str__(self) -> str:
-        rows = [(o.code, f"{o.collected}/{o.quota}", o.rounds_done, len(o.skipped), o.end_reason) for o in self.objects]
-        lines = objects_table(("object", "grasps", "rounds", "skipped", "ended by"), rows)
+        rows = [
+            (o.code, f"{o.collected}/{o.quota}", o.tried, o.accepted, o.rounds_done, len(o.skipped), o.end_reason)
+            for o in self.objects
+        ]
+        lines = objects_table(("object", "grasps", "tried", "accepted", "rounds", "skipped", "ended by"), rows)
         lines += [f"short: {report.code}: {_why_short(report)}" for report in self.objects if report.is_short]
         lines += [_skip_warning(report) for report in self.objects if report.skipped]
         lines += [f"note: {note}" for note in self.notes]
@@ -253,12 +259,13 @@ def _skip_warning(report: ObjectReport) -> str:
 
 
 def object_report(
-    state: ObjectState, pieces: dict[str, Any] | None, path: Path | None, end_reason: str, notes: list[str]
+    state: ObjectState, batch: int, pieces: dict[str, Any] | None, path: Path | None, end_reason: str, notes: list[str]
 ) -> ObjectReport:
     """Returns the report of an object as it stands.
 
     Args:
         state: of the object.
+        batch: rows of a round.
         pieces: see `ObjectReport`.
         path: its file, if there is one.
         end_reason: see `ObjectReport`.
@@ -270,6 +277,8 @@ def object_report(
         quota=state.quota,
         collected=state.collected,
         rounds_done=state.rounds.count(DONE),
+        tried=batch * state.rounds.count(DONE),
+        accepted=state.rounds.accepted_rows,
         failed_attempts=state.failures.total(),
         skipped=state.why_skipped(),
         end_reason=end_reason,
