@@ -19,6 +19,7 @@ DEPENDENCIES = [
     "pillow>=10.1",  # writes animations, with text of any size, and pictures of grasps
     "rich>=13.0",  # the panel of a run
     "jaxtyping>=0.3.2",  # leaves quoted annotations to type checkers
+    "manifold3d>=3.0",  # boolean union of the bodies of a mesh (object.interior_faces=remove)
 ]
 
 # Compiles the fused kernels, which make a step ten times as fast, for the CPU and for CUDA; where it has a wheel.
@@ -31,7 +32,6 @@ PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; l
 DECIMATE = "fast-simplification>=0.1.7"  # decimates meshes for the page of mode=view
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; this version was seen to repeat its result
 TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
-MANIFOLD = "manifold3d>=3.0"  # boolean union of the bodies of a mesh (object.interior_faces=remove)
 
 setup(
     name="bimangrasp",
@@ -49,14 +49,13 @@ setup(
     install_requires=[*DEPENDENCIES, WARP],
     extras_require={
         "fast": [],  # brought Warp; for commands written then
-        "objects": [COACD, MANIFOLD],
+        "objects": [COACD],
         "parquet": [PYARROW],
         "tensorboard": [TENSORBOARD],
         "view": [DECIMATE],
         "dev": [
             COACD,
             DECIMATE,
-            MANIFOLD,
             TENSORBOARD,
             "pytest>=8.0",
             "pytest-xdist>=3.7",  # runs the tests on several cores, files by name (--no-loadscope-reorder)

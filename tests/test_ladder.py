@@ -26,7 +26,7 @@ LADDER = {
         "grasp": "",
         "poses": "errors",
         "sampler": "ranges",
-        "geometry": "errors builtin",
+        "geometry": "errors",
         "objects": "errors ranges builtin geometry",
         "hands": "errors grasp geometry",
         "hand_files": "errors ranges builtin hands",

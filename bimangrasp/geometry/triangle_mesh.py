@@ -11,7 +11,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.farthest_point_sampling import RUN, spatial_order
 
@@ -237,8 +236,7 @@ def outer_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
         import manifold3d
     except ImportError as error:
         raise InputError(
-            f"object.interior_faces=remove needs manifold3d: {install_command('objects')}, or set "
-            "object.interior_faces=keep"
+            "object.interior_faces=remove needs manifold3d: pip install manifold3d, or set object.interior_faces=keep"
         ) from error
     solids = []
     for body in _bodies(vertices, faces):
