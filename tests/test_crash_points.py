@@ -100,8 +100,11 @@ def resume_and_compare(scene, base, **settings):
     )
     whole = shards & verdicts if scene.config.filter.name == "physics" else shards
     passed = {event["code"]: event["rounds"] for event in events(folder, "merged")}
-    kept = {(code, number) for code, number in acknowledged if number < passed.get(code, inf)}
-    proven = whole | kept  # a round made past the quota, whose shard went with the merge, may be made again
+    # A round that was made past the quota, and whose shard went with the merge, may be made again.
+    acknowledged_kept, told_kept = (
+        {(code, number) for code, number in rounds if number < passed.get(code, inf)} for rounds in (acknowledged, told)
+    )
+    proven = whole | acknowledged_kept
     assert call(replace(scene.config, **settings), scene.stub, base).exit_code == 0
     assert finals_of(root) == scene.finals, "other bytes"
     others = names_of(root) ^ scene.names
@@ -110,7 +113,7 @@ def resume_and_compare(scene, base, **settings):
     assert not others, f"other files: {others}"
     again = proven.intersection(done_rounds(root)[len(acknowledged) :])
     assert not again, f"rounds {again} were proven and computed again"
-    made_again = (shards | set(told)).intersection(done_rounds(root, "sealed")[len(told) :])
+    made_again = (shards | told_kept).intersection(done_rounds(root, "sealed")[len(told) :])
     assert not made_again, f"rounds {made_again} had their shards and were computed again"
 
 
