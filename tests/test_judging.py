@@ -158,7 +158,12 @@ def test_a_deadly_grasp_is_not_simulated_and_the_others_do_not_notice():
     seen: list[int] = []
     once = evaluate_grasps(hands(), [box()], subject(MIXED), protocol("bench"), RULE, Simulations())
     found = evaluate_grasps(
-        hands(), [box()], subject(MIXED), protocol("bench"), RULE, Simulations(1, False, seen.append, (1, 3))
+        hands(),
+        [box()],
+        subject(MIXED),
+        protocol("bench"),
+        RULE,
+        Simulations(on_grasp=seen.append, skipped_rows=(1, 3)),
     )
     assert seen == [0, 2, 4] and (found.reason[[1, 3]] == Reason.SIMULATION_FAILED).all()
     assert np.isnan(found.penetration[[1, 3]]).all() and not found.held[[1, 3]].any()
