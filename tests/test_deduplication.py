@@ -67,8 +67,8 @@ def rows_of(report):
 @pytest.mark.slow
 @pytest.mark.parametrize("physics", [False, True])
 def test_the_quota_is_of_distinct_grasps(call, physics):
-    report, _ = call(*(["filter=physics"] if physics else []), quota=QUOTA - 4 * physics)
-    wanted, alike = distinct(QUOTA - 4 * physics, physics)
+    report, _ = call(*(["filter=physics"] if physics else []), quota=QUOTA - 2 * physics)
+    wanted, alike = distinct(QUOTA - 2 * physics, physics)
     assert report.exit_code == 0 and rows_of(report) == wanted and alike
     assert report.objects[0].rejected["duplicate"] == len(alike)
     proof = formats.verify_final(str(report.paths[0]))
