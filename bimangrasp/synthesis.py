@@ -125,11 +125,8 @@ def synthesize(
     costs = scene.evaluator()
     descent = begin(scene, costs, initial, generator)
     record = _Recorder(scene, costs)
-    choose = _chooser(scene, costs) if config.optimizer.method == "momentum" else None
     for step in range(config.num_iterations + 1):
         if step:
-            if choose:
-                choose(step - 1, descent)
             descent.advance()
         record(step, descent)
         if watch:
@@ -143,29 +140,30 @@ def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Gene
     """Returns a batch before its first step."""
     config, energy, candidates = scene.config.optimizer, grasp_energy(scene, costs), scene.hands.candidate_count
     run = scene.config.num_iterations, scene.hands.device, scene.hands.dtype
+    revise = None
     if config.method == "momentum":
         sizes = [column.shape[-1] for column in (initial.translation, initial.rotation, initial.joints)]
         plan = momentum.plan(config.momentum, sizes, *run)
         state = momentum.init(initial.pose, initial.candidate, energy, plan, config.keep == "best")
-        step = partial(momentum.step, energy=energy, config=config.momentum, plan=plan)
+        step, revise = partial(momentum.step, energy=energy, config=config.momentum, plan=plan), _chooser(scene, energy)
     else:
         schedule = mala.schedule(config, *run)
         state = mala.init(initial.pose, initial.candidate, energy, config)
         constants = {"choices": candidates, "config": config, "schedule": schedule, "generator": generator}
         step = partial(mala.step, energy=energy, **constants)
-    return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda")
+    return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda", revise)
 
 
-def _chooser(scene: Scene, costs: Evaluator) -> Callable[[int, Descent], None]:
-    """Returns what chooses the contacts of a batch anew before some steps, given the steps made."""
-    config, steps = scene.config.optimizer, scene.config.num_iterations
-    choice, energy = ContactChoice(scene.hands, scene.obj, scene.config.contacts_per_hand), grasp_energy(scene, costs)
+def _chooser(scene: Scene, energy: mala.Energy) -> Callable[[int, momentum.State], momentum.State | None]:
+    """Returns what chooses the contacts of a batch anew before some steps; see `Descent`."""
+    config, steps = scene.config.optimizer.momentum, scene.config.num_iterations
+    choice = ContactChoice(scene.hands, scene.obj, scene.config.contacts_per_hand)
 
-    def choose(step: int, descent: Descent) -> None:
-        if step % config.momentum.choose_every == 0 and step <= config.momentum.choose_until * steps:
-            point = descent.state.point
-            candidate = choice(Grasps.from_pose(point.position, point.choice), scene.object_scale)
-            descent.write(momentum.with_choice(descent.state, candidate, energy))
+    def choose(made: int, state: momentum.State) -> momentum.State | None:
+        if made % config.choose_every or made > config.choose_until * steps:
+            return None
+        grasps = Grasps.from_pose(state.point.position, state.point.choice)
+        return momentum.with_choice(state, choice(grasps, scene.object_scale), energy)
 
     return choose
 

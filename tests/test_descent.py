@@ -67,17 +67,18 @@ def test_a_recording_begins_after_some_steps_and_loses_none(monkeypatch):
 
 CUDA = """
 import torch, conf
-from bimangrasp import builtin, descent, synthesis
+from bimangrasp import builtin, synthesis
 from bimangrasp.hands.model import HandModel
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.objects.model import ObjectModel
+from bimangrasp.sampler import cuda_graph
 
 synthesis.set_determinism(1)
 config = conf.load(["experiment=null", "round_batch_size=8", "num_iterations=40", "curve_stride=10", "kernels=warp"])
 hands = HandModel(*load_hands(config.hand), 200, "cuda")
 mug = ObjectModel.load(str(builtin.OBJECT_ROOT / "mug.obj"), config.object, "cuda")
 recorded = synthesis.synthesize(hands, mug, config.synthesis, 1)
-descent.EAGER_STEPS = 1000
+cuda_graph.EAGER_STEPS = 1000
 eager = synthesis.synthesize(hands, mug, config.synthesis, 1)
 assert torch.equal(recorded.grasps.pose, eager.grasps.pose)
 assert torch.equal(recorded.energies.total, eager.energies.total)

@@ -110,12 +110,18 @@ def test_the_best_is_kept_and_forgotten_with_its_indices():
 def test_steps_in_place_are_the_same_steps():
     settings = config()
     state, plan = begin(bowl(), settings, 20, keeps_best=True)
-    descent = Descent(state, lambda now: momentum.step(now, bowl(), settings, plan), torch.Generator(), False)
-    for _ in range(20):
+    asked = []
+
+    def revise(made, now):
+        asked.append(made)
+        return momentum.with_choice(now, now.point.choice + 3, bowl()) if made == 7 else None
+
+    descent = Descent(state, lambda now: momentum.step(now, bowl(), settings, plan), torch.Generator(), False, revise)
+    memory = descent.state.point.choice.data_ptr()
+    for made in range(20):
+        assert (descent.state.point.choice == (3 if made > 7 else 0)).all()
         descent.advance()
-        state, _ = momentum.step(state, bowl(), settings, plan)
+        state, _ = momentum.step(state if made != 7 else revise(7, state), bowl(), settings, plan)
     for present, wanted in zip(descent.state.point, state.point, strict=True):
         assert torch.equal(present, wanted)
-    memory = descent.state.point.choice.data_ptr()
-    descent.write(momentum.with_choice(descent.state, descent.state.point.choice + 3, bowl()))
-    assert descent.state.point.choice.data_ptr() == memory and (descent.state.point.choice == 3).all()
+    assert descent.state.point.choice.data_ptr() == memory and sorted({*asked}) == list(range(20))

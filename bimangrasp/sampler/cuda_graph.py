@@ -37,6 +37,7 @@ class Descent:
         step: Callable[[State], tuple[State, Bool[Tensor, " batch"]]],
         generator: torch.Generator,
         is_recorded: bool,
+        revise: Callable[[int, State], State | None] | None = None,
     ):
         """Takes a batch at its start.
 
@@ -45,15 +46,21 @@ class Descent:
             step: makes the next state; see `mala.step`.
             generator: the one that `step` draws from.
             is_recorded: whether steps become a CUDA graph; `step` must then wait for nothing and have fixed shapes.
+            revise: before each step, from the number of steps made and the present state: what to put in its place, or
+                None. It is not recorded.
         """
         self.state = _copy(state)
         self.accepted: Int[Tensor, ""] = torch.zeros((), dtype=torch.int64, device=state.step.device)
-        self._step, self._generator = step, generator
+        self._step, self._generator, self._revise, self._made = step, generator, revise, 0
         self._eager_steps = EAGER_STEPS if is_recorded else math.inf
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def advance(self) -> None:
         """Makes one step; a GPU may still be at it on return."""
+        revised = self._revise(self._made, self.state) if self._revise else None
+        if revised is not None:
+            self._write(revised)
+        self._made += 1
         if self._eager_steps:
             self._eager_steps -= 1
             self._advance()
@@ -66,9 +73,9 @@ class Descent:
         """Makes one step: computes the next state and writes it over the present one."""
         state, accepted = self._step(self.state)
         self.accepted += accepted.sum()
-        self.write(state)
+        self._write(state)
 
-    def write(self, state: State) -> None:
+    def _write(self, state: State) -> None:
         """Puts another state in the place of the present one, in the same memory."""
         for present, following in zip(_leaves(self.state), _leaves(state), strict=True):
             present.copy_(following)

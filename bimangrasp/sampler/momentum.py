@@ -43,12 +43,14 @@ class Plan(NamedTuple):
 
     Attributes:
         part: the part of each coordinate, 0 to P - 1.
+        mean: takes coordinates to the mean of each part: a fixed product rather than a sum in any order.
         size: step size of each coordinate before the decay.
         share: of the step size that each step takes.
         first_weight, second_weight: what the moments add up to at each step, by which they are divided.
     """
 
     part: Int[Tensor, " dof"]
+    mean: Float[Tensor, "dof part"]
     size: Float[Tensor, " dof"]
     share: Float[Tensor, " step"]
     first_weight: Float[Tensor, " step"]
@@ -75,6 +77,7 @@ def plan(
     part = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     step_sizes = torch.tensor([config.translation_step, config.rotation_step, config.joint_step])
     columns = (
+        torch.block_diag(*(torch.full((count, 1), 1 / count) for count in sizes)),
         step_sizes[part],
         config.last_share ** (done / max(steps - 1, 1)),
         1 - config.first_moment_decay ** (done + 1),
@@ -92,7 +95,7 @@ def init(
 ) -> State:
     """Returns the state before the first step."""
     point = Point(position, choice, *checked(energy(position, choice)))
-    parts = position.new_zeros((*position.shape[:2], int(plan.part.max()) + 1))
+    parts = position.new_zeros((*position.shape[:2], plan.mean.shape[1]))
     step = torch.zeros(1, dtype=torch.int64, device=position.device)
     return State(point, point if keeps_best else None, torch.zeros_like(position), parts, step)
 
@@ -108,7 +111,7 @@ def step(state: State, energy: Energy, config: MomentumConfig, plan: Plan) -> tu
     """
     first_decay, second_decay = config.first_moment_decay, config.second_moment_decay
     gradient = state.point.gradient
-    square = _means(gradient.square(), plan.part, state.second_moment.shape[-1])
+    square = gradient.square() @ plan.mean
     first = first_decay * state.first_moment + (1 - first_decay) * gradient
     second = second_decay * state.second_moment + (1 - second_decay) * square
     share, first_weight, second_weight = (
@@ -128,9 +131,3 @@ def with_choice(state: State, choice: Int[Tensor, "batch group index"], energy: 
     position = state.point.position
     point = Point(position, choice, *checked(energy(position, choice)))
     return state._replace(point=point, best=None if state.best is None else point)
-
-
-def _means(values: Float[Tensor, "batch group dof"], part: Tensor, parts: int) -> Float[Tensor, "batch group part"]:
-    """Returns the mean over the coordinates of each part, a fixed product rather than a sum in any order."""
-    member = torch.nn.functional.one_hot(part, parts).to(values.dtype)
-    return values @ (member / member.sum(dim=0))
