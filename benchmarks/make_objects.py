@@ -21,7 +21,8 @@ from scipy.spatial import Delaunay
 
 import conf
 from bimangrasp.builtin import OBJECT_ROOT
-from bimangrasp.objects.convex_pieces import decomposed, is_convex
+from bimangrasp.objects.convex_pieces import is_convex
+from bimangrasp.objects.decomposition import decomposed
 from bimangrasp.objects.model import read_mesh
 
 FOLDER = Path(__file__).parent

@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.objects.decomposition import decomposed, too_far
-from bimangrasp.objects.files import is_prepared
+from bimangrasp.objects.files import is_prepared, piece_files_of
 from bimangrasp.objects.model import Mesh, read_mesh
 from bimangrasp.objects.pieces import Piece, Pieces
 from bimangrasp.objects.pieces_fit import measured_pieces
@@ -21,7 +21,6 @@ from bimangrasp.objects.pieces_fit import measured_pieces
 GIVEN, CONVEX = "coacd files", "convex"
 """Sources of pieces that are not decomposed here."""
 
-PIECE_FILES = "coacd_convex_piece_*.obj"
 _PIECE_FILE = re.compile(r"coacd_convex_piece_(\d+)\.obj")
 
 _BLOCK = 2**22  # point-plane distances in memory at the same time, 32 MB
@@ -60,17 +59,13 @@ def is_convex(body: Mesh, config: PiecesConfig) -> bool:
 
 
 def piece_files(mesh: Path) -> list[Path]:
-    """Returns the piece files of a mesh in numeric order; they must be numbered 0, 1, 2, ... without a gap.
-
-    They are those in its own folder, or else those in `<folder>/<name of the mesh>`.
-    """
-    beside, below = mesh.parent, mesh.with_suffix("")
-    folder = beside if any(beside.glob(PIECE_FILES)) or not below.is_dir() else below
-    by_number = {int(match[1]): path for path in folder.iterdir() if (match := _PIECE_FILE.fullmatch(path.name))}
+    """Returns the piece files of a mesh in numeric order; they must be numbered 0, 1, 2, ... without a gap."""
+    files = piece_files_of(mesh)
+    by_number = {int(match[1]): path for path in files if (match := _PIECE_FILE.fullmatch(path.name))}
     missing = [number for number in range(max(by_number, default=-1)) if number not in by_number]
     if missing:
         raise InputError(
-            f"{folder} has {len(by_number)} files coacd_convex_piece_<k>.obj up to {max(by_number)} and lacks "
+            f"{files[0].parent} has {len(by_number)} files coacd_convex_piece_<k>.obj up to {max(by_number)} and lacks "
             f"k = {', '.join(map(str, missing))}; copy all of them, or none to have the mesh decomposed anew"
         )
     return [by_number[number] for number in sorted(by_number)]

@@ -20,6 +20,9 @@ SHOWN = 8
 DECOMPOSED = Path("coacd", "decomposed.obj")
 """Path of an object's mesh below the folder of its code, in DexGraspNet and BimanGrasp."""
 
+PIECE_FILES = "coacd_convex_piece_*.obj"
+"""Names of the files with convex pieces (DexGraspNet)."""
+
 RECORD = "prepared.json"
 """Name of the file beside a mesh with the source of a prepared object, how it was moved, and the hashes of its files.
 It is written last and marks the object complete."""
@@ -82,11 +85,16 @@ def mesh_of(object_root: Path | str, code: str) -> Path:
     return meshes_of_code[0]
 
 
+def piece_files_of(mesh: Path) -> list[Path]:
+    """Returns the files with the convex pieces of a mesh, by name: in its own folder, else in `<folder>/<its name>`."""
+    return sorted(mesh.parent.glob(PIECE_FILES)) or sorted(mesh.with_suffix("").glob(PIECE_FILES))
+
+
 def is_prepared(mesh: Path) -> bool:
     """Whether a mesh and the pieces beside it are those of a prepared object, by the hashes in its record."""
     try:
         hashes = json.loads((mesh.parent / RECORD).read_text(encoding="utf-8"))["files"]
-        names = {mesh.name, *(path.name for path in mesh.parent.glob("coacd_convex_piece_*.obj"))}
+        names = {mesh.name, *(path.name for path in piece_files_of(mesh))}
         return hashes == {name: hashlib.sha256((mesh.parent / name).read_bytes()).hexdigest() for name in names}
     except (OSError, ValueError, LookupError, TypeError):  # no record, or one that says nothing
         return False

@@ -19,7 +19,7 @@ from bimangrasp.objects import preparation
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.convex_pieces import convex_pieces, is_convex, piece_files
 from bimangrasp.objects.decomposition import decomposed
-from bimangrasp.objects.files import DECOMPOSED, RECORD, check_size, object_scales
+from bimangrasp.objects.files import DECOMPOSED, RECORD, check_size, object_scales, piece_files_of
 from bimangrasp.objects.model import Mesh, is_closed, load_triangles, report_of
 from bimangrasp.objects.pieces import Pieces, PiecesFit
 from bimangrasp.objects.pieces_fit import CRACK, joined_pieces
@@ -279,7 +279,7 @@ def _pieces_in(files: dict[str, bytes], entry: ObjectEntry, config: Config, is_c
 
 def _origin(entry: ObjectEntry, config: Config) -> dict[str, Any]:
     """Returns what determines the files of a prepared object: its source, the pieces beside it, and the settings."""
-    beside = sorted(entry.path.parent.glob("coacd_convex_piece_*.obj")) if entry.path.name == DECOMPOSED.name else []
+    beside = piece_files_of(entry.path) if entry.path.name == DECOMPOSED.name else []
     return {
         "source": entry.path.name,
         "source_sha256": hashlib.sha256(b"".join(_read(path) for path in (entry.path, *beside))).hexdigest(),

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
-from bimangrasp.objects.convex_pieces import PIECE_FILES, convex_pieces
-from bimangrasp.objects.files import RECORD
+from bimangrasp.objects.convex_pieces import convex_pieces
+from bimangrasp.objects.files import RECORD, piece_files_of
 from bimangrasp.objects.pieces import Pieces, pieces_image, read_pieces
 from scale.settings.mesh_checks import cache_folder, keep
 from scale.settings.parsing import ObjectEntry
@@ -100,8 +100,7 @@ def sealed_pieces(
 def _name(mesh: Path, config: PiecesConfig) -> str:
     """Returns the name of the file that holds the pieces that these bytes and settings give."""
     made_of = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    folders, record = (mesh.parent, mesh.with_suffix("")), mesh.parent / RECORD
-    files = [file for folder in folders for file in sorted(folder.glob(PIECE_FILES))]
-    for file in (mesh, *files, *([record] if record.exists() else [])):
+    record = mesh.parent / RECORD
+    for file in (mesh, *piece_files_of(mesh), *([record] if record.exists() else [])):
         made_of.update(file.read_bytes())
     return f"{made_of.hexdigest()}.npz"
