@@ -4,7 +4,7 @@ r"""Measures how many grasps hold over many kinds of objects, and what a held gr
         --set 'experiment=released'
 
 makes a batch for each object and seed, judges all of it without a filter, and prints a row an object with the seeds
-pooled, then the totals. Batches are kept in FOLDER, below a name that their settings decide: a run that was stopped
+pooled, then the totals. Batches are kept in FOLDER, below names that settings and meshes decide: a run that was stopped
 goes on where it was, and more objects or seeds only add to it. Every start counts as tried, and all processor time of
 synthesis and simulation counts; preparing an object (its distance field, its convex pieces) does not.
 """
@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from quality import make, poses_of
+from quality import contact_distance, judged, make
 
 import conf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import set_determinism
 from bimangrasp.validation.config import STAGES
-from bimangrasp.validation.evaluate import Evaluation, Simulations, evaluate_grasps
-from bimangrasp.validation.pose_rules import ObjectGrasps
+from bimangrasp.validation.evaluate import Evaluation
 from bimangrasp.validation.summary import Summary, object_success_rate, summary_of
 from bimangrasp.validation.verdict import Reason
 from scale.settings.parsing import resolve_objects
@@ -64,19 +61,8 @@ class Batch(NamedTuple):
 def measured(config: Config, mesh: Path, seed: int) -> Batch:
     """Returns a batch, made and judged by this process."""
     made = make(config, mesh, seed)
-    result = made.synthesis
-    grasps = ObjectGrasps(
-        poses_of(result.grasps),
-        result.grasps.candidate.numpy().astype(np.int32),
-        result.contact_normal.numpy(),
-        result.object_scale.numpy(),
-    )
-    pieces = [piece.vertices for piece in convex_pieces(str(mesh), config.pieces).pieces]
-    begun = time.process_time()
-    evaluation = evaluate_grasps(made.hands, pieces, grasps, config.validation, config.poses, Simulations())
-    seconds = time.process_time() - begun
-    contacts = 2 * config.contacts_per_hand
-    return Batch(evaluation, result.energies.distance.numpy() / contacts, made.seconds, seconds)
+    evaluation, seconds = judged(made, mesh, config)
+    return Batch(evaluation, contact_distance(made.synthesis), made.seconds, seconds)
 
 
 def save(batch: Batch, path: Path) -> None:
@@ -161,13 +147,13 @@ def main() -> None:
     parser.add_argument("--object_root", nargs="+", default=[""], help="folders of prepared meshes")
     parser.add_argument("--objects", nargs="+", default=["*"], help="codes or globs, of all folders")
     parser.add_argument("--out", type=Path, required=True, help="folder of the batches")
-    parser.add_argument("--set", default="", help="settings on top of experiment=null, parted by blanks")
+    parser.add_argument("--set", default="", help="settings, parted by blanks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, default=32)
     options = parser.parse_args()
     set_determinism(1)
-    config = conf.load(["experiment=null", "curve_stride=0", *options.set.split(), f"round_batch_size={options.batch}"])
-    key = hashlib.sha256(f"{options.batch} {options.set}".encode()).hexdigest()[:8]
+    config = conf.load(["curve_stride=0", *options.set.split(), f"round_batch_size={options.batch}"])
+    decide = repr((config.synthesis, config.hand, config.pieces, config.poses, config.validation)).encode()
     options.out.mkdir(parents=True, exist_ok=True)
     entries = {entry.code: entry for root in options.object_root for entry in resolve_objects(root, "all")}
     codes = [code for code in entries if any(fnmatch(code, glob) for glob in options.objects)]
@@ -175,7 +161,7 @@ def main() -> None:
     print(f"| {HEADINGS} |\n|{'---|' * (HEADINGS.count('|') + 1)}", flush=True)
     summaries, batches = [], []
     for code in codes:
-        parts = []
+        parts, key = [], hashlib.sha256(decide + entries[code].path.read_bytes()).hexdigest()[:8]
         for seed in options.seeds:
             path = options.out / f"{key}_{code}_{seed}.npz"
             if not path.exists():

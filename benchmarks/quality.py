@@ -25,7 +25,7 @@ from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.model import ObjectModel
 from bimangrasp.poses import Poses
 from bimangrasp.synthesis import Synthesis, set_determinism, synthesize
-from bimangrasp.validation.evaluate import Simulations, evaluate_grasps
+from bimangrasp.validation.evaluate import Evaluation, Simulations, evaluate_grasps
 from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.summary import Summary, summary_of
 from scale.settings.parsing import resolve_objects
@@ -70,9 +70,9 @@ def poses_of(grasps: Grasps) -> Poses:
     return Poses(grasps.translation.numpy(), rotation, grasps.joints.numpy())
 
 
-def summarize(result: RoundResult, mesh: Path, settings: list[str], threads: int) -> Summary:
-    """Returns the figures under the protocol and the pose rule of the settings."""
-    grasps, config = result.synthesis.grasps, conf.load(settings)
+def judged(result: RoundResult, mesh: Path, config: Config, threads: int = 1) -> tuple[Evaluation, float]:
+    """Returns the verdicts under the settings' protocol and pose rule, and the processor time that they took, s."""
+    grasps = result.synthesis.grasps
     object_grasps = ObjectGrasps(
         poses_of(grasps),
         grasps.candidate.numpy().astype(np.int32),
@@ -80,20 +80,23 @@ def summarize(result: RoundResult, mesh: Path, settings: list[str], threads: int
         result.synthesis.object_scale.numpy(),
     )
     pieces = [piece.vertices for piece in convex_pieces(str(mesh), config.pieces).pieces]
-    verdicts = evaluate_grasps(
-        result.hands, pieces, object_grasps, config.validation, config.poses, Simulations(threads)
-    )
-    return summary_of(mesh.stem, verdicts, result.hands.descriptions[0])
+    begun, how = time.process_time(), Simulations(threads)
+    verdicts = evaluate_grasps(result.hands, pieces, object_grasps, config.validation, config.poses, how)
+    return verdicts, time.process_time() - begun
+
+
+def contact_distance(synthesis: Synthesis) -> np.ndarray:
+    """Returns the mean distance of each grasp's contacts to the surface, m."""
+    return synthesis.energies.distance.numpy() / synthesis.contact_point[0, ..., 0].numel()
 
 
 def table_row(names: tuple[str, ...], result: RoundResult, summary: Summary) -> str:
     """Returns a row of the table, under `HEADINGS`."""
     count = len(result.synthesis.object_scale)
-    contacts = float(result.synthesis.energies.distance.mean()) / result.synthesis.contact_point[0, ..., 0].numel()
     figures = (
         f"{summary.gsr:.1%}",
         f"{summary.both_hands:.0%}",
-        f"{1e3 * contacts:.2f}",
+        f"{1e3 * contact_distance(result.synthesis).mean():.2f}",
         f"{1e3 * summary.pd:.2f}",
         f"{1e3 * summary.spd:.2f}",
         f"{summary.d:.3f}",
@@ -133,7 +136,9 @@ def main() -> None:
             result = make(config, entry.path, options.seed)
             for poses in options.poses or [""]:
                 for protocol in options.protocols:
-                    figures = summarize(result, entry.path, [f"validation={protocol}", *poses.split()], options.threads)
+                    judging = conf.load([f"validation={protocol}", *poses.split()])
+                    verdicts, _ = judged(result, entry.path, judging, options.threads)
+                    figures = summary_of(entry.path.stem, verdicts, result.hands.descriptions[0])
                     print(table_row((settings, poses, entry.code, protocol), result, figures), flush=True)
 
 
