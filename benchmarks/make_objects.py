@@ -3,7 +3,8 @@
 Each object is built of rings: a profile in the plane of radius and height, whose corners are in profiles.csv, is swept
 around the z axis along a circle or a rounded rectangle, and neighboring rings are joined by triangles as even as their
 spacing allows.
-Convex pieces for the simulator are CoACD's, in two minutes.
+Convex pieces for the simulator are CoACD's by the default settings, in some minutes. Those in the package are older and
+coarser, of pieces.threshold=0.05 with CoACD's own remeshing, so writing them anew changes them.
 Needs trimesh, CoACD and, for the mug's handle, manifold3d; the package itself reads only the OBJ files.
 """
 
