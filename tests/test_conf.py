@@ -65,6 +65,7 @@ def test_the_firm_experiment_weighs_what_the_release_does_not_have():
     firm, energy = DEFAULTS, PLAIN.energy
     assert energy.w_depth == energy.w_equilibrium == 0 and PLAIN.object.interior_faces == "keep"
     assert firm.energy.w_depth > 0 and firm.energy.w_equilibrium > 0 and firm.object.interior_faces == "remove"
+    assert firm.energy.normal_step > energy.normal_step == 0
     assert firm.energy.w_joints > energy.w_joints and firm.poses == PLAIN.poses
 
 

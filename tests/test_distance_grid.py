@@ -57,6 +57,24 @@ def test_the_gradient_is_the_slope_on_and_off_the_grid():
     torch.testing.assert_close((gradient * direction).sum(-1), measured, rtol=1e-5, atol=1e-6)
 
 
+def test_normals_of_a_ball_turn_by_one_over_the_radius_across_and_not_along():
+    grid = grid_of(trimesh.creation.icosphere(subdivisions=4), 48)
+    points = scattered(300, 1.1, seed=5)
+    points = points[(points.norm(dim=1) - 1).abs() < 0.1]
+    turn = grid.normal_turn(points[:, None], torch.full((len(points),), 0.1, dtype=F64))[:, 0]
+    outward = points / points.norm(dim=1, keepdim=True)
+    exact = (torch.eye(3, dtype=F64) - outward[:, :, None] * outward[:, None]) / points.norm(dim=1)[:, None, None]
+    assert len(points) > 30 and (turn - exact).abs().mean() < 0.05
+
+
+def test_over_an_edge_the_normal_turns_along_the_way_that_crosses_it():
+    """From a face of x to one of y within 0.1 to both sides: the first axis takes the first part away."""
+    grid = grid_of(trimesh.creation.box([1.0, 1.0, 1.0]), 48)
+    turn = grid.normal_turn(torch.tensor([[[0.51, 0.51, 0.0]]], dtype=F64), torch.full((1,), 0.1, dtype=F64))[0, 0]
+    assert turn[0, 0] > 3 and turn[0, 1] < -3 and turn[1, 1] > 3 and turn[1, 0] < -3
+    assert turn[2].abs().max() < 1e-6 and turn[:, 2].abs().max() < 1e-6
+
+
 def test_off_the_grid_the_way_there_is_added():
     grid = grid_of(trimesh.creation.box([1.0, 1.0, 1.0]), 24)
     away = torch.tensor([[0.0, 0.0, 3.0], [0.1, -4.0, 0.0]], dtype=F64)

@@ -88,6 +88,53 @@ def test_the_gradient_is_the_slope_with_the_forces_held():
     torch.testing.assert_close((gradient * direction).sum(dim=(1, 2)), measured, rtol=1e-5, atol=1e-7)
 
 
+def ellipsoid(point):
+    """Outward normals on ellipsoids with three unlike axes through these points, and how they turn."""
+    stretch = torch.tensor([1.0, 2.0, 0.5], dtype=F64)
+    length = (stretch * point).norm(dim=-1, keepdim=True)
+    normal = stretch * point / length
+    across = torch.eye(3, dtype=F64) - normal[..., None] * normal[..., None, :]
+    return normal, stretch[:, None] * across / length[..., None]
+
+
+def turned(force, before, after):
+    """Forces after the shortest turn (Rodrigues) that takes the normals to what they are now."""
+    axis = torch.linalg.cross(before, after, dim=-1)
+    cosine = (before * after).sum(-1, keepdim=True)
+    along = axis * (axis * force).sum(-1, keepdim=True) / (1 + cosine)
+    return cosine * force + torch.linalg.cross(axis, force, dim=-1) + along
+
+
+def test_the_gradient_is_the_slope_with_forces_that_turn_with_the_normals():
+    point, _ = random_contacts(6, seed=2)
+    normal, turn = ellipsoid(point)
+    force = _balancing_forces(point, -normal, 0.3)
+    at = point.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(residual_wrench(at, normal, 0.3, turn).sum(), at)
+    (constant,) = torch.autograd.grad(residual_wrench(at, normal, 0.3).sum(), at)
+    assert ((gradient - constant).norm(dim=(1, 2)) > 0.1 * gradient.norm(dim=(1, 2))).all()
+    direction, _ = random_contacts(6, seed=3)
+    measured = slope(lambda at: _net_wrench(at, turned(force, normal, ellipsoid(at)[0])).norm(dim=-1), point, direction)
+    torch.testing.assert_close((gradient * direction).sum(dim=(1, 2)), measured, rtol=1e-5, atol=1e-7)
+
+
+def test_following_it_brings_wedged_contacts_to_face_each_other():
+    """Three contacts on one side of a ball: only other normals can balance them, no other lever."""
+    point = 0.1 * torch.nn.functional.normalize(
+        torch.tensor([[[1.0, 0, 0.5], [0, 1, 0.5], [-1, -1, 0.5]]], dtype=F64), dim=-1
+    )
+    eye, before = torch.eye(3, dtype=F64), None
+    for _ in range(100):
+        normal = point / point.norm(dim=-1, keepdim=True)
+        turn = (eye - normal[..., None] * normal[..., None, :]) / 0.1
+        at = point.clone().requires_grad_()
+        residual = residual_wrench(at, normal, 0.0, turn)
+        before = residual.item() if before is None else before
+        (gradient,) = torch.autograd.grad(residual.sum(), at)
+        point = 0.1 * torch.nn.functional.normalize(point - 1e-3 * gradient, dim=-1)
+    assert before > 0.3 and residual.item() < 0.03
+
+
 def test_contacts_without_a_normal_are_no_reason_to_fail():
     point, normal = random_contacts(4)
     assert residual_wrench(point, torch.zeros_like(normal), 0.3).isfinite().all()

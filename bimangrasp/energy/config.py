@@ -33,12 +33,15 @@ class EnergyConfig(_Weights):
         w_equilibrium: weight of the residual wrench.
         keypoint_distance: two penetration keypoints of one hand closer than this cost energy, m.
         friction: coefficient with which the contacts press in the residual wrench.
+        normal_step: the residual wrench's gradient sees how the normals turn as contacts move, between points so far to
+            both sides, m; 0 leaves them constant.
         inter_hand: "right_points" measures the right hand's surface points against the left hand only,
             "symmetric" takes the mean of both directions.
     """
 
     keypoint_distance: Annotated[float, NOT_NEGATIVE]
     friction: Annotated[float, NOT_NEGATIVE]
+    normal_step: Annotated[float, NOT_NEGATIVE]
     inter_hand: Annotated[str, among("right_points", "symmetric")]
 
     @property

@@ -75,7 +75,8 @@ def energies(
     """Returns all terms of each grasp.
 
     Normals of the object and the surface points of the hands carry no gradient (as released), so force closure,
-    wrench volume and the inter-hand term steer only through what is left.
+    wrench volume and the inter-hand term steer only through what is left. With `normal_step` normals do so in the
+    residual wrench.
 
     Args:
         hands: both hands.
@@ -212,8 +213,13 @@ def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 
 
 def _equilibrium(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
-    point, normal = placed.contacts.point, placed.contacts.normal
-    return wrench.residual_wrench(point.flatten(1, 2), normal.flatten(1, 2), placed.config.friction)
+    point, normal = (part.flatten(1, 2) for part in placed.contacts[:2])
+    turn, step = None, placed.config.normal_step
+    if step:
+        scale = placed.object_scale
+        unit_points = (point / scale[:, None, None]).to(scale.dtype)
+        turn = (placed.obj.grid.normal_turn(unit_points, step / scale) / scale[:, None, None, None]).to(point.dtype)
+    return wrench.residual_wrench(point, normal, placed.config.friction, turn)
 
 
 TERM_FUNCTIONS: dict[str, Callable[[PlacedGrasps], Float[Tensor, " batch"]]] = {

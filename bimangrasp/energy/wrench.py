@@ -78,21 +78,31 @@ def wrench_volume(values: Float[Tensor, "batch 6"]) -> Float[Tensor, " batch"]:
 
 
 def residual_wrench(
-    point: Float[Tensor, "batch contact 3"], normal: Float[Tensor, "batch contact 3"], friction: float
+    point: Float[Tensor, "batch contact 3"],
+    normal: Float[Tensor, "batch contact 3"],
+    friction: float,
+    normal_turn: Float[Tensor, "batch contact 3 3"] | None = None,
 ) -> Float[Tensor, " batch"]:
     """Returns how far the contacts are from holding by pressing alone: the length of the least net wrench.
 
     The least over forces within their friction cones whose normal parts add up to 1 N: 0 where they balance, 1 where
-    all press one way. The forces are found by Frank and Wolfe's method (1956), and are constant in the gradient, as the
-    normals are.
+    all press one way. The forces are found by Frank and Wolfe's method (1956). In the gradient they turn with the
+    normals, and so keep their places in the cones: others would change the least only in second order.
 
     Args:
         point: object's frame, m.
         normal: outward unit normals of the object there.
         friction: coefficient.
+        normal_turn: change of each normal as its point moves along each axis, 1/m; without it normals are constant in
+            the gradient.
     """
     with torch.no_grad():
         force = _balancing_forces(point, -normal, friction)
+    if normal_turn is not None:
+        change = ((point - point.detach())[..., None, :] @ normal_turn).squeeze(-2)
+        force = (
+            force + change * (normal * force).sum(-1, keepdim=True) - normal * (change * force).sum(-1, keepdim=True)
+        )
     return torch.linalg.vector_norm(_net_wrench(point, force), dim=-1)
 
 

@@ -76,3 +76,21 @@ class DistanceGrid(NamedTuple):
 
         sides = [torch.lerp(along_z(x + i, y), along_z(x + i, y + 1), v) for i in (0, 1)]
         return torch.lerp(*sides, u) + self.cell * torch.linalg.vector_norm(position - inside, dim=-1)
+
+    def normals(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Returns the direction in which the distance grows at points of the unit mesh, of unit length, constant."""
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.distance(points).sum(), points)
+        return torch.nn.functional.normalize(gradient, dim=-1)
+
+    def normal_turn(
+        self, points: Float[Tensor, "batch point 3"], step: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch point 3 3"]:
+        """Returns how the normal at points of the unit mesh changes along each axis, 1/m: row k is along axis k.
+
+        It is a difference over `step` to both sides, m: what lies nearer together, as an edge, counts by that length.
+        """
+        offset = step[:, None, None, None] * torch.eye(3, dtype=points.dtype, device=points.device)
+        ahead, behind = (self.normals(points[:, :, None] + sign * offset) for sign in (1, -1))
+        return (ahead - behind) / (2 * step[:, None, None, None])

@@ -14,9 +14,10 @@ from torch import Tensor
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
 from bimangrasp.energy.fused import records
+from bimangrasp.energy.fused.geometry import Grid
 from bimangrasp.energy.fused.penetration_kernels import penetrations, shape_sums
 from bimangrasp.energy.fused.point_kernels import contacts_to_object, depths, place_keypoints, push_keypoints
-from bimangrasp.energy.fused.tables import DepthTables, HandTables, ObjectTables
+from bimangrasp.energy.fused.tables import HandTables, ObjectTables, grid_of, spheres_of
 from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames, totals
 from bimangrasp.energy.fused.wrench_kernel import equilibrium_kernel, wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
@@ -81,7 +82,9 @@ class FusedEvaluator:
             contacts: of a hand.
         """
         self._hands, self._obj = _tables_of(hands, obj)
-        self._inside = DepthTables.of(hands, obj) if config.computes(ENERGY_TERMS[Slot.depth]) else None
+        has_depth, has_equilibrium = (config.computes(ENERGY_TERMS[slot]) for slot in (Slot.depth, Slot.equilibrium))
+        self._spheres = spheres_of(hands) if has_depth else None
+        self._grid = grid_of(obj) if has_depth or (has_equilibrium and config.normal_step) else Grid()
         self._object_scale, self._config = object_scale, config
         tree = self._hands.tree
         self.device = tree.parent.device
@@ -152,12 +155,13 @@ class FusedEvaluator:
             plan("wrench terms", wrench_kernel(2 * contacts), (), table, weights, terms, wrenches)
         if config.computes(ENERGY_TERMS[Slot.equilibrium]):
             kernel = equilibrium_kernel(2 * contacts)
-            plan("wrench terms", kernel, (), table, config.friction, weights, terms, wrenches)
+            arguments = (table, config.friction, config.normal_step, self._grid, scale, weights, terms, wrenches)
+            plan("wrench terms", kernel, (), *arguments)
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
         plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
-        if self._inside:
+        if self._spheres:
             sums = (wrenches.inside_depth, wrenches.inside_force, wrenches.inside_moment)
-            arguments = (shapes, self._inside.spheres, frames, self._inside.grid, scale)
+            arguments = (shapes, self._spheres, frames, self._grid, scale)
             plan("hands in object", depths, (2, count), *arguments, *sums)
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):

@@ -198,6 +198,19 @@ def grid_distance(p: wp.vec3, grid: Grid) -> Side:
 
 
 @wp.func
+def turn_of_normal(p: wp.vec3, step: float, of: wp.vec3, grid: Grid) -> wp.vec3:
+    """Returns the gradient of the normal's part along `of`, where `DistanceGrid.normal_turn` has that of the normal."""
+    turn = wp.vec3()
+    for axis in range(3):
+        offset = wp.vec3()
+        offset[axis] = step
+        ahead = wp.normalize(grid_distance(p + offset, grid).gradient)
+        behind = wp.normalize(grid_distance(p - offset, grid).gradient)
+        turn[axis] = wp.dot(of, ahead - behind) / (2.0 * step)
+    return turn
+
+
+@wp.func
 def unit(v: Any):
     """Returns v over its length, or over the smallest norm."""
     return v / wp.max(wp.length(v), v.dtype(SMALLEST_NORM))

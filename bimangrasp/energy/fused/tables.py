@@ -66,26 +66,23 @@ class ObjectTables:
         return cls(mesh, surface, _cloud(np.full(len(points), -1), points, device))
 
 
-@dataclass(frozen=True)
-class DepthTables:
-    """What the depth of hands in an object needs."""
+def spheres_of(hands: HandModel) -> Spheres:
+    """Returns the spheres inside both hands."""
+    device, spheres = wp.device_from_torch(hands.device), Spheres()
+    shape = hands.spheres.shape.cpu().numpy()
+    count = np.bincount(shape, minlength=len(hands.shapes.link))
+    spheres.first, spheres.count = _array(np.cumsum(count) - count, int, device), _array(count, int, device)
+    spheres.center = _array(hands.spheres.center, wp.vec3, device)
+    spheres.radius = _array(hands.spheres.radius, float, device)
+    return spheres
 
-    spheres: Spheres
-    grid: Grid
 
-    @classmethod
-    def of(cls, hands: HandModel, obj: ObjectModel) -> DepthTables:
-        """Returns the spheres of both hands and the grid of an object."""
-        device = wp.device_from_torch(hands.device)
-        spheres, grid = Spheres(), Grid()
-        shape = hands.spheres.shape.cpu().numpy()
-        count = np.bincount(shape, minlength=len(hands.shapes.link))
-        spheres.first, spheres.count = _array(np.cumsum(count) - count, int, device), _array(count, int, device)
-        spheres.center = _array(hands.spheres.center, wp.vec3, device)
-        spheres.radius = _array(hands.spheres.radius, float, device)
-        grid.low, grid.cell = wp.vec3(*obj.grid.low.tolist()), obj.grid.cell
-        grid.values = _array(obj.grid.values, float, device)
-        return cls(spheres, grid)
+def grid_of(obj: ObjectModel) -> Grid:
+    """Returns the signed distances of an object."""
+    grid = Grid()
+    grid.low, grid.cell = wp.vec3(*obj.grid.low.tolist()), obj.grid.cell
+    grid.values = _array(obj.grid.values, float, wp.device_from_torch(obj.grid.values.device))
+    return grid
 
 
 def _tree(hands: HandModel, device: wp.Device) -> records.Tree:

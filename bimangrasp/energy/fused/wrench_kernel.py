@@ -4,6 +4,7 @@ from functools import cache
 
 import warp as wp
 
+from bimangrasp.energy.fused.geometry import Grid, turn_of_normal
 from bimangrasp.energy.fused.records import ContactTable, Weights, Wrenches
 from bimangrasp.energy.wrench import LEVER, ROUNDS, SMALLEST_NORMAL, SMALLEST_RESIDUAL, SMALLEST_SINGULAR_VALUE
 from bimangrasp.energy_terms import Slot
@@ -125,6 +126,9 @@ def equilibrium_kernel(contacts: int) -> wp.Kernel:
     def equilibrium(
         table: ContactTable,
         friction_coefficient: float,
+        normal_step: float,
+        grid: Grid,
+        object_scale: wp.array(dtype=float),
         weights: Weights,
         terms: wp.array2d(dtype=float),
         wrenches: Wrenches,
@@ -172,10 +176,21 @@ def equilibrium_kernel(contacts: int) -> wp.Kernel:
             twist += wp.cross(table.point[b, i // half, i % half], force) / REACH
         residual = wp.sqrt(wp.length_sq(net) + wp.length_sq(twist))
         terms[Slot.equilibrium, b] = float(residual)
+        heading = net / wp.max(residual, RESIDUAL_FLOOR)
         lever = twist / (wp.max(residual, RESIDUAL_FLOOR) * REACH)
+        scale = object_scale[b]
         for i in range(contacts):
             force = wp.vec3d(forces[i, 0], forces[i, 1], forces[i, 2])
-            push = wp.float64(weights[Slot.equilibrium]) * wp.cross(force, lever)
+            push = wp.cross(force, lever)
+            if normal_step > 0.0:  # the force turns with the normal
+                point = table.point[b, i // half, i % half]
+                normal = table.normal[b, i // half, i % half]
+                by_heading = heading + wp.cross(lever, point)
+                by_normal = wp.dot(normal, force) * by_heading - wp.dot(by_heading, normal) * force
+                place = wp.vec3(point / wp.float64(scale))
+                turn = turn_of_normal(place, normal_step / scale, wp.vec3(by_normal), grid)
+                push += wp.vec3d(turn / scale)
+            push *= wp.float64(weights[Slot.equilibrium])
             wrenches.closure[b, i // half, i % half] = wrenches.closure[b, i // half, i % half] + wp.vec3(push)
 
     return equilibrium
