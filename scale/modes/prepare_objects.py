@@ -34,6 +34,9 @@ from scale.store.run_folder import RunFolder
 READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
 """States of an object after the run; a kept one was prepared before, with the same content."""
 
+NOT_TRIED = "its convex pieces, which will be its surface, are not made yet: out= makes them"
+"""What a check says of a mesh that it does not decompose."""
+
 HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "state")
 NUMBER_COLUMNS = (1, 2, 4, 5)
 EXIT_UNUSABLE = 3
@@ -199,18 +202,18 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
             return PreparedObject.from_record(entry.code, KEPT, existing)
     draft = preparation.make_draft(str(entry.path), config.prepare)
     pieces, notes = _given_pieces(entry, draft, config)
-    if config.prepare.surface == "pieces":
-        if not (pieces or writes):
-            warnings = (*notes, "its convex pieces, which will be its surface, are not made yet: out= makes them")
-            return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=warnings)
-        pieces = pieces or decomposed(str(entry.path), _body(draft), config.pieces)
-        if config.prepare.interior_faces == "remove":
-            vertices, faces = joined_pieces(pieces.pieces, CRACK * _body(draft).diagonal)
+    if config.prepare.surface == "pieces" and not _is_solid_hull(_body(draft), config):
+        if pieces or writes:
+            pieces = pieces or decomposed(str(entry.path), _body(draft), config.pieces)
+            draft = _with_surface(draft, pieces, config)
         else:
-            vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
-        surface = draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=())
-        draft = draft._replace(mesh=surface)
-    ready = preparation.finish_draft(draft, config.prepare)
+            notes = (*notes, NOT_TRIED)
+    try:
+        ready = preparation.finish_draft(draft, config.prepare)
+    except InputError:
+        if NOT_TRIED not in notes:
+            raise
+        return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=notes)
     check_size(report_of(ready.mesh), config.object, entry.code)
     if writes and config.prepare.decompose and not pieces:
         pieces = _pieces_in({DECOMPOSED.name: ready.image}, entry, config, is_cached=True)
@@ -245,6 +248,20 @@ def _body(draft: preparation.Draft) -> Mesh:
     """Returns the mesh of a draft for a decomposition, without the checks of one that is grasped itself."""
     vertices, faces = draft.mesh.vertices, draft.mesh.faces
     return Mesh(vertices, faces, "normal" if is_closed(vertices, faces) else "", "")
+
+
+def _is_solid_hull(body: Mesh, config: Config) -> bool:
+    """Returns whether a mesh is closed and convex, and so a piece as it is."""
+    return bool(body.sign) and is_convex(body, config.pieces)
+
+
+def _with_surface(draft: preparation.Draft, pieces: Pieces, config: Config) -> preparation.Draft:
+    """Returns a draft with the surface of convex pieces."""
+    if config.prepare.interior_faces == "remove":
+        vertices, faces = joined_pieces(pieces.pieces, CRACK * _body(draft).diagonal)
+    else:
+        vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
+    return draft._replace(mesh=draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=()))
 
 
 def _given_pieces(

@@ -332,7 +332,9 @@ def _check_preparation(given: PreparationConfig) -> None:
             "itself; wanted prepare.normalize=keep with it, or no unit"
         )
     if given.surface == "pieces" and not given.decompose:
-        raise InputError("prepare.surface=pieces needs convex pieces; wanted prepare.decompose=true with it")
+        raise InputError(
+            "prepare.surface=pieces needs convex pieces; wanted prepare.decompose=true with it, or prepare.surface=mesh"
+        )
 
 
 def check_seeds(seed_base: int, objects: int, max_rounds: int) -> None:
