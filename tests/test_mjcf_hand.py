@@ -179,6 +179,10 @@ WRONG_TABLES = {
         ["'bare'", "no collision geometry", "tip"],
     ),
     "no candidates": ({"candidates": CandidateRule(4, 0.5, {})}, ["hand.candidates.palmar is empty"]),
+    "only the palm": (
+        {"candidates": CandidateRule(4, 0.5, {"root": [0.0, -1.0, 0.0]})},
+        ["'toy' cannot squeeze", "are on root", "0 of 4 joints have equal limits", "hand.candidates.palmar"],
+    ),
     "none a link": ({"candidates": CandidateRule(0, 0.5, {"tip": [0.0, -1.0, 0.0]})}, ["per_link=0"]),
     "no unit vector": (
         {"palm_normal": [0.0, -2.0, 0.0]},

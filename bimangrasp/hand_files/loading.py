@@ -50,6 +50,13 @@ def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
         InputError: a value of the config or a file that it names cannot be used.
     """
     _check(config)
+    pair = _pair(config)
+    for hand in pair:
+        _check_squeeze(hand, config.name)
+    return pair
+
+
+def _pair(config: HandConfig) -> tuple[HandDescription, HandDescription]:
     if config.format == "bimangrasp":
         return read_release_hands(config)
     hand = read_mjcf_hand(config)
@@ -58,6 +65,27 @@ def load_hands(config: HandConfig) -> tuple[HandDescription, HandDescription]:
     if config.left_mjcf:
         return read_left_hand(hand, config), hand
     return mirror(hand), hand
+
+
+def _check_squeeze(hand: HandDescription, name: str) -> None:
+    """Refuses a hand none of whose joints can move a contact candidate: it holds nothing."""
+    free = {
+        int(link)
+        for link, low, high in zip(hand.joint_link, hand.joint_lower, hand.joint_upper, strict=True)
+        if high > low
+    }
+    for link in set(hand.candidate_link.tolist()):
+        while link >= 0:
+            if link in free:
+                return
+            link = int(hand.parent[link])
+    touching = ", ".join(hand.link_names[link] for link in sorted(set(hand.candidate_link.tolist())))
+    fixed = len(hand.joint_names) - len(free)
+    raise InputError(
+        f"hand {name!r} cannot squeeze: its contact candidates are on {touching}, and no joint of its {hand.side} hand "
+        f"moves these ({fixed} of {len(hand.joint_names)} joints have equal limits); wanted candidates on fingers "
+        "whose joints have a range (hand.candidates.palmar, and the ranges in the hand's file)"
+    )
 
 
 def _check(config: HandConfig) -> None:
