@@ -172,7 +172,7 @@ class Config(Checked):
             folder `hand` there, where Hydra finds it. Of `mode=objects` the folder of the prepared objects; empty only
             checks.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
-            `mode=validate`; 0 is one for each core that no CPU worker needs.
+            `mode=validate`; 0 is one for each core.
         backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
         filter, dedup, view, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare: see

@@ -67,11 +67,13 @@ class RunRequest(NamedTuple):
 
     @property
     def validators(self) -> int:
-        """How many processes simulate: those asked for, or one for each core that no CPU worker needs."""
+        """How many processes simulate: those asked for, or one for each core.
+
+        CPU workers share these cores, but a grasp takes longer to test than to make, so they mostly wait.
+        """
         if not self.accept.needs_verdict:
             return 0
-        busy = sum(device.label == "cpu" for device in self.devices)
-        return self.config.validators or max(1, len(os.sched_getaffinity(0)) - busy)
+        return self.config.validators or len(os.sched_getaffinity(0))
 
     def acceptance_key_of(self, code: str) -> Key:
         """Returns what decides which rows of an object count."""
