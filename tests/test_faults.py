@@ -436,10 +436,18 @@ def test_errors_are_told_apart():
     import torch
 
     assert is_out_of_memory(torch.OutOfMemoryError("x")) and is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    for text in (
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "Failed to allocate 151519232 bytes on device 'cuda:0'",  # Warp's allocators
+        "Warp CUDA error 2: out of memory (in function wp_cuda_launch_kernel, warp.cu:4043)",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    ):
+        assert is_out_of_memory(RuntimeError(text)) and not is_broken_device(RuntimeError(text)), text
     assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(OSError(28, "disk"))
     for text in ("CUDA error: an illegal memory access", "cuBLAS error: X", "device-side assert triggered"):
-        assert is_broken_device(RuntimeError(text))
+        assert is_broken_device(RuntimeError(text)) and not is_out_of_memory(RuntimeError(text)), text
     assert is_broken_device(torch.AcceleratorError("x")) and not is_broken_device(torch.OutOfMemoryError("cuda error"))
     assert not is_broken_device(RuntimeError("shape mismatch")) and not is_broken_device(ValueError("CUDA error"))
     try:

@@ -96,6 +96,12 @@ def test_surface_points_are_the_same_every_time():
     assert not np.array_equal(surface_of(right, 50)[1], surface_of(moved, 50)[1])
 
 
+def test_the_device_is_that_of_the_tables_however_it_was_named():
+    """Warp finds no device "cuda"; tensors that were put there are on "cuda:0", as those on "cpu:0" are on "cpu"."""
+    hands = HandModel(*load_hands(quick_conf.load().hand), surface_points=1, device="cpu:0")
+    assert hands.device == hands.joint_lower.device == torch.device("cpu")
+
+
 def test_two_hands_of_different_trees_are_refused():
     left, right = load_hands(quick_conf.load().hand)
     renamed = replace(left, joint_names=("other", *left.joint_names[1:]))

@@ -79,9 +79,9 @@ class HandModel:
             return torch.as_tensor(column, dtype=dtype, device=device)
 
         self.descriptions = hands
-        self.device, self.dtype = torch.device(device), dtype
         self.names, self.joint_names = left.link_names, left.joint_names
         self.joint_lower, self.joint_upper = table("joint_lower"), table("joint_upper")
+        self.device, self.dtype = self.joint_lower.device, dtype  # a tensor's device has an index, which Warp asks for
         self.joint_mean = table("joint_mean")
         self.candidate_link = table("candidate_link", None)
         self.candidate_position = table("candidate_position", torch.float64)

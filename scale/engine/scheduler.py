@@ -20,7 +20,8 @@ EARLY_EXITS = 2
 """So many processes in a row that die before they are ready end the use of their slot."""
 EARLY_KILLS = 20
 """So many deaths by signals from outside, in a row and before any process was ready, end the run."""
-_OUT_OF_MEMORY = ("cuda out of memory", "cuda error: out of memory", "defaultcpuallocator")
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "alloc_failed", "defaultcpuallocator")
+"""What PyTorch, Warp, the driver, cuBLAS and cuSOLVER say, in lower case."""
 _BROKEN = ("cuda error", "cublas", "cusolver", "cusparse", "cudnn", "device-side assert")
 Key = tuple[str, int]
 """A round: object code and round id."""
