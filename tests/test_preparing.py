@@ -326,6 +326,18 @@ def test_wrong_calls_are_refused_at_the_door(meshes, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "plain" / "box" / "coacd").glob("*.obj")] == ["decomposed.obj"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("coacd") is None, reason="needs coacd (pip install -e '.[objects]')")
+def test_a_closed_body_without_volume_is_a_sheet(tmp_path):
+    (tmp_path / "meshes").mkdir()
+    square = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    flat = trimesh.Trimesh(square, [[0, 1, 2], [0, 2, 3], [1, 0, 3], [1, 3, 2]], process=False)  # a flat tetrahedron
+    flat.export(tmp_path / "meshes" / "flat.obj")
+    (one,) = called(tmp_path / "meshes", f"out={tmp_path}/out", *COARSE).objects
+    assert one.state == PREPARED and one.original.volume == 0 < one.prepared.volume, one.reason
+    assert one.fit.volume_ratio is None
+
+
 def test_a_check_says_of_a_hollow_body_what_out_will_do_and_of_a_convex_one_nothing(tmp_path):
     (tmp_path / "meshes").mkdir()
     trimesh.boolean.union([BOX, ACROSS]).export(tmp_path / "meshes" / "cross.obj")

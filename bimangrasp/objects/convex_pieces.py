@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import PiecesConfig
@@ -53,9 +53,12 @@ def convex_pieces(mesh: str, config: PiecesConfig) -> Pieces:
 
 
 def is_convex(body: Mesh, config: PiecesConfig) -> bool:
-    """Returns whether a mesh is its own convex hull."""
-    depth = _concavity(body.vertices[body.faces], ConvexHull(body.vertices))
-    return depth <= config.convex_tolerance * body.diagonal
+    """Returns whether a mesh is its own convex hull; a flat one has none."""
+    try:
+        hull = ConvexHull(body.vertices)
+    except QhullError:
+        return False
+    return _concavity(body.vertices[body.faces], hull) <= config.convex_tolerance * body.diagonal
 
 
 def piece_files(mesh: Path) -> list[Path]:

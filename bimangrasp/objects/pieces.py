@@ -35,7 +35,7 @@ class PiecesFit(NamedTuple):
         largest: of all points that were tried, m.
         uncovered: the farthest that the mesh stands out of the pieces, m; CoACD's hulls leave nothing out.
         volume_ratio: volume of the union of the pieces over that of the mesh, whose overlapping bodies count twice;
-            None where the mesh is open.
+            None where the mesh encloses nothing.
     """
 
     distance: float

@@ -129,8 +129,9 @@ def _signed_distance(mesh: Mesh, points: Float[Tensor, "point 3"]) -> Float[Tens
 
 
 def _volume_ratio(mesh: Mesh, pieces: Sequence[Piece]) -> float | None:
-    """Returns the volume of the pieces' union over that of the mesh; None where the mesh is open."""
-    if not is_closed(mesh.vertices, mesh.faces):
+    """Returns the volume of the pieces' union over that of the mesh; None where it encloses nothing."""
+    enclosed = volume_of(mesh.vertices[mesh.faces]) if is_closed(mesh.vertices, mesh.faces) else 0.0
+    if not enclosed:
         return None
     vertices, faces = joined_pieces(pieces, 0.0)
-    return volume_of(vertices[faces]) / volume_of(mesh.vertices[mesh.faces])
+    return volume_of(vertices[faces]) / enclosed

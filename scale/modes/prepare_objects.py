@@ -20,7 +20,7 @@ from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.convex_pieces import convex_pieces, is_convex, piece_files
 from bimangrasp.objects.decomposition import decomposed
 from bimangrasp.objects.files import DECOMPOSED, RECORD, check_size, object_scales, piece_files_of
-from bimangrasp.objects.model import Mesh, is_closed, load_triangles, report_of
+from bimangrasp.objects.model import Mesh, is_closed, load_triangles, report_of, volume_of
 from bimangrasp.objects.pieces import Pieces, PiecesFit
 from bimangrasp.objects.pieces_fit import CRACK, joined_pieces
 from scale.errors import RunError
@@ -247,7 +247,8 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
 def _body(draft: preparation.Draft) -> Mesh:
     """Returns the mesh of a draft for a decomposition, without the checks of one that is grasped itself."""
     vertices, faces = draft.mesh.vertices, draft.mesh.faces
-    return Mesh(vertices, faces, "normal" if is_closed(vertices, faces) else "", "")
+    has_inside = is_closed(vertices, faces) and volume_of(vertices[faces]) > 0
+    return Mesh(vertices, faces, "normal" if has_inside else "", "")
 
 
 def _is_solid_hull(body: Mesh, config: Config) -> bool:
