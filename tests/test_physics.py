@@ -166,6 +166,7 @@ def test_a_lost_half_is_made_again_and_only_that(call, tmp_path, reference):
     assert call("keep_intermediate=true")[1] == reference[QUOTA]
     new = (tmp_path / "x" / "journal.jsonl").read_bytes()[len(journal) :].splitlines()
     done = [event for event in map(json.loads, new) if event["event"] in ("done", "sealed")]
+    done = [event for event in done if event["round"] < passed[event["code"]]]  # one past the quota may be made, or not
     lost, made = parse_shard_name(verdict.name), parse_shard_name(shard.name)
     assert {(event["code"], event["round"]) for event in done} == {lost[:2], made[:2]}
     assert [event["event"] for event in done] == ["done", "done"]  # the verdict on the lost shard was waiting for it
