@@ -188,7 +188,8 @@ def test_a_body_that_is_not_convex_is_decomposed(tmp_path, surface):
     )
 
 
-def test_own_pieces_beside_the_mesh_are_measured_and_taken_by_a_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("surface", ["mesh", "pieces"])
+def test_own_pieces_beside_the_mesh_are_measured_and_taken_by_a_run(tmp_path, monkeypatch, surface):
     """CoACD, which remeshes, gives pieces that stick out of the mesh by more than those of a stranger may."""
     (tmp_path / "coacd.py").write_text(
         "class Mesh:\n    def __init__(self, vertices, faces): self.vertices = vertices\n"
@@ -202,16 +203,20 @@ def test_own_pieces_beside_the_mesh_are_measured_and_taken_by_a_run(tmp_path, mo
     (tmp_path / "meshes").mkdir()
     parts = [BOX.copy().apply_translation((x, 0, 0)) for x in (-1.5, 1.5)]
     trimesh.util.concatenate(parts).export(tmp_path / "meshes" / "two.obj")
-    report = called(tmp_path / "meshes", f"out={tmp_path}/out")
+    asked = (tmp_path / "meshes", f"out={tmp_path}/out", f"prepare.surface={surface}")
+    report = called(*asked)
     (one,) = report.objects
     assert (one.state, one.pieces) == (PREPARED, 2), one.reason
     assert one.warnings[0] == "CoACD failed with these settings, its pieces are made with pieces.seed=2"
     assert f"convex pieces and mesh at 0.17: {one.fit.at(0.17)}" in str(report)
     assert 0.003 < one.fit.distance < 0.01 and one.fit.uncovered < 3e-3
-    assert called(tmp_path / "meshes", f"out={tmp_path}/out").objects[0] == one._replace(state=KEPT)
+    assert called(*asked).objects[0] == one._replace(state=KEPT)
     taken = convex_pieces(str(tmp_path / "out/two/coacd/decomposed.obj"), quick_conf.load().pieces)
     assert taken.source == pieces_room.GIVEN
-    assert taken.fit.distance < 3e-4, "the surface is that of the pieces, but for what closes their cracks"
+    if surface == "mesh":
+        assert taken.fit == pytest.approx(one.fit, rel=1e-6)
+    else:
+        assert taken.fit.distance < 3e-4, "the surface is that of the pieces, but for what closes their cracks"
 
 
 @pytest.mark.slow
