@@ -215,7 +215,7 @@ def _depth(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
 def _equilibrium(placed: PlacedGrasps) -> Float[Tensor, " batch"]:
     point, normal = (part.flatten(1, 2) for part in placed.contacts[:2])
     turn, step = None, placed.config.normal_step
-    if step:
+    if step and point.requires_grad:
         scale = placed.object_scale
         unit_points = (point / scale[:, None, None]).to(scale.dtype)
         turn = (placed.obj.grid.normal_turn(unit_points, step / scale) / scale[:, None, None, None]).to(point.dtype)

@@ -202,10 +202,11 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
             return PreparedObject.from_record(entry.code, KEPT, existing)
     draft = preparation.make_draft(str(entry.path), config.prepare)
     pieces, notes = _given_pieces(entry, draft, config)
-    if config.prepare.surface == "pieces" and not _is_solid_hull(_body(draft), config):
+    body = _body(draft)
+    if config.prepare.surface == "pieces" and not _is_solid_hull(body, config):
         if pieces or writes:
-            pieces = pieces or decomposed(str(entry.path), _body(draft), config.pieces)
-            draft = _with_surface(draft, pieces, config)
+            pieces = pieces or decomposed(str(entry.path), body, config.pieces)
+            draft = _with_surface(draft, pieces, CRACK * body.diagonal, config)
         else:
             notes = (*notes, NOT_TRIED)
     try:
@@ -256,10 +257,10 @@ def _is_solid_hull(body: Mesh, config: Config) -> bool:
     return bool(body.sign) and is_convex(body, config.pieces)
 
 
-def _with_surface(draft: preparation.Draft, pieces: Pieces, config: Config) -> preparation.Draft:
-    """Returns a draft with the surface of convex pieces."""
+def _with_surface(draft: preparation.Draft, pieces: Pieces, growth: float, config: Config) -> preparation.Draft:
+    """Returns a draft with the surface of convex pieces, joined and grown as `joined_pieces` does, or as they are."""
     if config.prepare.interior_faces == "remove":
-        vertices, faces = joined_pieces(pieces.pieces, CRACK * _body(draft).diagonal)
+        vertices, faces = joined_pieces(pieces.pieces, growth)
     else:
         vertices, faces = trimesh.util.append_faces(*zip(*pieces.pieces, strict=True))
     return draft._replace(mesh=draft.mesh._replace(vertices=preparation.as_written(vertices), faces=faces, holes=()))
