@@ -17,7 +17,7 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco, read_bare_hand, read_mjcf_hand
 from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, place_candidates, unit_vector, with_tables
-from bimangrasp.hands.description import HandDescription, Primitive, frames_at, mirror, points_of_links
+from bimangrasp.hands.description import HandDescription, Primitive, frames_at, mirror, path_from_root, points_of_links
 
 SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])[_:./-]*", re.IGNORECASE)
 """Marks of the side in names of links and joints, which are dropped before names of two hands are compared."""
@@ -69,20 +69,13 @@ def _pair(config: HandConfig) -> tuple[HandDescription, HandDescription]:
 
 def _check_squeeze(hand: HandDescription, name: str) -> None:
     """Refuses a hand none of whose joints can move a contact candidate: it holds nothing."""
-    free = {
-        int(link)
-        for link, low, high in zip(hand.joint_link, hand.joint_lower, hand.joint_upper, strict=True)
-        if high > low
-    }
-    for link in set(hand.candidate_link.tolist()):
-        while link >= 0:
-            if link in free:
-                return
-            link = int(hand.parent[link])
-    touching = ", ".join(hand.link_names[link] for link in sorted(set(hand.candidate_link.tolist())))
-    fixed = len(hand.joint_names) - len(free)
+    free = set(hand.joint_link[hand.joint_upper > hand.joint_lower].tolist())
+    touching = sorted(set(hand.candidate_link.tolist()))
+    if any(free.intersection(path_from_root(hand, link)) for link in touching):
+        return
+    names, fixed = ", ".join(hand.link_names[link] for link in touching), len(hand.joint_names) - len(free)
     raise InputError(
-        f"hand {name!r} cannot squeeze: its contact candidates are on {touching}, and no joint of its {hand.side} hand "
+        f"hand {name!r} cannot squeeze: its contact candidates are on {names}, and no joint of its {hand.side} hand "
         f"moves these ({fixed} of {len(hand.joint_names)} joints have equal limits); wanted candidates on fingers "
         "whose joints have a range (hand.candidates.palmar, and the ranges in the hand's file)"
     )
