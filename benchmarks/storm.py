@@ -241,6 +241,10 @@ def run(storm: Storm, root: Path, name: str) -> None:
     with (root / f"{name}.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    if storm.validators:  # pieces are measured by several threads, of which a fork lets one alone renew torch's own
+        import torch
+
+        torch.set_num_threads(1)
     names = [f"output_root={root}", f"exp_name={name}", f"object_root={root / 'objects'}", "merge_stride=3"]
     names += ["object_code_list=all", f"target_count_per_object={storm.quota}", "round_batch_size=8"]
     names += ["filter=physics", f"validators={storm.validators}"] if storm.validators else ["filter=none"]
