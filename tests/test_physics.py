@@ -26,7 +26,8 @@ from bimangrasp.objects.convex_pieces import Pieces
 from bimangrasp.validation import evaluate
 from bimangrasp.validation.evaluate import Simulations
 from bimangrasp.validation.verdict import Reason
-from scale.engine.interfaces import ValidationTask
+from scale.controller import event_loop
+from scale.engine.interfaces import Failed, Sealed, ValidationTask
 from scale.engine.synthesizer import SimulatorRunner
 from scale.errors import RunError
 from scale.settings import filters, fingerprints
@@ -252,6 +253,27 @@ def test_a_grasp_that_ends_two_validators_fails(call_in_processes, tmp_path, ref
     assert report.objects[0].rejected["physics/simulation_failed"] > 0
     failed = events(tmp_path / "x", "fail")
     assert [(event["round"], event["row"]) for event in failed] == [(1, row)] * 2
+
+
+@pytest.mark.slow
+def test_the_grasp_of_a_failure_is_known_after_the_validator_has_its_next_round(call, tmp_path, monkeypatch):
+    """A failure that lies in the pipe behind a sealed round: the validator gets work before the failure is handled."""
+    heard, late = event_loop.events, []
+
+    def failures_last(*args):
+        batch, looks = list(heard(*args)), 0
+        while any(type(one.message) is Failed for one in batch) and looks < 20:
+            batch, looks = batch + list(heard(*args)), looks + 1
+            if any(one.process.role == "worker" and type(one.message) is Sealed for one in batch):
+                late.append(batch)
+                break
+        return sorted(batch, key=lambda one: type(one.message) is Failed)
+
+    monkeypatch.setattr(event_loop, "events", failures_last)
+    row = next(row for round_id, row in expected(0, QUOTA) if round_id == 1)
+    stub = Stub(faults={("slab", number): ["slow:0.2"] for number in range(2, 20)}, marks=str(tmp_path))
+    call("backlog=4", stub=stub, judge=StubJudge(faults={(1, row): ["raise"] * 2}, marks=str(tmp_path)))
+    assert late and [event["row"] for event in events(tmp_path / "x", "fail")] == [row] * 2
 
 
 @pytest.mark.slow

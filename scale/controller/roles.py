@@ -324,10 +324,10 @@ class ValidationRole(RoleHandler):
         state, round_id = self._completion.by_code[job.code], job.round_id
         self.release(state.code, round_id)
         key, tail = (state.code, round_id), text[-TRACEBACK_BYTES:]
-        row = self._row_of(process, state, round_id)
+        row = self._row_at(job.step if isinstance(job, Failed) else process.at, state, round_id)
         event = AttemptFailed(code=state.code, round_id=round_id, validator=process.slot, row=row, traceback=tail)
         self._journal.append(event)
-        what = f"the test of round {round_id} failed at grasp {row}"
+        what = f"the test of round {round_id} failed" + ("" if row is None else f" at grasp {row}")
         self._progress.say(f"{state.code}: {what}: {last_line(tail)}")
         if row is not None:
             self._ends[(*key, row)] += 1
@@ -344,11 +344,11 @@ class ValidationRole(RoleHandler):
             )
         self._completion.skip(state, round_id, f"after {self._failures[key]} tests that failed", tail)
 
-    def _row_of(self, process: WorkerProcess, state: ObjectState, round_id: int) -> int | None:
+    @staticmethod
+    def _row_at(step: int | None, state: ObjectState, round_id: int) -> int | None:
         """Returns the grasp that a validator was simulating; None where it was at none."""
         waiting = state.rounds.record(round_id) if state.rounds.state(round_id) is SEALED else None
-        is_at_row = process.is_stepping and waiting is not None and process.step < waiting.rows
-        return process.step if is_at_row else None
+        return step if step is not None and waiting is not None and step < waiting.rows else None
 
     def killed(self, process: WorkerProcess, job: Job, _: str) -> None:
         """Lets a round wait for another validator; the grasp at which this one was killed is remembered."""

@@ -87,13 +87,22 @@ class Sealed(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The job raised; `ends` where the process ends itself, for its device's context is broken."""
+    """The job raised.
+
+    Attributes:
+        code, round_id: the round.
+        traceback: of what was raised.
+        errno: of an OSError.
+        ends: whether the process ends itself, for its device's context is broken.
+        step: the last one that was told of; filled in by the parent's pool, None before the first.
+    """
 
     code: str
     round_id: int
     traceback: str
     errno: int | None = None
     ends: bool = False
+    step: int | None = None
 
 
 class Died(NamedTuple):

@@ -64,6 +64,11 @@ class WorkerProcess:
     end_reason: str = ""
     kill_at: float = 0.0
 
+    @property
+    def at(self) -> int | None:
+        """The last step since start or hand-out; None before the first."""
+        return self.step if self.is_stepping else None
+
 
 class PoolEvent(NamedTuple):
     """What a process said, or that it died."""
@@ -172,9 +177,11 @@ class WorkerPool:
             worker.step, worker.is_stepping = message.step, True
         elif isinstance(message, Halved):
             worker.step, worker.is_stepping = 0, False
-        elif isinstance(message, Sealed | Failed):
+        elif isinstance(message, Sealed):
             worker.job = None
-            worker.is_ending = isinstance(message, Failed) and message.ends
+        elif isinstance(message, Failed):
+            message = message._replace(step=worker.at)  # the worker may have its next job before this one is dealt with
+            worker.job, worker.is_ending = None, message.ends
         return message
 
     def end_silent(self, startup_s: float, heartbeat_s: float) -> list[WorkerProcess]:
