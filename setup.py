@@ -31,6 +31,7 @@ WARP = (
 PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; large, so an extra
 DECIMATE = "fast-simplification>=0.1.7"  # decimates meshes for the page of mode=view
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; this version was seen to repeat its result
+MUJOCO_WARP = "mujoco-warp==4.0.0"  # simulates on GPUs (validation=bench_warp); its results change between versions
 TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 
 setup(
@@ -48,6 +49,7 @@ setup(
     },
     install_requires=[*DEPENDENCIES, WARP],
     extras_require={
+        "gpu": [MUJOCO_WARP],
         "fast": [],  # brought Warp; for commands written then
         "objects": [COACD],
         "parquet": [PYARROW],
@@ -56,6 +58,7 @@ setup(
         "dev": [
             COACD,
             DECIMATE,
+            MUJOCO_WARP,
             TENSORBOARD,
             "pytest>=8.0",
             "pytest-xdist>=3.7",  # runs the tests on several cores, files by name (--no-loadscope-reorder)

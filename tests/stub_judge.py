@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class StubJudge:
 
     `faults`: (round, row) -> what happens at each attempt to simulate that row, then nothing: raise, kill, segv, exit,
     hang; (round, -1) before the first row. Attempts are counted in files of `marks`, which outlive the validator.
-    `share`: of the rows that hold.
+    `share`: of the rows that hold. `confirmed`: of those that are judged again after a device; without faults.
     """
 
     share: float = 0.6
@@ -47,9 +47,12 @@ class StubJudge:
     delay: float = 0.0
     broken: bool = False
     platform: str = "stub-1"
+    confirmed: float = 1.0
+    is_second: bool = False
 
-    def __call__(self, config: object) -> StubJudge:
-        return self
+    def __call__(self, config: Any) -> StubJudge:
+        is_second = config.validation.name == "bench_warp" and not config.validation.simulator.is_on_device
+        return replace(self, is_second=is_second)
 
     def load(self, device: str, threads: int) -> StubJudge:
         if self.broken:
@@ -68,6 +71,9 @@ class StubJudgeBench:
 
     def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
         assert Path(case.pieces).exists()
+        if self.stub.is_second:
+            next_mark(self.stub.marks, "second")
+            return self.second(case)
         rows, seed = len(case.columns["row"]), int(case.columns["seed"][0])
         round_id = int(case.columns["round"][0])
         self.suffer(round_id, -1)
@@ -78,6 +84,14 @@ class StubJudgeBench:
                 self.suffer(round_id, row)
         joints = case.columns["hand/joints"].shape[2]
         return verdict_columns(seed, rows, joints, self.stub.share, case.deadly)
+
+    def second(self, case: ValidationTask) -> dict[str, np.ndarray]:
+        rows, joints = len(case.columns["row"]), case.columns["hand/joints"].shape[2]
+        columns = verdict_columns(0, rows, joints, 0.0)
+        for at, (seed, row) in enumerate(zip(case.columns["seed"], case.columns["row"], strict=True)):
+            if np.random.default_rng([int(seed), int(row)]).random() < self.stub.confirmed:
+                columns["verdict/reason"][at] = Reason.HELD
+        return columns
 
     def suffer(self, round_id: int, row: int) -> None:
         plan = self.stub.faults.get((round_id, row), [])

@@ -19,7 +19,7 @@ from conf import sweep
 GROUPS = "hand|initial|contact|energy|pose|verdict|rounds|curve|reject"
 KEYS = keys_of(quick_conf.load())
 NO_KEYS = {
-    *("hand.xacro", "energy.fused"),  # a file and a room
+    *("hand.xacro", "energy.fused", "validation.on_device"),  # a file and rooms
     *("hand.candidates.palmar", "hand.joint_mean.thumb_0"),  # entries whose names a hand's links and joints give
 }
 FEWEST_COMMANDS = 30

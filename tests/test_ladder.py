@@ -40,7 +40,8 @@ LADDER = {
             "grasp poses sampler geometry objects hands energy energy.fused config contact_choice initialization"
         ),
         "interop": "errors poses geometry objects hands",
-        "validation": "errors ranges grasp poses geometry hands hand_files files",
+        "validation": "errors ranges builtin grasp poses geometry hands hand_files files",
+        "validation.on_device": "builtin objects hand_files validation",
         "visualization": "errors energy_terms builtin grasp poses objects hands hand_files files",
         "hand_setup": "errors hands hand_files visualization",
         "": "files",

@@ -222,7 +222,6 @@ def test_an_object_that_creeps_towards_a_limit_is_not_at_rest(monkeypatch):
 
     monkeypatch.setattr(simulate, "_step", creeps)
     monkeypatch.setattr(simulate, "object_state", state)
-    monkeypatch.setattr(simulate, "object_motion", lambda scene, data: (state(scene, data)[0], 0.0))
     data = mujoco.MjData(scene.model)
     squeezed = simulate._read_state(scene, data)
     pushed = simulate._push_object(scene, data, squeezed, DIRECTIONS[0])

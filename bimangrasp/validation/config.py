@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any
 
+from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
-from bimangrasp.ranges import NOT_NEGATIVE, POSITIVE, TEXT, Checked, Rule, among, numbers, several_of
+from bimangrasp.ranges import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    TEXT,
+    Checked,
+    Rule,
+    among,
+    at_least,
+    between,
+    numbers,
+    several_of,
+)
 
+MUJOCO, MUJOCO_WARP = "mujoco", "mujoco_warp"
 STAGES = ("pre_grasp", "grasp", "squeeze")
 """The poses that a hand goes through when it is simulated."""
 DISTANCE = Rule(lambda value: value >= 0, "a number, 0 or more")
 """Between grasps that count as one."""
-RESIDUAL = Rule(lambda value: value >= 0, "a number, 0 or more; .inf for no limit")
+RESIDUAL = Rule(lambda value: value >= 0, "a number, 0 or more; inf for no limit (.inf in a YAML file)")
 """A share of forces."""
 OPENINGS = Rule(
     lambda value: len(value) > 0 and all(len(pair) == 2 and all(0 <= x < math.inf for x in pair) for pair in value),
@@ -171,11 +185,39 @@ class LimitsConfig:
 
 
 @dataclass
+class SimulatorConfig(Checked):
+    """What simulates, and how much of it at once; all but the first two are of MuJoCo Warp.
+
+    Attributes:
+        engine: MUJOCO, on the CPU, or MUJOCO_WARP, on the device of a worker, in single precision and without the
+            passes that undo slip; MuJoCo decides what these or rounding might change.
+        doubt: share of a limit of displacement or rotation that an object may not come near without such doubt.
+        worlds: most simulations at once.
+        contacts, constraints: room for the contacts (mean over worlds) and rows of constraints of a world; it is
+            doubled where it is too small.
+        self_check: how many recorded grasps are judged before any other.
+    """
+
+    engine: Annotated[str, among(MUJOCO, MUJOCO_WARP)]
+    doubt: Annotated[float, between(0, 1)]
+    worlds: Annotated[int, at_least(1)]
+    contacts: Annotated[int, at_least(1)]
+    constraints: Annotated[int, at_least(1)]
+    self_check: Annotated[int, at_least(2)]
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether simulations run on the device of a worker."""
+        return self.engine == MUJOCO_WARP
+
+
+@dataclass
 class ProtocolConfig(Checked):
     """A protocol: everything that decides a verdict, but for the hands, the object and the poses.
 
     Attributes:
         name: under which figures are reported.
+        simulator: see `SimulatorConfig`.
         object_mass: kg at any size, or null for a mass by density.
         object_density: kg/m3, or null for a given mass.
         physics: see `PhysicsConfig`.
@@ -185,6 +227,7 @@ class ProtocolConfig(Checked):
     """
 
     name: Annotated[str, TEXT]
+    simulator: SimulatorConfig
     object_mass: float | None
     object_density: float | None
     physics: PhysicsConfig
@@ -199,6 +242,20 @@ class ProtocolConfig(Checked):
                 f"protocol {self.name!r} has object_mass={self.object_mass} and object_density={self.object_density}; "
                 "give one of them and set the other to null"
             )
+        if self.simulator.is_on_device and self.physics.noslip != "near":
+            raise InputError(
+                f"protocol {self.name!r} has simulator.engine={MUJOCO_WARP} and physics.noslip={self.physics.noslip}: "
+                "slip is not undone on a device; set physics.noslip=near, or simulator.engine=mujoco"
+            )
+
+
+def check_installed(protocol: ProtocolConfig) -> None:
+    """Refuses a protocol whose simulator is not installed."""
+    if protocol.simulator.is_on_device and find_spec(MUJOCO_WARP) is None:
+        raise InputError(
+            f"validation={protocol.name} simulates in MuJoCo Warp, which is not installed: {install_command('gpu')}, "
+            "or validation=bench"
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import mujoco
@@ -19,13 +19,17 @@ from bimangrasp.validation.contact_forces import push_order
 from bimangrasp.validation.piece_surface import PieceSurface
 from bimangrasp.validation.pose_rules import ObjectGrasps, Stages, stages_of
 from bimangrasp.validation.scene import GraspPoses, HandPoses, Scene, build_scene, set_pose
-from bimangrasp.validation.simulate import penetration, simulate_grasp
+from bimangrasp.validation.simulate import Trial, penetration, simulate_grasp
 from bimangrasp.validation.verdict import DIRECTIONS, Penetration, Pushes, Reason, Verdict, not_simulated
 
 MAX_LINK_DISTANCE = 0.02
 """Distances of links to the object are measured up to this, m; the metrics need less."""
 NO_CHOICE = -1
 """The opening of a rule that knows a single one, and of a grasp that was not tested."""
+
+
+def _nothing(*_: object) -> None:
+    """Hears of progress and does nothing about it."""
 
 
 class Evaluation(NamedTuple):
@@ -65,22 +69,29 @@ class _GraspResult(NamedTuple):
     opening: int
 
 
+SimulateTogether = Callable[[Scene, Sequence[Trial], Executor], list[Verdict]]
+"""Simulates grasps of one scene together; where MuJoCo has to decide, in the executor's threads."""
+
+
 class Simulations(NamedTuple):
     """How the simulations of an object's grasps are run.
 
     Attributes:
-        threads: how many at once.
+        threads: how many at once, and of what else there is to do.
         until_lost: see `Pushes`.
         largest_residual: grasps whose forces leave more of a wrench are not simulated, and fail.
-        on_grasp: called with each row when its simulation begins, by the thread that simulates it.
+        on_grasp: called with each row when its simulation begins, by the thread that simulates it; after those that are
+            simulated together.
         skipped_rows: rows whose simulation crashes or never ends; they are not simulated and count as failed.
+        together: simulates the grasps of one scene together, see `on_device.simulate`; None simulates each by itself.
     """
 
     threads: int = 1
     until_lost: bool = False
     largest_residual: float = np.inf
-    on_grasp: Callable[[int], None] | None = None
+    on_grasp: Callable[[int], None] = _nothing
     skipped_rows: Collection[int] = ()
+    together: SimulateTogether | None = None
 
 
 def evaluate_grasps(
@@ -103,26 +114,62 @@ def evaluate_grasps(
 
     Raises:
         InputError: grasps of other hands, or pieces that MuJoCo refuses.
+        ValueError: the protocol simulates on a device, and `simulations` do not, or the other way.
     """
+    if protocol.simulator.is_on_device != (simulations.together is not None):
+        raise ValueError(f"protocol {protocol.name!r} has simulator.engine={protocol.simulator.engine}: see `together`")
     left, right = hands.descriptions
     sizes, size_index = np.unique(grasps.object_scale, return_inverse=True)
     scenes = [build_scene(left, right, [float(size) * piece for piece in pieces], protocol) for size in sizes]
     surface = PieceSurface(pieces) if rule.rule == "forces" else None
     stages = stages_of(hands, grasps, rule, protocol.hand, surface)
 
-    def evaluate_row(row: int) -> _GraspResult:
+    def task_of(row: int) -> _Task | Reason:
         if row in simulations.skipped_rows:
-            return _not_evaluated(Reason.SIMULATION_FAILED, len(hands.names))
-        if simulations.on_grasp:
-            simulations.on_grasp(row)
+            return Reason.SIMULATION_FAILED
         if stages.residual[row] > simulations.largest_residual:
-            return _not_evaluated(Reason.UNBALANCED, len(hands.names))
+            return Reason.UNBALANCED
         pushes = Pushes(push_order(stages.force[row]), simulations.until_lost)
-        return _evaluate_grasp(hands, scenes[size_index[row]], _stages_of_row(stages, row, rule.free_depth), pushes)
+        return _task_of(scenes[size_index[row]], _stages_of_row(stages, row, rule.free_depth), pushes)
 
+    def evaluate_row(row: int) -> _GraspResult:
+        if row not in simulations.skipped_rows:
+            simulations.on_grasp(row)
+        task = task_of(row)
+        if isinstance(task, Reason):
+            return _not_evaluated(task, len(hands.names))
+        return _measured(hands, task, simulate_grasp(task.scene, task.trial.poses, task.trial.pushes))
+
+    rows = range(grasps.poses.count)
     with quiet_mujoco(), ThreadPoolExecutor(simulations.threads) as pool:
-        results = list(pool.map(evaluate_row, range(grasps.poses.count)))
+        if simulations.together:
+            results = _evaluated_together(hands, list(pool.map(task_of, rows)), simulations, pool)
+        else:
+            results = list(pool.map(evaluate_row, rows))
     return _columns(stages, results, len(hands.names))
+
+
+def _evaluated_together(
+    hands: HandModel, tasks: list[_Task | Reason], simulations: Simulations, pool: Executor
+) -> list[_GraspResult]:
+    """Returns the results of all grasps, of which those of one size are simulated together."""
+    verdicts: dict[int, Verdict] = {}
+    by_scene: dict[int, list[int]] = {}
+    for row, task in enumerate(tasks):
+        if not isinstance(task, Reason):
+            by_scene.setdefault(id(task.scene), []).append(row)
+    for rows in by_scene.values():
+        together = simulations.together(tasks[rows[0]].scene, [tasks[row].trial for row in rows], pool)
+        verdicts |= zip(rows, together, strict=True)
+
+    def finish(row: int) -> _GraspResult:
+        simulations.on_grasp(row)
+        task = tasks[row]
+        if isinstance(task, Reason):
+            return _not_evaluated(task, len(hands.names))
+        return _measured(hands, task, verdicts[row])
+
+    return list(pool.map(finish, range(len(tasks))))
 
 
 class _RowStages(NamedTuple):
@@ -141,14 +188,28 @@ def _stages_of_row(stages: Stages, row: int, free_depth: float) -> _RowStages:
     return _RowStages(pre_grasps, grasp, squeeze, free_depth)
 
 
-def _evaluate_grasp(hands: HandModel, scene: Scene, stages: _RowStages, pushes: Pushes) -> _GraspResult:
+class _Task(NamedTuple):
+    """A grasp that is to be simulated, and which of the openings its pre-grasp has."""
+
+    scene: Scene
+    trial: Trial
+    opening: int
+
+
+def _task_of(scene: Scene, stages: _RowStages, pushes: Pushes) -> _Task | Reason:
+    """Returns what is to be simulated of a grasp; a reason where there is nothing."""
     if not all(pose.finite for pose in (*stages.pre_grasps, stages.grasp, stages.squeeze)):
-        return _not_evaluated(Reason.NOT_FINITE, len(hands.names))
+        return Reason.NOT_FINITE
     opening = _free_opening(scene, stages.pre_grasps, stages.free_depth) if len(stages.pre_grasps) > 1 else NO_CHOICE
     poses = GraspPoses(stages.pre_grasps[max(opening, 0)], stages.grasp, stages.squeeze)
-    verdict = simulate_grasp(scene, poses, pushes)
-    depth, distance = np.array(penetration(scene, poses.grasp)), _link_distances(hands, scene, poses.grasp)
-    return _GraspResult(verdict, depth, distance, opening)
+    return _Task(scene, Trial(poses, pushes), opening)
+
+
+def _measured(hands: HandModel, task: _Task, verdict: Verdict) -> _GraspResult:
+    """Returns the result of a simulated grasp."""
+    grasp = task.trial.poses.grasp
+    depth, distance = np.array(penetration(task.scene, grasp)), _link_distances(hands, task.scene, grasp)
+    return _GraspResult(verdict, depth, distance, task.opening)
 
 
 def _free_opening(scene: Scene, pre_grasps: list[HandPoses], free_depth: float) -> int:

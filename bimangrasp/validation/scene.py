@@ -294,25 +294,46 @@ def _self_pairs(model: mujoco.MjModel, geoms: np.ndarray, excluded: set[int]) ->
 
 
 def set_pose(scene: Scene, data: mujoco.MjData, pose: HandPoses) -> None:
-    """Sets the pose of both hands, at rest and with the pose as their target; the object is not moved."""
+    """Sets the pose of both hands, at rest and with the pose as their target, and the object where it starts."""
     set_targets(data, pose)
-    data.qpos[scene.joint_qpos] = pose.joints
-    for hand, first in enumerate(scene.root_qpos):
-        data.qpos[first : first + 3] = data.mocap_pos[hand]
-        data.qpos[first + 3 : first + 7] = data.mocap_quat[hand]
+    data.qpos[:] = coordinates_at(scene, pose)
 
 
 def set_targets(data: mujoco.MjData, target: HandPoses) -> None:
     """Sets the targets of both roots and of all joints."""
-    data.mocap_pos[:] = target.translation
-    data.mocap_quat[:] = Rotation.from_matrix(target.rotation).as_quat(scalar_first=True)
-    data.ctrl[:] = target.joints.ravel()
+    for name, values in target_of(target)._asdict().items():
+        getattr(data, name)[:] = values
 
 
-def object_motion(scene: Scene, data: mujoco.MjData) -> tuple[float, float]:
-    """Returns how far the object is from its start, m, and by how much it has turned, rad."""
-    state = object_state(scene, data)
-    return float(np.linalg.norm(state[:3])), float(2 * np.arctan2(np.linalg.norm(state[4:]), abs(state[3])))
+class Target(NamedTuple):
+    """What hands are pulled to, as MuJoCo has it; poses of several grasps have a first axis for them.
+
+    Attributes:
+        mocap_pos, mocap_quat: of both roots, quaternions scalar first.
+        ctrl: of the joints of the left hand, then of the right.
+    """
+
+    mocap_pos: Float[np.ndarray, "*grasp hand 3"]
+    mocap_quat: Float[np.ndarray, "*grasp hand 4"]
+    ctrl: Float[np.ndarray, "*grasp actuator"]
+
+
+def target_of(pose: HandPoses) -> Target:
+    """Returns the targets at a pose, or at a pose of each of several grasps."""
+    quaternions = Rotation.from_matrix(pose.rotation.reshape(-1, 3, 3)).as_quat(scalar_first=True)
+    grasps = pose.joints.shape[:-2]
+    return Target(pose.translation, quaternions.reshape(*grasps, 2, 4), pose.joints.reshape(*grasps, -1))
+
+
+def coordinates_at(scene: Scene, pose: HandPoses) -> Float[np.ndarray, "*grasp coordinate"]:
+    """Returns all coordinates with both hands at a pose and the object where it starts; see `target_of`."""
+    target = target_of(pose)
+    qpos = np.broadcast_to(scene.model.qpos0, (*target.ctrl.shape[:-1], scene.model.nq)).copy()
+    qpos[..., scene.joint_qpos] = pose.joints
+    for hand, first in enumerate(scene.root_qpos):
+        qpos[..., first : first + 3] = target.mocap_pos[..., hand, :]
+        qpos[..., first + 3 : first + 7] = target.mocap_quat[..., hand, :]
+    return qpos
 
 
 def object_state(scene: Scene, data: mujoco.MjData) -> Float[np.ndarray, "7"]:
@@ -320,14 +341,28 @@ def object_state(scene: Scene, data: mujoco.MjData) -> Float[np.ndarray, "7"]:
     return data.qpos[scene.object_qpos : scene.object_qpos + 7].copy()
 
 
-def motion_between(first: Float[np.ndarray, "7"], second: Float[np.ndarray, "7"]) -> tuple[float, float]:
-    """Returns the distance, m, and the angle, rad, between two states of the object."""
-    half_chord = min(np.linalg.norm(first[3:] - second[3:]), np.linalg.norm(first[3:] + second[3:])) / 2
-    return float(np.linalg.norm(first[:3] - second[:3])), float(4 * np.arcsin(min(half_chord, 1.0)))
+class Motion(NamedTuple):
+    """How far the object has moved, m, and turned, rad; arrays for several states."""
+
+    displacement: np.floating | Float[np.ndarray, " world"]
+    rotation: np.floating | Float[np.ndarray, " world"]
+
+
+def motion_from_start(state: Float[np.ndarray, "*world 7"]) -> Motion:
+    """Returns how far the object is from where it starts."""
+    turn = 2 * np.arctan2(np.linalg.norm(state[..., 4:], axis=-1), np.abs(state[..., 3]))
+    return Motion(np.linalg.norm(state[..., :3], axis=-1), turn)
+
+
+def motion_between(first: Float[np.ndarray, "*world 7"], second: Float[np.ndarray, "*world 7"]) -> Motion:
+    """Returns the motion from one state of the object to another."""
+    chords = [np.linalg.norm(first[..., 3:] - sign * second[..., 3:], axis=-1) for sign in (1, -1)]
+    turn = 4 * np.arcsin(np.minimum(np.minimum(*chords) / 2, 1.0))
+    return Motion(np.linalg.norm(first[..., :3] - second[..., :3], axis=-1), turn)
 
 
 class HandPoses(NamedTuple):
-    """A pose of both hands in the object's frame. Hand axis 0 = left, 1 = right.
+    """A pose of both hands in the object's frame, or of each of several grasps. Hand axis 0 = left, 1 = right.
 
     Attributes:
         translation: origin of the root link, m.
@@ -335,9 +370,9 @@ class HandPoses(NamedTuple):
         joints: rad.
     """
 
-    translation: Float[np.ndarray, "hand 3"]
-    rotation: Float[np.ndarray, "hand 3 3"]
-    joints: Float[np.ndarray, "hand joint"]
+    translation: Float[np.ndarray, "*grasp hand 3"]
+    rotation: Float[np.ndarray, "*grasp hand 3 3"]
+    joints: Float[np.ndarray, "*grasp hand joint"]
 
     @property
     def finite(self) -> bool:
@@ -389,10 +424,10 @@ def check_grasp_poses(poses: GraspPoses, joint_count: int) -> None:
 
 def interpolate(start: HandPoses, end: HandPoses, share: float) -> HandPoses:
     """Returns the pose that lies `share` (0 to 1) of the way between two: lines, and turns about one axis."""
-    first, last = Rotation.from_matrix(start.rotation), Rotation.from_matrix(end.rotation)
+    first, last = (Rotation.from_matrix(pose.rotation.reshape(-1, 3, 3)) for pose in (start, end))
     turn = Rotation.from_rotvec(share * (first.inv() * last).as_rotvec())
     return HandPoses(
         start.translation + share * (end.translation - start.translation),
-        (first * turn).as_matrix(),
+        (first * turn).as_matrix().reshape(start.rotation.shape),
         start.joints + share * (end.joints - start.joints),
     )

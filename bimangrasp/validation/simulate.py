@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
 
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.validation import verdict
+from bimangrasp.validation.config import ProtocolConfig
 from bimangrasp.validation.scene import (
     GraspPoses,
     HandPoses,
+    Motion,
     Scene,
     check_grasp_poses,
     interpolate,
     motion_between,
-    object_motion,
+    motion_from_start,
     object_state,
     set_pose,
     set_targets,
@@ -54,19 +57,42 @@ def simulate_grasp(scene: Scene, poses: GraspPoses, pushes: verdict.Pushes = _AL
         InputError: finite poses that are not those of these hands. Nothing else: a pose that is not finite and a
             simulation that diverges have verdicts.
     """
-    if not poses.finite:
-        return verdict.not_simulated(verdict.Reason.NOT_FINITE, verdict.Penetration(np.nan, np.nan, np.nan))
-    check_grasp_poses(poses, scene.joint_qpos.shape[1])
+    start = start_of(scene, poses)
+    if start.verdict is not None:
+        return start.verdict
     waypoints = [getattr(poses, name) for name in scene.protocol.trial.waypoints]
-    depth = penetration(scene, waypoints[0])
-    if verdict.too_deep(depth, scene.protocol.limits):
-        return verdict.not_simulated(verdict.Reason.PENETRATION, depth)
     physics = scene.protocol.physics
     if physics.noslip == "near":
-        slipping = _pushed(replace(scene, model=scene.slipping_model), waypoints, depth, pushes)
+        slipping = _pushed(replace(scene, model=scene.slipping_model), waypoints, start.penetration, pushes)
         if not verdict.fails_narrowly(slipping, pushes.order, physics):
             return slipping
-    return _pushed(scene, waypoints, depth, pushes)
+    return _pushed(scene, waypoints, start.penetration, pushes)
+
+
+class Trial(NamedTuple):
+    """A grasp as it is simulated: its poses and its pushes, see `simulate_grasp`."""
+
+    poses: GraspPoses
+    pushes: verdict.Pushes
+
+
+class Start(NamedTuple):
+    """Where a simulation begins: how deep hands stand there, and the verdict where that is too much."""
+
+    penetration: verdict.Penetration
+    verdict: verdict.Verdict | None
+
+
+def start_of(scene: Scene, poses: GraspPoses) -> Start:
+    """Returns the start of a simulation. Raises InputError for finite poses that are not those of these hands."""
+    if not poses.finite:
+        unknown = verdict.Penetration(np.nan, np.nan, np.nan)
+        return Start(unknown, verdict.not_simulated(verdict.Reason.NOT_FINITE, unknown))
+    check_grasp_poses(poses, scene.joint_qpos.shape[1])
+    depth = penetration(scene, getattr(poses, scene.protocol.trial.waypoints[0]))
+    if verdict.too_deep(depth, scene.protocol.limits):
+        return Start(depth, verdict.not_simulated(verdict.Reason.PENETRATION, depth))
+    return Start(depth, None)
 
 
 def _pushed(
@@ -102,7 +128,7 @@ def _push_object(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direct
 
     The end is that of the last look, or earlier where the object is lost or has come to rest.
     """
-    trial, limits = scene.protocol.trial, scene.protocol.limits
+    trial = scene.protocol.trial
     mujoco.mj_resetData(scene.model, data)  # clears the warnings of a direction that diverged
     mujoco.mj_setState(scene.model, data, squeezed, _STATE)
     mass = scene.model.body_mass[scene.object_body]
@@ -113,15 +139,30 @@ def _push_object(scene: Scene, data: mujoco.MjData, squeezed: np.ndarray, direct
             _step(scene, data, trial.steps_per_look)
         except _SIMULATION_ERRORS:
             return verdict.PushEnd(np.nan, np.nan, np.zeros(2))
-        displacement, rotation = object_motion(scene, data)
-        if displacement >= limits.displacement or rotation >= limits.rotation:
+        state = object_state(scene, data)
+        from_start = motion_from_start(state)
+        if has_ended(scene.protocol, look, from_start, motion_between(before, state)):
             break
-        moved, turned = motion_between(before, object_state(scene, data))
-        ahead = REST_MARGIN * (trial.looks - 1 - look)
-        stays = displacement + ahead * moved < limits.displacement and rotation + ahead * turned < limits.rotation
-        if stays and moved < trial.rest_displacement and turned < trial.rest_rotation:
-            break
-    return verdict.PushEnd(displacement, rotation, _hand_forces(scene, data))
+    return verdict.PushEnd(float(from_start.displacement), float(from_start.rotation), _hand_forces(scene, data))
+
+
+def has_ended(protocol: ProtocolConfig, look: Any, from_start: Motion, since_look: Motion) -> Any:
+    """Returns whether a push ends with a look: the last one, or the object is lost, or at rest. Arrays for several.
+
+    Args:
+        protocol: its trial and limits.
+        look: how many looks there were before.
+        from_start: how far the object has moved since the trial began.
+        since_look: the same since the look before.
+    """
+    trial, limits = protocol.trial, protocol.limits
+    is_lost = (from_start.displacement >= limits.displacement) | (from_start.rotation >= limits.rotation)
+    ahead = REST_MARGIN * (trial.looks - 1 - look)
+    stays = (from_start.displacement + ahead * since_look.displacement < limits.displacement) & (
+        from_start.rotation + ahead * since_look.rotation < limits.rotation
+    )
+    rests = (since_look.displacement < trial.rest_displacement) & (since_look.rotation < trial.rest_rotation)
+    return is_lost | (stays & rests) | (look == trial.looks - 1)
 
 
 def _read_state(scene: Scene, data: mujoco.MjData) -> np.ndarray:

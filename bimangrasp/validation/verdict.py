@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bimangrasp.validation.config import LimitsConfig, PhysicsConfig
+from bimangrasp.validation.config import LimitsConfig, PhysicsConfig, ProtocolConfig
 
 DIRECTIONS = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
 """(6, 3) the directions in which the object is pushed, in its frame, in the order of a verdict's columns."""
@@ -140,6 +140,13 @@ def fails_narrowly(verdict: Verdict, order: tuple[int, ...], physics: PhysicsCon
         return False
     moved, turned = float(verdict.displacement[first]), float(verdict.rotation[first])
     return moved < physics.near_displacement and turned < physics.near_rotation
+
+
+def holds_clearly(verdict: Verdict, protocol: ProtocolConfig) -> bool:
+    """Returns whether a grasp that holds kept the object so far from the limits that rounding does not matter."""
+    certain, limits = 1 - protocol.simulator.doubt, protocol.limits
+    is_near = (verdict.displacement > certain * limits.displacement) | (verdict.rotation > certain * limits.rotation)
+    return not is_near.any()
 
 
 def not_simulated(reason: Reason, penetration: Penetration) -> Verdict:

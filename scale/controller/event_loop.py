@@ -11,7 +11,7 @@ from typing import Any
 
 from scale.controller.completion import ObjectCompletion
 from scale.controller.roles import SynthesisRole, ValidationRole
-from scale.controller.run_report import ObjectReport, Snapshot, as_manifest, object_report
+from scale.controller.run_report import ObjectReport, SecondJudgement, Snapshot, as_manifest, object_report
 from scale.engine.interfaces import Sealed
 from scale.engine.process_pool import events
 from scale.engine.scheduler import is_disk_full
@@ -73,7 +73,11 @@ class Stop:
 
 
 class EventLoop:
-    """One call at work. Everything it decides follows from sealed rows and the request."""
+    """One call at work. Everything it decides follows from sealed rows and the request.
+
+    Attributes:
+        second_judgement: of a sample of the grasps, where there was one.
+    """
 
     def __init__(self, completion: ObjectCompletion) -> None:
         call, request = completion.call, completion.call.request
@@ -86,6 +90,7 @@ class EventLoop:
         self._row_bytes = row_bytes(len(request.hand.joint_names), self._config.contacts_per_hand)
         self._saved = time.monotonic()
         self._is_paused = False
+        self.second_judgement: SecondJudgement | None = None
 
     def run(self, stop: Stop) -> None:
         """Works until every object has ended, or the run is stopped."""
@@ -195,6 +200,8 @@ class EventLoop:
             "notes": self._completion.notes,
             "objects": self._completion.others | entries,
         }
+        if self.second_judgement:
+            manifest["second_judgement"] = self.second_judgement.as_manifest()
         try:
             write_manifest(self._folder, manifest)
         except OSError as error:

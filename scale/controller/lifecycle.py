@@ -18,10 +18,12 @@ import yaml
 
 from bimangrasp.energy.config import INSTALL_WARP, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
+from bimangrasp.validation.config import check_installed
 from scale.controller import optional_outputs
 from scale.controller.completion import ObjectCompletion, OpenCall
 from scale.controller.event_loop import EventLoop, Stop
 from scale.controller.run_report import EXIT_ERROR, EXIT_OK, EXIT_SHORT, Progress, RunReport
+from scale.controller.second_judgement import judged_again
 from scale.controller.worker_events import TRACEBACK_BYTES
 from scale.engine.devices import package_version, resolve_devices
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
@@ -34,7 +36,7 @@ from scale.settings import fingerprints
 from scale.settings.filters import Accept
 from scale.settings.mesh_checks import check_objects
 from scale.settings.parsing import parse_target, resolve_objects
-from scale.settings.schema import GENERATE, Config, as_config, check_seeds, check_settings
+from scale.settings.schema import GENERATE, PHYSICS, Config, as_config, check_seeds, check_settings
 from scale.state.records import RunRequest
 from scale.state.resume import ELSEWHERE, resume, used_before
 from scale.state.scan import FolderScan, scan
@@ -115,6 +117,8 @@ def check(
     config = as_config(settings)
     check_settings(config)
     resolve_kernels(config.kernels)
+    if config.filter.name == PHYSICS:
+        check_installed(config.validation)
     if config.mode == GENERATE:
         config = _for_one_round(config)
     optional_outputs.check(config)
@@ -127,7 +131,8 @@ def check(
     devices = resolve_devices(config.gpus)
     hand = factory.hand_table()
     meshes = check_objects(entries, config.object, remember=remember)
-    accept = Accept(config.filter)
+    accept, judge_of = Accept(config.filter), verdict_factory_of or Simulator
+    is_on_device = accept.needs_verdict and config.validation.simulator.is_on_device
     return RunRequest(
         config=config,
         folder=folder,
@@ -140,7 +145,8 @@ def check(
         run_key=fingerprints.run_key(config, hand.sha256, factory.algorithm_version),
         acceptance_key=fingerprints.acceptance_key(config),
         accept=accept,
-        verdict_factory=(verdict_factory_of or Simulator)(config) if accept.needs_verdict else None,
+        verdict_factory=judge_of(config) if accept.needs_verdict else None,
+        second_factory=judge_of(config.in_mujoco) if is_on_device else None,
         dedup=config.dedup.thresholds,
     )
 
@@ -237,7 +243,10 @@ def run(
             _tidy(call.request)
             if call.request.config.record and not stop.exit_code:
                 optional_outputs.animate(call.request, call.progress.say)
-            is_short = any(report.is_short for report in loop.reports())
+            loop.second_judgement = second = judged_again(call, stop)
+            if second:
+                completion.notes.append(str(second))
+            is_short = any(report.is_short for report in loop.reports()) or (second is not None and second.is_short)
             exit_code = stop.exit_code or (EXIT_SHORT if is_short else EXIT_OK)
         finally:
             loop.save(exit_code)

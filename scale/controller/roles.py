@@ -11,7 +11,7 @@ from bimangrasp.files.schema import Columns
 from scale.controller import optional_outputs
 from scale.controller.completion import ObjectCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES, RoleHandler
-from scale.engine.devices import Device, device_name
+from scale.engine.devices import device_name
 from scale.engine.interfaces import Failed, Job, RoundJob, Sealed, ValidationJob
 from scale.engine.process_pool import WorkerPool, WorkerProcess
 from scale.engine.scheduler import IN_A_ROW, ConfigErrorDetector, Key, RetryPolicy, RoundRequest, is_disk_full
@@ -203,7 +203,7 @@ class SynthesisRole(RoleHandler):
 
 
 class ValidationRole(RoleHandler):
-    """Tests sealed rounds: validators on the CPU.
+    """Tests sealed rounds: validators on the CPU, or on the workers' devices.
 
     A grasp at which validators died by themselves, or hung, fails without being simulated; a death from outside says
     nothing of the grasp, until there were as many as `max_kills` allows a round.
@@ -213,8 +213,9 @@ class ValidationRole(RoleHandler):
 
     def __init__(self, completion: ObjectCompletion) -> None:
         request = completion.call.request
-        devices, factory = [Device("cpu", "")] * request.validators, pickle.dumps(request.verdict_factory)
-        pool = WorkerPool(request.folder, devices, 1, factory, request.header(), VALIDATION)
+        devices, threads = request.validator_devices, request.validator_threads
+        factory = pickle.dumps(request.verdict_factory)
+        pool = WorkerPool(request.folder, devices, threads, factory, request.header(), VALIDATION)
         super().__init__(completion, pool, completion.call.resumed.verdict_platforms)
         self._under_way: set[Key] = set()
         self._failures: Counter[Key] = Counter()

@@ -157,6 +157,46 @@ def _panel(title: str, now: Snapshot) -> Any:
 
 
 EXIT_OK, EXIT_ERROR, EXIT_SHORT = 0, 1, 3
+LEAST_AGREEMENT = 0.95
+"""Share of a sample of grasps of which MuJoCo must find what a device has found."""
+
+
+class SecondJudgement(NamedTuple):
+    """What MuJoCo says of the grasps of a sample.
+
+    Attributes:
+        protocol: by which they were accepted.
+        accepted: grasps of the run.
+        sample: how many of them were judged again.
+        agreeing: how many of these hold there too.
+    """
+
+    protocol: str
+    accepted: int
+    sample: int
+    agreeing: int
+
+    @property
+    def agreement(self) -> float:
+        """Share of the sample that holds; 1 where nothing was accepted."""
+        return self.agreeing / self.sample if self.sample else 1.0
+
+    @property
+    def is_short(self) -> bool:
+        """Whether MuJoCo agrees too seldom."""
+        return self.agreement < LEAST_AGREEMENT
+
+    def as_manifest(self) -> dict[str, Any]:
+        """Returns the manifest's entry."""
+        return self._asdict() | {"agreement": self.agreement, "is_short": self.is_short, "text": str(self)}
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.protocol}: verdicts of a device need not repeat; MuJoCo judged {self.sample} of {self.accepted} "
+            f"accepted grasps again, and {self.agreeing} hold there too ({self.agreement:.1%})"
+        )
+        wanted = f": fewer than {LEAST_AGREEMENT:.0%}, so do not rely on this run; validation=bench takes longer"
+        return text + (wanted if self.is_short else "")
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,10 @@ class VerdictRunner(Protocol):
         """How its columns are to be read."""
 
     def judge(self, case: ValidationTask, on_row: Callable[[int], None]) -> dict[str, np.ndarray]:
-        """Returns `VERDICT_FIELDS`, a row for each of the round; calls `on_row` as the simulation of a row begins."""
+        """Returns `VERDICT_FIELDS`, a row for each of the round.
+
+        Calls `on_row` with a row as its simulation begins, or with the number of rows while many are simulated at once.
+        """
 
 
 class VerdictFactory(Protocol):

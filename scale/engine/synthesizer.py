@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from bimangrasp.config import ALGORITHM_VERSION, SynthesisConfig
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
 from bimangrasp.hand_files.config import HandConfig
-from scale.engine.devices import platform
+from scale.engine.devices import package_version, platform
 from scale.engine.interfaces import RoundJob, RoundResult, ValidationTask
 from scale.settings.schema import Config
 
@@ -23,7 +25,12 @@ if TYPE_CHECKING:
     from bimangrasp.hands.model import HandModel
     from bimangrasp.objects.model import ObjectModel
     from bimangrasp.synthesis import Synthesis
+    from bimangrasp.validation.evaluate import SimulateTogether
+    from bimangrasp.validation.scene import Scene
+    from bimangrasp.validation.simulate import Trial
+    from bimangrasp.validation.verdict import Verdict
 
+SIMULATOR_PACKAGES = ("mujoco-warp", "warp-lang")  # that verdicts on a device depend on besides
 UNUSED_POINTS = 1  # on the hands' surfaces, which a simulation does not ask for
 CACHED_OBJECTS = 16  # a worker goes from object to object, and comes back only to retry
 
@@ -130,27 +137,35 @@ def columns_from(result: Synthesis) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Simulator:
-    """The judge in earnest: a protocol in MuJoCo. What simulates is imported where it is used."""
+    """The judge in earnest: a protocol in a simulator. What simulates is imported where it is used."""
 
     config: Config
 
     def load(self, device: str, threads: int) -> SimulatorRunner:
-        """Returns the bench with both hands."""
+        """Returns the bench with both hands; a device has judged recorded grasps before, and DeviceError refuses it."""
         import torch
 
         from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hands.model import HandModel
 
         torch.set_num_threads(threads)
-        return SimulatorRunner(self.config, HandModel(*load_hands(self.config.hand), UNUSED_POINTS, device))
+        settings = self.config.validation.simulator
+        if settings.is_on_device:
+            from bimangrasp.validation.on_device.self_check import check_device
+
+            agreement = check_device(device, settings)
+            sys.stderr.write(f"{device} agrees with MuJoCo on {agreement:.0%} of the recorded grasps\n")
+        return SimulatorRunner(self.config, HandModel(*load_hands(self.config.hand), UNUSED_POINTS), device, threads)
 
 
 class SimulatorRunner:
     """The hands of one validator."""
 
-    def __init__(self, config: Config, hands: HandModel) -> None:
-        self._config, self._hands = config, hands
+    def __init__(self, config: Config, hands: HandModel, device: str = "cpu", threads: int = 1) -> None:
+        self._config, self._hands, self._device, self._threads = config, hands, device, threads
         self.platform = platform("cpu", "none")
+        if config.validation.simulator.is_on_device:
+            self.platform = platform(device, "none") | {name: package_version(name) for name in SIMULATOR_PACKAGES}
 
     @property
     def judging(self) -> dict[str, Any]:
@@ -172,6 +187,26 @@ class SimulatorRunner:
         )
         pieces = [piece.vertices for piece in read_pieces(case.pieces).pieces]
         rules = (self._config.validation, self._config.poses)
-        largest = self._config.poses.largest_residual
-        simulations = Simulations(1, not self._config.keep_failed, largest, on_row, case.deadly)
+        simulations = Simulations(
+            self._threads, not self._config.keep_failed, self._config.poses.largest_residual, on_row, case.deadly
+        )
+        if self._config.validation.simulator.is_on_device:
+            on_look = partial(on_row, len(poses.joints))  # no row is simulated by itself
+            together = simulating_on(self._device, on_look)
+            simulations = simulations._replace(on_grasp=lambda _: on_look(), together=together)
         return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, simulations))
+
+
+def simulating_on(device: str, on_look: Callable[[], None] = lambda: None) -> SimulateTogether:
+    """Returns what simulates grasps together on a device.
+
+    Args:
+        device: as Warp calls it.
+        on_look: called now and then.
+    """
+    from bimangrasp.validation.on_device.simulate import simulate_grasps  # MuJoCo Warp is an extra
+
+    def together(scene: Scene, trials: Sequence[Trial], pool: Executor) -> list[Verdict]:
+        return simulate_grasps(scene, trials, device, on_look, pool)
+
+    return together

@@ -87,8 +87,7 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort leaves a stack in the log, no core file
     folder = RunFolder(spec.root)
     locks.hold_as_worker(folder)
-    _end_with_parent(spec.parent)
-    _leave_signals_to_parent()
+    become_child(spec.parent)
     faulthandler.enable()
     runner = pickle.loads(spec.factory).load(spec.device, spec.threads)
     connection.send(Ready(runner.platform))
@@ -97,6 +96,12 @@ def main(connection: Connection, spec: WorkerSpec) -> None:
         connection.send(outcome)
         if isinstance(outcome, Failed) and outcome.ends:
             os._exit(scheduler.BROKEN_DEVICE)  # no destructor may touch the broken context either
+
+
+def become_child(parent: int) -> None:
+    """Ties this process to its parent: it ends with it, and leaves signals to it."""
+    _end_with_parent(parent)
+    _leave_signals_to_parent()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -25,12 +25,14 @@ from bimangrasp.objects.model import ObjectModel
 from bimangrasp.objects.pieces import Pieces
 from bimangrasp.poses import Poses
 from bimangrasp.validation import evaluate
+from bimangrasp.validation.config import check_installed
+from bimangrasp.validation.evaluate import SimulateTogether
 from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.scene import ROTATION_TOLERANCE
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, object_success_rate, summary_of
 from bimangrasp.validation.verdict import Reason
-from scale.engine.devices import platform
-from scale.engine.synthesizer import Synthesizer
+from scale.engine.devices import platform, resolve_devices, visible_gpus
+from scale.engine.synthesizer import Synthesizer, simulating_on
 from scale.formatting import table
 from scale.modes.paths import ValidationTarget
 from scale.settings.schema import Config
@@ -88,7 +90,8 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
     Raises:
         InputError: a damaged file, other hands, another mesh, or one that has no pieces.
     """
-    hands = _hands(config)
+    check_installed(config.validation)
+    hands, together = _hands(config), _together(config)
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
     codes = [grasps.code for grasps in given.values()]
     pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
@@ -106,6 +109,7 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
                 evaluate.Simulations(
                     config.validators or len(os.sched_getaffinity(0)),
                     on_grasp=lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
+                    together=together,
                 ),
             )
             _write(config, hands, pieces[grasps.code], target, grasps, judged)
@@ -120,6 +124,25 @@ def _hands(config: Config) -> HandModel:
     from bimangrasp.hands.model import HandModel  # torch, which the other modes' parent does without
 
     return HandModel(*load_hands(config.hand), config.hand.surface_points)
+
+
+def _together(config: Config) -> SimulateTogether | None:
+    """Returns what simulates on the first device of `gpus`, after its self-check; None under a protocol of MuJoCo.
+
+    Raises:
+        InputError: a device that this process cannot number.
+    """
+    if not config.validation.simulator.is_on_device:
+        return None
+    first, visible = resolve_devices(config.gpus)[0], visible_gpus()
+    if first.visible and first.visible not in visible:
+        raise InputError(f"gpus={config.gpus}: mode=validate wants the number of a device, 0 to {len(visible) - 1}")
+    device = f"cuda:{visible.index(first.visible)}" if first.visible else "cpu"
+    from bimangrasp.validation.on_device.self_check import check_device  # MuJoCo Warp is an extra
+
+    Console(stderr=True).print(f"{device} judges {config.validation.simulator.self_check} recorded grasps first")
+    check_device(device, config.validation.simulator)
+    return simulating_on(device)
 
 
 def _write(

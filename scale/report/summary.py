@@ -26,6 +26,7 @@ HEADLINES = {
     "running": "At work.",
     "finished": "Finished: every object has its quota.",
     "short": "Ended, but not every object has what it should.",
+    "unconfirmed": "Ended with every quota, but MuJoCo does not confirm what the device found.",
     "stopped": "Stopped before the end; the same command goes on.",
     "failed": "Ended by an error.",
     "broken off": "Broken off without a word: killed, or the machine fell over. The same command goes on.",
@@ -135,11 +136,14 @@ def outcome(history: History, manifest: Mapping[str, Any], is_running: bool, sta
         statistics: what the files tell.
     """
     objects, files = object_lines(history, manifest, is_running, statistics), statistics.unreadable
-    state = state_of(history, is_running)
+    second, state = manifest.get("second_judgement", {}), state_of(history, is_running)
+    if state == "short" and second.get("is_short") and not any(line.is_short for line in objects):
+        state = "unconfirmed"
     sentences = [
         _progress(history, objects),
         _speed(history, objects, is_running),
         *_shortfalls(objects),
+        second.get("text", ""),
         _skips(history),
         f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
         _failures(history),

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bimangrasp.errors import InputError
+from bimangrasp.validation.config import ProtocolConfig
 from scale.settings.schema import FILTERS, PHYSICS, Config
 
 Key = dict[str, Any]
@@ -46,11 +47,20 @@ def acceptance_key(config: Config) -> Key:
     name = config.filter.name
     used: dict[str, Any] = {"filter": {"name": name} | {term: getattr(config.filter, term) for term in FILTERS[name]}}
     if name == PHYSICS:
-        used |= {"validation": asdict(config.validation), "poses": asdict(config.poses)}
+        used |= {"validation": _protocol(config.validation), "poses": asdict(config.poses)}
         used |= {"keep_failed": config.keep_failed}  # then all pushes of a grasp that failed one are in its verdict
     if config.dedup.thresholds:
         used |= {"dedup": asdict(config.dedup)}
     return json.loads(json.dumps(dict(_flat(used, ""))))
+
+
+def _protocol(protocol: ProtocolConfig) -> dict[str, Any]:
+    """Returns what of a protocol decides verdicts: of its simulator nothing under MuJoCo, which has no choice."""
+    values = asdict(protocol)
+    simulator = values.pop("simulator")
+    if protocol.simulator.is_on_device:
+        values["simulator"] = {name: simulator[name] for name in ("engine", "doubt")}
+    return values
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from operator import getitem
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ from bimangrasp.ranges import (
     whole_between,
 )
 from bimangrasp.sampler.config import OptimizerConfig
-from bimangrasp.validation.config import DuplicateThresholds, PoseConfig, ProtocolConfig
+from bimangrasp.validation.config import MUJOCO, DuplicateThresholds, PoseConfig, ProtocolConfig
 from scale.settings.parsing import is_folder_name
 
 PHYSICS = "physics"
@@ -243,6 +243,12 @@ class Config(Checked):
     def recording(self) -> Record | None:
         """What to keep of the way to the grasps; None where nothing is asked for."""
         return Record(self.frame_stride, tuple(self.record_rows)) if self.record else None
+
+    @property
+    def in_mujoco(self) -> Config:
+        """The same with the protocol in MuJoCo, which is the judge of record."""
+        simulator = replace(self.validation.simulator, engine=MUJOCO)
+        return replace(self, validation=replace(self.validation, simulator=simulator))
 
     @property
     def synthesis(self) -> SynthesisConfig:

@@ -46,6 +46,7 @@ class RunRequest(NamedTuple):
         run_key, acceptance_key: what an earlier call must have had; the latter but for an object's pieces.
         accept: columns -> mask of rows that count.
         verdict_factory: of the validators; None where no row counts by what a simulator says.
+        second_factory: of what judges a sample again; None where validators do not simulate on a device.
         dedup: which grasps are near-duplicates; None where all count.
         pieces: object code -> its sealed convex pieces; empty until they are made.
     """
@@ -62,18 +63,34 @@ class RunRequest(NamedTuple):
     acceptance_key: Key
     accept: Accept
     verdict_factory: VerdictFactory | None = None
+    second_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
     pieces: Mapping[str, SealedPieces] = MappingProxyType({})
 
     @property
     def validators(self) -> int:
-        """How many processes simulate: those asked for, or one for each core.
+        """How many processes simulate: those asked for, or one for each core or device.
 
         CPU workers share these cores, but a grasp takes longer to test than to make, so they mostly wait.
         """
         if not self.accept.needs_verdict:
             return 0
-        return self.config.validators or len(os.sched_getaffinity(0))
+        is_on_device = self.config.validation.simulator.is_on_device
+        return self.config.validators or (len(self.devices) if is_on_device else len(os.sched_getaffinity(0)))
+
+    @property
+    def validator_devices(self) -> list[Device]:
+        """Where the validators simulate: on the CPU, or on the workers' devices in turn."""
+        if not self.config.validation.simulator.is_on_device:
+            return [Device("cpu", "")] * self.validators
+        return [self.devices[number % len(self.devices)] for number in range(self.validators)]
+
+    @property
+    def validator_threads(self) -> int:
+        """CPU threads of each validator: one that simulates on a device uses them for what MuJoCo has to decide."""
+        if not self.config.validation.simulator.is_on_device:
+            return 1
+        return max(1, len(os.sched_getaffinity(0)) // self.validators)
 
     def acceptance_key_of(self, code: str) -> Key:
         """Returns what decides which rows of an object count."""

@@ -213,6 +213,14 @@ class FileMerged(Event, name="merged"):
     rounds: int = 0
 
 
+class JudgedAgain(Event, name="judged_again"):
+    """MuJoCo has judged a sample of the grasps that a device accepted: `agreeing` of them hold there too."""
+
+    sample: int
+    sample_sha256: str
+    agreeing: int
+
+
 class RunPaused(Event, name="paused"):
     """The disk is full; no rounds are handed out."""
 

@@ -6,4 +6,5 @@ plain PyTorch functions in `energy.energies` are their oracle.
 
 import warp
 
-warp.config.quiet = True
+warp.config.quiet = True  # older versions
+warp.config.log_level = 40  # newer ones: errors alone
