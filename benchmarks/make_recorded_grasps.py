@@ -47,7 +47,7 @@ def _recorded(holds: bool, settings: list[str]) -> dict[str, np.ndarray]:
 
 
 def _config(settings: list[str]) -> Config:
-    return conf.load([f"object.scales=[{SCALE}]", *settings])
+    return conf.load([f"object.scales=[{SCALE}]", "validation.physics.noslip=near", *settings])
 
 
 def _clear_ones(made: RoundResult, config: Config, holds: bool) -> dict[str, np.ndarray]:

@@ -25,8 +25,9 @@ LEFT_AWAY = np.array([[1.0, 0, 0], [0, 0, 0]])
 def scene(**simulator):
     """Palms and box under bench_warp's protocol, in MuJoCo and on a device."""
     bench = protocol("bench")
-    few = {"engine": "mujoco_warp", "worlds": 4}
-    return palms_scene(replace(bench, simulator=replace(bench.simulator, **(few | simulator))))
+    physics = replace(bench.physics, noslip="near")
+    few = replace(bench.simulator, **({"engine": "mujoco_warp", "worlds": 4} | simulator))
+    return palms_scene(replace(bench, physics=physics, simulator=few))
 
 
 def away(poses):
@@ -75,8 +76,8 @@ def found():
 
 @pytest.mark.slow
 def test_a_device_finds_what_mujoco_finds(found):
-    with_slip = protocol("bench")
-    with_slip.physics.noslip_iterations = 0  # as on the device
+    with_slip = protocol("bench")  # as on the device:
+    with_slip.physics.noslip_iterations = 0
     for device, mujoco in zip(found, verdicts_on(palms_scene(with_slip), grasps()), strict=True):
         assert device.reason is mujoco.reason
         assert np.array_equal(device.held, mujoco.held) and np.array_equal(device.bears_load, mujoco.bears_load)
