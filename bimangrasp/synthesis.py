@@ -203,6 +203,7 @@ class _Recorder:
         self._acceptance: list[Tensor] = []
         self._quartiles: list[Tensor] = []
         self._accepted = torch.zeros((), dtype=torch.int64, device=scene.hands.device)
+        self._quarters = torch.tensor([0.25, 0.5, 0.75], device=scene.hands.device)  # no copy from the host at a step
 
     def __call__(self, step: int, descent: Descent) -> None:
         """Adds a point to the curve where it has one at this step."""
@@ -210,8 +211,7 @@ class _Recorder:
             return
         point = descent.state.point
         terms = torch.stack(_terms(self._scene, self._costs, Grasps.from_pose(point.position, point.choice)))
-        quarters = torch.tensor([0.25, 0.5, 0.75], device=terms.device, dtype=terms.dtype)
-        self._quartiles.append(torch.nanquantile(terms, quarters, dim=1).T)
+        self._quartiles.append(torch.nanquantile(terms, self._quarters, dim=1).T)
         proposals = (step - (self._steps[-1] if self._steps else 0)) * len(point.energy)
         self._acceptance.append(((descent.accepted - self._accepted).double() / proposals).float())
         self._steps.append(step)

@@ -9,7 +9,7 @@ import quick_conf
 import torch
 from test_mala import GROUPS, D, gaussian, released
 
-from bimangrasp.sampler import mala
+from bimangrasp.sampler import cuda_graph, mala
 from bimangrasp.sampler.cuda_graph import Descent
 
 
@@ -54,6 +54,7 @@ def test_steps_in_place_are_the_steps_of_the_sampler():
 
 def test_a_recording_begins_after_some_steps_and_loses_none(monkeypatch):
     made = []
+    monkeypatch.setattr(cuda_graph, "can_record", lambda: True)
     monkeypatch.setattr(Descent, "_recorded", lambda self: made.append(FakeGraph(self)) or made[-1])
     ends = []
     for is_recorded in (False, True):
@@ -63,6 +64,14 @@ def test_a_recording_begins_after_some_steps_and_loses_none(monkeypatch):
         ends.append((bits(descent.state), int(descent.accepted)))
     assert ends[0] == ends[1]
     assert len(made) == 1 and made[0].replays == 17
+
+
+def test_a_pytorch_that_cannot_record_random_numbers_makes_every_step_as_it_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(Descent, "_recorded", lambda self: pytest.fail("it was recorded"))
+    descent = Descent(*start(), is_recorded=True)
+    for _ in range(10):
+        descent.advance()
 
 
 CUDA = """

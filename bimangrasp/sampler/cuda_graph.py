@@ -52,7 +52,7 @@ class Descent:
         self.state = _copy(state)
         self.accepted: Int[Tensor, ""] = torch.zeros((), dtype=torch.int64, device=state.step.device)
         self._step, self._generator, self._revise, self._made = step, generator, revise, 0
-        self._eager_steps = EAGER_STEPS if is_recorded else math.inf
+        self._eager_steps = EAGER_STEPS if is_recorded and can_record() else math.inf
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def advance(self) -> None:
@@ -87,6 +87,11 @@ class Descent:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._advance()
         return graph
+
+
+def can_record() -> bool:
+    """Whether this PyTorch can record steps that draw random numbers; old ones make every step as it is."""
+    return hasattr(torch.cuda.CUDAGraph, "register_generator_state")
 
 
 def _leaves(state: State | Point) -> Iterator[Tensor]:

@@ -25,7 +25,7 @@ from scale.controller.event_loop import EventLoop, Stop
 from scale.controller.run_report import EXIT_ERROR, EXIT_OK, EXIT_SHORT, Progress, RunReport
 from scale.controller.second_judgement import judged_again
 from scale.controller.worker_events import TRACEBACK_BYTES
-from scale.engine.devices import package_version, resolve_devices
+from scale.engine.devices import package_version, resolve_devices, usable_kernels
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.scheduler import is_disk_full
 from scale.engine.synthesizer import Simulator, Synthesizer
@@ -129,10 +129,12 @@ def check(
     factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
     _check_folder(config, folder, factory.algorithm_version)
     devices = resolve_devices(config.gpus)
+    simulates_on_device = config.filter.name == PHYSICS and config.validation.simulator.is_on_device
+    kernels, device_note = usable_kernels(config.kernels, devices, simulates_on_device)
+    config = replace(config, kernels=kernels)
     hand = factory.hand_table()
     meshes = check_objects(entries, config.object, remember=remember)
     accept, judge_of = Accept(config.filter), verdict_factory_of or Simulator
-    is_on_device = accept.needs_verdict and config.validation.simulator.is_on_device
     return RunRequest(
         config=config,
         folder=folder,
@@ -146,8 +148,9 @@ def check(
         acceptance_key=fingerprints.acceptance_key(config),
         accept=accept,
         verdict_factory=judge_of(config) if accept.needs_verdict else None,
-        second_factory=judge_of(config.in_mujoco) if is_on_device else None,
+        second_factory=judge_of(config.in_mujoco) if simulates_on_device else None,
         dedup=config.dedup.thresholds,
+        device_note=device_note,
     )
 
 
@@ -358,7 +361,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
         progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL_WARP}")
-    for note in resumed.notes:
+    for note in (*resumed.notes, *filter(None, [request.device_note])):
         progress.say(note)
 
 

@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bimangrasp.energy.config import PLAIN, chosen_path
 from bimangrasp.errors import InputError
+from scale.engine.gpu_probe import probe
 from scale.settings.parsing import parse_gpus
 
 MAX_CPU_WORKERS = 4
@@ -52,13 +54,39 @@ def _device(item: str, visible: list[str]) -> Device:
     if not item.isdigit():
         return Device(f"gpu {item}", item)
     if int(item) >= len(visible):
-        seen = f"devices 0 to {len(visible) - 1}" if visible else "no GPU"
+        seen = f"devices 0 to {len(visible) - 1}" if visible else f"no GPU ({probe().torch or 'none is visible'})"
         raise InputError(
             f"gpus names device {item}, but this process sees {seen} "
             f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}): "
             f"choose among those, or gpus=[cpu,cpu]"
         )
     return Device(f"gpu {item}", visible[int(item)])
+
+
+def usable_kernels(kernels: str, devices: list[Device], simulates_on_device: bool) -> tuple[str, str]:
+    """Returns which kernels workers can use on their devices, and why not those of `kernels=auto`, if so.
+
+    Args:
+        kernels: as in the settings.
+        devices: of the workers.
+        simulates_on_device: whether validators need Warp there.
+
+    Raises:
+        InputError: PyTorch, or the Warp that is asked for, cannot use the GPUs; with its reason.
+    """
+    gpus = [device.label for device in devices if device.visible]
+    if not gpus:
+        return kernels, ""
+    reasons = probe()
+    if reasons.torch:
+        raise InputError(f"{', '.join(gpus)}: {reasons.torch}; or choose gpus=[cpu]")
+    if reasons.warp and simulates_on_device:
+        raise InputError(f"{', '.join(gpus)}: {reasons.warp}; simulations want validation=bench then")
+    if not reasons.warp or chosen_path(kernels) == PLAIN:
+        return kernels, ""
+    if kernels == "auto":
+        return PLAIN, f"kernels are plain PyTorch, a tenth as fast: {reasons.warp}"
+    raise InputError(f"{', '.join(gpus)}: {reasons.warp}")
 
 
 def visible_gpus() -> list[str]:

@@ -48,6 +48,7 @@ class RunRequest(NamedTuple):
         verdict_factory: of the validators; None where no row counts by what a simulator says.
         second_factory: of what judges a sample again; None where validators do not simulate on a device.
         dedup: which grasps are near-duplicates; None where all count.
+        device_note: why the kernels are not those that are meant, if so.
         pieces: object code -> its sealed convex pieces; empty until they are made.
     """
 
@@ -65,6 +66,7 @@ class RunRequest(NamedTuple):
     verdict_factory: VerdictFactory | None = None
     second_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
+    device_note: str = ""
     pieces: Mapping[str, SealedPieces] = MappingProxyType({})
 
     @property
