@@ -11,15 +11,18 @@ from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from bimangrasp.config import InitializationConfig
-from bimangrasp.geometry.farthest_point_sampling import farthest_of, uniform_points
+from bimangrasp.geometry.farthest_point_sampling import farthest_of, farthest_of_each, uniform_points
 from bimangrasp.geometry.rotation import matrix_to_rot6d, turn_x, turn_z
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
-from bimangrasp.grasp import LEFT, RIGHT, Grasps
+from bimangrasp.grasp import Grasps
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 
 TOUCHING = 1e-9
 """A point of the inflated hull nearer to the hull than this, m, has no direction to it."""
+
+GROUP = 64
+"""Starts that are spread together: the time that this takes grows with the square of their number."""
 
 RELEASED_EXTENT = 0.3
 """Largest extent of an object at the smallest released size, m: 0.15 times a mesh that spans 2."""
@@ -38,7 +41,8 @@ def first_grasps(
 ) -> Grasps:
     """Returns a starting grasp for each sample, after BimanGrasp: the right hand half a turn about z from the left.
 
-    The samples are coupled: their places are the farthest points of one cloud, and the hull has the largest scale.
+    The samples are coupled: their places are the farthest points of one cloud, or under `follow_size` of a cloud for
+    each `GROUP` of them, and the hull has the largest scale.
 
     Args:
         hands: both hands.
@@ -49,7 +53,9 @@ def first_grasps(
         generator: on the device of the hands.
     """
     batch, device = len(object_scale), hands.device
-    cloud = torch.rand((batch * config.hull_samples_per_grasp, 3), generator=generator, device=device)
+    clouds = (-(-batch // GROUP), GROUP) if config.follow_size else (batch,)
+    samples = (*clouds[:-1], clouds[-1] * config.hull_samples_per_grasp, 3)
+    cloud = torch.rand(samples, generator=generator, device=device)
     place = torch.rand((batch, 2, 4), generator=generator, device=device, dtype=hands.dtype)
     joint = torch.rand((batch, 2, hands.joint_count), generator=generator, device=device)
     shape = (batch, 2, contacts_per_hand)
@@ -57,7 +63,7 @@ def first_grasps(
     joints = first_joints(hands, joint, config)
     if config.follow_size:
         return sized_starts(hands, obj, object_scale, _Draws(cloud, place, joints, candidate), config)
-    points, normals = anchors(obj.hull * float(object_scale.max()), batch, cloud, config.hull_inflation)
+    points, normals = anchors(obj.hull * float(object_scale.max()), batch, cloud.cpu(), config.hull_inflation)
     half_turn = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]], dtype=torch.float64)
     points, normals = ((half_turn * vector[:, None]).to(device, hands.dtype) for vector in (points, normals))
     translation, rotation = place_hands(points, normals, place, palm_frame(hands), config)
@@ -67,7 +73,7 @@ def first_grasps(
 class _Draws(NamedTuple):
     """What is random in the starts of a batch: samples of the hull, four turns a hand, joints, contacts."""
 
-    cloud: Float[Tensor, "draw 3"]
+    cloud: Float[Tensor, "group draw 3"]
     place: Float[Tensor, "batch hand 4"]
     joints: Float[Tensor, "batch hand joint"]
     candidate: Int[Tensor, "batch hand contact"]
@@ -88,42 +94,43 @@ def sized_starts(
     sides of any object of the released size or larger; below that it shrinks with the size.
     """
     feet, normals = feet_of(obj.hull, draws.cloud, len(object_scale), config.hull_inflation)
-    feet = feet * object_scale.double().cpu()[:, None, None]
-    feet, normals = (vector.to(hands.device, hands.dtype) for vector in (feet, normals))
+    feet = feet * object_scale.double()[:, None, None]
+    feet, normals = (vector.to(hands.dtype) for vector in (feet, normals))
     _, rotation = place_hands(feet, normals, draws.place, palm_frame(hands), config)
     approach = approach_frames(normals, draws.place, config)[..., 2]
     share = (object_scale * obj.extent / RELEASED_EXTENT).clamp(max=1)[:, None]
     gap = share * (config.distance_min + (config.distance_max - config.distance_min) * draws.place[..., 0])
     frames = hands.frames_from_root(rotation, feet, draws.joints)
-    body = torch.stack([hands.surface_points(frames, side) for side in (LEFT, RIGHT)], dim=1)
-    depth = ((body - feet[:, :, None]) * normals[:, :, None]).sum(-1).amax(-1)
+    depth = hands.reach(frames, normals) - (feet * normals).sum(-1)
     back = (gap + depth) / (approach * normals).sum(-1)
     return Grasps(feet - back[..., None] * approach, matrix_to_rot6d(rotation), draws.joints, draws.candidate)
 
 
 def feet_of(
-    hull: np.ndarray, draws: Float[Tensor, "draw 3"], count: int, inflation: float
+    hull: np.ndarray, draws: Float[Tensor, "group draw 3"], count: int, inflation: float
 ) -> tuple[Float[Tensor, "foot hand 3"], Float[Tensor, "foot hand 3"]]:
-    """Returns places on a hull that two hands look at from opposite sides, and unit directions to it, float64, CPU.
+    """Returns places on a hull that two hands look at from opposite sides, and unit directions to it, float64.
 
     The left hand's are below spread points of the hull at the released size, inflated about its center; the right
     hand's below the points where the way from there through the center leaves it.
 
     Args:
         hull: (V, 3) corners of the unit mesh's convex hull, m.
-        draws: uniform in [0, 1), of which the farthest `count` points are made.
-        count: how many places for each hand.
+        draws: uniform in [0, 1), of which the farthest points are made: `GROUP` for each of the first axis, or `count`.
+        count: how many places for each hand, of all groups together.
         inflation: how far each corner of a hull of the released size moves outward, m.
     """
     center, released = _hull_center(hull), RELEASED_EXTENT / np.ptp(hull, axis=0).max()
     hull = (hull - center) * released
-    left, _ = anchors(hull, count, draws, inflation)
-    planes = torch.as_tensor(ConvexHull(_inflated(hull, inflation)).equations)
+    cloud = uniform_points(_hull_triangles(_inflated(hull, inflation)), draws.flatten(0, 1)).view(draws.shape)
+    left = farthest_of_each(cloud, min(GROUP, count)).flatten(0, 1)[:count]
+    planes = torch.as_tensor(ConvexHull(_inflated(hull, inflation)).equations, device=left.device)
     pace = -left @ planes[:, :3].T  # a point on its way out is on a plane when pace * t = -offset
     stay = torch.where(pace > 0, -planes[:, 3] / pace.clamp_min(TOUCHING), torch.inf).amin(dim=1, keepdim=True)
     sides = torch.stack((left, -left * stay), dim=1)
-    feet, normals = _towards(hull, sides.view(-1, 3))
-    return feet.view(sides.shape) / released + torch.as_tensor(center), normals.view(sides.shape)
+    feet, normals = _towards(hull, sides.view(-1, 3), torch.float32)
+    center = torch.as_tensor(center, device=left.device)
+    return feet.view(sides.shape) / released + center, normals.view(sides.shape)
 
 
 def anchors(
@@ -140,7 +147,7 @@ def anchors(
         inflation: how far each corner moves away from the origin, m.
     """
     points = farthest_of(uniform_points(_hull_triangles(_inflated(hull, inflation)), draws), count)
-    return points, _towards(hull, points)[1]
+    return points, _towards(hull, points, torch.float64)[1]
 
 
 def _inflated(hull: np.ndarray, inflation: float) -> np.ndarray:
@@ -150,15 +157,15 @@ def _inflated(hull: np.ndarray, inflation: float) -> np.ndarray:
 
 
 def _towards(
-    hull: np.ndarray, points: Float[Tensor, "point 3"]
+    hull: np.ndarray, points: Float[Tensor, "point 3"], precision: torch.dtype
 ) -> tuple[Float[Tensor, "point 3"], Float[Tensor, "point 3"]]:
     """Returns the hull's nearest points, and the unit directions there; points on the hull look at its middle."""
     corners = _hull_triangles(hull).reshape(-1, 3)
-    surface = TriangleMesh(corners, np.arange(len(corners)).reshape(-1, 3), dtype=torch.float64)
-    foot = surface.nearest(points).point
+    surface = TriangleMesh(corners, np.arange(len(corners)).reshape(-1, 3), points.device, precision)
+    foot = surface.nearest(points.to(precision)).point.to(points.dtype)
     offset = foot - points
     touching = torch.linalg.vector_norm(offset, dim=-1, keepdim=True) < TOUCHING
-    offset = torch.where(touching, torch.as_tensor(hull.mean(axis=0)) - points, offset)
+    offset = torch.where(touching, torch.as_tensor(hull.mean(axis=0), device=points.device) - points, offset)
     return foot, offset / torch.linalg.vector_norm(offset, dim=-1, keepdim=True)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from bimangrasp.geometry.farthest_point_sampling import farthest_of, key_generator, uniform_points
+from bimangrasp.geometry.farthest_point_sampling import farthest_of, farthest_of_each, key_generator, uniform_points
 
 
 def test_points_are_uniform_by_area():
@@ -49,3 +49,9 @@ def test_measuring_what_is_within_reach_chooses_like_measuring_all(kind):
     if kind == "on a lattice":
         assert len({tuple(point) for point in points[chosen].tolist()}) == 150
     assert torch.equal(farthest_of(points, 150), points[chosen])
+
+
+def test_groups_are_spread_each_by_itself():
+    points = torch.rand((5, 400, 3), generator=key_generator("groups"), dtype=torch.float64)
+    each = farthest_of_each(points, 40)
+    assert torch.equal(each, torch.stack([farthest_of(group, 40) for group in points]))

@@ -210,7 +210,7 @@ def test_each_grasp_starts_at_its_own_size():
 def test_feet_of_a_ball_are_opposite_and_looked_at_from_outside():
     hull = np.array(trimesh.creation.icosphere(subdivisions=3).vertices) + [0.3, 0, 0]
     draws = torch.rand((1000, 3), generator=torch.Generator().manual_seed(1))
-    feet, normals = feet_of(hull, draws, 10, 0.2)
+    feet, normals = feet_of(hull, draws[None], 10, 0.2)
     out = feet - torch.tensor([0.3, 0, 0])
     torch.testing.assert_close(out.norm(dim=-1), torch.ones(10, 2).double(), atol=0.02, rtol=0)
     torch.testing.assert_close(out[:, 0], -out[:, 1], atol=0.05, rtol=0)

@@ -24,17 +24,17 @@ def key_generator(*key: object) -> torch.Generator:
 
 
 def uniform_points(corners: np.ndarray, draws: Float[Tensor, "point 3"]) -> Float[Tensor, "point 3"]:
-    """Returns area-uniform points on triangles, in float64.
+    """Returns area-uniform points on triangles, in float64, on the device of the draws.
 
     Args:
         corners: (F, 3, 3) m, entry [f, k] is corner k of triangle f.
         draws: uniform in [0, 1): the first chooses the triangle, the others the place on it.
     """
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    u = draws.double().cpu()
-    edges = torch.as_tensor(areas.cumsum() / areas.sum())
+    u = draws.double()
+    edges = torch.as_tensor(areas.cumsum() / areas.sum(), device=u.device)
     face = torch.searchsorted(edges, u[:, 0].contiguous(), right=True).clamp_max(len(corners) - 1)
-    a, b, c = torch.tensor(corners)[face].unbind(1)
+    a, b, c = torch.tensor(corners, device=u.device)[face].unbind(1)
     root = u[:, 1:2].sqrt()
     return a + root * (1 - u[:, 2:3]) * (b - a) + root * u[:, 2:3] * (c - a)
 
@@ -56,6 +56,19 @@ def farthest_of(points: Float[Tensor, "point 3"], count: int) -> Float[Tensor, "
         chosen[k], reach = farthest, (1 + REACH_SLACK) * float(nearest[farthest]) ** 0.5
         near = torch.as_tensor(np.array(tree.query_ball_point(tree.data[farthest], reach, return_sorted=False)))
     return points[chosen]
+
+
+def farthest_of_each(points: Float[Tensor, "group point 3"], count: int) -> Float[Tensor, "group chosen 3"]:
+    """Returns `count` points of each group, as `farthest_of` does of one, all groups at once and on their device."""
+    columns = points.float().permute(2, 0, 1).contiguous()
+    chosen = torch.zeros((len(points), count), dtype=torch.int64, device=points.device)
+    nearest = torch.full(points.shape[:2], torch.inf, device=points.device)
+    for k in range(1, count):
+        last = chosen[:, k - 1, None]
+        x, y, z = columns - columns.gather(2, last.expand(3, -1, -1))
+        nearest = torch.minimum(nearest, x.square_().addcmul_(y, y).addcmul_(z, z))
+        chosen[:, k] = nearest.argmax(dim=1)
+    return points.gather(1, chosen[..., None].expand(-1, -1, 3))
 
 
 def farthest_points(corners: np.ndarray, count: int, samples_per_point: int, generator: torch.Generator) -> np.ndarray:
