@@ -20,6 +20,7 @@ import warp as wp
 
 import conf
 from bimangrasp import builtin, synthesis
+from bimangrasp.energy.fused.evaluator import CUDA_BLOCK
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
@@ -59,6 +60,7 @@ def kernels(overrides: list[str]) -> dict[str, tuple[wp.Module, int]]:
 
 def figures(module: wp.Module, arch: int, assembler: Path) -> dict[str, list[int]]:
     """Returns entry function -> [stack, spill stores, spill loads, registers, shared], bytes."""
+    module.options["block_dim"] = CUDA_BLOCK
     with tempfile.TemporaryDirectory() as folder:
         (made,) = wp.compile_aot_module(module, arch=arch, module_dir=folder, use_ptx=True)
         text = Path(folder) / "kernels.ptx"

@@ -19,6 +19,7 @@ from bimangrasp.sampler import mala, momentum
 from bimangrasp.sampler.cuda_graph import Descent
 
 wp = pytest.importorskip("warp", reason="needs NVIDIA Warp")
+fused = pytest.importorskip("bimangrasp.energy.fused.evaluator")
 BATCH = 4
 
 
@@ -36,10 +37,11 @@ def modules(*overrides):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90])
-def test_all_kernels_compile_for_gpus(tmp_path, arch):
+def test_all_kernels_compile_for_gpus(tmp_path, monkeypatch, arch):
     both = modules("experiment=firm") | modules("experiment=released")
     assert len(both) >= 6  # two numbers of contacts have wrench kernels of their own
     for number, module in enumerate(both):
+        monkeypatch.setitem(module.options, "block_dim", fused.CUDA_BLOCK)
         (path,) = wp.compile_aot_module(module, arch=arch, module_dir=tmp_path / str(number), use_ptx=False)
         assert path.read_bytes()[:4] == b"\x7fELF", "no machine code"
 

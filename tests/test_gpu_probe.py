@@ -76,6 +76,13 @@ def test_the_call_takes_what_the_probe_says_before_anything_is_written(says, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_several_workers_share_a_gpu_and_take_it_in_turn_with_the_others(monkeypatch):
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["3", "GPU-b"])
+    labels = [(one.label, one.visible) for one in devices.resolve_devices("auto", 2)]
+    assert labels == [("gpu 0", "3"), ("gpu 1", "GPU-b")] * 2
+    assert [one.label for one in devices.resolve_devices(["cpu", "0"], 3)] == ["cpu", "gpu 0", "gpu 0", "gpu 0"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_where_there_is_none_is_refused_with_the_reason_of_pytorch(tmp_path):
     with pytest.raises(InputError, match=r"sees no GPU \(PyTorch .*(built without CUDA|no GPU|NVIDIA driver)"):

@@ -128,7 +128,7 @@ def check(
     folder = RunFolder(f"{config.output_root}/{config.exp_name}")
     factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
     _check_folder(config, folder, factory.algorithm_version)
-    devices = resolve_devices(config.gpus)
+    devices = resolve_devices(config.gpus, config.workers_per_gpu)
     simulates_on_device = config.filter.name == PHYSICS and config.validation.simulator.is_on_device
     kernels, device_note = usable_kernels(config.kernels, devices, simulates_on_device)
     config = replace(config, kernels=kernels)

@@ -34,8 +34,12 @@ class Device(NamedTuple):
         return "cuda:0" if self.visible else "cpu"
 
 
-def resolve_devices(gpus: Any) -> list[Device]:
+def resolve_devices(gpus: Any, workers_per_gpu: int = 1) -> list[Device]:
     """Returns a device per worker, without making a CUDA context.
+
+    Args:
+        gpus: as in the settings.
+        workers_per_gpu: how many workers each GPU gets; all GPUs come once before any comes again.
 
     Raises:
         InputError: a GPU that does not exist, or is not visible to this process.
@@ -44,7 +48,8 @@ def resolve_devices(gpus: Any) -> list[Device]:
     visible = visible_gpus() if asked == "auto" or any(item != "cpu" for item in asked) else []
     if asked == "auto":
         asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(MAX_CPU_WORKERS, len(os.sched_getaffinity(0)))
-    return [_device(item, visible) for item in asked]
+    devices = [_device(item, visible) for item in asked]
+    return devices + [device for device in devices if device.visible] * (workers_per_gpu - 1)
 
 
 def _device(item: str, visible: list[str]) -> Device:

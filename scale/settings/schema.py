@@ -140,6 +140,7 @@ class Config(Checked):
         round_batch_size, num_iterations, contacts_per_hand, tile, curve_stride, kernels: `SynthesisConfig`.
         seed_base: seed of round r of object i is seed_base + 100000 i + r.
         gpus: "auto", a device number, or a list of numbers, UUIDs and "cpu".
+        workers_per_gpu: workers on each GPU; while one starts or ends a round, the others use the device.
         threads: CPU threads of each worker.
         max_rounds: most rounds of one object, 1 to 100000.
         max_retries: further attempts at a round that failed before it is skipped.
@@ -193,6 +194,7 @@ class Config(Checked):
     kernels: str
     seed_base: Annotated[int, SEED]
     gpus: Any
+    workers_per_gpu: Annotated[int, at_least(1)]
     threads: Annotated[int, at_least(1)]
     max_rounds: Annotated[int, whole_between(1, SEED_STRIDE)]
     max_retries: Annotated[int, at_least(0)]

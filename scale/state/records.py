@@ -78,7 +78,7 @@ class RunRequest(NamedTuple):
         if not self.accept.needs_verdict:
             return 0
         is_on_device = self.config.validation.simulator.is_on_device
-        return self.config.validators or (len(self.devices) if is_on_device else len(os.sched_getaffinity(0)))
+        return self.config.validators or (len(set(self.devices)) if is_on_device else len(os.sched_getaffinity(0)))
 
     @property
     def validator_devices(self) -> list[Device]:

@@ -29,6 +29,9 @@ from bimangrasp.sampler.mala import Evaluation
 
 wp.init()
 
+CUDA_BLOCK = 32
+"""Threads of a block on a GPU: kernels with a thread for a grasp have too few for blocks of Warp's 256 to fill it."""
+
 
 class Kernel(NamedTuple):
     """One kernel of an evaluation, recorded with its arguments.
@@ -134,11 +137,12 @@ class FusedEvaluator:
         weights = records.Weights(*(config.weight(term) for term in ENERGY_TERMS))
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
+        block = {"block_dim": CUDA_BLOCK} if self.device.is_cuda else {}
         planned: list[Kernel] = []
 
         def plan(part: str, kernel: wp.Kernel, dims: tuple[int, ...], *inputs: object) -> None:
             whole = (len(self._pose), *dims)
-            launch = wp.launch(kernel, whole, list(inputs), device=self.device, record_cmd=True)
+            launch = wp.launch(kernel, whole, list(inputs), device=self.device, record_cmd=True, **block)
             planned.append(Kernel(part, launch, dims))
 
         def plan_cloud(part: str, cloud: records.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
