@@ -162,8 +162,10 @@ def _chooser(scene: Scene, energy: mala.Energy) -> Callable[[int, momentum.State
     def choose(made: int, state: momentum.State) -> momentum.State | None:
         if made % config.choose_every or made > config.choose_until * steps:
             return None
-        grasps = Grasps.from_pose(state.point.position, state.point.choice)
-        return momentum.with_choice(state, choice(grasps, scene.object_scale), energy)
+        point, tiles = state.point, scene.tiles()  # distances of all candidates take more room than an evaluation
+        grasps = [Grasps.from_pose(point.position[rows], point.choice[rows]) for rows in tiles]
+        parts = [choice(part, scene.object_scale[rows]) for part, rows in zip(grasps, tiles, strict=True)]
+        return momentum.with_choice(state, torch.cat(parts), energy)
 
     return choose
 

@@ -168,7 +168,7 @@ def _log(text: str) -> None:
 
 def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJob, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
-    result = _computed(runner, job, connection)
+    result = compute_round(runner, job, connection)
     if result.trajectory is not None:
         folder.write(folder.frames(job.code), trajectory_image(result.trajectory))
     header = replace(
@@ -187,7 +187,7 @@ SYNTHESIS = Role(WORKER, _round)
 """Workers make rounds."""
 
 
-def _computed(runner: RoundRunner, job: RoundJob, connection: Connection) -> RoundResult:
+def compute_round(runner: RoundRunner, job: RoundJob, connection: Connection) -> RoundResult:
     """Returns a round's grasps: where memory is short, half as many at once, from the same seed.
 
     Raises:
