@@ -21,6 +21,7 @@ import warp as wp
 import conf
 from bimangrasp import builtin, synthesis
 from bimangrasp.energy.fused.evaluator import CUDA_BLOCK
+from bimangrasp.energy.fused.momentum_step import propose, settle
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
@@ -43,7 +44,7 @@ def ptxas() -> Path:
 
 
 def kernels(overrides: list[str]) -> dict[str, tuple[wp.Module, int]]:
-    """Returns key -> (module, threads a grasp) of the kernels of an evaluation."""
+    """Returns key -> (module, threads a grasp) of the kernels of a step."""
     config = conf.load(["round_batch_size=1", "kernels=warp", *overrides])
     hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
     obj = ObjectModel.load(str(builtin.OBJECT_ROOT / "box.obj"), config.object)
@@ -55,6 +56,8 @@ def kernels(overrides: list[str]) -> dict[str, tuple[wp.Module, int]]:
             threads *= size
         before = made.get(kernel.launch.kernel.key, (None, 0))[1]
         made[kernel.launch.kernel.key] = (kernel.launch.kernel.module, max(threads, before))
+    if config.optimizer.method == "momentum":
+        made |= {kernel.key: (kernel.module, threads) for kernel, threads in ((propose, 2), (settle, 1))}
     return made
 
 

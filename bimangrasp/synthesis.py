@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimangrasp.config import Record, SynthesisConfig
@@ -145,13 +145,25 @@ def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Gene
         sizes = [column.shape[-1] for column in (initial.translation, initial.rotation, initial.joints)]
         plan = momentum.plan(config.momentum, sizes, *run)
         state = momentum.init(initial.pose, initial.candidate, energy, plan, config.keep == "best")
-        step, revise = partial(momentum.step, energy=energy, config=config.momentum, plan=plan), _chooser(scene, energy)
+        step, revise = _momentum_step(scene, costs, energy, plan), _chooser(scene, energy)
     else:
         schedule = mala.schedule(config, *run)
         state = mala.init(initial.pose, initial.candidate, energy, config)
         constants = {"choices": candidates, "config": config, "schedule": schedule, "generator": generator}
         step = partial(mala.step, energy=energy, **constants)
     return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda", revise)
+
+
+def _momentum_step(
+    scene: Scene, costs: Evaluator, energy: mala.Energy, plan: momentum.Plan
+) -> Callable[[momentum.State], tuple[momentum.State, Bool[Tensor, " batch"]]]:
+    """Returns what makes a step with momentum, on the kernel path of the settings."""
+    config = scene.config.optimizer.momentum
+    if chosen_path(scene.config.kernels) == WARP:
+        from bimangrasp.energy.fused.momentum_step import MomentumStep  # as in `Scene.evaluator`
+
+        return MomentumStep(costs, scene.tiles(), config, plan)
+    return partial(momentum.step, energy=energy, config=config, plan=plan)
 
 
 def _chooser(scene: Scene, energy: mala.Energy) -> Callable[[int, momentum.State], momentum.State | None]:

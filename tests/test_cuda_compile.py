@@ -20,6 +20,7 @@ from bimangrasp.sampler.cuda_graph import Descent
 
 wp = pytest.importorskip("warp", reason="needs NVIDIA Warp")
 fused = pytest.importorskip("bimangrasp.energy.fused.evaluator")
+momentum_step = pytest.importorskip("bimangrasp.energy.fused.momentum_step")
 BATCH = 4
 
 
@@ -38,8 +39,8 @@ def modules(*overrides):
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90])
 def test_all_kernels_compile_for_gpus(tmp_path, monkeypatch, arch):
-    both = modules("experiment=firm") | modules("experiment=released")
-    assert len(both) >= 6  # two numbers of contacts have wrench kernels of their own
+    both = modules("experiment=firm") | modules("experiment=released") | {momentum_step.propose.module}
+    assert len(both) >= 7  # two numbers of contacts have wrench kernels of their own
     for number, module in enumerate(both):
         monkeypatch.setitem(module.options, "block_dim", fused.CUDA_BLOCK)
         (path,) = wp.compile_aot_module(module, arch=arch, module_dir=tmp_path / str(number), use_ptx=False)

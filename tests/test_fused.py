@@ -259,3 +259,104 @@ def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended):
     for spoiled in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: torch.nonzero(x), lambda x: x.double()):
         with pytest.raises(AssertionError), NoHost():
             spoiled(grasps.pose)
+
+
+# ---- steps with momentum
+
+
+def with_momentum(kernels, scale, grasps, tile=0, keep="best"):
+    """A descent by momentum on either kernel path, before its first step."""
+    optimizer = replace(settings().optimizer, method="momentum", keep=keep)
+    config = settings(tile=tile, kernels=kernels, num_iterations=40, optimizer=optimizer)
+    scene = synthesis.Scene(*models("shadow", "mug", F32), scale, config)
+    return synthesis.begin(scene, scene.evaluator(), grasps, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_fused_step_with_momentum_is_the_plain_one(descended, keep):
+    grasps, scale = descended("shadow", "mug")
+    fused, plain = (with_momentum(kernels, scale, grasps, keep=keep) for kernels in ("warp", "plain"))
+    assert type(fused._step).__name__ == "MomentumStep"
+    for _ in range(3):  # further on rounding makes them two descents
+        fused.advance()
+        plain.advance()
+    assert torch.equal(fused.state.step, plain.state.step) and torch.equal(fused.accepted, plain.accepted)
+    assert (fused.state.best is None) == (plain.state.best is None) == (keep == "last")
+    for name in ("first_moment", "second_moment"):
+        ours, truth = getattr(fused.state, name), getattr(plain.state, name)
+        assert ((ours - truth).abs() <= 1e-4 * truth.abs().amax()).float().mean() > 0.99, name
+    points = [(fused.state.point, plain.state.point)]
+    points += [(fused.state.best, plain.state.best)] if keep == "best" else []
+    for ours, truth in points:
+        torch.testing.assert_close(ours.position, truth.position, atol=2e-4, rtol=0)
+        assert torch.equal(ours.choice, truth.choice)
+        assert ((ours.energy - truth.energy).abs() <= 1e-3 * truth.energy.abs()).float().mean() > 0.9
+    assert (fused.state.point.position - grasps.pose).abs().max() > 1e-3, "nothing moves: nothing is tested"
+
+
+@pytest.mark.slow
+def test_tiles_change_no_bit_of_a_descent_by_momentum(descended):
+    grasps, scale = descended("shadow", "mug")
+    ends = []
+    for tile in (0, 7):
+        descent = with_momentum("warp", scale, grasps, tile)
+        for _ in range(20):
+            descent.advance()
+        ends.append(descent.state)
+    for first, second in zip(ends[0].point, ends[1].point, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.slow
+def test_a_sample_that_fails_stays_where_it_is(descended, monkeypatch):
+    grasps, scale = descended("shadow", "mug")
+    descent = with_momentum("warp", scale, grasps)
+    descent.advance()
+    start = [part.clone() for part in descent.state.point]
+    evaluate = FusedEvaluator.evaluate_into
+
+    def fails(self, pose, candidate, rows, energy, gradient):
+        evaluate(self, pose, candidate, rows, energy, gradient)
+        energy[3], gradient[5, 1, 4] = torch.inf, torch.nan
+
+    monkeypatch.setattr(FusedEvaluator, "evaluate_into", fails)
+    before = int(descent.accepted)
+    descent.advance()
+    assert int(descent.accepted) - before == len(scale) - 2
+    moved = (descent.state.point.position != start[0]).flatten(1).any(dim=1)
+    assert moved.tolist() == [row not in (3, 5) for row in range(len(scale))]
+    for ours, was in zip(descent.state.point, start, strict=True):
+        assert torch.equal(ours[[3, 5]], was[[3, 5]])
+
+
+@pytest.mark.slow
+def test_the_best_is_what_it_was_where_a_step_goes_up(descended, monkeypatch):
+    grasps, scale = descended("shadow", "mug")
+    descent = with_momentum("warp", scale, grasps)
+    descent.advance()
+    best = [part.clone() for part in descent.state.best]
+    evaluate = FusedEvaluator.evaluate_into
+
+    def rises(self, pose, candidate, rows, energy, gradient):
+        evaluate(self, pose, candidate, rows, energy, gradient)
+        energy[:5] += 1e6
+        energy[5:] -= 1e6
+
+    monkeypatch.setattr(FusedEvaluator, "evaluate_into", rises)
+    descent.advance()
+    point = descent.state.point
+    for ours, was, now in zip(descent.state.best, best, point, strict=True):
+        assert torch.equal(ours[:5], was[:5]) and torch.equal(ours[5:], now[5:])
+
+
+@pytest.mark.slow
+def test_a_step_with_momentum_waits_for_nothing_and_takes_few_operations(descended):
+    grasps, scale = descended("shadow", "mug")
+    descent = with_momentum("warp", scale, grasps)
+    for _ in range(2):
+        descent.advance()
+    with NoHost() as host:
+        descent._advance()
+    work = [name for name, _ in host.called if not any(word in name for word in ("slice", "view", "select", "alias"))]
+    assert len(work) <= 8, work

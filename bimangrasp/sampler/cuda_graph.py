@@ -78,7 +78,8 @@ class Descent:
     def _write(self, state: State) -> None:
         """Puts another state in the place of the present one, in the same memory."""
         for present, following in zip(_leaves(self.state), _leaves(state), strict=True):
-            present.copy_(following)
+            if present is not following:  # some steps write in place
+                present.copy_(following)
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         """Returns a step that is not made yet."""

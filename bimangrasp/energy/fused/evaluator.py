@@ -190,6 +190,14 @@ class FusedEvaluator:
         self._run(pose, candidate, rows)
         return Evaluation(self._terms[Slot.total, : len(pose)].clone(), self._gradient[: len(pose)].clone())
 
+    def evaluate_into(
+        self, pose: Tensor, candidate: Tensor, rows: slice, energy: Float[Tensor, " tile"], gradient: Tensor
+    ) -> None:
+        """Writes what `evaluation` returns into tensors of the caller."""
+        self._run(pose, candidate, rows)
+        energy.copy_(self._terms[Slot.total, : len(pose)])
+        gradient.copy_(self._gradient[: len(pose)])
+
     def parts(self) -> list[tuple[str, Callable[[], None]]]:
         """Returns the kernels of an evaluation with the part each belongs to; they run on what the last one left."""
         return [(kernel.part, kernel.launch.launch) for kernel in self.kernels]
@@ -202,12 +210,14 @@ class FusedEvaluator:
         self._pose[:count] = pose
         self._candidate[:count] = candidate
         self._scale[:count] = self._object_scale[rows]
-        stream = self._stream() if self.device.is_cuda else None
+        stream = self.stream()
         for kernel in self.kernels:
             kernel.run(count, stream)
 
-    def _stream(self) -> wp.Stream:
-        """Returns PyTorch's current stream as Warp knows it."""
+    def stream(self) -> wp.Stream | None:
+        """Returns PyTorch's current stream as Warp knows it; None on a CPU."""
+        if not self.device.is_cuda:
+            return None
         current = torch.cuda.current_stream(self._torch_device)
         if current.cuda_stream not in self._streams:
             self._streams[current.cuda_stream] = wp.stream_from_torch(current)
