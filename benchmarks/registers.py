@@ -20,6 +20,7 @@ import warp as wp
 
 import conf
 from bimangrasp import builtin, synthesis
+from bimangrasp.energy.fused import evaluator
 from bimangrasp.energy.fused.evaluator import CUDA_BLOCK
 from bimangrasp.energy.fused.momentum_step import propose, settle
 from bimangrasp.hand_files.loading import load_hands
@@ -49,6 +50,7 @@ def kernels(overrides: list[str]) -> dict[str, tuple[wp.Module, int]]:
     hands = HandModel(*load_hands(config.hand), config.hand.surface_points)
     obj = ObjectModel.load(str(builtin.OBJECT_ROOT / "box.obj"), config.object)
     scene = synthesis.Scene(hands, obj, torch.full((1,), 0.1), config.synthesis)
+    evaluator.has_many_threads = lambda device: True  # noqa: ARG005 - the kernels that a GPU gets
     made = {}
     for kernel in scene.evaluator().kernels:
         threads = 1

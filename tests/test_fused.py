@@ -261,6 +261,23 @@ def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended):
             spoiled(grasps.pose)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("hand", "obj"), [("shadow", "mug"), ("release", "bowl")])
+def test_a_thread_for_a_point_gives_the_bits_of_one_for_a_run(hand, obj, descended, monkeypatch, request):
+    """As GPUs have it; here on a CPU."""
+    shared = request.getfixturevalue("shared") if hand == "release" else None
+    grasps, scale = descended(hand, obj, shared)
+    grasps = scattered(grasps)
+    found = []
+    for by_point in (False, True):
+        monkeypatch.setattr(f"{FusedEvaluator.__module__}.has_many_threads", lambda _, by_point=by_point: by_point)
+        costs = FusedEvaluator(*models(hand, obj, F32, shared), scale, settings().energy, len(scale), 4)
+        assert ("point_penetrations" in [one.launch.kernel.key for one in costs.kernels]) == by_point
+        found.append((*costs.terms(grasps, slice(None)), costs._gradient.clone()))
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
+
+
 # ---- steps with momentum
 
 

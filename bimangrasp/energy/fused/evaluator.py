@@ -15,7 +15,7 @@ from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
 from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.geometry import Grid
-from bimangrasp.energy.fused.penetration_kernels import penetrations, shape_sums
+from bimangrasp.energy.fused.penetration_kernels import near_shapes, penetrations, point_penetrations, shape_sums
 from bimangrasp.energy.fused.point_kernels import contacts_to_object, depths, place_keypoints, push_keypoints
 from bimangrasp.energy.fused.tables import HandTables, ObjectTables, grid_of, spheres_of
 from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames, totals
@@ -31,6 +31,11 @@ wp.init()
 
 CUDA_BLOCK = 32
 """Threads of a block on a GPU: kernels with a thread for a grasp have too few for blocks of Warp's 256 to fill it."""
+
+
+def has_many_threads(device: wp.Device) -> bool:
+    """Whether a thread for a point is better than one for a run of points: not on a CPU, which has one of them."""
+    return device.is_cuda
 
 
 class Kernel(NamedTuple):
@@ -148,7 +153,11 @@ class FusedEvaluator:
         def plan_cloud(part: str, cloud: records.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
             runs = len(cloud.run_first)
             arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
-            plan(part, penetrations, (tested, runs), *arguments)
+            if has_many_threads(self.device):
+                plan(part, near_shapes, (tested, runs), *arguments)
+                plan(part, point_penetrations, (tested, len(cloud.link)), *arguments)
+            else:
+                plan(part, penetrations, (tested, runs), *arguments)
             plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
 
         plan("kinematics", link_frames, (2,), pose, hands.tree, frames)

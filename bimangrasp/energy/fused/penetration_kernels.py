@@ -29,35 +29,47 @@ def side_of_shape(shapes: Shapes, h: int, s: int, p: wp.vec3) -> Side:
     return rounded_box(p, shapes.extent[h, s], shapes.radius[h, s])
 
 
-@wp.kernel
-def penetrations(
-    shapes: Shapes,
-    frames: Frames,
-    cloud: Cloud,
-    carrier: int,
-    first_hand: int,
-    object_scale: wp.array(dtype=float),
-    pushes: Pushes,
-):
-    """Finds the deepest shape around every point of a run, for one hand; far shapes and far runs cost one test.
+@wp.struct
+class Carrier:
+    """Where a cloud is: a turn, a place and a scale of its points."""
 
-    `carrier` is the hand that carries the cloud, -1 for the object.
-    """
-    b, tested, run = wp.tid()
-    h = first_hand + tested
-    first = cloud.run_first[run]
-    turn = wp.identity(n=3, dtype=float)
-    origin = wp.vec3(0.0, 0.0, 0.0)
-    scale = float(1.0)
-    if carrier >= 0:
-        turn = frames.rotation[b, carrier, cloud.link[first]]
-        origin = frames.translation[b, carrier, cloud.link[first]]
+    turn: wp.mat33
+    origin: wp.vec3
+    scale: float
+
+
+@wp.func
+def carrier_of(
+    frames: Frames, cloud: Cloud, b: int, hand: int, run: int, object_scale: wp.array(dtype=float)
+) -> Carrier:
+    """Returns what carries a run: a link of `hand`, or the object where that is -1."""
+    carrier = Carrier()
+    if hand >= 0:
+        link = cloud.link[cloud.run_first[run]]
+        carrier.turn = frames.rotation[b, hand, link]
+        carrier.origin = frames.translation[b, hand, link]
+        carrier.scale = 1.0
     else:
-        scale = object_scale[b]
-    center = origin + turn * (scale * cloud.run_center[run])
-    radius = scale * cloud.run_radius[run]
-    hit = wp.uint64(0)
-    is_written = int(0)
+        carrier.turn = wp.identity(n=3, dtype=float)
+        carrier.origin = wp.vec3(0.0, 0.0, 0.0)
+        carrier.scale = object_scale[b]
+    return carrier
+
+
+@wp.func
+def bit_of(s: int) -> wp.uint64:
+    """Returns the bit that stands for a shape; more than 64 share them."""
+    return wp.uint64(1) << wp.uint64(s % 64)
+
+
+@wp.func
+def shapes_near_run(
+    shapes: Shapes, frames: Frames, cloud: Cloud, carrier: Carrier, b: int, h: int, run: int
+) -> wp.uint64:
+    """Returns the shapes of a hand whose bounds touch the ball around a run; a far shape costs one test."""
+    center = carrier.origin + carrier.turn * (carrier.scale * cloud.run_center[run])
+    radius = carrier.scale * cloud.run_radius[run]
+    near = wp.uint64(0)
     for s in range(shapes.link.shape[0]):
         reach = shapes.bound_extent[h, s]
         away = center - frames.bound[b, h, s]
@@ -65,27 +77,109 @@ def penetrations(
         if wp.length_sq(away) <= far * far:
             inverse = wp.transpose(frames.shape_rotation[b, h, s])
             if rounded_box(inverse * away, reach, radius).distance <= 0.0:
-                if is_written == 0:
-                    is_written = int(1)
-                    for n in range(first, first + cloud.run_count[run]):
-                        pushes.shape[b, h, n] = -1
-                        pushes.depth[b, h, n] = 0.0
-                        pushes.place[b, h, n] = origin + turn * (scale * cloud.point[n])
-                for n in range(first, first + cloud.run_count[run]):
-                    local = inverse * (pushes.place[b, h, n] - frames.shape_translation[b, h, s])
-                    off = local - shapes.bound_center[h, s]
-                    if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
-                        side = side_of_shape(shapes, h, s, local)
-                        if -side.distance > pushes.depth[b, h, n]:
-                            pushes.depth[b, h, n] = -side.distance
-                            pushes.shape[b, h, n] = s
-                            pushes.force[b, h, n] = frames.shape_rotation[b, h, s] * side.gradient
-    if is_written == 1:
+                near = near | bit_of(s)
+    return near
+
+
+@wp.func
+def push_of_point(
+    shapes: Shapes,
+    frames: Frames,
+    cloud: Cloud,
+    carrier: Carrier,
+    near: wp.uint64,
+    b: int,
+    h: int,
+    n: int,
+    pushes: Pushes,
+) -> int:
+    """Writes what a point does to the deepest of the near shapes around it, and returns that shape, -1 for none."""
+    place = carrier.origin + carrier.turn * (carrier.scale * cloud.point[n])
+    deepest = int(-1)
+    depth = float(0.0)
+    force = wp.vec3(0.0, 0.0, 0.0)
+    for s in range(shapes.link.shape[0]):
+        if (near & bit_of(s)) != wp.uint64(0):
+            reach = shapes.bound_extent[h, s]
+            local = wp.transpose(frames.shape_rotation[b, h, s]) * (place - frames.shape_translation[b, h, s])
+            off = local - shapes.bound_center[h, s]
+            if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
+                side = side_of_shape(shapes, h, s, local)
+                if -side.distance > depth:
+                    depth = -side.distance
+                    deepest = s
+                    force = frames.shape_rotation[b, h, s] * side.gradient
+    pushes.shape[b, h, n] = deepest
+    if deepest >= 0:
+        pushes.depth[b, h, n] = depth
+        pushes.force[b, h, n] = force
+        pushes.place[b, h, n] = place
+    return deepest
+
+
+@wp.kernel
+def penetrations(
+    shapes: Shapes,
+    frames: Frames,
+    cloud: Cloud,
+    hand: int,
+    first_hand: int,
+    object_scale: wp.array(dtype=float),
+    pushes: Pushes,
+):
+    """Finds the deepest shape around every point of a run, for one hand: a CPU has few threads, and skips far runs.
+
+    `hand` carries the cloud; -1 is the object.
+    """
+    b, tested, run = wp.tid()
+    h = first_hand + tested
+    carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
+    near = shapes_near_run(shapes, frames, cloud, carrier, b, h, run)
+    hit = wp.uint64(0)
+    if near != wp.uint64(0):
+        first = cloud.run_first[run]
         for n in range(first, first + cloud.run_count[run]):
-            s = pushes.shape[b, h, n]
+            s = push_of_point(shapes, frames, cloud, carrier, near, b, h, n, pushes)
             if s >= 0:
-                hit = hit | (wp.uint64(1) << wp.uint64(s % 64))
+                hit = hit | bit_of(s)
     pushes.hit[b, h, run] = hit
+
+
+@wp.kernel
+def near_shapes(
+    shapes: Shapes,
+    frames: Frames,
+    cloud: Cloud,
+    hand: int,
+    first_hand: int,
+    object_scale: wp.array(dtype=float),
+    pushes: Pushes,
+):
+    """Notes the shapes near each run, for `point_penetrations`: both together are `penetrations` on a GPU."""
+    b, tested, run = wp.tid()
+    h = first_hand + tested
+    carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
+    pushes.hit[b, h, run] = shapes_near_run(shapes, frames, cloud, carrier, b, h, run)
+
+
+@wp.kernel
+def point_penetrations(
+    shapes: Shapes,
+    frames: Frames,
+    cloud: Cloud,
+    hand: int,
+    first_hand: int,
+    object_scale: wp.array(dtype=float),
+    pushes: Pushes,
+):
+    """Finds the deepest shape around every point: a run is as long as a GPU's warp, whose threads go the same way."""
+    b, tested, n = wp.tid()
+    h = first_hand + tested
+    run = cloud.run_of[n]
+    near = pushes.hit[b, h, run]
+    if near != wp.uint64(0):
+        carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
+        push_of_point(shapes, frames, cloud, carrier, near, b, h, n, pushes)
 
 
 @wp.kernel

@@ -90,12 +90,14 @@ class Cloud:
     Attributes:
         link: (N) link that carries a point; -1: the object.
         point: (N) the points.
+        run_of: (N) the run of a point.
         run_first, run_count: (R) the points of a run, all of one link.
         run_center, run_radius: (R) a ball around them.
     """
 
     link: wp.array(dtype=int)
     point: wp.array(dtype=wp.vec3)
+    run_of: wp.array(dtype=int)
     run_first: wp.array(dtype=int)
     run_count: wp.array(dtype=int)
     run_center: wp.array(dtype=wp.vec3)
@@ -108,9 +110,9 @@ class Pushes:
 
     Attributes:
         shape: (B, 2, N) the deepest shape around a point, -1 for none; written where `hit` says so.
-        depth: (B, 2, N) how deep, m.
+        depth: (B, 2, N) how deep, m; it and the others are written where there is a shape.
         force, place: (B, 2, N) gradient of the depth by the shape's place, and where.
-        hit: (B, 2, R) bit s % 64 for each shape s that holds a point of the run.
+        hit: (B, 2, R) bit s % 64 for each shape s that holds a point of the run, on a GPU that is near it.
     """
 
     shape: wp.array3d(dtype=int)

@@ -147,6 +147,7 @@ def _cloud(link: np.ndarray, points: np.ndarray, device: wp.Device) -> records.C
     cloud = records.Cloud()
     cloud.link, cloud.point = _array(link, int, device), _array(points, wp.vec3, device)
     cloud.run_first, cloud.run_count = _array(firsts, int, device), _array(counts, int, device)
+    cloud.run_of = _array(np.repeat(np.arange(len(counts)), counts), int, device)
     cloud.run_center = _array(center, wp.vec3, device)
     cloud.run_radius = _array(np.array(radius) * (1 + RUN_SLACK) + 1e-6, float, device)
     return cloud
