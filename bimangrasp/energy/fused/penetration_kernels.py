@@ -127,19 +127,45 @@ def penetrations(
     object_scale: wp.array(dtype=float),
     pushes: Pushes,
 ):
-    """Finds the deepest shape around every point of a run, for one hand: a CPU has few threads, and skips far runs.
+    """Finds the deepest shape around every point of a run, for one hand; far shapes and far runs cost one test.
 
-    `hand` carries the cloud; -1 is the object.
+    For a CPU, to which one shape after another, each with all points, is cheaper than points with all shapes. `hand`
+    carries the cloud; -1 is the object.
     """
     b, tested, run = wp.tid()
     h = first_hand + tested
+    first = cloud.run_first[run]
     carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
-    near = shapes_near_run(shapes, frames, cloud, carrier, b, h, run)
+    turn, origin, scale = carrier.turn, carrier.origin, carrier.scale
+    center = origin + turn * (scale * cloud.run_center[run])
+    radius = scale * cloud.run_radius[run]
     hit = wp.uint64(0)
-    if near != wp.uint64(0):
-        first = cloud.run_first[run]
+    is_written = int(0)
+    for s in range(shapes.link.shape[0]):
+        reach = shapes.bound_extent[h, s]
+        away = center - frames.bound[b, h, s]
+        far = radius + wp.length(reach)
+        if wp.length_sq(away) <= far * far:
+            inverse = wp.transpose(frames.shape_rotation[b, h, s])
+            if rounded_box(inverse * away, reach, radius).distance <= 0.0:
+                if is_written == 0:
+                    is_written = int(1)
+                    for n in range(first, first + cloud.run_count[run]):
+                        pushes.shape[b, h, n] = -1
+                        pushes.depth[b, h, n] = 0.0
+                        pushes.place[b, h, n] = origin + turn * (scale * cloud.point[n])
+                for n in range(first, first + cloud.run_count[run]):
+                    local = inverse * (pushes.place[b, h, n] - frames.shape_translation[b, h, s])
+                    off = local - shapes.bound_center[h, s]
+                    if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
+                        side = side_of_shape(shapes, h, s, local)
+                        if -side.distance > pushes.depth[b, h, n]:
+                            pushes.depth[b, h, n] = -side.distance
+                            pushes.shape[b, h, n] = s
+                            pushes.force[b, h, n] = frames.shape_rotation[b, h, s] * side.gradient
+    if is_written == 1:
         for n in range(first, first + cloud.run_count[run]):
-            s = push_of_point(shapes, frames, cloud, carrier, near, b, h, n, pushes)
+            s = pushes.shape[b, h, n]
             if s >= 0:
                 hit = hit | bit_of(s)
     pushes.hit[b, h, run] = hit
