@@ -16,6 +16,7 @@ from bimangrasp.config import ALGORITHM_VERSION, SynthesisConfig
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
 from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.validation.config import ProtocolConfig
 from scale.engine.devices import package_version, platform
 from scale.engine.interfaces import RoundJob, RoundResult, ValidationTask
 from scale.settings.schema import Config
@@ -163,9 +164,7 @@ class SimulatorRunner:
 
     def __init__(self, config: Config, hands: HandModel, device: str = "cpu", threads: int = 1) -> None:
         self._config, self._hands, self._device, self._threads = config, hands, device, threads
-        self.platform = platform("cpu", "none")
-        if config.validation.simulator.is_on_device:
-            self.platform = platform(device, "none") | {name: package_version(name) for name in SIMULATOR_PACKAGES}
+        self.platform = simulator_platform(config.validation, device)
 
     @property
     def judging(self) -> dict[str, Any]:
@@ -195,6 +194,13 @@ class SimulatorRunner:
             together = simulating_on(self._device, on_look)
             simulations = simulations._replace(on_grasp=lambda _: on_look(), together=together)
         return verdict_columns(evaluate_grasps(self._hands, pieces, grasps, *rules, simulations))
+
+
+def simulator_platform(protocol: ProtocolConfig, device: str) -> dict[str, str]:
+    """Returns what verdicts depend on besides the settings, simulated by this process."""
+    if not protocol.simulator.is_on_device:
+        return platform("cpu", "none")
+    return platform(device, "none") | {name: package_version(name) for name in SIMULATOR_PACKAGES}
 
 
 def simulating_on(device: str, on_look: Callable[[], None] = lambda: None) -> SimulateTogether:

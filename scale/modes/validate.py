@@ -26,13 +26,12 @@ from bimangrasp.objects.pieces import Pieces
 from bimangrasp.poses import Poses
 from bimangrasp.validation import evaluate
 from bimangrasp.validation.config import check_installed
-from bimangrasp.validation.evaluate import SimulateTogether
 from bimangrasp.validation.pose_rules import ObjectGrasps
 from bimangrasp.validation.scene import ROTATION_TOLERANCE
 from bimangrasp.validation.summary import HEADINGS, Summary, cells, object_success_rate, summary_of
 from bimangrasp.validation.verdict import Reason
-from scale.engine.devices import platform, resolve_devices, visible_gpus
-from scale.engine.synthesizer import Synthesizer, simulating_on
+from scale.engine.devices import resolve_devices, visible_gpus
+from scale.engine.synthesizer import Synthesizer, simulating_on, simulator_platform
 from scale.formatting import table
 from scale.modes.paths import ValidationTarget
 from scale.settings.schema import Config
@@ -91,7 +90,8 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
         InputError: a damaged file, other hands, another mesh, or one that has no pieces.
     """
     check_installed(config.validation)
-    hands, together = _hands(config), _together(config)
+    hands, device = _hands(config), _device(config)
+    together = simulating_on(device) if config.validation.simulator.is_on_device else None
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
     codes = [grasps.code for grasps in given.values()]
     pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
@@ -112,7 +112,7 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
                     together=together,
                 ),
             )
-            _write(config, hands, pieces[grasps.code], target, grasps, judged)
+            _write(config, hands, pieces[grasps.code], target, grasps, judged, device)
             summaries.append(summary_of(grasps.code, judged, hands.descriptions[0]))
             holds.append(judged.reason == Reason.HELD)
     verdicts = [target.verdicts for target in targets]
@@ -126,14 +126,14 @@ def _hands(config: Config) -> HandModel:
     return HandModel(*load_hands(config.hand), config.hand.surface_points)
 
 
-def _together(config: Config) -> SimulateTogether | None:
-    """Returns what simulates on the first device of `gpus`, after its self-check; None under a protocol of MuJoCo.
+def _device(config: Config) -> str:
+    """Returns where this process simulates: the CPU, or under a protocol of a device the first of `gpus`, once checked.
 
     Raises:
         InputError: a device that this process cannot number.
     """
     if not config.validation.simulator.is_on_device:
-        return None
+        return "cpu"
     first, visible = resolve_devices(config.gpus)[0], visible_gpus()
     if first.visible and first.visible not in visible:
         raise InputError(f"gpus={config.gpus}: mode=validate wants the number of a device, 0 to {len(visible) - 1}")
@@ -142,7 +142,7 @@ def _together(config: Config) -> SimulateTogether | None:
 
     Console(stderr=True).print(f"{device} judges {config.validation.simulator.self_check} recorded grasps first")
     check_device(device, config.validation.simulator)
-    return simulating_on(device)
+    return device
 
 
 def _write(
@@ -152,6 +152,7 @@ def _write(
     target: ValidationTarget,
     given: Given,
     judged: evaluate.Evaluation,
+    device: str,
 ) -> None:
     """Writes the verdict file."""
     about = given.about | {
@@ -165,7 +166,7 @@ def _write(
         "pose_rule": asdict(config.poses),
         "pieces_source": pieces.source,
         "pieces_sha256": pieces.sha256,
-        "platform": platform("cpu", "none"),
+        "platform": simulator_platform(config.validation, device),
     }
     RunFolder(target.verdicts.parent).write(target.verdicts, verdict_image(about, evaluate.verdict_columns(judged)))
 
