@@ -127,6 +127,23 @@ def test_a_file_is_judged_row_by_row(bench, name):
 
 
 @pytest.mark.slow
+def test_a_file_is_judged_on_a_device_after_that_was_checked(bench, monkeypatch):
+    self_check = pytest.importorskip("bimangrasp.validation.on_device.self_check", reason="pip install -e '.[gpu]'")
+    checked = []
+    monkeypatch.setattr(self_check, "check_device", lambda device, settings: checked.append((device, settings.worlds)))
+    path = bench.file(bench.folder / "box.h5", [HOLDS, not_finite(), MISSES, DEEP])
+    warp = quick_conf.load("validation=bench_warp", "validation.simulator.worlds=8").validation
+    report = bench.validate(path, validation=warp, gpus=["cpu"])
+    assert checked == [("cpu", 8)] and report.paths == [bench.folder / "box.bench_warp.h5"]
+    with h5py.File(report.paths[0]) as file:
+        reasons = json.loads(file.attrs["judging"])["reasons"]
+        assert [reasons[k] for k in file["verdict/reason"][:]] == ["held", "not_finite", "moved", "penetration"]
+        assert json.loads(file.attrs["protocol"])["name"] == "bench_warp"
+        assert "mujoco-warp" in json.loads(file.attrs["platform"])
+    assert "protocol bench_warp: GSR 25.0% (1 of 4 grasps)" in str(report)
+
+
+@pytest.mark.slow
 def test_the_verdicts_say_of_what_they_are(bench):
     path = bench.file(bench.folder / "box.h5", [HOLDS])
     report = bench.validate(path)
