@@ -20,6 +20,7 @@ import conf
 import scale
 from bimangrasp.errors import InputError
 from conf import sweep
+from scale.screen import lenient
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
@@ -40,6 +41,12 @@ SHOWN = {
 
 def main() -> int:
     """Returns the exit code of the command line in `sys.argv`."""
+    with lenient():
+        return _main()
+
+
+def _main() -> int:
+    """Does what the command line asks for; its output may be dropped."""
     parser = get_args_parser()
     arguments = parser.parse_intermixed_args()
     try:

@@ -50,7 +50,9 @@ class Stop:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
-        """Ctrl-C: finish, at the second time end now. Preemption: finish within the grace."""
+        """Ctrl-C: finish, at the second time end now. Preemption: finish within the grace. A closed terminal: go on."""
+        if number == signal.SIGHUP:
+            return
         if number == signal.SIGINT:
             self.is_immediate = self.exit_code == 130
             self._stop(130, "Ctrl-C: running rounds finish; once more ends them now", None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scale.formatting import ADVICE, duration, last_line, objects_table, spans
+from scale.screen import Screen
 from scale.state.records import ObjectState
 from scale.state.round_table import DONE
 from scale.store import durable_io
@@ -82,7 +84,8 @@ class Progress:
         from rich.console import Console  # after the checks of a call, which answer at once
         from rich.live import Live
 
-        self._console, self._title = Console(highlight=False, soft_wrap=True), title
+        screen = Screen(sys.stdout)
+        self._console, self._title = Console(file=screen, highlight=False, soft_wrap=True), title
         self.meter = Meter()
         self._log = durable_io.create(folder.run_log, os.O_APPEND)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)

@@ -41,7 +41,7 @@ from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
 SMALLEST_TILE = 1  # grasps at once; with less there is no round
-PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
