@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from bimangrasp.validation.verdict import Reason
 from scale.controller.completion import OpenCall
 from scale.controller.event_loop import Stop
 from scale.controller.run_report import SecondJudgement
-from scale.engine.interfaces import ValidationTask
+from scale.engine.interfaces import ValidationTask, VerdictRunner
 from scale.engine.worker import become_child
 from scale.errors import RunError
 from scale.store.events import JudgedAgain
@@ -138,6 +139,12 @@ def _chunks(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
             yield code, rows[first : first + CHUNK]
 
 
+@lru_cache(1)
+def _loaded(judge: bytes) -> VerdictRunner:
+    """Returns what a process judges with, loaded once for all its grasps."""
+    return pickle.loads(judge).load("cpu", 1)
+
+
 def count_held(judge: bytes, path: str, rows: np.ndarray, pieces: str) -> int:
     """Returns how many grasps of a final file hold; the body of a process.
 
@@ -149,6 +156,5 @@ def count_held(judge: bytes, path: str, rows: np.ndarray, pieces: str) -> int:
     """
     with h5py.File(path) as file:
         columns: dict[str, Any] = {field.name: file[field.name][rows] for field in GRASP_FIELDS}
-    bench = pickle.loads(judge).load("cpu", 1)
-    verdicts = bench.judge(ValidationTask(columns, pieces, ()), lambda row: None)  # noqa: ARG005 - nobody waits for it
+    verdicts = _loaded(judge).judge(ValidationTask(columns, pieces, ()), lambda row: None)  # noqa: ARG005 - nobody waits for it
     return int((verdicts["verdict/reason"] == Reason.HELD).sum())

@@ -90,11 +90,12 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
         InputError: a damaged file, other hands, another mesh, or one that has no pieces.
     """
     check_installed(config.validation)
-    hands, device = _hands(config), _device(config)
-    together = simulating_on(device) if config.validation.simulator.is_on_device else None
+    hands = _hands(config)
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
     codes = [grasps.code for grasps in given.values()]
     pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
+    device = _device(config)  # last, for it judges recorded grasps
+    together = simulating_on(device) if config.validation.simulator.is_on_device else None
     summaries, holds = [], []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -92,8 +92,8 @@ def push_of_point(
     h: int,
     n: int,
     pushes: Pushes,
-) -> int:
-    """Writes what a point does to the deepest of the near shapes around it, and returns that shape, -1 for none."""
+):
+    """Writes what a point does to the deepest of the near shapes around it."""
     place = carrier.origin + carrier.turn * (carrier.scale * cloud.point[n])
     deepest = int(-1)
     depth = float(0.0)
@@ -114,7 +114,6 @@ def push_of_point(
         pushes.depth[b, h, n] = depth
         pushes.force[b, h, n] = force
         pushes.place[b, h, n] = place
-    return deepest
 
 
 @wp.kernel
