@@ -63,21 +63,27 @@ def bit_of(s: int) -> wp.uint64:
 
 
 @wp.func
+def is_near(shapes: Shapes, frames: Frames, center: wp.vec3, radius: float, b: int, h: int, s: int) -> bool:
+    """Whether a shape's bound touches a ball; a far shape costs one test."""
+    reach = shapes.bound_extent[h, s]
+    away = center - frames.bound[b, h, s]
+    far = radius + wp.length(reach)
+    if wp.length_sq(away) > far * far:
+        return False
+    return rounded_box(wp.transpose(frames.shape_rotation[b, h, s]) * away, reach, radius).distance <= 0.0
+
+
+@wp.func
 def shapes_near_run(
     shapes: Shapes, frames: Frames, cloud: Cloud, carrier: Carrier, b: int, h: int, run: int
 ) -> wp.uint64:
-    """Returns the shapes of a hand whose bounds touch the ball around a run; a far shape costs one test."""
+    """Returns the shapes of a hand whose bounds touch the ball around a run."""
     center = carrier.origin + carrier.turn * (carrier.scale * cloud.run_center[run])
     radius = carrier.scale * cloud.run_radius[run]
     near = wp.uint64(0)
     for s in range(shapes.link.shape[0]):
-        reach = shapes.bound_extent[h, s]
-        away = center - frames.bound[b, h, s]
-        far = radius + wp.length(reach)
-        if wp.length_sq(away) <= far * far:
-            inverse = wp.transpose(frames.shape_rotation[b, h, s])
-            if rounded_box(inverse * away, reach, radius).distance <= 0.0:
-                near = near | bit_of(s)
+        if is_near(shapes, frames, center, radius, b, h, s):
+            near = near | bit_of(s)
     return near
 
 
@@ -141,27 +147,24 @@ def penetrations(
     hit = wp.uint64(0)
     is_written = int(0)
     for s in range(shapes.link.shape[0]):
-        reach = shapes.bound_extent[h, s]
-        away = center - frames.bound[b, h, s]
-        far = radius + wp.length(reach)
-        if wp.length_sq(away) <= far * far:
+        if is_near(shapes, frames, center, radius, b, h, s):
+            reach = shapes.bound_extent[h, s]
             inverse = wp.transpose(frames.shape_rotation[b, h, s])
-            if rounded_box(inverse * away, reach, radius).distance <= 0.0:
-                if is_written == 0:
-                    is_written = int(1)
-                    for n in range(first, first + cloud.run_count[run]):
-                        pushes.shape[b, h, n] = -1
-                        pushes.depth[b, h, n] = 0.0
-                        pushes.place[b, h, n] = origin + turn * (scale * cloud.point[n])
+            if is_written == 0:
+                is_written = int(1)
                 for n in range(first, first + cloud.run_count[run]):
-                    local = inverse * (pushes.place[b, h, n] - frames.shape_translation[b, h, s])
-                    off = local - shapes.bound_center[h, s]
-                    if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
-                        side = side_of_shape(shapes, h, s, local)
-                        if -side.distance > pushes.depth[b, h, n]:
-                            pushes.depth[b, h, n] = -side.distance
-                            pushes.shape[b, h, n] = s
-                            pushes.force[b, h, n] = frames.shape_rotation[b, h, s] * side.gradient
+                    pushes.shape[b, h, n] = -1
+                    pushes.depth[b, h, n] = 0.0
+                    pushes.place[b, h, n] = origin + turn * (scale * cloud.point[n])
+            for n in range(first, first + cloud.run_count[run]):
+                local = inverse * (pushes.place[b, h, n] - frames.shape_translation[b, h, s])
+                off = local - shapes.bound_center[h, s]
+                if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
+                    side = side_of_shape(shapes, h, s, local)
+                    if -side.distance > pushes.depth[b, h, n]:
+                        pushes.depth[b, h, n] = -side.distance
+                        pushes.shape[b, h, n] = s
+                        pushes.force[b, h, n] = frames.shape_rotation[b, h, s] * side.gradient
     if is_written == 1:
         for n in range(first, first + cloud.run_count[run]):
             s = pushes.shape[b, h, n]
