@@ -20,14 +20,18 @@ import warp as wp
 
 import conf
 from bimangrasp import builtin, synthesis
-from bimangrasp.energy.fused import evaluator
+from bimangrasp.energy.fused import evaluator, sampler_kernels
 from bimangrasp.energy.fused.evaluator import CUDA_BLOCK
-from bimangrasp.energy.fused.momentum_step import propose, settle
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 
 HEADINGS = ("kernel", "threads a grasp", "registers", "stack B", "spill stores B", "spill loads B", "shared B")
+STEPS = {
+    "momentum": {"propose_momentum": 2, "settle_momentum": 1},
+    "mala": {"square_sums": 2, "shared_moment": 1, "propose_langevin": 62, "settle_langevin": 1},
+}
+"""Kernels around an evaluation, with threads a grasp: two hands of 31 coordinates, a chunk of 32 samples."""
 FIGURES = re.compile(
     r"Compiling entry function '(\w+)' for '\w+'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
     r"(\d+) bytes spill loads.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?",
@@ -58,8 +62,9 @@ def kernels(overrides: list[str]) -> dict[str, tuple[wp.Module, int]]:
             threads *= size
         before = made.get(kernel.launch.kernel.key, (None, 0))[1]
         made[kernel.launch.kernel.key] = (kernel.launch.kernel.module, max(threads, before))
-    if config.optimizer.method == "momentum":
-        made |= {kernel.key: (kernel.module, threads) for kernel, threads in ((propose, 2), (settle, 1))}
+    for name, threads in STEPS[config.optimizer.method].items():
+        kernel = getattr(sampler_kernels, name)
+        made[kernel.key] = (kernel.module, threads)
     return made
 
 

@@ -138,7 +138,7 @@ def synthesize(
 
 def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Generator) -> Descent:
     """Returns a batch before its first step."""
-    config, energy, candidates = scene.config.optimizer, grasp_energy(scene, costs), scene.hands.candidate_count
+    config, energy = scene.config.optimizer, grasp_energy(scene, costs)
     run = scene.config.num_iterations, scene.hands.device, scene.hands.dtype
     revise = None
     if config.method == "momentum":
@@ -149,9 +149,21 @@ def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Gene
     else:
         schedule = mala.schedule(config, *run)
         state = mala.init(initial.pose, initial.candidate, energy, config)
-        constants = {"choices": candidates, "config": config, "schedule": schedule, "generator": generator}
-        step = partial(mala.step, energy=energy, **constants)
+        step = _langevin_step(scene, costs, energy, schedule, generator)
     return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda", revise)
+
+
+def _langevin_step(
+    scene: Scene, costs: Evaluator, energy: mala.Energy, schedule: mala.Schedule, generator: torch.Generator
+) -> Callable[[mala.State], tuple[mala.State, Bool[Tensor, " batch"]]]:
+    """Returns what makes an annealed step, on the kernel path of the settings."""
+    constants = (scene.hands.candidate_count, scene.config.optimizer, schedule, generator)
+    if chosen_path(scene.config.kernels) == WARP:
+        from bimangrasp.energy.fused.sampler_steps import LangevinStep  # as in `Scene.evaluator`
+
+        return LangevinStep(costs, scene.tiles(), *constants)
+    choices, *others = constants
+    return lambda state: mala.step(state, energy, choices, *others)
 
 
 def _momentum_step(
@@ -160,7 +172,7 @@ def _momentum_step(
     """Returns what makes a step with momentum, on the kernel path of the settings."""
     config = scene.config.optimizer.momentum
     if chosen_path(scene.config.kernels) == WARP:
-        from bimangrasp.energy.fused.momentum_step import MomentumStep  # as in `Scene.evaluator`
+        from bimangrasp.energy.fused.sampler_steps import MomentumStep  # as in `Scene.evaluator`
 
         return MomentumStep(costs, scene.tiles(), config, plan)
     return partial(momentum.step, energy=energy, config=config, plan=plan)

@@ -20,7 +20,7 @@ from bimangrasp.sampler.cuda_graph import Descent
 
 wp = pytest.importorskip("warp", reason="needs NVIDIA Warp")
 fused = pytest.importorskip("bimangrasp.energy.fused.evaluator")
-momentum_step = pytest.importorskip("bimangrasp.energy.fused.momentum_step")
+sampler_kernels = pytest.importorskip("bimangrasp.energy.fused.sampler_kernels")
 BATCH = 4
 
 
@@ -39,7 +39,7 @@ def modules(*overrides):
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90])
 def test_all_kernels_compile_for_gpus(tmp_path, monkeypatch, arch):
-    both = modules("experiment=firm") | modules("experiment=released") | {momentum_step.propose.module}
+    both = modules("experiment=firm") | modules("experiment=released") | {sampler_kernels.settle_langevin.module}
     assert len(both) >= 7  # two numbers of contacts have wrench kernels of their own
     for number, module in enumerate(both):
         monkeypatch.setitem(module.options, "block_dim", fused.CUDA_BLOCK)

@@ -26,7 +26,7 @@ from bimangrasp.sampler import mala
 
 F32, F64 = torch.float32, torch.float64
 BATCH = 24
-pytest.importorskip("warp", reason="needs NVIDIA Warp")
+wp = pytest.importorskip("warp", reason="needs NVIDIA Warp")
 FusedEvaluator = importlib.import_module("bimangrasp.energy.fused.evaluator").FusedEvaluator
 
 
@@ -247,13 +247,14 @@ def test_a_step_waits_for_nothing_and_does_the_same_every_time(descended):
         costs = scene.evaluator()
         assert costs.is_recordable and not PlainEvaluator.is_recordable
         descent = synthesis.begin(scene, costs, grasps, torch.Generator().manual_seed(0))
+        descent.advance()  # the first step takes its memory
         places = [tensor.data_ptr() for tensor in (*descent.state.point, descent.state.step, descent.accepted)]
         called = []
         for _ in range(3):
             with NoHost() as host:
                 descent.advance()
             called.append(host.called)
-        assert len(called[0]) > 40 and called[0] == called[1] == called[2]
+        assert len(called[0]) > 10 and called[0] == called[1] == called[2]
         now = [tensor.data_ptr() for tensor in (*descent.state.point, descent.state.step, descent.accepted)]
         assert now == places
     for spoiled in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: torch.nonzero(x), lambda x: x.double()):
@@ -278,34 +279,28 @@ def test_a_thread_for_a_point_gives_the_bits_of_one_for_a_run(hand, obj, descend
         assert torch.equal(first, second)
 
 
-# ---- steps with momentum
+# ---- whole steps; their arithmetic has tests of its own, see test_sampler_steps
 
 
-def with_momentum(kernels, scale, grasps, tile=0, keep="best"):
-    """A descent by momentum on either kernel path, before its first step."""
-    optimizer = replace(settings().optimizer, method="momentum", keep=keep)
-    config = settings(tile=tile, kernels=kernels, num_iterations=40, optimizer=optimizer)
+def begun(method, kernels, scale, grasps, tile=0):
+    """A descent on either kernel path, before its first step."""
+    config = settings(tile=tile, kernels=kernels, num_iterations=40)
+    config = replace(config, optimizer=replace(config.optimizer, method=method, keep="best"))
     scene = synthesis.Scene(*models("shadow", "mug", F32), scale, config)
     return synthesis.begin(scene, scene.evaluator(), grasps, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keep", ["best", "last"])
-def test_a_fused_step_with_momentum_is_the_plain_one(descended, keep):
+@pytest.mark.parametrize("method, name", [("momentum", "MomentumStep"), ("mala", "LangevinStep")])
+def test_a_step_in_kernels_is_the_plain_one(descended, method, name):
     grasps, scale = descended("shadow", "mug")
-    fused, plain = (with_momentum(kernels, scale, grasps, keep=keep) for kernels in ("warp", "plain"))
-    assert type(fused._step).__name__ == "MomentumStep"
+    fused, plain = (begun(method, kernels, scale, grasps) for kernels in ("warp", "plain"))
+    assert type(fused._step).__name__ == name
     for _ in range(3):  # further on rounding makes them two descents
         fused.advance()
         plain.advance()
     assert torch.equal(fused.state.step, plain.state.step) and torch.equal(fused.accepted, plain.accepted)
-    assert (fused.state.best is None) == (plain.state.best is None) == (keep == "last")
-    for name in ("first_moment", "second_moment"):
-        ours, truth = getattr(fused.state, name), getattr(plain.state, name)
-        assert ((ours - truth).abs() <= 1e-4 * truth.abs().amax()).float().mean() > 0.99, name
-    points = [(fused.state.point, plain.state.point)]
-    points += [(fused.state.best, plain.state.best)] if keep == "best" else []
-    for ours, truth in points:
+    for ours, truth in ((fused.state.point, plain.state.point), (fused.state.best, plain.state.best)):
         torch.testing.assert_close(ours.position, truth.position, atol=2e-4, rtol=0)
         assert torch.equal(ours.choice, truth.choice)
         assert ((ours.energy - truth.energy).abs() <= 1e-3 * truth.energy.abs()).float().mean() > 0.9
@@ -313,11 +308,12 @@ def test_a_fused_step_with_momentum_is_the_plain_one(descended, keep):
 
 
 @pytest.mark.slow
-def test_tiles_change_no_bit_of_a_descent_by_momentum(descended):
+@pytest.mark.parametrize("method", ["momentum", "mala"])
+def test_tiles_change_no_bit_of_a_descent(descended, method):
     grasps, scale = descended("shadow", "mug")
     ends = []
     for tile in (0, 7):
-        descent = with_momentum("warp", scale, grasps, tile)
+        descent = begun(method, "warp", scale, grasps, tile)
         for _ in range(20):
             descent.advance()
         ends.append(descent.state)
@@ -326,54 +322,16 @@ def test_tiles_change_no_bit_of_a_descent_by_momentum(descended):
 
 
 @pytest.mark.slow
-def test_a_sample_that_fails_stays_where_it_is(descended, monkeypatch):
+@pytest.mark.parametrize("method, most", [("momentum", 28), ("mala", 30)])
+def test_a_step_on_a_gpu_is_few_nodes_of_a_graph(descended, monkeypatch, method, most):
+    monkeypatch.setattr(f"{FusedEvaluator.__module__}.has_many_threads", lambda device: True)
     grasps, scale = descended("shadow", "mug")
-    descent = with_momentum("warp", scale, grasps)
+    descent = begun(method, "warp", scale, grasps)
     descent.advance()
-    start = [part.clone() for part in descent.state.point]
-    evaluate = FusedEvaluator.evaluate_into
-
-    def fails(self, pose, candidate, rows, energy, gradient):
-        evaluate(self, pose, candidate, rows, energy, gradient)
-        energy[3], gradient[5, 1, 4] = torch.inf, torch.nan
-
-    monkeypatch.setattr(FusedEvaluator, "evaluate_into", fails)
-    before = int(descent.accepted)
-    descent.advance()
-    assert int(descent.accepted) - before == len(scale) - 2
-    moved = (descent.state.point.position != start[0]).flatten(1).any(dim=1)
-    assert moved.tolist() == [row not in (3, 5) for row in range(len(scale))]
-    for ours, was in zip(descent.state.point, start, strict=True):
-        assert torch.equal(ours[[3, 5]], was[[3, 5]])
-
-
-@pytest.mark.slow
-def test_the_best_is_what_it_was_where_a_step_goes_up(descended, monkeypatch):
-    grasps, scale = descended("shadow", "mug")
-    descent = with_momentum("warp", scale, grasps)
-    descent.advance()
-    best = [part.clone() for part in descent.state.best]
-    evaluate = FusedEvaluator.evaluate_into
-
-    def rises(self, pose, candidate, rows, energy, gradient):
-        evaluate(self, pose, candidate, rows, energy, gradient)
-        energy[:5] += 1e6
-        energy[5:] -= 1e6
-
-    monkeypatch.setattr(FusedEvaluator, "evaluate_into", rises)
-    descent.advance()
-    point = descent.state.point
-    for ours, was, now in zip(descent.state.best, best, point, strict=True):
-        assert torch.equal(ours[:5], was[:5]) and torch.equal(ours[5:], now[5:])
-
-
-@pytest.mark.slow
-def test_a_step_with_momentum_waits_for_nothing_and_takes_few_operations(descended):
-    grasps, scale = descended("shadow", "mug")
-    descent = with_momentum("warp", scale, grasps)
-    for _ in range(2):
-        descent.advance()
+    launches, launch = [], wp.Launch.launch
+    monkeypatch.setattr(wp.Launch, "launch", lambda *args: launches.append(args[0].kernel.key) or launch(*args))
     with NoHost() as host:
         descent._advance()
-    work = [name for name, _ in host.called if not any(word in name for word in ("slice", "view", "select", "alias"))]
-    assert len(work) <= 8, work
+    views = ("slice", "view", "select", "alias")
+    work = [name for name, _ in host.called if not any(word in name for word in views)]
+    assert len(launches) > 12 and len(work) + len(launches) <= most, (work, launches)

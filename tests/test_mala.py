@@ -162,7 +162,7 @@ def test_indices_switch_as_often_as_the_temperature_says():
     generator = torch.Generator().manual_seed(7)
     choice = torch.full((20000, 1, 1), 4)
     point = mala.Point(torch.zeros((20000, 1, 1)), choice, torch.zeros(20000), torch.zeros((20000, 1, 1)))
-    draws = mala.draw(point, 5, generator)
+    draws = mala.draw(mala.Draws.room(point), 5, generator)
     for cooled, first, chance in ((1.0, 0.5, 0.5), (0.25, 0.5, 0.25), (1.0, 1.0, 0.9)):
         changed = replace(config, temperature_decay=cooled, temperature_decay_every=60, switch_probability=first)
         now = mala.schedule(changed, 60).at(torch.tensor([0 if cooled == 1 else 1]))
@@ -212,7 +212,7 @@ def test_a_step_proposes_with_its_own_step_size_and_temperature():
     start = torch.zeros((20, GROUPS, D), dtype=torch.float64)
     state = mala.init(start, torch.zeros((20, GROUPS, 2), dtype=torch.int64), watched, ours)
     mala.step(state, watched, 5, ours, released(ours), torch.Generator().manual_seed(1))
-    draws = mala.draw(state.point, 5, torch.Generator().manual_seed(1))
+    draws = mala.draw(mala.Draws.room(state.point), 5, torch.Generator().manual_seed(1))
     moment, now = mala.next_second_moment(state, ours), released(ours).at(torch.tensor([0]))
     assert now.step_size == 0.1 and now.temperature == 1
     assert torch.equal(seen[-1], mala.propose(state.point, moment, draws, now, ours)[0])

@@ -63,15 +63,22 @@ class Draws(NamedTuple):
 
     Attributes:
         noise: standard normal.
-        switch: uniform; an index is redrawn where this is below the chance.
+        redraw: uniform; an index is redrawn where this is below the chance.
         choice: the indices that are taken then.
         acceptance: uniform.
     """
 
     noise: Float[Tensor, "batch group dof"]
-    switch: Float[Tensor, "batch group index"]
+    redraw: Float[Tensor, "batch group index"]
     choice: Int[Tensor, "batch group index"]
     acceptance: Float[Tensor, " batch"]
+
+    @classmethod
+    def room(cls, point: Point) -> Draws:
+        """Returns room for the numbers of one step."""
+        position, choice = point.position, point.choice
+        redraw = torch.empty(choice.shape, device=position.device, dtype=position.dtype)
+        return cls(torch.empty_like(position), redraw, torch.empty_like(choice), torch.empty_like(point.energy))
 
 
 class Schedule(NamedTuple):
@@ -145,7 +152,7 @@ def step(
         schedule: of the whole run.
         generator: on the device of the state.
     """
-    draws = draw(state.point, choices, generator)
+    draws = draw(Draws.room(state.point), choices, generator)
     now, next_temperature = schedule.at(state.step), schedule.temperature.index_select(0, state.step + 1)
     moment = next_second_moment(state, config)
     position, choice = propose(state.point, moment, draws, now, config)
@@ -157,16 +164,13 @@ def step(
     return State(point, best, moment, state.step + 1), accepted
 
 
-def draw(point: Point, choices: int, generator: torch.Generator) -> Draws:
-    """Returns the random numbers of one step."""
-    position, choice = point.position, point.choice
-    device, dtype = position.device, position.dtype
-    return Draws(
-        torch.randn(position.shape, generator=generator, device=device, dtype=dtype),
-        torch.rand(choice.shape, generator=generator, device=device, dtype=dtype),
-        torch.randint(choices, choice.shape, generator=generator, device=device),
-        torch.rand(len(position), generator=generator, device=device, dtype=dtype),
-    )
+def draw(room: Draws, choices: int, generator: torch.Generator) -> Draws:
+    """Returns the random numbers of one step, written into the room of others."""
+    room.noise.normal_(generator=generator)
+    room.redraw.uniform_(generator=generator)
+    room.choice.random_(choices, generator=generator)
+    room.acceptance.uniform_(generator=generator)
+    return room
 
 
 def next_second_moment(state: State, config: OptimizerConfig) -> Float[Tensor, "shared group dof"]:
@@ -189,7 +193,7 @@ def propose(
     scale = second_moment.sqrt() + config.preconditioner_floor
     spread = config.noise_factor * (2 * now.step_size * now.temperature / scale).sqrt()
     position = point.position - now.step_size * point.gradient / scale + spread * draws.noise
-    return position, torch.where(draws.switch < now.switch_chance, draws.choice, point.choice)
+    return position, torch.where(draws.redraw < now.switch_chance, draws.choice, point.choice)
 
 
 def accepts(
