@@ -66,7 +66,7 @@ def as_double(grasps):
     return Grasps(grasps.translation.double(), grasps.rotation.double(), grasps.joints.double(), grasps.candidate)
 
 
-def scattered(grasps, spread=0.03, seed=0):
+def scattered(grasps, spread=0.03, seed=1):
     """Returns grasps moved at random, so that fingers stand in the object, in the other hand and beyond limits."""
     noise = torch.randn(grasps.pose.shape, generator=torch.Generator().manual_seed(seed))
     noise[..., :3] *= 0.3

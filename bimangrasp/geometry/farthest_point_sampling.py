@@ -79,19 +79,19 @@ def farthest_points(corners: np.ndarray, count: int, samples_per_point: int, gen
     return farthest_of(uniform_points(corners, draws), count).numpy()
 
 
-def spatial_order(points: np.ndarray) -> np.ndarray:
-    """Returns an order (N,) of points (N, 3) in which every `RUN` consecutive points lie close together.
+def spatial_order(points: np.ndarray, length: int = RUN) -> np.ndarray:
+    """Returns an order (N,) of points (N, 3) in which every `length` consecutive points lie close together.
 
-    Halves the points at the median of their longest extent, at a multiple of `RUN`, until one run is left.
+    Halves the points at the median of their longest extent, at a multiple of `length`, until so many are left.
     """
     pending, order = [np.arange(len(points))], []
     while pending:
         rows = pending.pop()
-        if len(rows) <= RUN:
+        if len(rows) <= length:
             order.append(rows)
             continue
         axis = np.ptp(points[rows], axis=0).argmax()
         rows = rows[np.argsort(points[rows, axis], kind="stable")]
-        half = -(-len(rows) // (2 * RUN)) * RUN
+        half = -(-len(rows) // (2 * length)) * length
         pending += [rows[half:], rows[:half]]
     return np.concatenate(order) if order else np.zeros(0, dtype=np.int64)

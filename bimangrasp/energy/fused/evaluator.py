@@ -34,7 +34,7 @@ CUDA_BLOCK = 32
 
 
 def has_many_threads(device: wp.Device) -> bool:
-    """Whether a thread for a point is better than one for a run of points: not on a CPU, which has one of them."""
+    """Whether a thread for a point is better than one for a hand: not on a CPU, which has one of them."""
     return device.is_cuda
 
 
@@ -108,7 +108,7 @@ class FusedEvaluator:
         self._wrenches = self._room(records.Wrenches, shapes, closure=contacts, force=links, moment=links)
         clouds = (self._obj.cloud, *self._hands.clouds)
         points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
-        self._pushes = self._room(records.Pushes, points, hit=runs)
+        self._pushes = self._room(records.Pushes, points, hit=runs, near=4 * shapes, ball=shapes)
         share = [1.0, 0.0] if config.inter_hand == "right_points" else [0.5, 0.5]
         self._wrenches.hand_share = wp.array(share, dtype=float, device=self.device)
         self._pose = torch.zeros_like(self._gradient)
@@ -151,14 +151,13 @@ class FusedEvaluator:
             planned.append(Kernel(part, launch, dims))
 
         def plan_cloud(part: str, cloud: records.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
-            runs = len(cloud.run_first)
             arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
             if has_many_threads(self.device):
-                plan(part, near_shapes, (tested, runs), *arguments)
+                plan(part, near_shapes, (tested, len(cloud.run_first)), *arguments)
                 plan(part, point_penetrations, (tested, len(cloud.link)), *arguments)
+                plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
             else:
-                plan(part, penetrations, (tested, runs), *arguments)
-            plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
+                plan(part, penetrations, (tested,), *arguments, *sums)
 
         plan("kinematics", link_frames, (2,), pose, hands.tree, frames)
         plan("kinematics", shape_frames, (2, count), shapes, frames)

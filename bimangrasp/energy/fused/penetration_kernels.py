@@ -3,9 +3,12 @@
 import warp as wp
 
 from bimangrasp.energy.fused.geometry import SQUARED_DISTANCE_FLOOR, Side, cylinder, nearest_face, on_face, rounded_box
-from bimangrasp.energy.fused.records import CYLINDER, MESH, Cloud, Frames, Pushes, Shapes
+from bimangrasp.energy.fused.records import CYLINDER, LEAF, MESH, Cloud, Frames, Pushes, Shapes
+from bimangrasp.geometry.farthest_point_sampling import RUN
 
 wp.set_module_options({"enable_backward": False})
+
+LEAVES = wp.constant(RUN // LEAF)
 
 
 @wp.func
@@ -63,14 +66,19 @@ def bit_of(s: int) -> wp.uint64:
 
 
 @wp.func
+def touches_ball(shapes: Shapes, frames: Frames, center: wp.vec3, radius: float, b: int, h: int, s: int) -> bool:
+    """Whether the ball around a shape's bound touches a ball."""
+    far = radius + shapes.bound_radius[h, s]
+    return wp.length_sq(center - frames.bound[b, h, s]) <= far * far
+
+
+@wp.func
 def is_near(shapes: Shapes, frames: Frames, center: wp.vec3, radius: float, b: int, h: int, s: int) -> bool:
     """Whether a shape's bound touches a ball; a far shape costs one test."""
-    reach = shapes.bound_extent[h, s]
-    away = center - frames.bound[b, h, s]
-    far = radius + wp.length(reach)
-    if wp.length_sq(away) > far * far:
+    if not touches_ball(shapes, frames, center, radius, b, h, s):
         return False
-    return rounded_box(wp.transpose(frames.shape_rotation[b, h, s]) * away, reach, radius).distance <= 0.0
+    local = wp.transpose(frames.shape_rotation[b, h, s]) * (center - frames.bound[b, h, s])
+    return rounded_box(local, shapes.bound_extent[h, s], radius).distance <= 0.0
 
 
 @wp.func
@@ -87,39 +95,53 @@ def shapes_near_run(
     return near
 
 
+@wp.struct
+class Push:
+    """The deepest shape around a point, -1 for none, with depth and the gradient of that by the shape's place."""
+
+    shape: int
+    depth: float
+    force: wp.vec3
+
+
 @wp.func
-def push_of_point(
-    shapes: Shapes,
-    frames: Frames,
-    cloud: Cloud,
-    carrier: Carrier,
-    near: wp.uint64,
+def deeper(push: Push, shapes: Shapes, frames: Frames, place: wp.vec3, b: int, h: int, s: int) -> Push:
+    """Returns what a shape does to a point where that is deeper in it than in those before, else the push of these."""
+    reach = shapes.bound_extent[h, s]
+    local = wp.transpose(frames.shape_rotation[b, h, s]) * (place - frames.shape_translation[b, h, s])
+    off = local - shapes.bound_center[h, s]
+    if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
+        side = side_of_shape(shapes, h, s, local)
+        if -side.distance > push.depth:
+            push.shape = s
+            push.depth = -side.distance
+            push.force = frames.shape_rotation[b, h, s] * side.gradient
+    return push
+
+
+@wp.func
+def sift(
+    near: wp.array3d(dtype=int),
+    ball: wp.array3d(dtype=wp.vec4),
     b: int,
     h: int,
-    n: int,
-    pushes: Pushes,
-):
-    """Writes what a point does to the deepest of the near shapes around it."""
-    place = carrier.origin + carrier.turn * (carrier.scale * cloud.point[n])
-    deepest = int(-1)
-    depth = float(0.0)
-    force = wp.vec3(0.0, 0.0, 0.0)
-    for s in range(shapes.link.shape[0]):
-        if (near & bit_of(s)) != wp.uint64(0):
-            reach = shapes.bound_extent[h, s]
-            local = wp.transpose(frames.shape_rotation[b, h, s]) * (place - frames.shape_translation[b, h, s])
-            off = local - shapes.bound_center[h, s]
-            if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
-                side = side_of_shape(shapes, h, s, local)
-                if -side.distance > depth:
-                    depth = -side.distance
-                    deepest = s
-                    force = frames.shape_rotation[b, h, s] * side.gradient
-    pushes.shape[b, h, n] = deepest
-    if deepest >= 0:
-        pushes.depth[b, h, n] = depth
-        pushes.force[b, h, n] = force
-        pushes.place[b, h, n] = place
+    first: int,
+    last: int,
+    center: wp.vec3,
+    radius: float,
+    kept: int,
+) -> int:
+    """Returns how many of the shapes near[first:last] touch a ball; near[kept:] begins with them."""
+    count = int(0)
+    for k in range(first, last):
+        s = near[b, h, k]
+        other = ball[b, h, s]
+        away = wp.vec3(other[0], other[1], other[2]) - center
+        far = other[3] + radius
+        if wp.length_sq(away) <= far * far:
+            near[b, h, kept + count] = s
+            count += 1
+    return count
 
 
 @wp.kernel
@@ -131,46 +153,58 @@ def penetrations(
     first_hand: int,
     object_scale: wp.array(dtype=float),
     pushes: Pushes,
+    depth: wp.array3d(dtype=float),
+    force: wp.array3d(dtype=wp.vec3),
+    moment: wp.array3d(dtype=wp.vec3),
 ):
-    """Finds the deepest shape around every point of a run, for one hand; far shapes and far runs cost one test.
+    """Adds up what the points of a cloud do to each shape of a hand, for a CPU: from groups to runs, leaves and points.
 
-    For a CPU, to which one shape after another, each with all points, is cheaper than points with all shapes. `hand`
-    carries the cloud; -1 is the object.
+    Fewer and fewer shapes are near: lists of them follow each other in `near`. `hand` carries the cloud; -1 is the
+    object.
     """
-    b, tested, run = wp.tid()
+    b, tested = wp.tid()
     h = first_hand + tested
-    first = cloud.run_first[run]
-    carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
-    turn, origin, scale = carrier.turn, carrier.origin, carrier.scale
-    center = origin + turn * (scale * cloud.run_center[run])
-    radius = scale * cloud.run_radius[run]
-    hit = wp.uint64(0)
-    is_written = int(0)
-    for s in range(shapes.link.shape[0]):
-        if is_near(shapes, frames, center, radius, b, h, s):
-            reach = shapes.bound_extent[h, s]
-            inverse = wp.transpose(frames.shape_rotation[b, h, s])
-            if is_written == 0:
-                is_written = int(1)
-                for n in range(first, first + cloud.run_count[run]):
-                    pushes.shape[b, h, n] = -1
-                    pushes.depth[b, h, n] = 0.0
-                    pushes.place[b, h, n] = origin + turn * (scale * cloud.point[n])
-            for n in range(first, first + cloud.run_count[run]):
-                local = inverse * (pushes.place[b, h, n] - frames.shape_translation[b, h, s])
-                off = local - shapes.bound_center[h, s]
-                if wp.abs(off[0]) <= reach[0] and wp.abs(off[1]) <= reach[1] and wp.abs(off[2]) <= reach[2]:
-                    side = side_of_shape(shapes, h, s, local)
-                    if -side.distance > pushes.depth[b, h, n]:
-                        pushes.depth[b, h, n] = -side.distance
-                        pushes.shape[b, h, n] = s
-                        pushes.force[b, h, n] = frames.shape_rotation[b, h, s] * side.gradient
-    if is_written == 1:
-        for n in range(first, first + cloud.run_count[run]):
-            s = pushes.shape[b, h, n]
-            if s >= 0:
-                hit = hit | bit_of(s)
-    pushes.hit[b, h, run] = hit
+    near, ball = pushes.near, pushes.ball
+    count = shapes.link.shape[0]
+    for s in range(count):
+        near[b, h, s] = s
+        depth[b, h, s] = 0.0
+        force[b, h, s] = wp.vec3(0.0, 0.0, 0.0)
+        moment[b, h, s] = wp.vec3(0.0, 0.0, 0.0)
+    for group in range(cloud.group_first.shape[0]):
+        first_run = cloud.group_first[group]
+        carrier = carrier_of(frames, cloud, b, hand, first_run, object_scale)
+        turn, origin, scale = carrier.turn, carrier.origin, carrier.scale
+        for s in range(count):  # to the cloud's coordinates, where the balls of its parts are
+            center = wp.transpose(turn) * (frames.bound[b, h, s] - origin) / scale
+            ball[b, h, s] = wp.vec4(center[0], center[1], center[2], shapes.bound_radius[h, s] / scale)
+        of_group = count
+        of_group += sift(near, ball, b, h, 0, count, cloud.group_center[group], cloud.group_radius[group], count)
+        if of_group == count:
+            continue
+        for run in range(first_run, first_run + cloud.group_count[group]):
+            of_run = of_group
+            of_run += sift(near, ball, b, h, count, of_group, cloud.run_center[run], cloud.run_radius[run], of_group)
+            if of_run == of_group:
+                continue
+            for leaf in range(run * LEAVES, run * LEAVES + LEAVES):
+                of_leaf = of_run
+                of_leaf += sift(
+                    near, ball, b, h, of_group, of_run, cloud.leaf_center[leaf], cloud.leaf_radius[leaf], of_run
+                )
+                if of_leaf == of_run:
+                    continue
+                for n in range(cloud.leaf_first[leaf], cloud.leaf_first[leaf] + cloud.leaf_count[leaf]):
+                    place = origin + turn * (scale * cloud.point[n])
+                    push = Push(-1, 0.0, wp.vec3(0.0, 0.0, 0.0))
+                    for k in range(of_run, of_leaf):
+                        push = deeper(push, shapes, frames, place, b, h, near[b, h, k])
+                    s = push.shape
+                    if s >= 0:
+                        arm = place - frames.translation[b, h, shapes.link[s]]
+                        depth[b, h, s] = depth[b, h, s] + push.depth
+                        force[b, h, s] = force[b, h, s] + push.force
+                        moment[b, h, s] = moment[b, h, s] + wp.cross(arm, push.force)
 
 
 @wp.kernel
@@ -183,7 +217,7 @@ def near_shapes(
     object_scale: wp.array(dtype=float),
     pushes: Pushes,
 ):
-    """Notes the shapes near each run, for `point_penetrations`: both together are `penetrations` on a GPU."""
+    """Notes the shapes near each run, for `point_penetrations`: with `shape_sums` they are `penetrations` on a GPU."""
     b, tested, run = wp.tid()
     h = first_hand + tested
     carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
@@ -207,7 +241,16 @@ def point_penetrations(
     near = pushes.hit[b, h, run]
     if near != wp.uint64(0):
         carrier = carrier_of(frames, cloud, b, hand, run, object_scale)
-        push_of_point(shapes, frames, cloud, carrier, near, b, h, n, pushes)
+        place = carrier.origin + carrier.turn * (carrier.scale * cloud.point[n])
+        push = Push(-1, 0.0, wp.vec3(0.0, 0.0, 0.0))
+        for s in range(shapes.link.shape[0]):
+            if (near & bit_of(s)) != wp.uint64(0):
+                push = deeper(push, shapes, frames, place, b, h, s)
+        pushes.shape[b, h, n] = push.shape
+        if push.shape >= 0:
+            pushes.depth[b, h, n] = push.depth
+            pushes.force[b, h, n] = push.force
+            pushes.place[b, h, n] = place
 
 
 @wp.kernel

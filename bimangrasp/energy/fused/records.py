@@ -10,6 +10,7 @@ import warp as wp
 from bimangrasp.energy_terms import ENERGY_TERMS
 
 BOX, CYLINDER, MESH = wp.constant(0), wp.constant(1), wp.constant(2)
+LEAF, GROUP = 4, 8
 ROOT_DOF = wp.constant(9)  # translation and rot6d come before the joints
 
 Weights = wp.types.vector(length=len(ENERGY_TERMS), dtype=float)
@@ -44,7 +45,7 @@ class Shapes:
         link, kind: (S) carrying link; BOX, CYLINDER or MESH.
         rotation, translation: (2, S) pose in the link.
         extent, radius: (2, S).
-        bound_center, bound_extent: (2, S) box around the shape.
+        bound_center, bound_extent, bound_radius: (2, S) box around the shape, and the ball around that.
         bvh, first: (2, S) of mesh shapes: what finds the nearest triangle, and where the triangles begin in
         corners, normals: of all mesh shapes.
     """
@@ -57,6 +58,7 @@ class Shapes:
     radius: wp.array2d(dtype=float)
     bound_center: wp.array2d(dtype=wp.vec3)
     bound_extent: wp.array2d(dtype=wp.vec3)
+    bound_radius: wp.array2d(dtype=float)
     bvh: wp.array2d(dtype=wp.uint64)
     first: wp.array2d(dtype=int)
     corners: wp.array2d(dtype=wp.vec3)
@@ -87,21 +89,33 @@ class Frames:
 class Cloud:
     """Points in runs of close ones, of the object (unit scale) or of one hand (in link coordinates).
 
+    Runs are in groups, and the points of a run in leaves: consecutive ones of one link.
+
     Attributes:
         link: (N) link that carries a point; -1: the object.
         point: (N) the points.
         run_of: (N) the run of a point.
-        run_first, run_count: (R) the points of a run, all of one link.
-        run_center, run_radius: (R) a ball around them.
+        leaf_first, leaf_count, leaf_center, leaf_radius: (R * RUN / LEAF) points of a leaf, and a ball around them; so
+            many leaves for each run, the last ones of a short run without points.
+        run_first, run_count, run_center, run_radius: (R) points of a run, and a ball around them.
+        group_first, group_count, group_center, group_radius: (G) runs of a group, and a ball around all their points.
     """
 
     link: wp.array(dtype=int)
     point: wp.array(dtype=wp.vec3)
     run_of: wp.array(dtype=int)
+    leaf_first: wp.array(dtype=int)
+    leaf_count: wp.array(dtype=int)
+    leaf_center: wp.array(dtype=wp.vec3)
+    leaf_radius: wp.array(dtype=float)
     run_first: wp.array(dtype=int)
     run_count: wp.array(dtype=int)
     run_center: wp.array(dtype=wp.vec3)
     run_radius: wp.array(dtype=float)
+    group_first: wp.array(dtype=int)
+    group_count: wp.array(dtype=int)
+    group_center: wp.array(dtype=wp.vec3)
+    group_radius: wp.array(dtype=float)
 
 
 @wp.struct
@@ -109,10 +123,11 @@ class Pushes:
     """What a cloud does to the shapes of the tested hands.
 
     Attributes:
-        shape: (B, 2, N) the deepest shape around a point, -1 for none; written where `hit` says so.
+        shape: (B, 2, N) the deepest shape around a point, -1 for none; written where a shape is near.
         depth: (B, 2, N) how deep, m; it and the others are written where there is a shape.
         force, place: (B, 2, N) gradient of the depth by the shape's place, and where.
-        hit: (B, 2, R) bit s % 64 for each shape s that holds a point of the run, on a GPU that is near it.
+        hit: (B, 2, R) bit s % 64 for each shape s that is near a run; on GPUs.
+        near: (B, 2, S) the shapes near a group; on CPUs.
     """
 
     shape: wp.array3d(dtype=int)
@@ -120,6 +135,8 @@ class Pushes:
     force: wp.array3d(dtype=wp.vec3)
     place: wp.array3d(dtype=wp.vec3)
     hit: wp.array3d(dtype=wp.uint64)
+    near: wp.array3d(dtype=int)
+    ball: wp.array3d(dtype=wp.vec4)
 
 
 @wp.struct

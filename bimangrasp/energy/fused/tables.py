@@ -11,13 +11,13 @@ from torch import Tensor
 from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.geometry import Grid
 from bimangrasp.energy.fused.point_kernels import Spheres
-from bimangrasp.geometry.farthest_point_sampling import RUN
+from bimangrasp.geometry.farthest_point_sampling import RUN, spatial_order
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
 from bimangrasp.hands.model import HandModel
 from bimangrasp.objects.model import ObjectModel
 
-RUN_SLACK = 1e-5
-"""Balls around runs of points grow by this share, so that float32 rounding culls no point that is inside a shape."""
+BALL_SLACK = 1e-5
+"""Balls grow by this share, so that float32 rounding culls no point that is inside a shape."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ def _shapes(hands: HandModel, device: wp.Device) -> tuple[records.Shapes, tuple[
     for name in ("translation", "extent", "bound_center", "bound_extent"):
         setattr(shapes, name, _array(getattr(from_torch, name), wp.vec3, device))
     shapes.radius = _array(from_torch.radius, float, device)
+    bound_radius = from_torch.bound_extent.norm(dim=-1) * (1 + BALL_SLACK)
+    shapes.bound_radius = _array(bound_radius, float, device)
     shapes.bvh, shapes.first = _array(bvh, wp.uint64, device), _array(first, int, device)
     shapes.corners = _array(np.concatenate(corners), wp.vec3, device)
     shapes.normals = _array(np.concatenate(normals), wp.vec3, device)
@@ -134,23 +136,41 @@ def _hand_cloud(hands: HandModel, side: int, device: wp.Device) -> records.Cloud
 
 
 def _cloud(link: np.ndarray, points: np.ndarray, device: wp.Device) -> records.Cloud:
-    """Returns points in runs, each of one link."""
-    firsts, counts = [], []
+    """Returns points in runs, each of one link, the points of a run sorted once more."""
+    runs, groups = [], []
     for carrier in dict.fromkeys(link.tolist()):
-        rows = np.flatnonzero(link == carrier)
-        starts = np.arange(rows[0], rows[-1] + 1, RUN)
-        firsts += starts.tolist()
-        counts += np.minimum(RUN, rows[-1] + 1 - starts).tolist()
-    runs = [points[first : first + count] for first, count in zip(firsts, counts, strict=True)]
-    center = np.stack([(run.min(axis=0) + run.max(axis=0)) / 2 for run in runs])
-    radius = [np.linalg.norm(run - middle, axis=1).max() for run, middle in zip(runs, center, strict=True)]
+        first, last = np.flatnonzero(link == carrier)[[0, -1]] + [0, 1]
+        starts = range(first, last, RUN)
+        groups += [
+            slice(len(runs) + k, len(runs) + min(k + records.GROUP, len(starts)))
+            for k in range(0, len(starts), records.GROUP)
+        ]
+        runs += [slice(start, min(start + RUN, last)) for start in starts]
+    points = np.concatenate([points[run][spatial_order(points[run], records.LEAF)] for run in runs])
+    leaves = [
+        slice(k, min(k + records.LEAF, run.stop))
+        for run in runs
+        for k in range(run.start, run.start + RUN, records.LEAF)
+    ]
+    spans = [slice(runs[group.start].start, runs[group.stop - 1].stop) for group in groups]
     cloud = records.Cloud()
     cloud.link, cloud.point = _array(link, int, device), _array(points, wp.vec3, device)
-    cloud.run_first, cloud.run_count = _array(firsts, int, device), _array(counts, int, device)
-    cloud.run_of = _array(np.repeat(np.arange(len(counts)), counts), int, device)
-    cloud.run_center = _array(center, wp.vec3, device)
-    cloud.run_radius = _array(np.array(radius) * (1 + RUN_SLACK) + 1e-6, float, device)
+    for kind, parts, balls in (("run", runs, runs), ("leaf", leaves, leaves), ("group", groups, spans)):
+        setattr(cloud, f"{kind}_first", _array([part.start for part in parts], int, device))
+        setattr(cloud, f"{kind}_count", _array([max(part.stop - part.start, 0) for part in parts], int, device))
+        center, radius = zip(*(_ball(points[ball]) for ball in balls), strict=True)
+        setattr(cloud, f"{kind}_center", _array(center, wp.vec3, device))
+        setattr(cloud, f"{kind}_radius", _array(radius, float, device))
+    cloud.run_of = _array(np.repeat(np.arange(len(runs)), cloud.run_count.numpy()), int, device)
     return cloud
+
+
+def _ball(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns a ball around points; of none a ball that is nowhere."""
+    if not len(points):
+        return np.full(3, np.nan), 0.0
+    center = (points.min(axis=0) + points.max(axis=0)) / 2
+    return center, np.linalg.norm(points - center, axis=1).max() * (1 + BALL_SLACK) + 1e-6
 
 
 def _mesh(mesh: TriangleMesh, device: wp.Device) -> wp.Mesh:
