@@ -7,7 +7,6 @@ be used; 130 and 143 after SIGINT and SIGTERM.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import traceback
 from pathlib import Path
@@ -28,6 +27,7 @@ SEVERITY = (0, 3, 1, 2, 130, 143)
 """Exit codes from best to worst."""
 SHOWN = {
     "status": lambda config: scale.status(given_path(config)),
+    "merge": scale.merge_parts,
     "validate": scale.validate,
     "export": scale.export,
     "import": scale.import_results,
@@ -91,16 +91,16 @@ def _run_nothing(cfg: DictConfig) -> None:
     """Stands where Hydra wants a job; with the flags of `_only_shows` it calls none."""
 
 
-def _run_sweep(jobs: dict[str, Config]) -> int:
+def _run_sweep(jobs: list[Config]) -> int:
     """Runs the jobs of a sweep one after the other, each in a folder of its own; returns the worst exit code.
 
     Every job is composed and checked before the first one starts. A signal ends the sweep, an error does not.
     """
     outcomes: list[int] = []
-    for number, (folder, config) in enumerate(jobs.items()):
-        name = f"{config.exp_name}/{folder}"
-        print(f"job {number}: {name}", flush=True)
-        outcomes.append(_outcome(dataclasses.replace(config, exp_name=name)))
+    for number, config in enumerate(jobs):
+        part = f", part {config.part}" if config.part else ""
+        print(f"job {number}: {config.exp_name}{part}", flush=True)
+        outcomes.append(_outcome(config))
         if outcomes[-1] > 128:
             break
     return max(outcomes, key=SEVERITY.index)
@@ -129,7 +129,7 @@ def _dispatch(config: Config) -> int:
     if config.mode in SHOWN:
         report = SHOWN[config.mode](config)
         print(report)
-        return getattr(report, "exit_code", 0) or 0  # mode=status: that of the last call, None where none ended
+        return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
     if config.dry_run:
         print(scale.plan(config))
         return 0

@@ -25,15 +25,18 @@ SECTIONS = ("energy", "optimizer", "initialization", "object", "filter", "hand")
 NAMES = {field.name for field in dataclasses.fields(SynthesisConfig)} | {"seed_base", "threads"}
 """The same for values at the top."""
 PATHS = {"hand.root", "hand.mjcf", "hand.left_mjcf"}
+PART = "part"
+"""Which objects a job makes; it decides nothing about their grasps."""
 LONGEST = 120
 """Characters of a job's folder; beyond, its end is a hash."""
 
 
-def jobs(overrides: list[str], config_dir: str | Path | None = None) -> dict[str, Config]:
-    """Returns the jobs of a sweep, folder below `exp_name` -> settings, checked: every one composes, no two clash.
+def jobs(overrides: list[str], config_dir: str | Path | None = None) -> list[Config]:
+    """Returns the jobs of a sweep, `exp_name` of each naming its own run, checked: every one composes, no two clash.
 
     A folder's name has the choices and the values that decide the grasps of its job. Quota, devices and paths are left
-    out, so that the same sweep resumes where they change.
+    out, so that the same sweep resumes where they change. Parts of a run have one folder, which is `exp_name` itself
+    where nothing else is swept.
 
     Raises:
         InputError: a sweep over a key that decides nothing about the grasps, seeds too near to each other,
@@ -47,15 +50,17 @@ def jobs(overrides: list[str], config_dir: str | Path | None = None) -> dict[str
         split = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
     except HydraException as error:
         raise InputError(f"the sweep cannot be listed: {error}") from error
-    configs: dict[str, Config] = {}
+    is_one_run = {override.key_or_group for override in parsed if override.is_sweep_override()} == {PART}
+    configs: dict[tuple[str, str | None], Config] = {}
     for job in split:
         config = conf.load(job, folder)
         name = _job_folder(conf.parse(list(job), folder), config, known)
-        if name in configs:
+        if (name, config.part) in configs:
             raise InputError(f"two jobs of the sweep are the same run {name!r}: wanted each value once")
-        configs[name] = config
+        exp_name = config.exp_name if is_one_run else f"{config.exp_name}/{name}"
+        configs[name, config.part] = dataclasses.replace(config, exp_name=exp_name)
     _check_seeds(list(configs.values()))
-    return configs
+    return list(configs.values())
 
 
 def _job_folder(overrides: list[Override], config: Config, known: dict[str, list[str]]) -> str:
@@ -80,10 +85,10 @@ def _check_sweep(override: Override, known: dict[str, list[str]]) -> None:
     key = override.key_or_group
     if not override.is_sweep_override() or key in known:
         return
-    if not _decides(key) or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+    if not (_decides(key) or key == PART) or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         raise InputError(
             f"{override.input_line!r}: {key} cannot be swept, only choices ({', '.join(sorted(known))}) and "
-            f"values that decide the grasps (seed_base, energy.w_pen, ...); a list goes in brackets"
+            f"values that decide the grasps (seed_base, energy.w_pen, ...), and part; a list goes in brackets"
         )
 
 

@@ -12,6 +12,7 @@ from scale.settings.schema import as_config, check_settings
 
 if TYPE_CHECKING:
     from scale.controller.lifecycle import Plan
+    from scale.controller.merge_parts import PartsReport
     from scale.controller.run_report import RunReport
     from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
     from scale.modes.check_hand import HandReport
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "generate",
     "import_results",
+    "merge_parts",
     "plan",
     "prepare_objects",
     "run",
@@ -72,6 +74,24 @@ def plan(cfg: Any, maker: RoundFactoryOf | None = None) -> Plan:
     from scale.controller.lifecycle import plan as body
 
     return body(cfg, maker)
+
+
+def merge_parts(cfg: Any) -> PartsReport:
+    """Returns what a run's folder has once its parts (`part=i/n`) are joined there; its page is written anew, too.
+
+    Args:
+        cfg: a Config, or a DictConfig of the same shape; `path` names the run's folder, `exp_name` where that is empty.
+
+    Raises:
+        InputError: no parts, or parts that are not of one run.
+    """
+    config = _checked(cfg)
+    from scale.controller.merge_parts import merge_parts as body
+    from scale.report.page import write_report as write_page
+
+    joined = body(config)
+    write_page(replace(config, path=str(joined.run_dir), out=""))
+    return joined
 
 
 def status(run_dir: Path | str) -> Status:

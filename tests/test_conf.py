@@ -321,13 +321,24 @@ def test_unsafe_folder_names(name):
 
 @pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_the_product():
-    jobs = sweep.jobs(["mode=scale", "seed_base=0,50000000", "energy.w_pen=100,125"])
+    jobs = {job.exp_name: job for job in sweep.jobs(["mode=scale", "seed_base=0,50000000", "energy.w_pen=100,125"])}
     assert len(jobs) == 4
-    assert jobs["energy.w_pen=125,seed_base=50000000"].energy.w_pen == 125
+    assert jobs["demo/energy.w_pen=125,seed_base=50000000"].energy.w_pen == 125
 
 
 def folders(*overrides: str) -> list[str]:
-    return list(sweep.jobs(list(overrides)))
+    return [job.exp_name.removeprefix("demo/") for job in sweep.jobs(list(overrides))]
+
+
+@pytest.mark.slow
+def test_swept_parts_are_one_run_of_that_name():
+    swept = ["demo/seed_base=7", "seed_base=7,5000000"]
+    for exp_name, *others in (["demo"], ["demo", "seed_base=7"], swept):
+        jobs = [job for job in sweep.jobs(["part=1/3,2/3,3/3", *others]) if job.seed_base != 5000000]
+        assert [(job.exp_name, job.part) for job in jobs] == [(exp_name, f"{number}/3") for number in (1, 2, 3)]
+    assert [job.exp_name for job in sweep.jobs(["part=2/3"])] == ["demo/default"]
+    with pytest.raises(InputError, match="two jobs of the sweep are the same run"):
+        sweep.jobs(["part=1/3,1/3"])
 
 
 @pytest.mark.slow

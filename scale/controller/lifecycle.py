@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ from scale.settings.schema import GENERATE, PHYSICS, Config, as_config, check_se
 from scale.state.records import RunRequest
 from scale.state.resume import ELSEWHERE, resume, used_before
 from scale.state.scan import FolderScan, scan
+from scale.store import parts
 from scale.store.disk_space import row_bytes
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
 from scale.store.journal import VERSION, Journal, replay
@@ -125,7 +127,10 @@ def check(
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
-    folder = RunFolder(f"{config.output_root}/{config.exp_name}")
+    listed_codes = [entry.code for entry in entries]
+    folder, indices = _folder_of(config, listed_codes)
+    if indices is not None:
+        entries, quotas = [e for e in entries if e.code in indices], {code: quotas[code] for code in indices}
     factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
     _check_folder(config, folder, factory.algorithm_version)
     devices = resolve_devices(config.gpus, config.workers_per_gpu)
@@ -139,6 +144,8 @@ def check(
         config=config,
         folder=folder,
         entries=entries,
+        indices=indices,
+        listed_codes=listed_codes,
         quotas=quotas,
         meshes=meshes,
         devices=devices,
@@ -152,6 +159,21 @@ def check(
         dedup=config.dedup.thresholds,
         device_note=device_note,
     )
+
+
+def _folder_of(config: Config, codes: list[str]) -> tuple[RunFolder, dict[str, int] | None]:
+    """Returns the folder of a call, and of a part its objects with their indices in the list of the whole run.
+
+    Raises:
+        InputError: `part` is none, or does not fit what lies in the folder of the run.
+    """
+    root = Path(config.output_root) / config.exp_name
+    if config.part is None:
+        parts.refuse_parts(root)
+        return RunFolder(root), None
+    part = parts.parse_part(config.part)
+    parts.check_siblings(root, part, codes)
+    return RunFolder(root / part.name), {code: index for index, code in enumerate(codes) if part.has(index)}
 
 
 def _for_one_round(config: Config) -> Config:
@@ -334,6 +356,8 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     """Writes down what this call is, before anything is handed out."""
     request, resumed, journal, progress, _ = call
     folder, config = request.folder, request.config
+    if not request.entries:
+        resumed.notes.append(f"part={config.part} has none of the {len(request.listed_codes)} objects: nothing to do")
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
     journal.append(
         CallStarted(
@@ -355,6 +379,8 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
         journal.append(state.rounds.record(round_id).event(RoundAdopted, state.code, round_id, folder))
     for final in folder_scan.unjournaled:
         journal.append(final.event())
+    if config.part is not None:
+        parts.write_codes(folder, request.listed_codes)
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
     devices = ", ".join(device.label for device in request.devices)
     kernels = resolve_kernels(config.kernels)

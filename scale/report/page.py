@@ -23,6 +23,7 @@ from scale.report.summary import Outcome, alike_failures, error_line, named_roun
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
 from scale.store.events import Event, ProcessDied, TileHalved
+from scale.store.parts import parts_in
 from scale.store.path_settings import given_path
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
@@ -60,6 +61,10 @@ def write_report(config: Config) -> ReportPage:
     """
     folder = RunFolder(given_path(config))
     if not folder.journal.exists():
+        if parts_in(folder.root):
+            raise InputError(
+                f"{folder.root} has parts that are not joined yet: call mode=merge first, also while some lack"
+            )
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
     path = path_settings.target(config.out, folder.report)
     path_settings.check_free(path, "page of mode=report", _is_page)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.formatting import ADVICE, count, duration, last_line, number, objects_table, spans
+from scale.formatting import ADVICE, count, duration, last_line, listed, number, objects_table, spans
 from scale.report.history import FailedAttempt, History, Work, history
-from scale.store import journal, locks
+from scale.store import journal, locks, parts
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -104,12 +104,14 @@ class Status(NamedTuple):
         running: who works on it, None where nobody does.
         exit_code: of the last call that ended, None where none did.
         objects: those that have less than was wanted first, then by index.
+        parts: of a run that is made in parts, each by its name and how it stands.
     """
 
     run_dir: Path
     running: dict[str, Any] | None
     exit_code: int | None
     objects: list[ObjectLine]
+    parts: dict[str, str] = {}  # noqa: RUF012 - never changed
 
     def __str__(self) -> str:
         rows = [
@@ -117,9 +119,11 @@ class Status(NamedTuple):
             for o in self.objects
         ]
         lines = objects_table(("object", "grasps", "rounds", "failed", "skipped", "ended by"), rows)
-        return "\n".join([*lines, f"{self.run_dir}: {self._state()}"])
+        lines += [f"part {name}: {state}" for name, state in self.parts.items()]
+        return "\n".join([*lines, f"{self.run_dir}: {self.state()}"])
 
-    def _state(self) -> str:
+    def state(self) -> str:
+        """Returns whether somebody works on it, and how the last call ended."""
         if self.running:
             passed = time.time() - self.running["started"]
             return f"running for {passed:.0f} s, pid {self.running['pid']} on {self.running['host']}"
@@ -316,6 +320,29 @@ def status(run_dir: Path | str) -> Status:
         InputError: there is no run in that folder.
     """
     folder = RunFolder(run_dir)
+    own_parts = parts.parts_in(folder.root)
+    return _status_of_parts(folder, own_parts) if own_parts else _status_of(folder)
+
+
+def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder]) -> Status:
+    """Returns how a run of parts stands as one, by what each part tells; parts that are elsewhere are named."""
+    states = {part: _status_of(own) for part, own in own_parts.items() if own.journal.exists()}
+    codes = max((parts.listed_codes(own) for own in own_parts.values()), key=len)
+    said = {}
+    for part in next(iter(own_parts)).all():
+        of_part = [code for index, code in enumerate(codes) if part.has(index)]
+        lacks = f"not there, with {listed(of_part)}" if of_part else "no objects"
+        said[str(part)] = states[part].state() if part in states else lacks
+    lines = sorted(
+        (line for state in states.values() for line in state.objects), key=lambda line: (not line.is_short, line.index)
+    )
+    running = next((state.running for state in states.values() if state.running), None)
+    ended = [state.exit_code for state in states.values()]
+    return Status(folder.root, running, None if None in ended else max(ended, default=None), lines, said)
+
+
+def _status_of(folder: RunFolder) -> Status:
+    """Returns how a run stands that has a journal."""
     past = history(journal.replay(folder).events)
     if not past.calls:
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")

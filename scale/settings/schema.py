@@ -43,7 +43,7 @@ FILTERS = {
     PHYSICS: (),
 }
 """The terms on which each filter has a threshold."""
-MODES = ("scale", "generate", "status", "validate", "export", "import", "report", "view", "hand", "objects")
+MODES = ("scale", "generate", "merge", "status", "validate", "export", "import", "report", "view", "hand", "objects")
 SEED_STRIDE = 100_000
 """Seeds between two objects, and so the most rounds of one object."""
 SEED_LIMIT = 2**32
@@ -135,6 +135,8 @@ class Config(Checked):
         output_root: folder of all runs.
         object_root: folder of meshes; empty for the built-in objects.
         object_code_list: a list of codes, "all", a glob, or a JSON or text file with codes.
+        part: "i/n": only the objects whose index in the list is i - 1 modulo n, in a folder of their own, as one of n
+            machines makes them; `mode=merge` joins the parts. null is all objects.
         target_count_per_object: the quota: a number, a mapping from object code (or "default") to number,
             or a JSON file with such a mapping.
         round_batch_size, num_iterations, contacts_per_hand, tile, curve_stride, kernels: `SynthesisConfig`.
@@ -185,6 +187,7 @@ class Config(Checked):
     output_root: Annotated[str, TEXT]
     object_root: str
     object_code_list: Any
+    part: str | None
     target_count_per_object: Any
     round_batch_size: int
     num_iterations: int

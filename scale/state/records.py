@@ -38,6 +38,8 @@ class RunRequest(NamedTuple):
         config: the settings.
         folder: of the run.
         entries: the objects, in order.
+        indices: object code -> its index in the list of the whole run, of a part; None where the folder gives them.
+        listed_codes: all objects of the run, of which a part has some.
         quotas: object code -> rows wanted.
         meshes: object code -> what its mesh holds.
         devices: one per worker.
@@ -55,6 +57,8 @@ class RunRequest(NamedTuple):
     config: Config
     folder: RunFolder
     entries: list[ObjectEntry]
+    indices: dict[str, int] | None
+    listed_codes: list[str]
     quotas: dict[str, int]
     meshes: dict[str, MeshReport]
     devices: list[Device]

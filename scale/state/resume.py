@@ -59,8 +59,11 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
         raise used_before(request.folder)
     _check_run_keys(request, scan)
     known = scan.indices()
-    indices = known | assign_indices(known, [entry.code for entry in request.entries])
-    check_seeds(request.config.seed_base, 1 + max(indices.values()), request.config.max_rounds)
+    if request.indices is None:
+        indices = known | assign_indices(known, [entry.code for entry in request.entries])
+    else:
+        indices = known | _listed_indices(request.indices, known, request.folder)
+    check_seeds(request.config.seed_base, 1 + max(indices.values(), default=0), request.config.max_rounds)
     events = _RoundEvents(scan)
     objects = [_object(request, scan, events, entry, indices[entry.code]) for entry in request.entries]
     journaled = dict(scan.journaled_indices())
@@ -81,6 +84,17 @@ def assign_indices(known: Mapping[str, int], codes: Iterable[str]) -> dict[str, 
     taken = set(known.values())
     free = (index for index in count() if index not in taken)
     return {code: next(free) for code in codes if code not in known}
+
+
+def _listed_indices(given: Mapping[str, int], known: Mapping[str, int], folder: RunFolder) -> dict[str, int]:
+    """Returns the indices that a part's objects have in the list of the whole run; refuses others than they had."""
+    for code, index in given.items():
+        if known.get(code, index) != index:
+            raise InputError(
+                f"object {code!r} has index {known[code]} in {folder.root} and {index} in this call's list: give the "
+                "objects in the order that they had, new ones behind them"
+            )
+    return dict(given)
 
 
 def used_before(folder: RunFolder) -> InputError:

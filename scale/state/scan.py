@@ -171,7 +171,7 @@ def _finals(folder: RunFolder, result: FolderScan, verify: str, say: Say) -> Ite
     for number, path in enumerate(paths, start=1):
         if verify == "full":
             say(f"reading final file {number} of {len(paths)}")
-        read = lambda path: _final(path, lines.get(path.stem), verify)  # noqa: E731
+        read = lambda path: verified_final(path, lines.get(path.stem), verify)  # noqa: E731
         yield from _whole([path], read, result.damaged)
 
 
@@ -185,10 +185,14 @@ def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
     return {code: entry for code, entry in objects.items() if isinstance(entry, dict)}
 
 
-def _final(path: Path, line: FileMerged | None, verify: str) -> tuple[Merged, bool]:
+def verified_final(path: Path, line: FileMerged | None, verify: str) -> tuple[Merged, bool]:
     """Returns what a final file says, and whether the journal says the same.
 
     It is read in full unless it looks untouched since its journal's line.
+
+    Raises:
+        FormatError: it is not what it should be.
+        OSError: it cannot be read.
     """
     stat = path.stat()
     is_journaled = line is not None and (line.size, line.mtime_ns) == (stat.st_size, stat.st_mtime_ns)

@@ -9,6 +9,9 @@ from pathlib import Path
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a disk without room: of its own, or within the user's quota."""
 
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
+"""Error numbers where a file cannot get a second name: on another disk, or on one that has no such names."""
+
 
 def write(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:
     """Writes all of `data` at the end of an appending file, or at `offset`; raises OSError if it cannot."""
@@ -50,6 +53,12 @@ def create(path: Path, flags: int = os.O_TRUNC) -> int:
 def replace(source: Path, target: Path) -> None:
     """Renames a file over another one."""
     source.replace(target)
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name."""
+    target.unlink(missing_ok=True)
+    target.hardlink_to(source)
 
 
 def remove(path: Path) -> None:

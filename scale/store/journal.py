@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from scale.store import durable_io
@@ -53,6 +54,16 @@ def _parse(line: bytes) -> Event | None:
         return None
 
 
+def whole_lines(folder: RunFolder) -> bytes:
+    """Returns the lines of a journal, without a torn tail."""
+    return folder.journal.read_bytes()[: replay(folder).whole_bytes]
+
+
+def line(event: Event) -> bytes:
+    """Returns the line of an event, with its time."""
+    return json.dumps(event.to_json(), ensure_ascii=False).encode() + b"\n"
+
+
 class Journal:
     """The open journal of the run that holds the folder's lock."""
 
@@ -71,15 +82,15 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Adds a line and returns when it is on the disk; on a full disk the reserve makes room for it."""
-        line = json.dumps(event.to_json() | {"time": time.time()}, ensure_ascii=False).encode() + b"\n"
+        written = line(replace(event, time=time.time()))
         try:
-            self._add(line)
+            self._add(written)
         except OSError as error:
             if error.errno not in durable_io.DISK_FULL or not self._has_reserve:
                 raise
             self._folder.release_reserve()
             self._has_reserve = False
-            self._add(line)
+            self._add(written)
         else:
             self._hold_reserve()
 

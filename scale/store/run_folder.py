@@ -67,6 +67,8 @@ class RunFolder:
         self.journal = self.root / "journal.jsonl"
         self.reserve = self.root / "journal.reserve"
         self.config = self.root / "config.yaml"
+        self.objects = self.root / "objects.json"
+        self.merged = self.root / "merged.json"
         self.run_lock = self.root / "run.lock"
         self.workers_lock = self.root / "workers.lock"
         self.run_log = self.root / "logs" / "run.log"
@@ -208,6 +210,27 @@ class RunFolder:
         finally:
             os.close(fd)
         durable_io.sync_folder(path.parent)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Puts a file of another folder in place: the same one where the disk can, else a copy, as old as the source.
+
+        A file that is written anew there takes another's place, so this one stays as it is.
+        """
+        if target.exists() and target.samefile(source):
+            return
+        durable_io.make_folder(target.parent)
+        aside = target.with_name(f"{_TEMPORARY}{hashlib.sha256(target.name.encode()).hexdigest()[:16]}-{os.getpid()}")
+        try:
+            durable_io.link(source, aside)
+        except OSError as error:
+            if error.errno not in durable_io.NO_LINKS:
+                raise
+            stat = source.stat()
+            self.write(target, source.read_bytes())
+            os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        else:
+            durable_io.replace(aside, target)
+            durable_io.sync_folder(target.parent)
 
     def remove(self, path: Path) -> None:
         """Deletes a file whose content is safe elsewhere."""

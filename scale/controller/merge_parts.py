@@ -1,0 +1,294 @@
+"""Joins the parts of a run: verifies their final files, puts them into its folder, and writes what tells of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bimangrasp.errors import InputError
+from bimangrasp.files.schema import FormatError
+from scale.controller.run_report import EXIT_OK, EXIT_SHORT
+from scale.formatting import count, listed, objects_table
+from scale.merge.final_file import Merged, write_dataset
+from scale.settings import fingerprints
+from scale.settings.schema import Config
+from scale.state.scan import verified_final
+from scale.store import journal, locks
+from scale.store.events import CallEnded, CallStarted, Event, FileMerged
+from scale.store.parts import Part, check_siblings, listed_codes, parts_in
+from scale.store.path_settings import given_path
+from scale.store.run_folder import RunFolder, file_name
+
+SAME = "wanted parts of one run: made by the same command but for part=, gpus= and what changes no grasp"
+
+
+class PartFiles(NamedTuple):
+    """What a part has.
+
+    Attributes:
+        part: which.
+        folder: its own.
+        started: the last call on it.
+        indices, quotas: object code -> number, by its journal.
+        entries: of its manifest.
+        finals: object code -> its final file, verified.
+        damaged: final files that are not what they should be, with the reason.
+        running: who works on it; None where nobody does.
+    """
+
+    part: Part
+    folder: RunFolder
+    started: CallStarted
+    indices: dict[str, int]
+    quotas: dict[str, int]
+    entries: dict[str, Any]
+    finals: dict[str, Merged]
+    damaged: dict[Path, str]
+    running: dict[str, Any] | None
+
+
+class PartsReport(NamedTuple):
+    """What came of a merge. `str()` of it is for people.
+
+    Attributes:
+        run_dir: the run's folder.
+        objects: (code, part, grasps, quota), in the order of the run.
+        lacking: a line for each part and object that is not there, or not whole.
+        exit_code: 0, or 3 where something lacks or an object fell short.
+    """
+
+    run_dir: Path
+    objects: list[tuple[str, Part, int, int]]
+    lacking: list[str]
+    exit_code: int
+
+    def __str__(self) -> str:
+        rows = [(code, f"{collected}/{quota}", str(part)) for code, part, collected, quota in self.objects]
+        end = f"{self.run_dir}: {count(len(rows), 'object')} of {count(len({r[2] for r in rows}), 'part')} joined"
+        return "\n".join([*objects_table(("object", "grasps", "part"), rows), *self.lacking, end])
+
+
+def merge_parts(config: Config) -> PartsReport:
+    """Returns what the run's folder has once the parts are joined in it; may be called again when these have grown.
+
+    Raises:
+        InputError: no parts, parts that are not of one run, or two unlike files of one object.
+    """
+    folder = RunFolder(given_path(config))
+    parts = parts_in(folder.root)
+    if not parts:
+        raise InputError(
+            f"{folder.root} has no parts: wanted output_root/exp_name of a run that was made with part=1/n to part=n/n"
+        )
+    read = [files for part, own in parts.items() if (files := _read(part, own, config.verify))]
+    if not read:
+        raise InputError(f"{folder.root}: no part has begun ({listed([part.name for part in parts])})")
+    codes = max((listed_codes(files.folder) for files in read), key=len)
+    for files in read:
+        check_siblings(folder.root, files.part, listed_codes(files.folder))
+    _check_keys(read)
+    _check_indices(read)
+    chosen = _chosen(read)
+    _check_platforms(read, config.allow_mixed_platform)
+    lacking = _lacking(read, parts, codes, chosen)
+    with _lock(folder):
+        for files in read:
+            _link(files, folder, chosen)
+        return _write(folder, read, chosen, lacking)
+
+
+@contextmanager
+def _lock(folder: RunFolder) -> Iterator[None]:
+    """Holds the lock of the run's folder."""
+    lock = locks.RunLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(part: Part, folder: RunFolder, verify: str) -> PartFiles | None:
+    """Returns what a part has; None where it has not begun."""
+    events, damaged = journal.replay(folder).events, {}
+    starts = [event for event in events if isinstance(event, CallStarted)]
+    if not starts:
+        return None
+    lines = {event.code: event for event in events if isinstance(event, FileMerged)}
+    lines = {file_name(code): event for code, event in lines.items()}
+    finals = {}
+    for path in folder.final_files():
+        try:
+            final, _ = verified_final(path, lines.get(path.stem), verify)
+        except (FormatError, OSError) as error:
+            damaged[path] = str(error)
+        else:
+            finals[final.proof.header.object_code] = final
+    quotas = {code: quota for start in starts for code, quota in (start.quotas or {}).items()}
+    entries = journal.read_manifest(folder).get("objects")
+    entries = entries if isinstance(entries, dict) else {}
+    return PartFiles(
+        part, folder, starts[-1], _indices(events), quotas, entries, finals, damaged, locks.running(folder)
+    )
+
+
+def _indices(events: list[Event]) -> dict[str, int]:
+    """Returns object code -> index, as a journal has them."""
+    indexed = [event.indices for event in events if event.name == "objects"]
+    return {code: index for indices in indexed for code, index in indices.items()}
+
+
+def _check_keys(read: list[PartFiles]) -> None:
+    """Refuses parts whose grasps were made, or accepted, under other settings."""
+    first, *others = read
+    for other in others:
+        for what in ("run_key", "acceptance_key"):
+            keys = [getattr(files.started, what) or {} for files in (first, other)]
+            differing = _told(*keys, first.part, other.part)
+            if differing:
+                names = f"{first.part.name} and {other.part.name}"
+                raise InputError(f"{names} were made with different settings:\n  {differing}\n{SAME}")
+
+
+def _check_indices(read: list[PartFiles]) -> None:
+    """Refuses an object with two indices, and an index with two objects: their seeds cannot be told."""
+    index_of: dict[str, tuple[int, Part]] = {}
+    code_of: dict[int, tuple[str, Part]] = {}
+    for files in read:
+        in_files = {code: final.proof.header.object_index for code, final in files.finals.items()}
+        for code, index in {**files.indices, **in_files}.items():
+            known, part = index_of.setdefault(code, (index, files.part))
+            if known != index:
+                raise InputError(
+                    f"object {code!r} has index {known} in {part.name} and {index} in {files.part.name}: {SAME}"
+                )
+            other, part = code_of.setdefault(index, (code, files.part))
+            if other != code:
+                raise InputError(f"index {index} is {other!r} in {part.name} and {code!r} in {files.part.name}: {SAME}")
+
+
+def _chosen(read: list[PartFiles]) -> dict[str, PartFiles]:
+    """Returns object code -> the part whose file is taken; refuses two unlike files."""
+    chosen: dict[str, PartFiles] = {}
+    for files in read:
+        for code, final in files.finals.items():
+            first = chosen.setdefault(code, files)
+            other = first.finals[code]
+            if other.sha256 != final.sha256:
+                raise InputError(
+                    f"object {code!r} has two unlike files: {other.path} ({_platform(other)}) and {final.path} "
+                    f"({_platform(final)}): remove the one that is not meant"
+                )
+            if files.part.has(final.proof.header.object_index):
+                chosen[code] = files
+    return chosen
+
+
+def _platform(final: Merged) -> str:
+    """Returns on what a file was computed, for a sentence."""
+    platforms = [", ".join(platform.values()) for platform in final.proof.header.platforms]
+    return "; ".join(platforms) or "no platform"
+
+
+def _platforms(read: list[PartFiles]) -> dict[str, tuple[dict[str, str], Part]]:
+    """Returns the platforms of all files, each with a part that has it."""
+    return {
+        json.dumps(platform, sort_keys=True): (platform, files.part)
+        for files in read
+        for final in files.finals.values()
+        for platform in final.proof.header.platforms
+    }
+
+
+def _check_platforms(read: list[PartFiles], allow_mixed: bool) -> None:
+    """Refuses rounds of several platforms, unless that is allowed."""
+    platforms = list(_platforms(read).values())
+    if len(platforms) > 1 and not allow_mixed:
+        (first, here), (second, there) = platforms[:2]
+        raise InputError(
+            f"{here.name} and {there.name} were made on different platforms:\n  {_told(first, second, here, there)}\n"
+            "allow_mixed_platform=true joins them"
+        )
+
+
+def _told(first: Mapping[str, Any], second: Mapping[str, Any], here: Part, there: Part) -> str:
+    """Returns a line for each field in which two parts differ."""
+    lines = fingerprints.differences(first, second)
+    return "\n  ".join(line.replace("the folder", here.name).replace("this call", there.name) for line in lines)
+
+
+def _lacking(
+    read: list[PartFiles], parts: Mapping[Part, RunFolder], codes: list[str], chosen: Mapping[str, PartFiles]
+) -> list[str]:
+    """Returns a line for each part, and for each part's objects, that is not there or not whole."""
+    lines = []
+    begun = {files.part: files for files in read}
+    for part in next(iter(parts)).all():
+        missing = [code for index, code in enumerate(codes) if part.has(index) and code not in chosen]
+        files = begun.get(part)
+        if files is None:
+            lines += [f"part {part} is missing, with {listed(missing)}"] if missing else []
+            continue
+        if files.running:
+            lines.append(f"part {part} is at work")
+        for path, reason in files.damaged.items():
+            lines.append(f"{path} is damaged ({reason}): the command of part {part} mends it")
+        lines += [f"part {part} has no file of {listed(missing)}"] if missing else []
+    return lines
+
+
+def _link(files: PartFiles, folder: RunFolder, chosen: Mapping[str, PartFiles]) -> None:
+    """Puts a part's files into the run's folder."""
+    for code, final in files.finals.items():
+        if chosen[code] is files:
+            folder.link(final.path, folder.final(code))
+    for path in files.folder.reject_files():
+        folder.link(path, folder.rejects / path.name)
+    for path in sorted(files.folder.pieces.glob("*.npz")):
+        folder.link(path, folder.pieces / path.name)
+
+
+def _write(
+    folder: RunFolder, read: list[PartFiles], chosen: Mapping[str, PartFiles], lacking: list[str]
+) -> PartsReport:
+    """Writes journal, manifest and `dataset.h5` of the whole, and returns the report."""
+    quotas = {code: quota for files in read for code, quota in files.quotas.items()}
+    objects, entries = [], {}
+    for code in sorted(chosen, key=lambda code: chosen[code].finals[code].proof.header.object_index):
+        files, final = chosen[code], chosen[code].finals[code]
+        rows = final.proof.sizes["N"]
+        objects.append((code, files.part, rows, quotas.get(code, final.proof.ending.quota)))
+        facts = {key: value for key, value in final.event().to_json().items() if key not in ("event", "code", "time")}
+        index, path = final.proof.header.object_index, folder.relative(folder.final(code))
+        entries[code] = facts | {"index": index, "collected": rows, "path": path} | files.entries.get(code, {})
+    is_short = any(collected < quota for _, _, collected, quota in objects)
+    exit_code = EXIT_SHORT if lacking or is_short else EXIT_OK
+    started, platforms = read[0].started, list(_platforms(read).values())
+    _write_journal(folder, read, replace(started, mode="merge", quotas=quotas, notes=lacking), exit_code)
+    of_part = {str(files.part): [code for code, part, _, _ in objects if part == files.part] for files in read}
+    manifest = {
+        "run_key": started.run_key,
+        "acceptance_key": started.acceptance_key,
+        "platforms": [platform for platform, _ in platforms],
+        "mixed_platform": len(platforms) > 1,
+        "exit_code": exit_code,
+        "notes": lacking,
+        "parts": of_part,
+        "objects": entries,
+    }
+    journal.write_manifest(folder, manifest)
+    if folder.final_files():
+        write_dataset(folder)
+    return PartsReport(folder.root, objects, lacking, exit_code)
+
+
+def _write_journal(folder: RunFolder, read: list[PartFiles], merge: CallStarted, exit_code: int) -> None:
+    """Writes what happened on all parts, one part after the other, and the merge as the last call."""
+    until = max(event.time for files in read for event in journal.replay(files.folder).events)
+    ends = [replace(merge, time=until), CallEnded(exit_code=exit_code, time=until)]
+    parts_lines = [journal.whole_lines(files.folder) for files in read]
+    folder.write(folder.merged, json.dumps([str(files.part) for files in read]).encode() + b"\n")  # before a journal is
+    folder.write(folder.journal, b"".join([*parts_lines, *map(journal.line, ends)]))

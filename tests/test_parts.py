@@ -1,0 +1,302 @@
+"""A run in parts: the bytes of a whole run, whatever the machines; and every way in which parts do not fit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import time
+
+import h5py
+import pytest
+from run_tools import events, flip, hashes
+from stub_rounds import Stub
+
+import scale
+from bimangrasp.errors import InputError
+from scale.store import durable_io, locks
+from scale.store.parts import Part, parse_part, parts_in
+from scale.store.run_folder import RunFolder
+
+CODES = "[storage_bin,bowl,box,bottle,mug]"
+OBJECTS = 5
+
+
+@pytest.fixture
+def call(small_config):
+    """Runs the stub: call(exp_name, "1/3", ...); None as part is the whole run."""
+
+    def made(exp_name, part=None, codes=CODES, platform="stub-1", **settings):
+        given = [f"exp_name={exp_name}", f"part={part or 'null'}", f"object_code_list={codes}"]
+        return scale.run(small_config(*given, **settings), maker=Stub(platform=platform))
+
+    return made
+
+
+@pytest.fixture
+def merge(small_config):
+    return lambda exp_name, **settings: scale.merge_parts(
+        small_config(f"exp_name={exp_name}", mode="merge", **settings)
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "experiments"
+
+
+# ---- the part itself
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "a/b", "1", "1/0", "-1/4", "1/4/2", "1.0/4", "", " 1/4", "1/10001"])
+def test_a_part_that_is_none_is_refused(text, small_config):
+    with pytest.raises(InputError, match="wanted i/n with i from 1 to n"):
+        parse_part(text)
+    with pytest.raises(InputError, match="wanted i/n"):
+        scale.run(small_config(part=f"'{text}'"), maker=Stub())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_object_is_in_one_part(count):
+    parts = Part(1, count).all()
+    assert [part.name for part in parts] == [f"part_{number}_of_{count}" for number in range(1, count + 1)]
+    for index in range(20):
+        assert sum(part.has(index) for part in parts) == 1
+        assert parts[index % count].has(index)
+
+
+# ---- the same bytes
+
+
+@pytest.mark.slow
+def test_three_parts_from_three_machines_are_the_whole_run(call, merge, root, tmp_path):
+    call("whole")
+    for number in (1, 2, 3):
+        assert call(f"machine_{number}", f"{number}/3").exit_code == 0
+        name = Part(number, 3).name
+        shutil.copytree(root / f"machine_{number}" / name, root / "cut" / name, copy_function=shutil.copyfile)
+    assert len({path.stat().st_mtime_ns // 10**6 for path in (root / "cut").rglob("*.h5")}) > 1
+    report = merge("cut")
+    assert report.exit_code == 0 and not report.lacking
+    whole, cut = RunFolder(root / "whole"), RunFolder(root / "cut")
+    assert hashes(cut) == hashes(whole) and len(hashes(cut)) == OBJECTS
+    manifests = [json.loads(folder.manifest.read_bytes()) for folder in (whole, cut)]
+    for name in ("run_key", "acceptance_key", "platforms", "exit_code"):
+        assert manifests[0][name] == manifests[1][name], name
+    for code, entry in manifests[0]["objects"].items():
+        other = manifests[1]["objects"][code]
+        assert {key: entry[key] for key in ("index", "quota", "sha256", "path", "end_reason")} == {
+            key: other[key] for key in ("index", "quota", "sha256", "path", "end_reason")
+        }
+    with h5py.File(cut.dataset) as file:
+        assert sorted(file) == sorted(h5py.File(whole.dataset)) and len(file["mug/row"]) == 6
+    assert "Finished: every object has its quota" in cut.report.read_text()
+    assert [(line.code, line.collected) for line in scale.status(cut.root).objects] == [
+        (line.code, line.collected) for line in scale.status(whole.root).objects
+    ]
+
+
+@pytest.mark.slow
+def test_parts_grow_and_are_joined_again(call, merge, root):
+    for number in (1, 2):
+        call("cut", f"{number}/2")
+    merge("cut")
+    before = hashes(root / "cut")
+    call("cut", "1/2", target_count_per_object=9)
+    assert hashes(root / "cut") == before, "a part that grows changes what was joined before"
+    report = merge("cut")
+    assert {code: quota for code, _, _, quota in report.objects}["storage_bin"] == 9 and report.exit_code == 0
+    call("cut", "2/2", target_count_per_object=9)
+    merge("cut")
+    call("whole", target_count_per_object=9)
+    assert hashes(root / "cut") == hashes(root / "whole")
+
+
+@pytest.mark.slow
+def test_new_objects_behind_the_others_are_made_by_the_parts(call, merge, root):
+    few = "[storage_bin,bowl,box]"
+    for number in (1, 2):
+        call("cut", f"{number}/2", codes=few)
+    merge("cut")
+    call("cut", "1/2")  # of the new ones mug
+    report = merge("cut")
+    assert report.exit_code == 3 and report.lacking == ["part 2/2 has no file of 'bottle'"]
+    call("cut", "2/2")
+    assert merge("cut").exit_code == 0
+    call("whole")
+    assert hashes(root / "cut") == hashes(root / "whole")
+
+
+@pytest.mark.slow
+def test_files_are_one_on_a_disk_and_copies_with_their_times_on_two(call, merge, root, monkeypatch):
+    for number in (1, 2):
+        call("cut", f"{number}/2")
+    merge("cut")
+    own = {path.name: path for part in parts_in(root / "cut").values() for path in part.final_files()}
+    for path in RunFolder(root / "cut").final_files():
+        assert path.samefile(own[path.name])
+    shutil.rmtree(root / "cut" / "final")
+
+    def refused(source, target):
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(durable_io, "link", refused)
+    time.sleep(0.01)
+    merge("cut")
+    for path in RunFolder(root / "cut").final_files():
+        assert not path.samefile(own[path.name]) and path.read_bytes() == own[path.name].read_bytes()
+        assert path.stat().st_mtime_ns == own[path.name].stat().st_mtime_ns
+    assert not list((root / "cut").rglob(".tmp-*"))
+
+
+@pytest.mark.slow
+def test_a_part_without_objects_says_so_and_is_not_missed(call, merge, root):
+    report = call("cut", "7/7")
+    assert report.exit_code == 0 and "part=7/7 has none of the 5 objects: nothing to do" in report.notes
+    for number in range(1, 6):
+        call("cut", f"{number}/7")
+    assert merge("cut").exit_code == 0
+    parts = scale.status(root / "cut").parts
+    assert parts["6/7"] == "no objects" and parts["7/7"] == "not running, the last call ended with 0"
+
+
+# ---- what lacks
+
+
+@pytest.mark.slow
+def test_a_missing_part_is_named_with_its_objects_and_the_rest_is_joined(call, merge, root, capsys):
+    call("cut", "1/3")
+    call("cut", "3/3")
+    report = merge("cut")
+    assert report.exit_code == 3 and report.lacking == ["part 2/3 is missing, with 'bowl', 'mug'"]
+    assert sorted(hashes(root / "cut")) == ["bottle.h5", "box.h5", "storage_bin.h5"]
+    status = scale.status(root / "cut")
+    assert status.parts["2/3"] == "not there, with 'bowl', 'mug'"
+    assert "part 2/3: not there" in str(status)
+    call("cut", "2/3")
+    assert merge("cut").exit_code == 0
+
+
+@pytest.mark.slow
+def test_an_object_that_fell_short_and_a_part_at_work_end_a_merge_with_3(call, merge, root):
+    call("cut", "1/2", target_count_per_object=100, max_rounds=2)
+    call("cut", "2/2")
+    assert merge("cut").exit_code == 3
+    for part in ("1/2", "2/2"):
+        call("ok", part)
+    lock = locks.RunLock(RunFolder(root / "ok" / "part_2_of_2"))
+    try:
+        report = merge("ok")
+        assert report.exit_code == 3 and report.lacking == ["part 2/2 is at work"]
+        assert scale.status(root / "ok").running
+    finally:
+        lock.release()
+    assert merge("ok").exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_damaged_file_is_named_and_left_out(call, merge, root):
+    for part in ("1/2", "2/2"):
+        call("cut", part)
+    flip(root / "cut" / "part_1_of_2" / "final" / "box.h5")
+    report = merge("cut", verify="full")
+    assert report.exit_code == 3 and "box.h5 is damaged" in report.lacking[0]
+    assert "part 1/2 has no file of 'box'" in report.lacking[1]
+    assert "box.h5" not in hashes(root / "cut")
+
+
+# ---- what does not fit
+
+
+@pytest.mark.slow
+def test_parts_of_another_number_or_list_are_refused(call, merge, root):
+    call("cut", "1/3")
+    with pytest.raises(InputError, match="part=1/4.*is cut into 3 parts .'part_1_of_3'"):
+        call("cut", "1/4")
+    with pytest.raises(InputError, match="object 1 is 'box' in this call and 'bowl' in part_1_of_3"):
+        call("cut", "2/3", codes="[storage_bin,box,bowl]")
+    shutil.copytree(root / "cut" / "part_1_of_3", root / "cut" / "part_1_of_4")
+    for use in (lambda: merge("cut"), lambda: scale.status(root / "cut")):
+        with pytest.raises(InputError, match="has parts of 3 .'part_1_of_3'. and of 4"):
+            use()
+
+
+@pytest.mark.slow
+def test_a_run_is_whole_or_of_parts(call, merge, root):
+    call("whole", codes="[box]")
+    with pytest.raises(InputError, match="is a run without parts"):
+        call("whole", "1/2", codes="[box]")
+    with pytest.raises(InputError, match="has no parts: wanted"):
+        merge("whole")
+    call("cut", "1/2", codes="[box]")
+    for _ in range(2):
+        with pytest.raises(InputError, match="is a run of parts .'1/2'., which are made each by its own command"):
+            call("cut", codes="[box]")
+        merge("cut")
+
+
+@pytest.mark.slow
+def test_parts_of_other_settings_are_refused_by_name_and_value(call, merge):
+    call("cut", "1/2")
+    call("cut", "2/2", seed_base=9)
+    with pytest.raises(
+        InputError, match="(?s)part_1_of_2 and part_2_of_2.*seed_base: 1 in part_1_of_2, 9 in part_2_of_2"
+    ):
+        merge("cut")
+    call("other", "1/2")
+    call("other", "2/2", filter="energy")
+    with pytest.raises(InputError, match="(?s)different settings.*filter.name: 'none' in part_1_of_2"):
+        merge("other")
+
+
+@pytest.mark.slow
+def test_parts_of_several_platforms_need_a_word(call, merge):
+    call("cut", "1/2")
+    call("cut", "2/2", platform="stub-2")
+    with pytest.raises(InputError, match="(?s)different platforms.*'stub-1' in part_1_of_2, 'stub-2' in part_2_of_2"):
+        merge("cut")
+    assert merge("cut", allow_mixed_platform="true").exit_code == 0
+
+
+@pytest.mark.slow
+def test_an_object_in_two_parts_is_taken_once_or_refused_with_both_files(call, merge, root):
+    for part in ("1/2", "2/2"):
+        call("cut", part)
+    first, second = (root / "cut" / f"part_{number}_of_2" / "final" for number in (1, 2))
+    shutil.copyfile(first / "box.h5", second / "box.h5")
+    report = merge("cut")
+    assert report.exit_code == 0 and [str(part) for code, part, _, _ in report.objects if code == "box"] == ["1/2"]
+    call("other", target_count_per_object=8, codes="[storage_bin,bowl,box]")
+    shutil.copyfile(root / "other" / "final" / "box.h5", second / "box.h5")
+    with pytest.raises(
+        InputError, match="object 'box' has two unlike files: .*part_1_of_2.*stub-1.*part_2_of_2.*stub-1"
+    ):
+        merge("cut")
+
+
+@pytest.mark.slow
+def test_indices_that_contradict_each_other_are_refused(call, merge, root):
+    call("cut", "1/2")
+    call("other", "2/2", codes="[mug,storage_bin,box,bottle,bowl]")
+    shutil.copytree(root / "other" / "part_2_of_2", root / "cut" / "part_2_of_2")
+    (root / "cut" / "part_2_of_2" / "objects.json").unlink()
+    with pytest.raises(InputError, match="object 'storage_bin' has index 0 in part_1_of_2 and 1 in part_2_of_2"):
+        merge("cut")
+
+
+@pytest.mark.slow
+def test_a_report_of_parts_that_are_not_joined_says_what_to_do(call, small_config):
+    call("cut", "1/2")
+    with pytest.raises(InputError, match="parts that are not joined yet: .*mode=merge"):
+        scale.write_report(small_config("exp_name=cut", mode="report"))
+
+
+@pytest.mark.slow
+def test_the_journal_of_the_whole_has_all_parts_and_ends_with_the_merge(call, merge, root):
+    for part in ("1/2", "2/2"):
+        call("cut", part)
+    merge("cut")
+    lines = events(root / "cut")
+    parts = [line for number in (1, 2) for line in events(root / "cut" / f"part_{number}_of_2")]
+    assert lines[:-2] == parts
+    assert lines[-2]["mode"] == "merge" and lines[-1] == {"event": "end", "exit_code": 0, "time": lines[-1]["time"]}
