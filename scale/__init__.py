@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimangrasp.errors import InputError
+from scale.engine.main_script import refuse_bad_script
 from scale.settings.schema import as_config, check_settings
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(cfg: Any, maker: RoundFactoryOf | None = None, judge: VerdictFactoryOf |
         InputError: the call cannot be served; it says why and what to do.
         RunError: the run cannot go on.
     """
-    _refuse_unguarded_script()
+    refuse_bad_script()
     from scale.controller.lifecycle import run as body
 
     return body(cfg, maker, judge)
@@ -204,7 +204,7 @@ def view(cfg: Any) -> ViewReport:
         InputError: the call cannot be served; it says why and what to do.
         RunError: a process that draws died.
     """
-    _refuse_unguarded_script()
+    refuse_bad_script()
     config = _checked(cfg)
     from scale.modes import paths
 
@@ -221,12 +221,3 @@ def _checked(cfg: Any, has_plan: bool = False) -> Any:
     if config.dry_run and not has_plan:
         raise InputError(f"dry_run=true with mode={config.mode}; it has no plan to print: leave dry_run out")
     return config
-
-
-def _refuse_unguarded_script() -> None:
-    """Refuses a call from a script that a starting worker imports: it would start workers without end."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise InputError(
-            "scale was called while a worker process was starting, which imports your script anew: put the call "
-            'under `if __name__ == "__main__":`'
-        )

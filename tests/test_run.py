@@ -21,6 +21,7 @@ from stub_rounds import Stub, made_columns
 import scale
 from bimangrasp.errors import InputError
 from scale.controller import lifecycle
+from scale.engine.main_script import refuse_bad_script
 from scale.errors import RunError
 from scale.store import locks, shards
 from scale.store.run_folder import RunFolder
@@ -294,24 +295,55 @@ def settings():
     names += ["filter=none"]
     return conf.load([f"output_root={sys.argv[1]}", *names])
 
-is_child = getattr(multiprocessing.current_process(), "_inheriting", False)
-scale.run(None if is_child else settings(), maker=Stub())
+def start():
+    scale.run(settings(), maker=Stub())
+
 """
+BARE, GUARDED = SCRIPT + "start()\n", SCRIPT + 'if __name__ == "__main__":\n    start()\n'
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Runs a program with the stub: script(text, "-") reads it from standard input, else it is a file."""
+
+    def run(text, way="file"):
+        path = tmp_path / "script.py"
+        path.write_text(text)
+        program = {"file": [str(path)], "-": ["-"], "-c": ["-c", text]}[way]
+        command = [sys.executable, *program, str(tmp_path / "out"), str(ROOT / "tests"), str(ROOT)]
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_fails_with_that_hint(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out"), str(ROOT / "tests"), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and 'if __name__ == "__main__":' in done.stderr
+def test_a_script_whose_workers_would_start_workers_is_refused_at_once(script, tmp_path):
+    done = script(BARE)
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    line = BARE.splitlines().index("start()") + 1
+    assert f"script.py, line {line}: worker processes import this script anew" in done.stderr.splitlines()[-1]
+    assert 'if __name__ == "__main__":' in done.stderr
+
+
+@pytest.mark.slow
+def test_a_program_from_standard_input_is_refused_at_once(script, tmp_path):
+    done = script(GUARDED, "-")
+    assert done.returncode == 1 and "this program is read from <stdin>" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way, text", [("file", GUARDED), ("-c", BARE)])
+def test_a_guarded_script_and_a_line_of_python_run(script, way, text):
+    done = script(text, way)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_guards_flag_is_the_interpreters(monkeypatch):
-    scale._refuse_unguarded_script()
+    refuse_bad_script()
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(InputError, match="__main__"):
-        scale._refuse_unguarded_script()
+        refuse_bad_script()
 
 
 @pytest.mark.slow
