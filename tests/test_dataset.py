@@ -258,6 +258,18 @@ def test_what_cannot_be_loaded_is_refused_by_name(tmp_path, run):
         bimangrasp.load([])
 
 
+def test_grasps_are_not_loaded_twice(run, tmp_path):
+    code = next(code for code, rows in ROWS.items() if rows)
+    (tmp_path / "copies").mkdir()
+    copied = tmp_path / "copies" / "other_name.h5"
+    copied.write_bytes((run / "final" / f"{code}.h5").read_bytes())
+    for other in (run / "final" / f"{code}.h5", copied):
+        with pytest.raises(InputError, match=f"{code}.h5 has the same grasps as .*{other.name}: name a file"):
+            bimangrasp.load([other, run])
+    empty = next(code for code, rows in ROWS.items() if not rows)
+    assert len(bimangrasp.load([run, run / "final" / f"{empty}.h5"])) == sum(ROWS.values())
+
+
 def test_grasps_of_different_hands_are_not_joined(tmp_path):
     write_final(tmp_path / "bowl.h5", "bowl", 2)
     other = shadow_table()

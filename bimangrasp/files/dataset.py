@@ -45,7 +45,7 @@ def load(path: Path | str | Sequence[Path | str], tensors: bool = False) -> Gras
         tensors: whether rows and columns are tensors instead of NumPy arrays.
 
     Raises:
-        InputError: nothing is there, a file cannot be read, or the files are of different hands.
+        InputError: nothing is there, a file cannot be read, two have the same grasps, or files are of different hands.
     """
     paths = [path] if isinstance(path, Path | str) else list(path)
     reader = RowFileReader()
@@ -58,8 +58,19 @@ def load(path: Path | str | Sequence[Path | str], tensors: bool = False) -> Gras
                 f"{files[0].path} has grasps of the hands {files[0].hand_name!r} ({files[0].hand_sha256[:16]}...), "
                 f"{file.path} of {file.hand_name!r} ({file.hand_sha256[:16]}...); load them one by one"
             )
+    _refuse_twice(files)
     rows = range(sum(file.rows for file in files))
     return GraspDataset(_Store(files), rows, tuple(common_fields(files)), tensors)
+
+
+def _refuse_twice(files: Sequence[RowFile]) -> None:
+    """Refuses a list by which grasps would be there twice, such as a final file and its run's folder."""
+    known: dict[str, RowFile] = {}
+    for file in files:
+        if file.rows and file.content_sha256:
+            first = known.setdefault(file.content_sha256, file)
+            if first is not file:
+                raise InputError(f"{file.path} has the same grasps as {first.path}: name a file, or its folder, once")
 
 
 class GraspDataset(torch.utils.data.Dataset):

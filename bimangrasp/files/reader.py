@@ -33,6 +33,7 @@ class RowFile(NamedTuple):
         hand_name, hand_sha256, joint_names: of its hands.
         fields: its row columns, by name; `shape` is (N, ...) in numbers but for N. Files share equal ones.
         offsets: where each of them lies in the file.
+        content_sha256: of its columns; empty where it does not say.
     """
 
     path: str
@@ -46,6 +47,7 @@ class RowFile(NamedTuple):
     joint_names: tuple[str, ...]
     fields: tuple[Field, ...]
     offsets: tuple[int, ...]
+    content_sha256: str
 
     def columns(self) -> dict[str, np.ndarray]:
         """Returns all row columns as read-only views of the mapped file; nothing is read yet.
@@ -137,6 +139,7 @@ class RowFileReader:
             self._shared(header.hand.joint_names),
             self._shared(tuple(field for _, field, _ in columns)),
             self._shared(tuple(offset for _, _, offset in columns)),
+            text(file.attrs.get("content_sha256", "")),
         )
 
     def _columns(self, file: h5py.File, rows: int) -> Iterator[tuple[str, Field, int]]:
