@@ -247,15 +247,42 @@ def test_what_cannot_be_loaded_is_refused_by_name(tmp_path, run):
     (tmp_path / "empty").mkdir()
     for name, words in {
         "gone": "gone is not there; wanted a grasp file",
-        "notes.h5": "notes.h5 is not a readable HDF5 file.*mode=import",
+        "notes.h5": "notes.h5 is not a readable grasp file: .*signature not found",
         "other.h5": "other.h5 is not a readable grasp file: not a bimangrasp-grasps file",
-        "links.h5": "mug.h5 is not a readable grasp file",
+        "links.h5": "mug.h5 is not there; a dataset.h5 has links to such files",
         "empty": "empty has no grasp files",
     }.items():
         with pytest.raises(InputError, match=words):
             bimangrasp.load(tmp_path / name)
     with pytest.raises(InputError, match="an empty list of paths"):
         bimangrasp.load([])
+
+
+def test_a_file_says_what_is_the_matter_with_it(tmp_path):
+    write_final(tmp_path / "whole.h5", "bowl", 5)
+    whole = (tmp_path / "whole.h5").read_bytes()
+    for name, (content, words) in {
+        "short.h5": (whole[:-700], "short.h5 is damaged: its end is missing.*the command of its run mends it"),
+        "none.h5": (b"", "none.h5 is empty; wanted a grasp file"),
+        "pointer.h5": (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n",
+            "pointer of Git LFS.*git lfs pull",
+        ),
+        "mug.npy": (b"\x93NUMPY", "mug.npy is not a readable grasp file.*mode=import makes a grasp file"),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            bimangrasp.load(tmp_path / name)
+        with pytest.raises(InputError, match=words):
+            reader.header_of(tmp_path / name)
+    hold = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "whole.h5")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        with pytest.raises(InputError, match="whole.h5 is open elsewhere for writing"):
+            bimangrasp.load(tmp_path / "whole.h5")
+        writer.stdin.close()
+    assert len(bimangrasp.load(tmp_path / "whole.h5")) == 5
 
 
 def test_grasps_are_not_loaded_twice(run, tmp_path):

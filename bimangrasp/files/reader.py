@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from bimangrasp.files.schema import Field, FormatError
 LINKS = "dataset.h5"
 FOLDERS = ("final", "generate", "")
 """Where a run folder keeps grasp files, the first that has some; the empty name is the folder itself."""
+
+LFS = b"version https://git-lfs"
+"""How a file begins that Git has left a pointer of."""
 
 NOT_ROWS = ("rounds", "curve")
 """Groups whose first axis is the round; that of every other dataset is the grasp."""
@@ -88,16 +92,40 @@ def find_files(path: Path | str) -> list[Path]:
     raise InputError(f"{path} has no grasp files (.h5), nor have final/ and generate/ in it: is the run unfinished?")
 
 
-def _linked(path: Path) -> list[Path]:
-    """Returns the files that a file of links names, or the file itself where it is none."""
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Yields a grasp file.
+
+    Raises:
+        InputError: it cannot be read; it says why, as far as HDF5's error tells, and what to do.
+    """
     try:
         with h5py.File(path, "r") as file:
-            links = [file.get(name, getlink=True) for name in file]
-    except OSError as error:
-        raise InputError(
-            f"{path} is not a readable HDF5 file ({error}); wanted a grasp file. mode=import makes one of BimanGrasp's "
-            ".npy files"
-        ) from error
+            yield file
+    except (OSError, KeyError, FormatError) as error:
+        raise InputError(_why_unreadable(path, error)) from error
+
+
+def _why_unreadable(path: Path, error: OSError | KeyError | FormatError) -> str:
+    """Returns what is the matter with a file, and what to do."""
+    if not path.exists():
+        return f"{path} is not there; a {LINKS} has links to such files and no grasps itself: it moves with final/"
+    if "unable to lock file" in str(error):
+        return f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
+    if "truncated file" in str(error):
+        return f"{path} is damaged: its end is missing ({error}); the command of its run mends it, or copy it again"
+    if path.is_file() and path.stat().st_size == 0:
+        return f"{path} is empty; wanted a grasp file: copy it again, or let the command of its run mend it"
+    if path.is_file() and path.open("rb").read(len(LFS)) == LFS:
+        return f"{path} is a pointer of Git LFS and not the file; `git lfs pull` fetches it"
+    import_it = "; mode=import makes a grasp file of BimanGrasp's results" if path.suffix == ".npy" else ""
+    return f"{path} is not a readable grasp file: {error}{import_it}"
+
+
+def _linked(path: Path) -> list[Path]:
+    """Returns the files that a file of links names, or the file itself where it is none."""
+    with opened(path) as file:
+        links = [file.get(name, getlink=True) for name in file]
     if not links or not all(isinstance(link, h5py.ExternalLink) for link in links):
         return [path]
     return [path.parent / link.filename for link in links]
@@ -116,11 +144,8 @@ class RowFileReader:
         Raises:
             InputError: it is missing, no grasp file, or stored in a way that cannot be mapped.
         """
-        try:
-            with h5py.File(path, "r") as file:
-                return self._row_file(file, path)
-        except (OSError, KeyError, FormatError) as error:
-            raise InputError(f"{path} is not a readable grasp file: {error}") from error
+        with opened(path) as file:
+            return self._row_file(file, path)
 
     def _row_file(self, file: h5py.File, path: Path) -> RowFile:
         header = read_header(file)
@@ -191,8 +216,5 @@ def header_of(path: Path | str) -> Header:
     Raises:
         InputError: it cannot be read.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return read_header(file)
-    except (OSError, KeyError, FormatError) as error:
-        raise InputError(f"{path} is not a readable grasp file: {error}") from error
+    with opened(Path(path)) as file:
+        return read_header(file)
