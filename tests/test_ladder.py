@@ -32,7 +32,7 @@ LADDER = {
         "hand_files": "errors ranges builtin hands",
         "files": "errors energy_terms builtin grasp objects hands",
         "energy": "errors energy_terms ranges builtin grasp sampler objects hands",
-        "energy.fused": "energy_terms grasp sampler geometry objects hands energy",
+        "energy.fused": "energy_terms builtin grasp sampler geometry objects hands energy",
         "config": "ranges sampler objects energy",
         "contact_choice": "errors grasp objects hands",
         "initialization": "grasp geometry objects hands config",

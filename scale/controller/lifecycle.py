@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bimangrasp.builtin import use_writable_kernel_cache
 from bimangrasp.energy.config import INSTALL_WARP, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from bimangrasp.validation.config import check_installed
@@ -135,6 +136,7 @@ def check(
     _check_folder(config, folder, factory.algorithm_version)
     devices = resolve_devices(config.gpus, config.workers_per_gpu)
     simulates_on_device = config.filter.name == PHYSICS and config.validation.simulator.is_on_device
+    cache_note = use_writable_kernel_cache()
     kernels, device_note = usable_kernels(config.kernels, devices, simulates_on_device)
     config = replace(config, kernels=kernels)
     hand = factory.hand_table()
@@ -157,7 +159,7 @@ def check(
         verdict_factory=judge_of(config) if accept.needs_verdict else None,
         second_factory=judge_of(config.in_mujoco) if simulates_on_device else None,
         dedup=config.dedup.thresholds,
-        device_note=device_note,
+        device_notes=list(filter(None, [cache_note, device_note])),
     )
 
 
@@ -387,7 +389,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
         progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL_WARP}")
-    for note in (*resumed.notes, *filter(None, [request.device_note])):
+    for note in (*resumed.notes, *request.device_notes):
         progress.say(note)
 
 

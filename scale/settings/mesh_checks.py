@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from bimangrasp.builtin import user_cache
 from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.files import MeshReport, check_size
@@ -66,7 +67,7 @@ def cache_folder() -> Path:
     own = os.environ.get("BIMANGRASP_CACHE")
     if own:
         return Path(own) / "meshes"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bimangrasp" / "meshes"
+    return user_cache() / "bimangrasp" / "meshes"
 
 
 def progress_printer(what: str) -> Callable[[int, int], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -50,7 +50,7 @@ class RunRequest(NamedTuple):
         verdict_factory: of the validators; None where no row counts by what a simulator says.
         second_factory: of what judges a sample again; None where validators do not simulate on a device.
         dedup: which grasps are near-duplicates; None where all count.
-        device_note: why the kernels are not those that are meant, if so.
+        device_notes: why the kernels are not those that are meant, or kept elsewhere, if so.
         pieces: object code -> its sealed convex pieces; empty until they are made.
     """
 
@@ -70,7 +70,7 @@ class RunRequest(NamedTuple):
     verdict_factory: VerdictFactory | None = None
     second_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
-    device_note: str = ""
+    device_notes: Sequence[str] = ()
     pieces: Mapping[str, SealedPieces] = MappingProxyType({})
 
     @property
