@@ -173,7 +173,7 @@ def _one_cache(scene, monkeypatch):
 @pytest.mark.slow
 def test_the_recorder_sees_every_call_that_changes_a_disk(scene):
     public = {name for name, one in inspect.getmembers(durable_io, inspect.isfunction) if not name.startswith("_")}
-    assert public == set(CALLS)
+    assert public - {"link"} == set(CALLS)  # a run makes no links, mode=merge alone does
     kept, found = scene.recorder.disk.tree(), read_tree(scene.recorder.base)
     empty = {f"{NAME}/logs/worker_0.log"}  # what workers print
     assert kept.folders == found.folders and set(found.files) - set(kept.files) <= empty

@@ -205,6 +205,65 @@ def test_a_damaged_file_is_named_and_left_out(call, merge, root):
     assert "box.h5" not in hashes(root / "cut")
 
 
+@pytest.mark.slow
+def test_a_part_that_was_broken_off_or_ended_by_an_error_is_named(call, merge, root):
+    for part in ("1/2", "2/2"):
+        call("cut", part)
+    journal = root / "cut" / "part_1_of_2" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    failed = '{"event": "end", "exit_code": 1, "error": "no room", "time": 1.0}\n'
+    for ending, said in (([], "was broken off: its command goes on"), ([failed], "ended with 1")):
+        journal.write_text("".join([*lines[:-1], *ending]))
+        report = merge("cut")
+        assert report.exit_code == 3 and report.lacking == [f"part 1/2 {said}"]
+        assert scale.status(root / "cut").exit_code == (1 if ending else None)
+
+
+@pytest.mark.slow
+def test_what_no_part_has_any_more_is_set_aside(call, merge, root):
+    for part in ("1/2", "2/2"):
+        call("cut", part)
+    merge("cut")
+    (root / "cut" / "part_1_of_2" / "final" / "box.h5").unlink()
+    report = merge("cut")
+    assert report.exit_code == 3 and any("box.h5 is of no part as it is now" in line for line in report.lacking)
+    assert "box.h5" not in hashes(root / "cut") and (root / "cut" / "damaged" / "box.h5.0").exists()
+    with h5py.File(root / "cut" / "dataset.h5") as file:
+        assert "box" not in file
+    shutil.move(root / "cut" / "part_2_of_2", root / "elsewhere")
+    with pytest.raises(InputError, match="was joined with part 2/2, which is not there now"):
+        merge("cut")
+    shutil.move(root / "elsewhere", root / "cut" / "part_2_of_2")
+    call("cut", "1/2")
+    assert merge("cut").exit_code == 0 and len(hashes(root / "cut")) == OBJECTS
+
+
+@pytest.mark.slow
+def test_a_part_that_has_only_begun_harms_no_status(call, root):
+    call("cut", "1/2")
+    other = RunFolder(root / "cut" / "part_2_of_2")
+    other.prepare()
+    for _ in range(2):
+        status = scale.status(root / "cut")
+        assert status.parts["2/2"] == "not begun, with 'bowl', 'bottle'" and status.exit_code == 3
+        other.journal.write_bytes(b"")  # made, and the call killed before its first line
+    lock = locks.RunLock(other)
+    assert scale.status(root / "cut").parts["2/2"] == "beginning, with 'bowl', 'bottle'"
+    lock.release()
+
+
+@pytest.mark.slow
+def test_the_manifest_says_what_the_files_are_and_not_what_they_were(call, merge, root):
+    call("cut", "1/1")
+    manifest = root / "cut" / "part_1_of_1" / "manifest.json"
+    before = manifest.read_bytes()
+    call("cut", "1/1", target_count_per_object=9)
+    manifest.write_bytes(before)  # as of a part that was killed behind the merge of its files
+    merge("cut")
+    entry = json.loads((root / "cut" / "manifest.json").read_bytes())["objects"]["mug"]
+    assert entry["collected"] == 9 and entry["sha256"] == hashes(root / "cut")["mug.h5"] and entry["quota"] == 9
+
+
 # ---- what does not fit
 
 
@@ -300,3 +359,30 @@ def test_the_journal_of_the_whole_has_all_parts_and_ends_with_the_merge(call, me
     parts = [line for number in (1, 2) for line in events(root / "cut" / f"part_{number}_of_2")]
     assert lines[:-2] == parts
     assert lines[-2]["mode"] == "merge" and lines[-1] == {"event": "end", "exit_code": 0, "time": lines[-1]["time"]}
+
+
+@pytest.mark.slow
+def test_a_whole_run_is_not_written_over_by_a_part_that_is_copied_into_it(call, merge, root):
+    call("kitchen", codes="[box]")
+    call("other", "2/2")
+    shutil.copytree(root / "other" / "part_2_of_2", root / "kitchen" / "part_2_of_2")
+    before = hashes(root / "kitchen")
+    with pytest.raises(InputError, match=r"mode=merge, but .*kitchen is a run without parts"):
+        merge("kitchen")
+    with pytest.raises(InputError, match=r"part=1/2, but .*kitchen is a run without parts"):
+        call("kitchen", "1/2")
+    assert hashes(root / "kitchen") == before
+
+
+@pytest.mark.slow
+def test_a_file_of_earlier_settings_is_not_joined(call, merge, root):
+    for part in ("1/2", "2/2"):
+        call("cut", part)
+    for part in ("part_1_of_2", "part_2_of_2"):
+        journal = root / "cut" / part / "journal.jsonl"
+        first = json.loads(journal.read_text().splitlines()[0])
+        first["acceptance_key"]["filter.name"] = "energy"  # a call that was killed before it judged the rows again
+        with journal.open("a") as file:
+            file.write(json.dumps(first) + "\n")
+    with pytest.raises(InputError, match=r"(?s)other settings than its part's last call.*'none' in the file, 'energy'"):
+        merge("cut")

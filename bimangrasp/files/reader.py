@@ -114,9 +114,11 @@ def _why_unreadable(path: Path, error: OSError | KeyError | FormatError) -> str:
         return f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
     if "truncated file" in str(error):
         return f"{path} is damaged: its end is missing ({error}); the command of its run mends it, or copy it again"
+    if isinstance(error, PermissionError):
+        return f"{path} may not be read by this user"
     if path.is_file() and path.stat().st_size == 0:
         return f"{path} is empty; wanted a grasp file: copy it again, or let the command of its run mend it"
-    if path.is_file() and path.open("rb").read(len(LFS)) == LFS:
+    if path.is_file() and path.read_bytes()[: len(LFS)] == LFS:
         return f"{path} is a pointer of Git LFS and not the file; `git lfs pull` fetches it"
     import_it = "; mode=import makes a grasp file of BimanGrasp's results" if path.suffix == ".npy" else ""
     return f"{path} is not a readable grasp file: {error}{import_it}"

@@ -361,6 +361,8 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     if not request.entries:
         resumed.notes.append(f"part={config.part} has none of the {len(request.listed_codes)} objects: nothing to do")
     resumed.notes.extend(f"an unfinished write was removed: {name}" for name in folder.remove_leftovers())
+    if config.part is not None:
+        parts.write_codes(folder, request.listed_codes)
     journal.append(
         CallStarted(
             format_version=VERSION,
@@ -381,8 +383,6 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
         journal.append(state.rounds.record(round_id).event(RoundAdopted, state.code, round_id, folder))
     for final in folder_scan.unjournaled:
         journal.append(final.event())
-    if config.part is not None:
-        parts.write_codes(folder, request.listed_codes)
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
     devices = ", ".join(device.label for device in request.devices)
     kernels = resolve_kernels(config.kernels)

@@ -19,7 +19,7 @@ from scale.settings.schema import Config
 from scale.state.scan import verified_final
 from scale.store import journal, locks
 from scale.store.events import CallEnded, CallStarted, Event, FileMerged
-from scale.store.parts import Part, check_siblings, listed_codes, parts_in
+from scale.store.parts import Part, check_siblings, listed_codes, parts_in, refuse_whole_run
 from scale.store.path_settings import given_path
 from scale.store.run_folder import RunFolder, file_name
 
@@ -38,6 +38,8 @@ class PartFiles(NamedTuple):
         finals: object code -> its final file, verified.
         damaged: final files that are not what they should be, with the reason.
         running: who works on it; None where nobody does.
+        exit_code: of the last call; None where it did not end by itself.
+        second: what its manifest says of a second judgement.
     """
 
     part: Part
@@ -49,6 +51,8 @@ class PartFiles(NamedTuple):
     finals: dict[str, Merged]
     damaged: dict[Path, str]
     running: dict[str, Any] | None
+    exit_code: int | None
+    second: dict[str, Any]
 
 
 class PartsReport(NamedTuple):
@@ -85,9 +89,13 @@ def merge_parts(config: Config) -> PartsReport:
             f"{folder.root} has no parts: wanted output_root/exp_name of a run that was made with part=1/n to part=n/n"
         )
     read = [files for part, own in parts.items() if (files := _read(part, own, config.verify))]
+    refuse_whole_run(folder.root, "mode=merge")
     if not read:
         raise InputError(f"{folder.root}: no part has begun ({listed([part.name for part in parts])})")
     codes = max((listed_codes(files.folder) for files in read), key=len)
+    if not codes:
+        raise InputError(f"{folder.root}: no part says which objects the run has (objects.json); its command writes it")
+    _check_joined_before(folder, read)
     for files in read:
         check_siblings(folder.root, files.part, listed_codes(files.folder))
     _check_keys(read)
@@ -96,8 +104,10 @@ def merge_parts(config: Config) -> PartsReport:
     _check_platforms(read, config.allow_mixed_platform)
     lacking = _lacking(read, parts, codes, chosen)
     with _lock(folder):
+        folder.write(folder.merged, json.dumps([str(files.part) for files in read]).encode() + b"\n")
         for files in read:
-            _link(files, folder, chosen)
+            lacking += _link(files, folder, chosen)
+        lacking += _clear(folder, read, chosen)
         return _write(folder, read, chosen, lacking)
 
 
@@ -128,11 +138,14 @@ def _read(part: Part, folder: RunFolder, verify: str) -> PartFiles | None:
         else:
             finals[final.proof.header.object_code] = final
     quotas = {code: quota for start in starts for code, quota in (start.quotas or {}).items()}
-    entries = journal.read_manifest(folder).get("objects")
+    manifest = journal.read_manifest(folder)
+    entries = manifest.get("objects")
     entries = entries if isinstance(entries, dict) else {}
-    return PartFiles(
-        part, folder, starts[-1], _indices(events), quotas, entries, finals, damaged, locks.running(folder)
-    )
+    ends = [event for event in events if isinstance(event, CallStarted | CallEnded)]
+    exit_code = ends[-1].exit_code if isinstance(ends[-1], CallEnded) else None
+    second, running = manifest.get("second_judgement") or {}, locks.running(folder)
+    facts = (_indices(events), quotas, entries, finals, damaged, running, exit_code, second)
+    return PartFiles(part, folder, starts[-1], *facts)
 
 
 def _indices(events: list[Event]) -> dict[str, int]:
@@ -144,6 +157,9 @@ def _indices(events: list[Event]) -> dict[str, int]:
 def _check_keys(read: list[PartFiles]) -> None:
     """Refuses parts whose grasps were made, or accepted, under other settings."""
     first, *others = read
+    for files in read:
+        for final in files.finals.values():
+            _check_final(files, final)
     for other in others:
         for what in ("run_key", "acceptance_key"):
             keys = [getattr(files.started, what) or {} for files in (first, other)]
@@ -151,6 +167,29 @@ def _check_keys(read: list[PartFiles]) -> None:
             if differing:
                 names = f"{first.part.name} and {other.part.name}"
                 raise InputError(f"{names} were made with different settings:\n  {differing}\n{SAME}")
+
+
+def _check_final(files: PartFiles, final: Merged) -> None:
+    """Refuses a final file that the part's last call, with other settings, has not written anew yet."""
+    started, accepted = files.started, final.proof.ending.acceptance_key or {}
+    wanted = started.acceptance_key or {}
+    keys = ((final.proof.header.run_key, started.run_key), ({n: accepted[n] for n in wanted if n in accepted}, wanted))
+    for in_file, called in keys:
+        differing = fingerprints.differences(in_file, called)
+        if differing:
+            lines = "\n  ".join(line.replace("the folder", "the file") for line in differing)
+            raise InputError(f"{final.path} was made with other settings than its part's last call:\n  {lines}\n{SAME}")
+
+
+def _check_joined_before(folder: RunFolder, read: list[PartFiles]) -> None:
+    """Refuses to join anew without a part that was joined before: its files and its history would contradict."""
+    before = json.loads(folder.merged.read_bytes()) if folder.merged.exists() else []
+    gone = sorted(set(before) - {str(files.part) for files in read})
+    if gone:
+        raise InputError(
+            f"{folder.root} was joined with part {', '.join(gone)}, which is not there now: bring it back, or join in "
+            "another folder"
+        )
 
 
 def _check_indices(read: list[PartFiles]) -> None:
@@ -193,25 +232,31 @@ def _platform(final: Merged) -> str:
     return "; ".join(platforms) or "no platform"
 
 
-def _platforms(read: list[PartFiles]) -> dict[str, tuple[dict[str, str], Part]]:
-    """Returns the platforms of all files, each with a part that has it."""
+def _platforms(read: list[PartFiles], judging: bool = False) -> dict[str, tuple[dict[str, str], Part]]:
+    """Returns on which platforms the grasps of all files were made, or judged, each with a part that has it."""
     return {
         json.dumps(platform, sort_keys=True): (platform, files.part)
         for files in read
         for final in files.finals.values()
-        for platform in final.proof.header.platforms
+        for platform in (_judged_on(final) if judging else final.proof.header.platforms)
     }
 
 
+def _judged_on(final: Merged) -> list[dict[str, str]]:
+    """Returns the platforms of a file's verdicts."""
+    return (final.proof.ending.judging or {}).get("platforms", [])
+
+
 def _check_platforms(read: list[PartFiles], allow_mixed: bool) -> None:
-    """Refuses rounds of several platforms, unless that is allowed."""
-    platforms = list(_platforms(read).values())
-    if len(platforms) > 1 and not allow_mixed:
-        (first, here), (second, there) = platforms[:2]
-        raise InputError(
-            f"{here.name} and {there.name} were made on different platforms:\n  {_told(first, second, here, there)}\n"
-            "allow_mixed_platform=true joins them"
-        )
+    """Refuses grasps of several platforms, and verdicts of several, unless that is allowed."""
+    for judging, what in ((False, "made"), (True, "judged")):
+        platforms = list(_platforms(read, judging).values())
+        if len(platforms) > 1 and not allow_mixed:
+            (first, here), (second, there) = platforms[:2]
+            raise InputError(
+                f"{here.name} and {there.name} were {what} on different platforms:\n  "
+                f"{_told(first, second, here, there)}\nallow_mixed_platform=true joins them"
+            )
 
 
 def _told(first: Mapping[str, Any], second: Mapping[str, Any], here: Part, there: Part) -> str:
@@ -232,23 +277,43 @@ def _lacking(
         if files is None:
             lines += [f"part {part} is missing, with {listed(missing)}"] if missing else []
             continue
+        missing += [code for code in files.indices if code not in chosen and code not in missing]
         if files.running:
             lines.append(f"part {part} is at work")
+        elif files.exit_code is None:
+            lines.append(f"part {part} was broken off: its command goes on")
+        elif files.exit_code != EXIT_OK:
+            lines.append(f"part {part} ended with {files.exit_code}")
         for path, reason in files.damaged.items():
             lines.append(f"{path} is damaged ({reason}): the command of part {part} mends it")
         lines += [f"part {part} has no file of {listed(missing)}"] if missing else []
     return lines
 
 
-def _link(files: PartFiles, folder: RunFolder, chosen: Mapping[str, PartFiles]) -> None:
-    """Puts a part's files into the run's folder."""
+def _link(files: PartFiles, folder: RunFolder, chosen: Mapping[str, PartFiles]) -> list[str]:
+    """Puts a part's files into the run's folder; returns a line for each that was written anew meanwhile."""
+    lines = []
     for code, final in files.finals.items():
         if chosen[code] is files:
-            folder.link(final.path, folder.final(code))
+            target = folder.final(code)
+            folder.link(final.path, target)
+            if (target.stat().st_size, target.stat().st_mtime_ns) != (final.size, final.mtime_ns):
+                lines.append(f"part {files.part} wrote {code!r} anew meanwhile: call mode=merge again")
     for path in files.folder.reject_files():
         folder.link(path, folder.rejects / path.name)
     for path in sorted(files.folder.pieces.glob("*.npz")):
         folder.link(path, folder.pieces / path.name)
+    return lines
+
+
+def _clear(folder: RunFolder, read: list[PartFiles], chosen: Mapping[str, PartFiles]) -> list[str]:
+    """Sets files aside that no part has any more, so that `dataset.h5` has what the manifest has; names them."""
+    wanted = {folder.final(code) for code in chosen}
+    wanted |= {folder.rejects / path.name for files in read for path in files.folder.reject_files()}
+    stale = [path for path in (*folder.final_files(), *folder.reject_files()) if path not in wanted]
+    for path in stale:
+        folder.set_aside(path)
+    return [f"{path} is of no part as it is now and moved to damaged/" for path in stale]
 
 
 def _write(
@@ -263,7 +328,7 @@ def _write(
         objects.append((code, files.part, rows, quotas.get(code, final.proof.ending.quota)))
         facts = {key: value for key, value in final.event().to_json().items() if key not in ("event", "code", "time")}
         index, path = final.proof.header.object_index, folder.relative(folder.final(code))
-        entries[code] = facts | {"index": index, "collected": rows, "path": path} | files.entries.get(code, {})
+        entries[code] = files.entries.get(code, {}) | facts | {"index": index, "collected": rows, "path": path}
     is_short = any(collected < quota for _, _, collected, quota in objects)
     exit_code = EXIT_SHORT if lacking or is_short else EXIT_OK
     started, platforms = read[0].started, list(_platforms(read).values())
@@ -279,6 +344,9 @@ def _write(
         "parts": of_part,
         "objects": entries,
     }
+    second = sorted((files.second for files in read if files.second), key=lambda second: not second.get("is_short"))
+    if second:
+        manifest["second_judgement"] = second[0]  # one that is short, if any is
     journal.write_manifest(folder, manifest)
     if folder.final_files():
         write_dataset(folder)
@@ -290,5 +358,4 @@ def _write_journal(folder: RunFolder, read: list[PartFiles], merge: CallStarted,
     until = max(event.time for files in read for event in journal.replay(files.folder).events)
     ends = [replace(merge, time=until), CallEnded(exit_code=exit_code, time=until)]
     parts_lines = [journal.whole_lines(files.folder) for files in read]
-    folder.write(folder.merged, json.dumps([str(files.part) for files in read]).encode() + b"\n")  # before a journal is
     folder.write(folder.journal, b"".join([*parts_lines, *map(journal.line, ends)]))

@@ -13,11 +13,14 @@ from bimangrasp.errors import InputError
 from scale.formatting import ADVICE, count, duration, last_line, listed, number, objects_table, spans
 from scale.report.history import FailedAttempt, History, Work, history
 from scale.store import journal, locks, parts
+from scale.store.events import CallStarted
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from scale.report.file_statistics import FileStatistics
 NAMED = 8  # objects or rounds in a sentence; the tables have more
+WORSE = (0, 3, 1, 2, 130, 143)
+"""Exit codes from best to worst."""
 LINE = 200  # letters of an error in a sentence
 ENDS = {0: "finished", 3: "short", 130: "stopped", 143: "stopped"}
 """Exit code -> state; any other one is a failure."""
@@ -326,19 +329,27 @@ def status(run_dir: Path | str) -> Status:
 
 def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder]) -> Status:
     """Returns how a run of parts stands as one, by what each part tells; parts that are elsewhere are named."""
-    states = {part: _status_of(own) for part, own in own_parts.items() if own.journal.exists()}
+    begun = (CallStarted in map(type, journal.replay(own).events) for own in own_parts.values())
+    states = {part: _status_of(own) for (part, own), is_there in zip(own_parts.items(), begun, strict=True) if is_there}
     codes = max((parts.listed_codes(own) for own in own_parts.values()), key=len)
     said = {}
     for part in next(iter(own_parts)).all():
         of_part = [code for index, code in enumerate(codes) if part.has(index)]
-        lacks = f"not there, with {listed(of_part)}" if of_part else "no objects"
-        said[str(part)] = states[part].state() if part in states else lacks
+        lacks = f", with {listed(of_part)}" if of_part else ""
+        if part in states:
+            said[str(part)] = states[part].state()
+        elif part in own_parts:
+            said[str(part)] = ("beginning" if locks.running(own_parts[part]) else "not begun") + lacks
+        else:
+            said[str(part)] = "no objects" if codes and not of_part else f"not there{lacks}"
     lines = sorted(
         (line for state in states.values() for line in state.objects), key=lambda line: (not line.is_short, line.index)
     )
     running = next((state.running for state in states.values() if state.running), None)
     ended = [state.exit_code for state in states.values()]
-    return Status(folder.root, running, None if None in ended else max(ended, default=None), lines, said)
+    is_whole = len(states) == len(own_parts) and {line.code for line in lines} >= set(codes)
+    worst = None if None in ended else max([*ended, 0 if is_whole else 3], key=WORSE.index)
+    return Status(folder.root, running, worst, lines, said)
 
 
 def _status_of(folder: RunFolder) -> Status:

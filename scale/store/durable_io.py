@@ -9,7 +9,7 @@ from pathlib import Path
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a disk without room: of its own, or within the user's quota."""
 
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
+NO_LINKS = (errno.ENOSYS, errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 """Error numbers where a file cannot get a second name: on another disk, or on one that has no such names."""
 
 

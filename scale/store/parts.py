@@ -94,10 +94,7 @@ def check_siblings(root: Path, part: Part, codes: Sequence[str]) -> None:
     Raises:
         InputError: a run without parts, parts of another number, or of another list of objects.
     """
-    if RunFolder(root).journal.exists() and not merged_parts(root):
-        raise InputError(
-            f"part={part}, but {root} is a run without parts: leave part= away, or choose another exp_name"
-        )
+    refuse_whole_run(root, f"part={part}")
     parts = parts_in(root)
     others = {other.count for other in parts} - {part.count}
     if others:
@@ -132,9 +129,11 @@ def write_codes(folder: RunFolder, codes: Sequence[str]) -> None:
         folder.write(folder.objects, json.dumps(list(codes), ensure_ascii=False).encode() + b"\n")
 
 
-def merged_parts(root: Path) -> bool:
-    """Whether a run's folder is, or becomes, what `mode=merge` makes of parts."""
-    return RunFolder(root).merged.exists() or bool(parts_in(root))
+def refuse_whole_run(root: Path, given: str) -> None:
+    """Refuses a folder whose files are those of a run without parts; `given` is what does not go with it."""
+    folder = RunFolder(root)
+    if not folder.merged.exists() and (folder.journal.exists() or folder.final_files() or any(folder.shard_files())):
+        raise InputError(f"{given}, but {root} is a run without parts: choose another exp_name, or leave part= away")
 
 
 def refuse_parts(root: Path) -> None:
