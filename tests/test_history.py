@@ -91,6 +91,18 @@ def test_speed_is_rows_over_the_seconds_of_their_round():
 
 
 @pytest.mark.parametrize("spans", [1, 7, 60])
+def test_parts_that_were_at_work_at_once_share_their_time(spans):
+    """A joined journal has the calls of one part behind those of another, whenever they were."""
+    one = [start(1000.0), done(1080.0, 0, accepted=30, seconds=60.0, worker=0, device="gpu 0"), end(1100.0)]
+    other = [start(1050.0), done(1150.0, 1, accepted=20, seconds=90.0, worker=1, device="gpu 1"), end(1160.0)]
+    early = [start(0.0), done(50.0, 2, accepted=10, seconds=10.0, worker=1, device="gpu 1"), end(60.0)]
+    pace = speed(history([*one, *other, *early]), spans)
+    assert pace.edges[-1] == 60.0 + 160.0 and pace.starts == [60.0]
+    for worker, grasps in (("gpu 0", 30), ("gpu 1", 30)):
+        assert (pace.rates[worker] * np.diff(pace.edges)).sum() == pytest.approx(grasps)
+
+
+@pytest.mark.parametrize("spans", [1, 7, 60])
 def test_no_grasp_is_lost_between_spans_and_calls(spans):
     """The integral over time at work is the number of accepted grasps; the hours between two calls are no work."""
     draw = np.random.default_rng(0)

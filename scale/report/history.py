@@ -222,7 +222,7 @@ class Speed(NamedTuple):
     Attributes:
         edges: of the spans of working time, s; pauses between calls are left out.
         rates: worker -> grasps per second in each span.
-        starts: working time at which each call but the first began, s.
+        starts: working time at which work went on after each pause, s.
     """
 
     edges: np.ndarray
@@ -232,7 +232,7 @@ class Speed(NamedTuple):
 
 def speed(history: History, spans: int) -> Speed:
     """Returns how fast accepted grasps came: those of a round evenly over the time that its worker took for it."""
-    ends = np.cumsum([call.seconds for call in history.calls])
+    ends = np.cumsum([until - start for start, until in _at_work(history)])
     edges = np.linspace(0.0, ends[-1] if len(ends) else 0.0, spans + 1)
     rates = {}
     timed = [work for work in history.work.values() if work.worker and work.seconds and work.accepted is not None]
@@ -249,6 +249,17 @@ def speed(history: History, spans: int) -> Speed:
 
 def _working_time(history: History, times: np.ndarray) -> np.ndarray:
     """Returns Unix times as working time, s."""
-    moments = [moment for call in history.calls for moment in (call.start.time, call.until)]
-    worked = np.repeat(np.cumsum([0.0, *(call.seconds for call in history.calls)]), 2)[1:-1]
-    return np.interp(times, moments, worked)
+    spans = _at_work(history)
+    worked = np.repeat(np.cumsum([0.0, *(until - start for start, until in spans)]), 2)[1:-1]
+    return np.interp(times, np.ravel(spans), worked)
+
+
+def _at_work(history: History) -> list[tuple[float, float]]:
+    """Returns begin and end of each span in which some call was at work, in order; parts of a run overlap."""
+    spans: list[tuple[float, float]] = []
+    for call in sorted(history.calls, key=lambda call: call.start.time):
+        start, until = call.start.time, call.until
+        if spans and start < spans[-1][1]:
+            start, until = spans[-1][0], max(until, spans.pop()[1])
+        spans.append((start, until))
+    return spans
