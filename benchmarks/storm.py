@@ -65,7 +65,7 @@ class Damage:
 
     Attributes:
         trials, kills, parents: runs, all kills, and how many of them hit the parent.
-        rounds: done, all trials together.
+        rounds: done or taken over, all trials together.
         redone: rounds that were computed again although the journal called them done.
         skipped: rounds that were given up.
         lost, doubled: grasps that the undisturbed files have and these have not; grasps twice in a file.
@@ -180,7 +180,8 @@ def kill(pid: int) -> bool:
 def compare(undisturbed: Path, folder: Path, damage: Damage) -> None:
     """Adds what the files of a run lack, have twice, or have otherwise."""
     recorded = events(folder)
-    done = Counter((event["code"], event["round"]) for event in recorded if event["event"] == "done")
+    is_done = [event for event in recorded if event["event"] in ("done", "adopted")]  # sealed, and the parent killed
+    done = Counter((event["code"], event["round"]) for event in is_done)
     damage.rounds += len(done)
     damage.redone += sum(done.values()) - len(done)
     damage.skipped += sum(event["event"] == "skip" for event in recorded)
