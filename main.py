@@ -19,12 +19,11 @@ import conf
 import scale
 from bimangrasp.errors import InputError
 from conf import sweep
+from scale.formatting import SEVERITY
 from scale.screen import lenient
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
-SEVERITY = (0, 3, 1, 2, 130, 143)
-"""Exit codes from best to worst."""
 SHOWN = {
     "status": lambda config: scale.status(given_path(config)),
     "merge": scale.merge_parts,

@@ -16,6 +16,9 @@ ADVICE = {
 }
 """Why an object has fewer grasps than were wanted -> what a person should know and can do."""
 
+SEVERITY = (0, 3, 1, 2, 130, 143)
+"""Exit codes from best to worst."""
+
 
 def spans(numbers: Sequence[int]) -> str:
     """Returns rising numbers in short: 0 to 3, 7."""

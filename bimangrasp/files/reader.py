@@ -118,8 +118,10 @@ def _why_unreadable(path: Path, error: OSError | KeyError | FormatError) -> str:
         return f"{path} may not be read by this user"
     if path.is_file() and path.stat().st_size == 0:
         return f"{path} is empty; wanted a grasp file: copy it again, or let the command of its run mend it"
-    if path.is_file() and path.read_bytes()[: len(LFS)] == LFS:
-        return f"{path} is a pointer of Git LFS and not the file; `git lfs pull` fetches it"
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(LFS)) == LFS:
+                return f"{path} is a pointer of Git LFS and not the file; `git lfs pull` fetches it"
     import_it = "; mode=import makes a grasp file of BimanGrasp's results" if path.suffix == ".npy" else ""
     return f"{path} is not a readable grasp file: {error}{import_it}"
 

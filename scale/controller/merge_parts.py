@@ -32,6 +32,7 @@ class PartFiles(NamedTuple):
     Attributes:
         part: which.
         folder: its own.
+        replayed: its journal.
         started: the last call on it.
         indices, quotas: object code -> number, by its journal.
         entries: of its manifest.
@@ -44,6 +45,7 @@ class PartFiles(NamedTuple):
 
     part: Part
     folder: RunFolder
+    replayed: journal.Replay
     started: CallStarted
     indices: dict[str, int]
     quotas: dict[str, int]
@@ -96,8 +98,7 @@ def merge_parts(config: Config) -> PartsReport:
     if not codes:
         raise InputError(f"{folder.root}: no part says which objects the run has (objects.json); its command writes it")
     _check_joined_before(folder, read)
-    for files in read:
-        check_siblings(folder.root, files.part, listed_codes(files.folder))
+    check_siblings(folder.root, read[0].part, codes)  # the longest list, of which all others are beginnings
     _check_keys(read)
     _check_indices(read)
     chosen = _chosen(read)
@@ -123,7 +124,8 @@ def _lock(folder: RunFolder) -> Iterator[None]:
 
 def _read(part: Part, folder: RunFolder, verify: str) -> PartFiles | None:
     """Returns what a part has; None where it has not begun."""
-    events, damaged = journal.replay(folder).events, {}
+    replayed, damaged = journal.replay(folder), {}
+    events = replayed.events
     starts = [event for event in events if isinstance(event, CallStarted)]
     if not starts:
         return None
@@ -145,7 +147,7 @@ def _read(part: Part, folder: RunFolder, verify: str) -> PartFiles | None:
     exit_code = ends[-1].exit_code if isinstance(ends[-1], CallEnded) else None
     second, running = manifest.get("second_judgement") or {}, locks.running(folder)
     facts = (_indices(events), quotas, entries, finals, damaged, running, exit_code, second)
-    return PartFiles(part, folder, starts[-1], *facts)
+    return PartFiles(part, folder, replayed, starts[-1], *facts)
 
 
 def _indices(events: list[Event]) -> dict[str, int]:
@@ -355,7 +357,7 @@ def _write(
 
 def _write_journal(folder: RunFolder, read: list[PartFiles], merge: CallStarted, exit_code: int) -> None:
     """Writes what happened on all parts, one part after the other, and the merge as the last call."""
-    until = max(event.time for files in read for event in journal.replay(files.folder).events)
+    until = max(event.time for files in read for event in files.replayed.events)
     ends = [replace(merge, time=until), CallEnded(exit_code=exit_code, time=until)]
-    parts_lines = [journal.whole_lines(files.folder) for files in read]
+    parts_lines = [journal.whole_lines(files.folder, files.replayed) for files in read]
     folder.write(folder.journal, b"".join([*parts_lines, *map(journal.line, ends)]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimangrasp.errors import InputError
-from scale.formatting import ADVICE, count, duration, last_line, listed, number, objects_table, spans
+from scale.formatting import ADVICE, SEVERITY, count, duration, last_line, listed, number, objects_table, spans
 from scale.report.history import FailedAttempt, History, Work, history
 from scale.store import journal, locks, parts
 from scale.store.events import CallStarted
@@ -19,8 +19,6 @@ from scale.store.run_folder import RunFolder
 if TYPE_CHECKING:
     from scale.report.file_statistics import FileStatistics
 NAMED = 8  # objects or rounds in a sentence; the tables have more
-WORSE = (0, 3, 1, 2, 130, 143)
-"""Exit codes from best to worst."""
 LINE = 200  # letters of an error in a sentence
 ENDS = {0: "finished", 3: "short", 130: "stopped", 143: "stopped"}
 """Exit code -> state; any other one is a failure."""
@@ -348,7 +346,7 @@ def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder
     running = next((state.running for state in states.values() if state.running), None)
     ended = [state.exit_code for state in states.values()]
     is_whole = len(states) == len(own_parts) and {line.code for line in lines} >= set(codes)
-    worst = None if None in ended else max([*ended, 0 if is_whole else 3], key=WORSE.index)
+    worst = None if None in ended else max([*ended, 0 if is_whole else 3], key=SEVERITY.index)
     return Status(folder.root, running, worst, lines, said)
 
 

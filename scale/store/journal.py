@@ -54,9 +54,9 @@ def _parse(line: bytes) -> Event | None:
         return None
 
 
-def whole_lines(folder: RunFolder) -> bytes:
-    """Returns the lines of a journal, without a torn tail."""
-    return folder.journal.read_bytes()[: replay(folder).whole_bytes]
+def whole_lines(folder: RunFolder, replayed: Replay) -> bytes:
+    """Returns the lines of a journal that were replayed, without a torn tail and what came since."""
+    return folder.journal.read_bytes()[: replayed.whole_bytes]
 
 
 def line(event: Event) -> bytes:

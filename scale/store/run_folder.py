@@ -196,7 +196,7 @@ class RunFolder:
     def replacement(self, path: Path, length: int) -> Iterator[Aside]:
         """Yields a file with `length` bytes of room, which takes its place when the block ends."""
         durable_io.make_folder(path.parent)
-        aside = path.with_name(f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}")
+        aside = _aside(path)
         fd = durable_io.create(aside)
         try:
             if length:
@@ -219,7 +219,7 @@ class RunFolder:
         if target.exists() and target.samefile(source):
             return
         durable_io.make_folder(target.parent)
-        aside = target.with_name(f"{_TEMPORARY}{hashlib.sha256(target.name.encode()).hexdigest()[:16]}-{os.getpid()}")
+        aside = _aside(target)
         try:
             durable_io.link(source, aside)
         except OSError as error:
@@ -281,6 +281,11 @@ class RunFolder:
         """Returns how much room the disk has for this user."""
         state = os.statvfs(next(folder for folder in (self.root, *self.root.parents) if folder.exists()))
         return state.f_bavail * state.f_frsize
+
+
+def _aside(path: Path) -> Path:
+    """Returns the name under which this process writes a file before it takes its place."""
+    return path.with_name(f"{_TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}-{os.getpid()}")
 
 
 def _is_temporary(path: Path) -> bool:
