@@ -386,3 +386,12 @@ def test_a_file_of_earlier_settings_is_not_joined(call, merge, root):
             file.write(json.dumps(first) + "\n")
     with pytest.raises(InputError, match=r"(?s)other settings than its part's last call.*'none' in the file, 'energy'"):
         merge("cut")
+
+
+@pytest.mark.slow
+def test_parts_of_two_lists_are_not_joined(call, merge, root):
+    call("cut", "1/2", codes="[storage_bin,bowl,box]")
+    call("other", "2/2", codes="[mug,bottle,box,bowl]")
+    shutil.copytree(root / "other" / "part_2_of_2", root / "cut" / "part_2_of_2")
+    with pytest.raises(InputError, match=r"object 0 is 'mug' in this call and 'storage_bin' in part_1_of_2"):
+        merge("cut")
