@@ -11,7 +11,7 @@ from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.ranges import NOT_NEGATIVE, POSITIVE, TEXT, Checked, at_least, between
 from bimangrasp.sampler.config import OptimizerConfig
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Raised by hand with every change that moves results; a recorded tiny round guards it."""
 
 

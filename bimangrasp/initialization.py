@@ -11,6 +11,7 @@ from scipy.spatial import ConvexHull
 from torch import Tensor
 
 from bimangrasp.config import InitializationConfig
+from bimangrasp.geometry.convex_hull import BLOCK, HullSurface
 from bimangrasp.geometry.farthest_point_sampling import farthest_of, farthest_of_each, uniform_points
 from bimangrasp.geometry.rotation import matrix_to_rot6d, turn_x, turn_z
 from bimangrasp.geometry.triangle_mesh import TriangleMesh
@@ -100,9 +101,7 @@ def sized_starts(
     approach = approach_frames(normals, draws.place, config)[..., 2]
     share = (object_scale * obj.extent / RELEASED_EXTENT).clamp(max=1)[:, None]
     gap = share * (config.distance_min + (config.distance_max - config.distance_min) * draws.place[..., 0])
-    frames = hands.frames_from_root(rotation, feet, draws.joints)
-    depth = hands.reach(frames, normals) - (feet * normals).sum(-1)
-    back = (gap + depth) / (approach * normals).sum(-1)
+    back = (gap + hands.reach(rotation, draws.joints, normals)) / (approach * normals).sum(-1)
     return Grasps(feet - back[..., None] * approach, matrix_to_rot6d(rotation), draws.joints, draws.candidate)
 
 
@@ -122,13 +121,17 @@ def feet_of(
     """
     center, released = _hull_center(hull), RELEASED_EXTENT / np.ptp(hull, axis=0).max()
     hull = (hull - center) * released
-    cloud = uniform_points(_hull_triangles(_inflated(hull, inflation)), draws.flatten(0, 1)).view(draws.shape)
+    inflated = ConvexHull(_inflated(hull, inflation))
+    cloud = uniform_points(inflated.points[inflated.simplices], draws.flatten(0, 1)).view(draws.shape)
     left = farthest_of_each(cloud, min(GROUP, count)).flatten(0, 1)[:count]
-    planes = torch.as_tensor(ConvexHull(_inflated(hull, inflation)).equations, device=left.device)
-    pace = -left @ planes[:, :3].T  # a point on its way out is on a plane when pace * t = -offset
-    stay = torch.where(pace > 0, -planes[:, 3] / pace.clamp_min(TOUCHING), torch.inf).amin(dim=1, keepdim=True)
-    sides = torch.stack((left, -left * stay), dim=1)
-    feet, normals = _towards(hull, sides.view(-1, 3), torch.float32)
+    planes = torch.as_tensor(inflated.equations, device=left.device)
+    outward = planes[:, :3] / -planes[:, 3:]  # of each plane; a point on it has 1 along it
+    most = [(-block @ outward.T).amax(dim=1, keepdim=True) for block in left.split(BLOCK)]
+    right = -left / torch.cat(most)
+    sides = torch.stack((left, right), dim=1)
+    points = sides.view(-1, 3)
+    feet = HullSurface(hull, left.device, torch.float32).nearest(points.float()).double()
+    normals = _directions(points, feet, hull)
     center = torch.as_tensor(center, device=left.device)
     return feet.view(sides.shape) / released + center, normals.view(sides.shape)
 
@@ -147,7 +150,9 @@ def anchors(
         inflation: how far each corner moves away from the origin, m.
     """
     points = farthest_of(uniform_points(_hull_triangles(_inflated(hull, inflation)), draws), count)
-    return points, _towards(hull, points, torch.float64)[1]
+    corners = _hull_triangles(hull).reshape(-1, 3)
+    surface = TriangleMesh(corners, np.arange(len(corners)).reshape(-1, 3), points.device, torch.float64)
+    return points, _directions(points, surface.nearest(points).point, hull)
 
 
 def _inflated(hull: np.ndarray, inflation: float) -> np.ndarray:
@@ -156,17 +161,14 @@ def _inflated(hull: np.ndarray, inflation: float) -> np.ndarray:
     return hull + inflation * hull / np.maximum(length, np.finfo(hull.dtype).tiny)
 
 
-def _towards(
-    hull: np.ndarray, points: Float[Tensor, "point 3"], precision: torch.dtype
-) -> tuple[Float[Tensor, "point 3"], Float[Tensor, "point 3"]]:
-    """Returns the hull's nearest points, and the unit directions there; points on the hull look at its middle."""
-    corners = _hull_triangles(hull).reshape(-1, 3)
-    surface = TriangleMesh(corners, np.arange(len(corners)).reshape(-1, 3), points.device, precision)
-    foot = surface.nearest(points.to(precision)).point.to(points.dtype)
-    offset = foot - points
+def _directions(
+    points: Float[Tensor, "point 3"], feet: Float[Tensor, "point 3"], hull: np.ndarray
+) -> Float[Tensor, "point 3"]:
+    """Returns the unit directions to the hull's nearest points; points on the hull look at its middle."""
+    offset = feet - points
     touching = torch.linalg.vector_norm(offset, dim=-1, keepdim=True) < TOUCHING
     offset = torch.where(touching, torch.as_tensor(hull.mean(axis=0), device=points.device) - points, offset)
-    return foot, offset / torch.linalg.vector_norm(offset, dim=-1, keepdim=True)
+    return offset / torch.linalg.vector_norm(offset, dim=-1, keepdim=True)
 
 
 def place_hands(

@@ -130,7 +130,9 @@ def test_every_link_but_the_root_has_its_share_rounded_down():
 def test_a_hand_reaches_as_far_along_a_direction_as_its_farthest_surface_point():
     hands = HandModel(*shadow_hands().descriptions, 500)
     direction = torch.nn.functional.normalize(torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(4)), dim=-1)
-    frames = hands.link_frames(grasps_near(hands, 6, 3))
+    grasps = grasps_near(hands, 6, 3)
+    frames = hands.link_frames(grasps)
     points = torch.stack([hands.surface_points(frames, side) for side in (0, 1)], dim=1)
-    farthest = (points * direction[:, :, None]).sum(-1).amax(-1)
-    torch.testing.assert_close(hands.reach(frames, direction), farthest, atol=1e-6, rtol=0)
+    farthest = ((points - grasps.translation[:, :, None]) * direction[:, :, None]).sum(-1).amax(-1)
+    reach = hands.reach(rot6d_to_matrix(grasps.rotation), grasps.joints, direction.to(hands.dtype))
+    torch.testing.assert_close(reach, farthest, atol=1e-6, rtol=0)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float, Int
-from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from bimangrasp.errors import InputError
@@ -18,6 +17,7 @@ from bimangrasp.geometry.rotation import cross_matrix, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.collision_shapes import HandShapes, LinkFrames, inscribed_spheres, shape_surface
 from bimangrasp.hands.description import HandDescription, mirror, mirror_direction
+from bimangrasp.hands.reach import HandReach
 
 SURFACE_SAMPLES_PER_POINT = 100
 """Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""
@@ -174,6 +174,11 @@ class HandModel:
         return self._carry(frames, self.keypoint_link, self.keypoint_position)
 
     @cached_property
+    def reach(self) -> HandReach:
+        """How far the surface points reach along a direction."""
+        return HandReach(self.descriptions, self.surface)
+
+    @cached_property
     def spheres(self) -> Spheres:
         """Spheres inside the collision shapes, computed on first use (one to two seconds)."""
         per_hand = [inscribed_spheres(hand) for hand in self.descriptions]
@@ -199,29 +204,6 @@ class HandModel:
         frame = torch.cat((frames.rotation[:, side].mT, frames.translation[:, side, :, None]), dim=-2)
         return self.surface[side] @ frame.flatten(1, 2)
 
-    def reach(self, frames: LinkFrames, direction: Float[Tensor, "batch hand 3"]) -> Float[Tensor, "batch hand"]:
-        """Returns how far the surface points of each hand reach along a direction from the object's origin, m."""
-        frames = frames.to(self.dtype)
-        hands = []
-        for hand, corners in enumerate(self._surface_corners):
-            along = direction[:, hand]
-            local = (frames.rotation[:, hand] * along[:, None, :, None]).sum(dim=2)  # R^T n, by link
-            origin = (frames.translation[:, hand] * along[:, None]).sum(dim=2)
-            links = [(local[:, link] @ points.T).amax(dim=1) + origin[:, link] for link, points in corners.items()]
-            hands.append(torch.stack(links).amax(dim=0))
-        return torch.stack(hands, dim=1)
-
-    @cached_property
-    def _surface_corners(self) -> list[dict[int, Float[Tensor, "_ 3"]]]:
-        """For each hand link -> those of its surface points of which the farthest along any direction is one."""
-        return [self._corners_by_link(weights) for weights in self.surface]
-
-    def _corners_by_link(self, weights: Float[Tensor, "point weight"]) -> dict[int, Float[Tensor, "_ 3"]]:
-        by_link = weights.view(len(weights), -1, 4)
-        link = by_link[:, :, 3].argmax(dim=1)
-        points = {number: by_link[link == number, number, :3] for number in link.unique().tolist()}
-        return {number: own[_corners(own.cpu().numpy())] for number, own in points.items()}
-
     def _surface_weights(self, hand: HandDescription, count: int) -> Float[Tensor, "point weight"]:
         """Returns for each surface point its link coordinates and a 1 in its link's columns, zeros elsewhere."""
         link, position = surface_of(hand, count)
@@ -239,14 +221,6 @@ class HandModel:
         hand = torch.arange(2, device=self.device)[:, None]
         rotation, translation = frames.rotation[batch, hand, link], frames.translation[batch, hand, link]
         return translation + (rotation @ position[..., None]).squeeze(-1)
-
-
-def _corners(points: np.ndarray) -> np.ndarray:
-    """Returns the indices of the corners of the points' convex hull; all where it is flat."""
-    try:
-        return ConvexHull(points).vertices
-    except QhullError:
-        return np.arange(len(points))
 
 
 def surface_of(hand: HandDescription, count: int) -> tuple[np.ndarray, np.ndarray]:
