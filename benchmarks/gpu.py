@@ -1,9 +1,9 @@
 """Checks and measures a GPU: `python benchmarks/gpu.py`, in under 8 minutes, without network.
 
 Prints a section for benchmarks/README.md. Exits with 1 where a check fails, and with 2 on a machine without CUDA;
-`--device cpu` does all there but what needs a recorded graph. Checks: values and gradients against plain PyTorch in
-float64 on the device; recorded steps, another tile and a second round against the first, bit for bit; a round that
-memory is too short for; a run of two objects by the command line.
+`--device cpu` does all there but what needs a recorded graph or streams. Checks: values and gradients against plain
+PyTorch in float64 on the device; recorded steps, kernels one after another, another tile and a second round against the
+first, bit for bit; a round that memory is too short for; a run of two objects by the command line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ import conf
 from bimangrasp import builtin, synthesis
 from bimangrasp.energy.config import resolve_kernels
 from bimangrasp.energy.energies import PlainEvaluator
+from bimangrasp.energy.fused import branches, evaluator
 from bimangrasp.energy.fused.evaluator import FusedEvaluator
 from bimangrasp.grasp import Grasps
 from bimangrasp.hand_files.loading import load_hands
@@ -47,8 +48,9 @@ RELEASED_STEPS = 10_000
 VALUE_ERROR, GRADIENT_ERROR = 1e-5, 1e-5
 """Largest median error, relative: what tests hold the CPU to is a tenth."""
 SLACK_BYTES = 300 << 20
-"""Left free on a device that is held full, beside the room of a part of a round."""
-LARGE_BATCH = 4096
+"""Left free at first on a device that is held full, beside the room of a part of a round."""
+LEAST_BYTES = 128 << 20
+LARGE_BATCH = 2048
 """Takes 0.6 GB, far more than libraries keep for later."""
 NO_CUDA = 2
 
@@ -119,6 +121,24 @@ def recorded_steps(device: str, batch: int) -> str:
         cuda_graph.EAGER_STEPS = eager
 
 
+def branched(device: str, batch: int) -> str:
+    """Compares a round whose kernels run side by side with one where they run one after another."""
+    bench = Bench.on(device, batch)
+    beside = bench.round(60)
+    with in_a_row():
+        return differing(beside, bench.round(60), "kernels side by side and one after another")
+
+
+@contextmanager
+def in_a_row() -> Iterator[None]:
+    """Lets no kernels run side by side."""
+    before, branches.IS_BESIDE = branches.IS_BESIDE, False
+    try:
+        yield
+    finally:
+        branches.IS_BESIDE = before
+
+
 def repeated(device: str, batch: int) -> str:
     """Compares two rounds, and one that is computed in tiles."""
     bench = Bench.on(device, batch)
@@ -147,8 +167,18 @@ class _Messages:
 
 
 def short_memory(device: str, _: int) -> str:
-    """Makes a large round with room for half of it: the worker must halve its tile, and finish."""
-    batch = LARGE_BATCH
+    """Makes a large round with room for half of it: the worker must halve its tile, and finish.
+
+    A CPU does it with a thread for each point as well, for without these threads' room memory hardly gets short.
+    """
+    before, evaluator.has_many_threads = evaluator.has_many_threads, lambda _: True
+    try:
+        return _halves(device, LARGE_BATCH)
+    finally:
+        evaluator.has_many_threads = before
+
+
+def _halves(device: str, batch: int) -> str:
     bench = Bench.on(device, batch, "num_iterations=3", "curve_stride=0")
     bench.round(3)  # loads kernels, and whatever else stays
     scene = synthesis.Scene(
@@ -159,31 +189,32 @@ def short_memory(device: str, _: int) -> str:
     runner = OptimizerRunner(bench.hands, bench.config.synthesis, device, {})
     said = _Messages()
     _ = bench.obj.grid, bench.hands.spheres
-    for quarters in (3, 2, 1, 0):  # what was freed before and kept for later makes room that is not seen
+    left = room * 3 // 4 + SLACK_BYTES
+    while not said.halved and left > LEAST_BYTES:  # what was freed before and is kept for later is room as well
         runner._object.cache_clear()
-        with holding(bench.device, room * quarters // 4):
+        with holding(bench.device, left):
             result = compute_round(runner, job, said)
-        if said.halved:
-            is_last = result.tile_used == said.halved[-1] < batch
-            return "" if is_last else f"the round ended with tile {result.tile_used}"
-    return "memory was not short enough to try it"
+        left //= 2
+    if not said.halved:
+        return "memory was not short enough to try it"
+    return "" if result.tile_used == said.halved[-1] < batch else f"the round ended with tile {result.tile_used}"
 
 
 @contextmanager
-def holding(device: torch.device, room: int) -> Iterator[None]:
-    """Leaves so many bytes for a round, and what is always wanted."""
+def holding(device: torch.device, left: int) -> Iterator[None]:
+    """Leaves so many bytes free."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
-        held = torch.empty(max(0, free - room - SLACK_BYTES), dtype=torch.uint8, device=device)
+        held = torch.empty(max(0, free - left), dtype=torch.uint8, device=device)
         yield
         del held
         torch.cuda.empty_cache()
         return
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room + SLACK_BYTES, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + left, before[1]))
     try:
         yield
     finally:
@@ -208,10 +239,14 @@ def whole_run(device: str, batch: int) -> str:
 CHECKS: dict[str, Callable[[str, int], str]] = {
     "kernels and gradients against plain float64": parity,
     "recorded steps give the bits of eager ones": recorded_steps,
+    "kernels side by side give the bits of kernels in a row": branched,
     "equal bits of a second round and of tiles": repeated,
     "short memory halves the tile": short_memory,
     "`mode=scale` of two objects": whole_run,
 }
+
+GPU_ALONE = (recorded_steps, branched)
+"""Checks of what a CPU does not do."""
 
 
 # ---- figures
@@ -220,10 +255,11 @@ CHECKS: dict[str, Callable[[str, int], str]] = {
 def speeds(device: str, batches: list[int], steps: int) -> Iterator[str]:
     """Yields the rows of the table of speeds: both kernel paths and both settings."""
     for experiment in ("released", "firm"):
-        for kernels in ("warp", "plain"):
+        for kernels in ("warp", "warp in a row", "plain") if device != "cpu" else ("warp", "plain"):
             for batch in batches:
                 try:
-                    yield speed_row(device, experiment, kernels, batch, steps)
+                    with in_a_row() if "row" in kernels else nullcontext():
+                        yield speed_row(device, experiment, kernels, batch, steps)
                 except (RuntimeError, MemoryError) as error:
                     text = str(error).strip().splitlines()[0][:60]
                     yield f"| {experiment} | {kernels} | {batch} | - | - | - | {text} |"
@@ -231,7 +267,7 @@ def speeds(device: str, batches: list[int], steps: int) -> Iterator[str]:
 
 def speed_row(device: str, experiment: str, kernels: str, batch: int, steps: int) -> str:
     """Returns a row: steps and grasps a second, time to the first step, memory."""
-    bench = Bench.on(device, batch, f"experiment={experiment}", f"kernels={kernels}", "curve_stride=0")
+    bench = Bench.on(device, batch, f"experiment={experiment}", f"kernels={kernels.split()[0]}", "curve_stride=0")
     if bench.is_gpu:
         torch.cuda.reset_peak_memory_stats(bench.device)
     begun = time.perf_counter()
@@ -319,7 +355,7 @@ def main() -> None:
     print(f"kernels {kernels}.\n\n| check | |\n|---|---|")
     has_failed = False
     for name, check in CHECKS.items():
-        if check is recorded_steps and not is_gpu:
+        if check in GPU_ALONE and not is_gpu:
             print(f"| {name} | not on a CPU |", flush=True)
             continue
         wrong = check(options.device, options.check_batch)

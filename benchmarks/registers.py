@@ -56,7 +56,7 @@ def kernels(overrides: list[str]) -> dict[str, tuple[wp.Module, int]]:
     scene = synthesis.Scene(hands, obj, torch.full((1,), 0.1), config.synthesis)
     evaluator.has_many_threads = lambda device: True  # noqa: ARG005 - the kernels that a GPU gets
     made = {}
-    for kernel in scene.evaluator().kernels:
+    for kernel in scene.evaluator().program.kernels:
         threads = 1
         for size in kernel.dims:
             threads *= size

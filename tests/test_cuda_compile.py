@@ -33,7 +33,7 @@ def scene(*overrides, device="cpu"):
 
 def modules(*overrides):
     """The modules of all kernels of an evaluation; those of a GPU alone share one with others."""
-    return {kernel.launch.kernel.module for kernel in scene("kernels=warp", *overrides).evaluator().kernels}
+    return {kernel.launch.kernel.module for kernel in scene("kernels=warp", *overrides).evaluator().program.kernels}
 
 
 @pytest.mark.slow

@@ -273,7 +273,7 @@ def test_a_thread_for_a_point_gives_the_bits_of_one_for_a_run(hand, obj, descend
     for by_point in (False, True):
         monkeypatch.setattr(f"{FusedEvaluator.__module__}.has_many_threads", lambda _, by_point=by_point: by_point)
         costs = FusedEvaluator(*models(hand, obj, F32, shared), scale, settings().energy, len(scale), 4)
-        assert ("point_penetrations" in [one.launch.kernel.key for one in costs.kernels]) == by_point
+        assert ("point_penetrations" in [one.launch.kernel.key for one in costs.program.kernels]) == by_point
         found.append((*costs.terms(grasps, slice(None)), costs._gradient.clone()))
     for first, second in zip(*found, strict=True):
         assert torch.equal(first, second)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from bimangrasp.energy.config import EnergyConfig
 from bimangrasp.energy.energies import COINCIDENT_KEYPOINTS, Energies
 from bimangrasp.energy.fused import records
+from bimangrasp.energy.fused.branches import Kernel, Program
 from bimangrasp.energy.fused.geometry import Grid
 from bimangrasp.energy.fused.penetration_kernels import near_shapes, penetrations, point_penetrations, shape_sums
 from bimangrasp.energy.fused.point_kernels import contacts_to_object, depths, place_keypoints, push_keypoints
@@ -38,25 +39,6 @@ def has_many_threads(device: wp.Device) -> bool:
     return device.is_cuda
 
 
-class Kernel(NamedTuple):
-    """One kernel of an evaluation, recorded with its arguments.
-
-    Attributes:
-        part: what it belongs to, for those who measure.
-        launch: the recorded launch.
-        dims: its dimensions behind the batch's.
-    """
-
-    part: str
-    launch: wp.Launch
-    dims: tuple[int, ...]
-
-    def run(self, rows: int, stream: wp.Stream | None) -> None:
-        """Runs it on the first rows of the workspace."""
-        self.launch.set_dim((rows, *self.dims))
-        self.launch.launch(stream)
-
-
 class FusedEvaluator:
     """All terms of one batch and the gradient of their total, a tile at a time: `energies` and its backward pass.
 
@@ -64,7 +46,7 @@ class FusedEvaluator:
     record it; see `energies.Evaluator`.
 
     Attributes:
-        kernels: of an evaluation, in order.
+        program: the kernels of an evaluation.
         bytes: room of what is allocated for each grasp.
     """
 
@@ -106,16 +88,14 @@ class FusedEvaluator:
         self._contacts = self._room(records.ContactTable, contacts)
         self._keypoints = self._room(records.KeypointTable, keypoints)
         self._wrenches = self._room(records.Wrenches, shapes, closure=contacts, force=links, moment=links)
-        clouds = (self._obj.cloud, *self._hands.clouds)
-        points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
-        self._pushes = self._room(records.Pushes, points, hit=runs, near=4 * shapes, ball=shapes)
+        self._object_pushes = self._room_of_pushes(self._obj.cloud)
+        self._hand_pushes = self._room_of_pushes(*self._hands.clouds)
         share = [1.0, 0.0] if config.inter_hand == "right_points" else [0.5, 0.5]
         self._wrenches.hand_share = wp.array(share, dtype=float, device=self.device)
         self._pose = torch.zeros_like(self._gradient)
         self._candidate = torch.zeros((tile, 2, contacts), dtype=torch.int64, device=self._torch_device)
         self._scale = torch.ones(tile, device=self._torch_device)
-        self._streams: dict[int, wp.Stream] = {}
-        self.kernels = self._planned(share)
+        self.program = self._planned(share)
 
     def _room(self, record: Any, length: int, **other_lengths: int) -> object:
         """Returns a record whose arrays (sample, hand, length) are zeros.
@@ -134,8 +114,16 @@ class FusedEvaluator:
                 self.bytes += array.capacity
         return room
 
-    def _planned(self, share: list[float]) -> list[Kernel]:
-        """Returns the kernels in order."""
+    def _room_of_pushes(self, *clouds: records.Cloud) -> records.Pushes:
+        """Returns room for what points of any of these clouds do to hands; for each of them where it has a thread."""
+        points, runs = (max(len(getattr(cloud, name)) for cloud in clouds) for name in ("link", "run_first"))
+        shapes = self._hands.shapes.link.shape[0]
+        if has_many_threads(self.device):
+            return self._room(records.Pushes, points, hit=runs, near=0, ball=0)
+        return self._room(records.Pushes, 0, near=4 * shapes, ball=shapes)
+
+    def _planned(self, share: list[float]) -> Program:
+        """Returns the kernels. Those of a branch write to nothing that another branch of its stage reads or writes."""
         hands, obj, config, frames = self._hands, self._obj, self._config, self._frames
         pose, scale = wp.from_torch(self._pose), wp.from_torch(self._scale)
         candidate, terms = wp.from_torch(self._candidate), wp.from_torch(self._terms)
@@ -143,24 +131,33 @@ class FusedEvaluator:
         shapes, wrenches, table, keys = hands.shapes, self._wrenches, self._contacts, self._keypoints
         count, contacts, keypoints = shapes.link.shape[0], table.link.shape[2], hands.keypoints.link.shape[1]
         block = {"block_dim": CUDA_BLOCK} if self.device.is_cuda else {}
-        planned: list[Kernel] = []
+        program = Program(torch.device(self._torch_device))
 
         def plan(part: str, kernel: wp.Kernel, dims: tuple[int, ...], *inputs: object) -> None:
             whole = (len(self._pose), *dims)
             launch = wp.launch(kernel, whole, list(inputs), device=self.device, record_cmd=True, **block)
-            planned.append(Kernel(part, launch, dims))
+            program.add(Kernel(part, launch, dims))
 
-        def plan_cloud(part: str, cloud: records.Cloud, carrier: int, first: int, tested: int, *sums: wp.array) -> None:
-            arguments = (shapes, frames, cloud, carrier, first, scale, self._pushes)
+        def plan_cloud(
+            part: str,
+            cloud: records.Cloud,
+            carrier: int,
+            first: int,
+            tested: int,
+            pushes: records.Pushes,
+            *sums: wp.array,
+        ) -> None:
+            arguments = (shapes, frames, cloud, carrier, first, scale, pushes)
             if has_many_threads(self.device):
                 plan(part, near_shapes, (tested, len(cloud.run_first)), *arguments)
                 plan(part, point_penetrations, (tested, len(cloud.link)), *arguments)
-                plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, self._pushes, *sums)
+                plan(part, shape_sums, (tested, count), shapes, frames, cloud, first, pushes, *sums)
             else:
                 plan(part, penetrations, (tested,), *arguments, *sums)
 
         plan("kinematics", link_frames, (2,), pose, hands.tree, frames)
         plan("kinematics", shape_frames, (2, count), shapes, frames)
+        program.stage()
         arguments = (candidate, hands.candidates, frames, obj.surface, scale, table)
         plan("contacts to object", contacts_to_object, (2, contacts), *arguments)
         if 2 * contacts >= FEWEST_CONTACTS:
@@ -169,24 +166,32 @@ class FusedEvaluator:
             kernel = equilibrium_kernel(2 * contacts)
             arguments = (table, config.friction, config.normal_step, self._grid, scale, weights, terms, wrenches)
             plan("wrench terms", kernel, (), *arguments)
+        program.branch()
         of_object = (wrenches.object_depth, wrenches.object_force, wrenches.object_moment)
-        plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, *of_object)
+        plan_cloud("object points to hands", obj.cloud, -1, LEFT, 2, self._object_pushes, *of_object)
         if self._spheres:
+            program.branch()
             sums = (wrenches.inside_depth, wrenches.inside_force, wrenches.inside_moment)
             arguments = (shapes, self._spheres, frames, self._grid, scale)
             plan("hands in object", depths, (2, count), *arguments, *sums)
+        program.branch()
         of_hand = (wrenches.hand_depth, wrenches.hand_force, wrenches.hand_moment)
         for tested, carrier in ((LEFT, RIGHT), (RIGHT, LEFT)):
             if share[tested]:
-                plan_cloud("hand points to hand", hands.clouds[carrier], carrier, tested, 1, *of_hand)
+                plan_cloud(
+                    "hand points to hand", hands.clouds[carrier], carrier, tested, 1, self._hand_pushes, *of_hand
+                )
+        program.branch()
         plan("keypoints", place_keypoints, (2, keypoints), hands.keypoints, frames, keys)
         plan("keypoints", push_keypoints, (2, keypoints), config.keypoint_distance, COINCIDENT_KEYPOINTS, keys)
+        program.stage()
         tables = (frames, table, keys, wrenches, weights)
         gradient = wp.from_torch(self._gradient)
         arguments = (pose, hands.tree, shapes, hands.keypoints, *tables, gradient)
         plan("gradient and totals", gradients, (2,), *arguments)
+        program.branch()
         plan("gradient and totals", totals, (), pose, hands.tree, *tables[1:], terms)
-        return planned
+        return program
 
     def terms(self, grasps: Grasps, rows: slice) -> Energies:
         """See `Evaluator`."""
@@ -208,7 +213,7 @@ class FusedEvaluator:
 
     def parts(self) -> list[tuple[str, Callable[[], None]]]:
         """Returns the kernels of an evaluation with the part each belongs to; they run on what the last one left."""
-        return [(kernel.part, kernel.launch.launch) for kernel in self.kernels]
+        return [(kernel.part, kernel.launch.launch) for kernel in self.program.kernels]
 
     def _run(
         self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"], rows: slice
@@ -218,18 +223,13 @@ class FusedEvaluator:
         self._pose[:count] = pose
         self._candidate[:count] = candidate
         self._scale[:count] = self._object_scale[rows]
-        stream = self.stream()
-        for kernel in self.kernels:
-            kernel.run(count, stream)
+        self.program.run(count)
 
     def stream(self) -> wp.Stream | None:
         """Returns PyTorch's current stream as Warp knows it; None on a CPU."""
         if not self.device.is_cuda:
             return None
-        current = torch.cuda.current_stream(self._torch_device)
-        if current.cuda_stream not in self._streams:
-            self._streams[current.cuda_stream] = wp.stream_from_torch(current)
-        return self._streams[current.cuda_stream]
+        return self.program.known(torch.cuda.current_stream(self._torch_device))
 
 
 _hand_tables: WeakKeyDictionary[HandModel, HandTables] = WeakKeyDictionary()

@@ -126,8 +126,8 @@ class Pushes:
         shape: (B, 2, N) the deepest shape around a point, -1 for none; written where a shape is near.
         depth: (B, 2, N) how deep, m; it and the others are written where there is a shape.
         force, place: (B, 2, N) gradient of the depth by the shape's place, and where.
-        hit: (B, 2, R) bit s % 64 for each shape s that is near a run; on GPUs.
-        near: (B, 2, S) the shapes near a group; on CPUs.
+        hit: (B, 2, R) bit s % 64 for each shape s that is near a run.
+        near, ball: (B, 2, 4 S) and (B, 2, S) the shapes near a group, on CPUs, where the others are empty.
     """
 
     shape: wp.array3d(dtype=int)
