@@ -32,7 +32,7 @@ from scale.settings import filters
 from scale.settings.schema import FilterConfig
 from scale.store import shards
 from scale.store.events import RoundDone
-from scale.store.journal import Journal, write_manifest
+from scale.store.journal import Journal, entry_text, write_manifest
 from scale.store.run_folder import RunFolder
 
 ROUND_S, MANIFEST_EVERY_S = 30.0, 30.0
@@ -73,14 +73,14 @@ def price_a_round(folder: RunFolder, rows: int, times: int = 20) -> None:
     place, book = folder.place(9, 9), Journal(folder)
     facts = {"code": "mug", "seed": 1, "rows": rows, "accepted": rows, "sha256": "ab" * 32, "tile_used": rows}
     entry = {"index": 1, "quota": 1000, "collected": 500, "skipped": [], "sha256": "ab" * 32, "notes": []}
-    manifest = {"objects": {f"object_{n}": entry for n in range(OBJECTS)}}
+    entries = {f"object_{n}": entry_text(entry) for n in range(OBJECTS)}
     seal = seconds(lambda n: shards.seal(folder, place, header(), shards.round_columns(columns, n, n, rows)), times)
     sealed = folder.sealed_in(place)
     parts = {
         "seal: image, write, fsync, rename, fsync of the folder": seal,
         "verify in the parent": seconds(lambda n: shards.verify(sealed[n]), times),
         "two lines of the journal, synced": 2 * seconds(lambda n: book.append(RoundDone(round_id=n, **facts)), times),
-        f"its share of the manifest of {OBJECTS} objects": seconds(lambda _: write_manifest(folder, manifest), times)
+        f"its share of the manifest of {OBJECTS} objects": seconds(lambda _: write_manifest(folder, {}, entries), times)
         * ROUND_S
         / MANIFEST_EVERY_S,
     }

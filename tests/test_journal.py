@@ -7,7 +7,7 @@ import pytest
 
 from scale.store import durable_io, journal
 from scale.store.events import ObjectsIndexed, RoundSkipped, RunPaused
-from scale.store.journal import Journal, read_manifest, replay, write_manifest
+from scale.store.journal import Journal, Replay, read_manifest, replay, write_manifest
 from scale.store.run_folder import RunFolder
 
 
@@ -21,8 +21,13 @@ def folder(tmp_path):
 LINE = b'{"event": "paused", "reason": "%s"}\n'
 
 
+def read(folder):
+    events = []
+    return replay(folder, events.append), events
+
+
 def names(folder):
-    return [event.reason for event in replay(folder).events]
+    return [event.reason for event in read(folder)[1]]
 
 
 def test_events_come_back_in_order(folder):
@@ -30,7 +35,7 @@ def test_events_come_back_in_order(folder):
     opened.append(ObjectsIndexed(indices={"müg": 0}))
     opened.append(RoundSkipped(code="müg", round_id=3, traceback="no"))
     opened.close()
-    first, second = replay(folder).events
+    first, second = read(folder)[1]
     assert first.indices == {"müg": 0} and (second.code, second.round_id, second.traceback) == ("müg", 3, "no")
     assert 0 < first.time <= second.time
 
@@ -53,13 +58,13 @@ def test_a_tail_torn_anywhere_is_cut_and_the_rest_stands(folder):
 
 def test_a_bad_line_before_the_tail_is_counted_and_left(folder):
     folder.journal.write_bytes(LINE % b"one" + b"#bad\n" + LINE % b"two")
-    assert names(folder) == ["one", "two"] and replay(folder).bad_lines == 1
+    assert names(folder) == ["one", "two"] and read(folder)[0].bad_lines == 1
 
 
 def test_replay_changes_nothing(folder):
     folder.journal.write_bytes(LINE % b"one" + b'{"ev')
     assert names(folder) == ["one"] and folder.journal.read_bytes().endswith(b'{"ev')
-    assert replay(RunFolder(folder.root / "missing")).events == []
+    assert read(RunFolder(folder.root / "missing")) == (Replay(), [])
 
 
 def test_a_line_is_written_then_synced(folder, monkeypatch):
@@ -87,7 +92,7 @@ def test_a_full_disk_costs_the_reserve_not_the_line(folder, monkeypatch):
 
 
 def test_a_torn_manifest_is_no_error(folder):
-    write_manifest(folder, {"objects": {}})
+    write_manifest(folder, {}, {})
     assert read_manifest(folder)["format_version"] == journal.VERSION
     folder.manifest.write_bytes(folder.manifest.read_bytes()[:9])
     assert read_manifest(folder) == {}
@@ -140,4 +145,4 @@ def test_a_line_that_finds_no_room_at_all_leaves_no_half_of_it(folder, monkeypat
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="no space"):
         opened.append(RunPaused(reason="two"))
-    assert replay(folder).torn_bytes == 0 and names(folder) == ["one"]
+    assert read(folder)[0].torn_bytes == 0 and names(folder) == ["one"]

@@ -14,6 +14,7 @@ from scale.merge.round_records import JudgedRound, SealedRound, SkippedRound
 from scale.state.records import ObjectState, RunRequest
 from scale.state.resume import Resumed, broken_determinism
 from scale.state.round_table import DONE, JUDGED
+from scale.state.standing import Standing
 from scale.store import shards
 from scale.store.disk_space import Space
 from scale.store.events import RoundDone, RoundSkipped
@@ -40,6 +41,7 @@ class ObjectCompletion:
     Attributes:
         call: which.
         objects: in the order of the call.
+        standing: of all of them.
         by_code: the same by code.
         others: entries of the manifest about objects that are not in the call.
         notes: what the report should say of the whole call.
@@ -53,6 +55,7 @@ class ObjectCompletion:
         self._request, self._config, self._folder = call.request, call.request.config, call.request.folder
         self.objects, self.notes = call.resumed.objects, list(call.resumed.notes)
         self.by_code = {state.code: state for state in self.objects}
+        self.standing = Standing(self.objects)
         self.others = call.resumed.others
         self.merger = MergeThread(self._folder)
         self.space = Space(self._folder, self._config.disk_wait_s)
@@ -131,6 +134,7 @@ class ObjectCompletion:
     def _end_changed(self, state: ObjectState, what: str) -> None:
         """Ends an object that cannot be extended: what its file holds cannot be had again."""
         state.ended = "changed"
+        self.standing.end(state.code)
         state.notes.append(
             f"{what}: {self._folder.final(state.code)} stays as it is and is not extended; move it away to start "
             f"the object again"
@@ -203,6 +207,7 @@ class ObjectCompletion:
         state.is_merging = False
         if outcome.error is None:
             state.final, state.final_sha256 = outcome.result.proof, outcome.result.sha256
+            self.standing.touch(state.code)
             self._journal.append(outcome.result.event())
             self.space.sealed()
             self._remove_spent(state)
@@ -216,6 +221,7 @@ class ObjectCompletion:
         """Wants no more rounds of an object."""
         self._remove_spent(state)
         state.ended = reason
+        self.standing.end(state.code)
         self.say(f"{state.code}: {state.collected}/{state.quota} grasps, ended by {reason}")
 
     def _remove_spent(self, state: ObjectState) -> None:

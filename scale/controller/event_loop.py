@@ -22,7 +22,7 @@ from scale.state.records import ObjectState
 from scale.state.round_table import IN_FLIGHT
 from scale.store.disk_space import FILE_BYTES, row_bytes
 from scale.store.events import RunContinued, RunPaused
-from scale.store.journal import write_manifest
+from scale.store.journal import entry_text, write_manifest
 
 TICK_S = 0.2
 MANIFEST_EVERY_S = 30.0
@@ -85,6 +85,8 @@ class EventLoop:
         call, request = completion.call, completion.call.request
         self._request, self._config, self._folder = request, request.config, request.folder
         self._completion, self._journal, self._progress = completion, call.journal, call.progress
+        self._standing = completion.standing
+        self._others = {code: entry_text(entry) for code, entry in completion.others.items()}
         self._synthesis = SynthesisRole(completion)
         self._validation = ValidationRole(completion) if request.verdict_factory is not None else None
         self._roles = {role.name: role for role in (self._synthesis, self._validation) if role}
@@ -100,6 +102,7 @@ class EventLoop:
             for state in self._completion.objects:
                 self._completion.settle(state)
             self._synthesis.begin()
+            self._standing.texts(self._entry)  # of all objects takes long, so before there is anybody to wait
             self._completion.say = self._progress.say
             while not self._is_over(stop):
                 if stop.look():
@@ -149,7 +152,7 @@ class EventLoop:
             return False
         if stop.look():
             return not any(pool.busy() for pool in self._pools)
-        return all(state.ended for state in self._completion.objects)
+        return not self._standing.open
 
     def _has_room(self) -> bool:
         """Returns whether the disk has room for new rounds; says so where that has changed."""
@@ -170,7 +173,7 @@ class EventLoop:
         batch, busy = self._config.round_batch_size, len(self._synthesis.pool.busy())
         idle = len(self._synthesis.slots.used) - busy
         rounds = busy + sum(1 for _ in islice(self._synthesis.wanted(), max(0, idle)))
-        rows = max((self._rows_ahead(state, batch) for state in self._completion.objects), default=0)
+        rows = max((self._rows_ahead(state, batch) for state in self._standing.open.values()), default=0)
         files = rounds + (rows > 0)
         return (rounds * batch + rows) * self._row_bytes + files * FILE_BYTES * len(self._pools)
 
@@ -178,7 +181,7 @@ class EventLoop:
     def _rows_ahead(state: ObjectState, batch: int) -> int:
         """Returns how many rows the next final file of an object may have; 0 where none is to be made."""
         has_begun = state.rounds.accepted_rows or state.rounds.prefix.rounds or state.rounds.count(IN_FLIGHT)
-        return 0 if state.ended or not has_begun else min(state.quota, state.rounds.accepted_rows + batch)
+        return 0 if not has_begun else min(state.quota, state.rounds.accepted_rows + batch)
 
     def _tick(self) -> None:
         """Brings screen, lock and manifest up to date."""
@@ -192,7 +195,6 @@ class EventLoop:
     def save(self, exit_code: int | None) -> None:
         """Writes the manifest; `exit_code` is None while the run goes on."""
         platforms = self._synthesis.platforms
-        entries = {report.code: as_manifest(report, self._folder.root) for report in self.reports()}
         manifest = {
             "run_key": self._request.run_key,
             "acceptance_key": self._request.acceptance_key,
@@ -200,17 +202,20 @@ class EventLoop:
             "mixed_platform": len(platforms) > 1,
             "exit_code": exit_code,
             "notes": self._completion.notes,
-            "objects": self._completion.others | entries,
         }
         if self.second_judgement:
             manifest["second_judgement"] = self.second_judgement.as_manifest()
         try:
-            write_manifest(self._folder, manifest)
+            write_manifest(self._folder, manifest, self._others | self._standing.texts(self._entry))
         except OSError as error:
             if not is_disk_full(error):
                 raise
             self._completion.space.met(str(error))
             self._progress.say(f"{self._folder.manifest} stays as it was: {error}")
+
+    def _entry(self, state: ObjectState) -> str:
+        """Returns an object's entry of the manifest."""
+        return entry_text(as_manifest(self._report(state), self._folder.root))
 
     def reports(self) -> list[ObjectReport]:
         """Returns every object as it stands."""
@@ -230,17 +235,16 @@ class EventLoop:
 
     def snapshot(self) -> Snapshot:
         """Returns the moment for the screen."""
-        objects = self._completion.objects
-        open_objects = [state for state in objects if not state.ended]
+        totals = self._standing.totals()
         return Snapshot(
-            collected=sum(min(state.quota, state.collected) for state in objects),
-            quota=sum(state.quota for state in objects),
-            ended=len(objects) - len(open_objects),
-            objects=len(objects),
+            collected=totals.collected,
+            quota=self._standing.quota,
+            ended=len(self._standing) - len(self._standing.open),
+            objects=len(self._standing),
             rates=self._progress.meter.rates(),
-            failures=sum(state.failures.total() for state in objects),
-            skipped=sum(len(state.rounds.skipped) for state in objects),
+            failures=totals.failures,
+            skipped=totals.skipped,
             workers=[self._synthesis.doing(worker) for _, worker in sorted(self._synthesis.pool.workers.items())],
             validators=self._validation.doing if self._validation else "",
-            eta_s=self._progress.meter.eta(sum(state.missing for state in open_objects)),
+            eta_s=self._progress.meter.eta(totals.missing),
         )

@@ -39,13 +39,14 @@ from scale.settings.filters import Accept
 from scale.settings.mesh_checks import check_objects
 from scale.settings.parsing import parse_target, resolve_objects
 from scale.settings.schema import GENERATE, PHYSICS, Config, as_config, check_seeds, check_settings
+from scale.state.journal_facts import distinct
 from scale.state.records import RunRequest
 from scale.state.resume import ELSEWHERE, resume, used_before
 from scale.state.scan import FolderScan, scan
 from scale.store import parts
 from scale.store.disk_space import row_bytes
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
-from scale.store.journal import VERSION, Journal, replay
+from scale.store.journal import VERSION, Journal, events_of
 from scale.store.locks import RunLock, wait_for_orphans
 from scale.store.run_folder import RunFolder
 
@@ -204,13 +205,12 @@ def _check_folder(config: Config, folder: RunFolder, algorithm_version: int) -> 
     `resume` looks at all files again, once the folder is locked; this spares the seconds until then.
     """
     call = json.loads(json.dumps(fingerprints.run_key(config, "", algorithm_version)))
-    events = replay(folder).events
-    if events and not config.resume:
+    starts = events_of(folder, CallStarted)
+    if starts and not config.resume:
         raise used_before(folder)
-    for event in events:
-        if isinstance(event, CallStarted):
-            known_hand = call | {"hand.sha256": event.run_key.get("hand.sha256")}
-            fingerprints.check(f"the run folder {folder.root}", event.run_key, known_hand, ELSEWHERE)
+    for key in distinct(start.run_key for start in starts):
+        known_hand = call | {"hand.sha256": key.get("hand.sha256")}
+        fingerprints.check(f"the run folder {folder.root}", key, known_hand, ELSEWHERE)
 
 
 def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
@@ -226,7 +226,8 @@ def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
 
         pieces = convex_pieces.present_pieces(folder, request.entries, config.pieces)
         request = request._replace(pieces=pieces)
-    folder_scan = scan(folder, request.accept, request.acceptance_key_of, "auto", lambda line: None)  # noqa: ARG005
+    silent = lambda line: None  # noqa: ARG005, E731
+    folder_scan = scan(folder, request.accept, request.acceptance_key_of, "auto", silent, request.header())
     resumed = resume(request, folder_scan)
     objects = []
     for state in resumed.objects:
@@ -301,7 +302,8 @@ def _opened(request: RunRequest) -> Iterator[OpenCall]:
         title = f"{request.config.mode} {request.config.exp_name}"
         with closing(Progress(folder, title)) as progress:
             request = _with_pieces(request, progress)
-            folder_scan = scan(folder, request.accept, request.acceptance_key_of, request.config.verify, progress.say)
+            reading = (request.config.verify, progress.say, request.header())
+            folder_scan = scan(folder, request.accept, request.acceptance_key_of, *reading)
             resumed = resume(request, folder_scan)
             for platforms in (resumed.platforms, resumed.verdict_platforms):
                 if len(platforms) > 1 and not request.config.allow_mixed_platform:
@@ -310,7 +312,7 @@ def _opened(request: RunRequest) -> Iterator[OpenCall]:
                         + "; ".join(fingerprints.differences(*platforms[:2]))
                         + ": go on with allow_mixed_platform=true"
                     )
-            with closing(Journal(folder)) as journal:
+            with closing(Journal(folder, folder_scan.journal.replayed)) as journal:
                 call = OpenCall(request, resumed, journal, progress, lock)
                 _enter(call, folder_scan)
                 for path in folder_scan.damaged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,55 @@ from scale.settings import fingerprints
 from scale.settings.schema import Config
 from scale.state.scan import verified_final
 from scale.store import journal, locks
-from scale.store.events import CallEnded, CallStarted, Event, FileMerged
+from scale.store.events import CallEnded, CallStarted, Event, FileMerged, ObjectsIndexed
 from scale.store.parts import Part, check_siblings, listed_codes, parts_in, refuse_whole_run
 from scale.store.path_settings import given_path
 from scale.store.run_folder import RunFolder, file_name
 
 SAME = "wanted parts of one run: made by the same command but for part=, gpus= and what changes no grasp"
+
+
+@dataclass
+class PartJournal:
+    """What a part's journal tells.
+
+    Attributes:
+        replayed: how it reads.
+        started: the last call; None where there was none.
+        indices, quotas: object code -> number.
+        merged: name of a final file -> the last line about it.
+        exit_code: of the last call; None where it did not end by itself.
+        until: when its last event was, Unix time, s.
+    """
+
+    replayed: journal.Replay = field(default_factory=journal.Replay)
+    started: CallStarted | None = None
+    indices: dict[str, int] = field(default_factory=dict)
+    quotas: dict[str, int] = field(default_factory=dict)
+    merged: dict[str, FileMerged] = field(default_factory=dict)
+    exit_code: int | None = None
+    until: float = 0.0
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> PartJournal:
+        """Returns what the journal of a part's folder tells."""
+        own = cls()
+        own.replayed = journal.replay(folder, own.take)
+        return own
+
+    def take(self, event: Event) -> None:
+        """Takes the next event in."""
+        self.until = max(self.until, event.time)
+        match event:
+            case CallStarted():
+                self.started, self.exit_code = event, None
+                self.quotas |= event.quotas or {}
+            case CallEnded():
+                self.exit_code = event.exit_code
+            case ObjectsIndexed():
+                self.indices |= event.indices
+            case FileMerged():
+                self.merged[file_name(event.code)] = event
 
 
 class PartFiles(NamedTuple):
@@ -32,29 +75,28 @@ class PartFiles(NamedTuple):
     Attributes:
         part: which.
         folder: its own.
-        replayed: its journal.
-        started: the last call on it.
-        indices, quotas: object code -> number, by its journal.
+        journal: what that tells.
         entries: of its manifest.
         finals: object code -> its final file, verified.
         damaged: final files that are not what they should be, with the reason.
         running: who works on it; None where nobody does.
-        exit_code: of the last call; None where it did not end by itself.
         second: what its manifest says of a second judgement.
     """
 
     part: Part
     folder: RunFolder
-    replayed: journal.Replay
-    started: CallStarted
-    indices: dict[str, int]
-    quotas: dict[str, int]
+    journal: PartJournal
     entries: dict[str, Any]
     finals: dict[str, Merged]
     damaged: dict[Path, str]
     running: dict[str, Any] | None
-    exit_code: int | None
     second: dict[str, Any]
+
+    @property
+    def started(self) -> CallStarted:
+        """The last call on it, which there is."""
+        assert self.journal.started is not None
+        return self.journal.started
 
 
 class PartsReport(NamedTuple):
@@ -124,36 +166,24 @@ def _lock(folder: RunFolder) -> Iterator[None]:
 
 def _read(part: Part, folder: RunFolder, verify: str) -> PartFiles | None:
     """Returns what a part has; None where it has not begun."""
-    replayed, damaged = journal.replay(folder), {}
-    events = replayed.events
-    starts = [event for event in events if isinstance(event, CallStarted)]
-    if not starts:
+    own = PartJournal.of(folder)
+    if own.started is None:
         return None
-    lines = {event.code: event for event in events if isinstance(event, FileMerged)}
-    lines = {file_name(code): event for code, event in lines.items()}
-    finals = {}
+    finals: dict[str, Merged] = {}
+    damaged: dict[Path, str] = {}
     for path in folder.final_files():
+        common = next(iter(finals.values())).proof.header if finals else None
         try:
-            final, _ = verified_final(path, lines.get(path.stem), verify)
+            final, _ = verified_final(path, own.merged.get(path.stem), verify, common)
         except (FormatError, OSError) as error:
             damaged[path] = str(error)
         else:
             finals[final.proof.header.object_code] = final
-    quotas = {code: quota for start in starts for code, quota in (start.quotas or {}).items()}
     manifest = journal.read_manifest(folder)
     entries = manifest.get("objects")
     entries = entries if isinstance(entries, dict) else {}
-    ends = [event for event in events if isinstance(event, CallStarted | CallEnded)]
-    exit_code = ends[-1].exit_code if isinstance(ends[-1], CallEnded) else None
     second, running = manifest.get("second_judgement") or {}, locks.running(folder)
-    facts = (_indices(events), quotas, entries, finals, damaged, running, exit_code, second)
-    return PartFiles(part, folder, replayed, starts[-1], *facts)
-
-
-def _indices(events: list[Event]) -> dict[str, int]:
-    """Returns object code -> index, as a journal has them."""
-    indexed = [event.indices for event in events if event.name == "objects"]
-    return {code: index for indices in indexed for code, index in indices.items()}
+    return PartFiles(part, folder, own, entries, finals, damaged, running, second)
 
 
 def _check_keys(read: list[PartFiles]) -> None:
@@ -200,7 +230,7 @@ def _check_indices(read: list[PartFiles]) -> None:
     code_of: dict[int, tuple[str, Part]] = {}
     for files in read:
         in_files = {code: final.proof.header.object_index for code, final in files.finals.items()}
-        for code, index in {**files.indices, **in_files}.items():
+        for code, index in {**files.journal.indices, **in_files}.items():
             known, part = index_of.setdefault(code, (index, files.part))
             if known != index:
                 raise InputError(
@@ -279,13 +309,13 @@ def _lacking(
         if files is None:
             lines += [f"part {part} is missing, with {listed(missing)}"] if missing else []
             continue
-        missing += [code for code in files.indices if code not in chosen and code not in missing]
+        missing += [code for code in files.journal.indices if code not in chosen and code not in missing]
         if files.running:
             lines.append(f"part {part} is at work")
-        elif files.exit_code is None:
+        elif files.journal.exit_code is None:
             lines.append(f"part {part} was broken off: its command goes on")
-        elif files.exit_code != EXIT_OK:
-            lines.append(f"part {part} ended with {files.exit_code}")
+        elif files.journal.exit_code != EXIT_OK:
+            lines.append(f"part {part} ended with {files.journal.exit_code}")
         for path, reason in files.damaged.items():
             lines.append(f"{path} is damaged ({reason}): the command of part {part} mends it")
         lines += [f"part {part} has no file of {listed(missing)}"] if missing else []
@@ -322,15 +352,14 @@ def _write(
     folder: RunFolder, read: list[PartFiles], chosen: Mapping[str, PartFiles], lacking: list[str]
 ) -> PartsReport:
     """Writes journal, manifest and `dataset.h5` of the whole, and returns the report."""
-    quotas = {code: quota for files in read for code, quota in files.quotas.items()}
+    quotas = {code: quota for files in read for code, quota in files.journal.quotas.items()}
     objects, entries = [], {}
     for code in sorted(chosen, key=lambda code: chosen[code].finals[code].proof.header.object_index):
         files, final = chosen[code], chosen[code].finals[code]
         rows = final.proof.sizes["N"]
         objects.append((code, files.part, rows, quotas.get(code, final.proof.ending.quota)))
-        facts = {key: value for key, value in final.event().to_json().items() if key not in ("event", "code", "time")}
         index, path = final.proof.header.object_index, folder.relative(folder.final(code))
-        entries[code] = files.entries.get(code, {}) | facts | {"index": index, "collected": rows, "path": path}
+        entries[code] = files.entries.get(code, {}) | final.facts() | {"index": index, "collected": rows, "path": path}
     is_short = any(collected < quota for _, _, collected, quota in objects)
     exit_code = EXIT_SHORT if lacking or is_short else EXIT_OK
     started, platforms = read[0].started, list(_platforms(read).values())
@@ -344,12 +373,11 @@ def _write(
         "exit_code": exit_code,
         "notes": lacking,
         "parts": of_part,
-        "objects": entries,
     }
     second = sorted((files.second for files in read if files.second), key=lambda second: not second.get("is_short"))
     if second:
         manifest["second_judgement"] = second[0]  # one that is short, if any is
-    journal.write_manifest(folder, manifest)
+    journal.write_manifest(folder, manifest, {code: journal.entry_text(entry) for code, entry in entries.items()})
     if folder.final_files():
         write_dataset(folder)
     return PartsReport(folder.root, objects, lacking, exit_code)
@@ -357,7 +385,7 @@ def _write(
 
 def _write_journal(folder: RunFolder, read: list[PartFiles], merge: CallStarted, exit_code: int) -> None:
     """Writes what happened on all parts, one part after the other, and the merge as the last call."""
-    until = max(event.time for files in read for event in files.replayed.events)
+    until = max(files.journal.until for files in read)
     ends = [replace(merge, time=until), CallEnded(exit_code=exit_code, time=until)]
-    parts_lines = [journal.whole_lines(files.folder, files.replayed) for files in read]
+    parts_lines = [journal.whole_lines(files.folder, files.journal.replayed) for files in read]
     folder.write(folder.journal, b"".join([*parts_lines, *map(journal.line, ends)]))

@@ -53,7 +53,7 @@ class SynthesisRole(RoleHandler):
     def begin(self) -> None:
         """Looks at how many objects there is something to do for."""
         batch, most = self._config.round_batch_size, self._config.max_rounds
-        open_objects = [state for state in self._completion.objects if not state.ended]
+        open_objects = self._completion.standing.open.values()
         at_work = [state for state in open_objects if next(state.rounds.needed(batch, most), None) is not None]
         goes_on = any(state.rounds.count(DONE) for state in at_work)
         self.config_errors = ConfigErrorDetector(self._config.max_retries, len(at_work), goes_on)
@@ -85,9 +85,8 @@ class SynthesisRole(RoleHandler):
 
     def _needed(self) -> Iterator[tuple[str, int]]:
         batch, most = self._config.round_batch_size, self._config.max_rounds
-        for state in self._completion.objects:
-            if not state.ended:
-                yield from ((state.code, round_id) for round_id in state.rounds.needed(batch, most))
+        for state in list(self._completion.standing.open.values()):
+            yield from ((state.code, round_id) for round_id in state.rounds.needed(batch, most))
 
     def job(self, process: WorkerProcess, state: ObjectState, round_id: int) -> RoundJob:
         """Takes a round in hand and returns what a worker is told to do."""
@@ -157,6 +156,7 @@ class SynthesisRole(RoleHandler):
         state.rounds.take_back(round_id)
         attempts = self.retries.failed(key, process.slot)
         state.failures[round_id] = attempts
+        self._completion.standing.touch(state.code)
         event = AttemptFailed(attempt=attempts, code=state.code, round_id=round_id, worker=process.slot, traceback=tail)
         self._journal.append(event)
         self._progress.say(f"{state.code}: round {round_id}, attempt {attempts} failed: {last_line(tail)}")
@@ -224,27 +224,21 @@ class ValidationRole(RoleHandler):
         self._has_success = False
 
     @property
-    def waiting(self) -> int:
-        """How many rounds have a shard and no verdict."""
-        return sum(state.rounds.count(SEALED) for state in self._completion.objects if not state.ended)
-
-    @property
     def room(self) -> int:
         """How many more rounds may be handed out to workers before the validators have caught up."""
-        return max(0, self._config.backlog * self._request.validators - self.waiting)
+        return max(0, self._config.backlog * self._request.validators - self._completion.standing.waiting)
 
     @property
     def doing(self) -> str:
         """What the validators do, for the screen."""
-        busy = len(self.pool.busy())
-        return f"{busy} of {self._request.validators} validators at work, {self.waiting} rounds to test"
+        busy, waiting = len(self.pool.busy()), self._completion.standing.waiting
+        return f"{busy} of {self._request.validators} validators at work, {waiting} rounds to test"
 
     def wanted(self) -> Iterator[RoundRequest]:
         """Yields the rounds that wait for a validator, object by object."""
-        for state in self._completion.objects:
-            if not state.ended and state.rounds.count(SEALED):
-                keys = [(state.code, round_id) for round_id in state.rounds.having(SEALED)]
-                yield from (RoundRequest(key) for key in keys if key not in self._under_way)
+        for state in self._completion.standing.with_waiting():
+            keys = [(state.code, round_id) for round_id in state.rounds.having(SEALED)]
+            yield from (RoundRequest(key) for key in keys if key not in self._under_way)
 
     def job(self, _: WorkerProcess, state: ObjectState, round_id: int) -> ValidationJob:
         """Takes a round in hand and returns what a validator is told to do."""

@@ -29,7 +29,7 @@ from scale.engine.interfaces import ValidationTask, VerdictRunner
 from scale.engine.worker import become_child
 from scale.errors import RunError
 from scale.store.events import JudgedAgain
-from scale.store.journal import replay
+from scale.store.journal import events_of
 
 SHARE, LEAST = 0.02, 200
 """Of the accepted grasps this share is judged again, at least so many, or all."""
@@ -63,7 +63,7 @@ def judged_again(call: OpenCall, stop: Stop) -> SecondJudgement | None:
     files = {entry.code: request.folder.final(entry.code) for entry in request.entries}
     files = {code: path for code, path in files.items() if path.exists()}
     accepted, sample = sample_of(files)
-    before = [event for event in replay(request.folder).events if isinstance(event, JudgedAgain)]
+    before = events_of(request.folder, JudgedAgain)
     known = next((event for event in reversed(before) if event.sample_sha256 == sample.sha256), None)
     if known:
         return SecondJudgement(protocol.name, accepted, sample.size, known.agreeing)

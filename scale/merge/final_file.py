@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.files.formats import Proof, final_image, verify_final
+from bimangrasp.files.formats import Ending, Header, Proof, final_image, verify_final
 from bimangrasp.files.schema import CURVE_FIELDS, Columns, Field, FormatError, round_fields, row_fields, shape_of
 from scale.merge import rejected_file
 from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
@@ -38,7 +38,9 @@ class Merged(NamedTuple):
     def event(self) -> FileMerged:
         """Returns the journal's event about it."""
         sizes, ending = self.proof.sizes, self.proof.ending
+        has_ended = ending.end_reason != "partial"
         return FileMerged(
+            table=_table(self.proof) if has_ended else None,
             code=self.proof.header.object_code,
             rows=sizes["N"],
             rounds=sizes["R"],
@@ -49,6 +51,57 @@ class Merged(NamedTuple):
             size=self.size,
             mtime_ns=self.mtime_ns,
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a manifest says of the file."""
+        facts = self.event().to_json()
+        return {key: value for key, value in facts.items() if key not in ("event", "code", "time", "table")}
+
+    @classmethod
+    def of_line(cls, path: Path, line: FileMerged, common: Header) -> Merged:
+        """Returns what an untouched file says of itself, from its journal's line alone.
+
+        Args:
+            path: the file.
+            line: with its table.
+            common: of any file of the run: what is the same in all.
+        """
+        table = line.table
+        header = replace(
+            common,
+            object_code=line.code,
+            object_index=table["index"],
+            mesh_sha256=table["mesh_sha256"],
+            object_key=table["object_key"],
+            platforms=tuple(table["platforms"]),
+        )
+        is_complete = line.rows == line.quota
+        reason = line.end_reason
+        ending = Ending(
+            table["acceptance_key"], line.quota, is_complete, reason, table["rejected"], table.get("judging")
+        )
+        fields = round_fields("L" in table["sizes"])
+        rounds = {f.name: np.array(table["rounds"][f.name], f.dtype) for f in fields}
+        proof = Proof(header, ending, table["sizes"], rounds, line.content_sha256, line.sha256)
+        return cls(path, line.size, line.mtime_ns, proof)
+
+
+def _table(proof: Proof) -> dict[str, Any]:
+    """Returns what of a file's proof is in no other field of its event."""
+    header, ending = proof.header, proof.ending
+    columns = {name: column.tolist() for name, column in proof.rounds.items()}
+    texts = {name: [text.decode() for text in column] for name, column in columns.items() if name.endswith("sha256")}
+    return {
+        "index": header.object_index,
+        "mesh_sha256": header.mesh_sha256,
+        "object_key": header.object_key,
+        "platforms": list(header.platforms),
+        "acceptance_key": ending.acceptance_key,
+        "rejected": ending.rejected,
+        "judging": ending.judging,
+        "sizes": proof.sizes,
+        "rounds": columns | texts,
+    }
 
 
 def merge(folder: RunFolder, job: MergeJob) -> Merged:

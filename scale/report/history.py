@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scale.engine.devices import device_name
-from scale.store import events
+from scale.store import events, journal
 from scale.store.events import AttemptFailed, CallStarted, Event, FileMerged, ProcessReady, RoundEvent, RoundSkipped
+from scale.store.run_folder import RunFolder
 
 INCIDENTS = (
     events.ProcessDied,
@@ -201,16 +202,28 @@ class History:
         return device_name(label, slot) if label else ""
 
 
-def history(journaled: Sequence[Event], now: float | None = None) -> History:
-    """Returns what the journal's lines tell.
+def history_of(folder: RunFolder, now: float | None = None) -> History:
+    """Returns what the journal of a run folder tells; see `history`."""
+    past = History()
+    journal.replay(folder, past.read)
+    return _as_of(past, now)
+
+
+def history(journaled: Iterable[Event], now: float | None = None) -> History:
+    """Returns what the events of a journal tell.
 
     Args:
-        journaled: of `journal.replay`.
+        journaled: in order.
         now: Unix time where the last call is still at work; None where it is not.
     """
     past = History()
     for event in journaled:
         past.read(event)
+    return _as_of(past, now)
+
+
+def _as_of(past: History, now: float | None) -> History:
+    """Returns a history whose last call, where it is still at work, lasts until now."""
     if now is not None and past.calls:
         past.calls[-1].until = max(now, past.calls[-1].until)
     return past

@@ -18,7 +18,7 @@ from scale.formatting import duration, moment, number
 from scale.merge.round_records import DUPLICATE
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
-from scale.report.history import Call, FailedAttempt, History, history
+from scale.report.history import Call, FailedAttempt, History, history_of
 from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
@@ -86,7 +86,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         now: Unix time, s.
     """
     is_running = locks.running(folder) is not None
-    past = history(journal.replay(folder).events, now if is_running else None)
+    past = history_of(folder, now if is_running else None)
     statistics = statistics_of(folder)
     gone = (folder.final(code) for code in past.merged if not folder.final(code).is_file())
     statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimangrasp.errors import InputError
 from scale.formatting import ADVICE, SEVERITY, count, duration, last_line, listed, number, objects_table, spans
-from scale.report.history import FailedAttempt, History, Work, history
+from scale.report.history import FailedAttempt, History, Work, history_of
 from scale.store import journal, locks, parts
 from scale.store.events import CallStarted
 from scale.store.run_folder import RunFolder
@@ -327,7 +327,7 @@ def status(run_dir: Path | str) -> Status:
 
 def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder]) -> Status:
     """Returns how a run of parts stands as one, by what each part tells; parts that are elsewhere are named."""
-    begun = (CallStarted in map(type, journal.replay(own).events) for own in own_parts.values())
+    begun = (bool(journal.events_of(own, CallStarted)) for own in own_parts.values())
     states = {part: _status_of(own) for (part, own), is_there in zip(own_parts.items(), begun, strict=True) if is_there}
     codes = max((parts.listed_codes(own) for own in own_parts.values()), key=len)
     said = {}
@@ -352,7 +352,7 @@ def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder
 
 def _status_of(folder: RunFolder) -> Status:
     """Returns how a run stands that has a journal."""
-    past = history(journal.replay(folder).events)
+    past = history_of(folder)
     if not past.calls:
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
     ended = [call.exit_code for call in past.calls if call.exit_code is not None]

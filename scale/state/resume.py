@@ -16,10 +16,11 @@ from scale.settings import fingerprints
 from scale.settings.fingerprints import Key
 from scale.settings.parsing import ObjectEntry
 from scale.settings.schema import check_seeds
+from scale.state.journal_facts import distinct
 from scale.state.records import ObjectState, RunRequest
 from scale.state.round_table import DONE, FINISHED, WANTED, RoundTable
 from scale.state.scan import FolderScan, ScannedShard, recovery_notes
-from scale.store.events import CallStarted, RoundAdopted, RoundDone, RoundSealed, RoundSkipped
+from scale.store.events import RoundSkipped
 from scale.store.run_folder import RunFolder
 
 ELSEWHERE = "Choose another exp_name, or go back to the folder's settings."
@@ -64,15 +65,14 @@ def resume(request: RunRequest, scan: FolderScan) -> Resumed:
     else:
         indices = known | _listed_indices(request.indices, known, request.folder)
     check_seeds(request.config.seed_base, 1 + max(indices.values(), default=0), request.config.max_rounds)
-    events = _RoundEvents(scan)
-    objects = [_object(request, scan, events, entry, indices[entry.code]) for entry in request.entries]
-    journaled = dict(scan.journaled_indices())
+    objects = [_object(request, scan, entry, indices[entry.code]) for entry in request.entries]
+    journaled = dict(scan.journal.indexed)
     new_indices = {code: index for code, index in indices.items() if code not in journaled}
     done = [(state, r, record) for state in objects for r, record in state.rounds.having(DONE).items()]
     adopted = [(state, r) for state, r, record in done if record.shard is not None and r not in state.journaled]
     others = _others(scan, {entry.code for entry in request.entries}, request.folder)
     notes = recovery_notes(request, scan, objects) + _notes(adopted, others)
-    platforms = _distinct(platform for header in scan.headers() for platform in header.platforms)
+    platforms = distinct(platform for header in scan.headers() for platform in header.platforms)
     return Resumed(objects, new_indices, adopted, others, platforms, _verdict_platforms(scan), notes)
 
 
@@ -105,27 +105,16 @@ def used_before(folder: RunFolder) -> InputError:
     )
 
 
-class _RoundEvents:
-    """The journal's events about rounds, by object; read once, whatever the number of objects."""
-
-    def __init__(self, scan: FolderScan) -> None:
-        self.sealed: dict[str, dict[int, tuple[int, str]]] = {}
-        self.skipped: dict[str, dict[int, RoundSkipped]] = {}
-        for event in scan.journal.events:
-            if isinstance(event, RoundSealed | RoundDone | RoundAdopted):
-                self.sealed.setdefault(event.code, {})[event.round_id] = (event.tile_used, event.sha256)
-            elif isinstance(event, RoundSkipped):
-                self.skipped.setdefault(event.code, {})[event.round_id] = event
-
-
 def _others(scan: FolderScan, codes: set[str], folder: RunFolder) -> dict[str, Any]:
     """Returns the manifest's entries of other objects, from their final files where it was lost."""
     others = {code: entry for code, entry in scan.manifest.items() if code not in codes}
     for code, final in scan.finals.items():
         if code not in codes and code not in others:
-            facts = final.event().to_json()
-            facts = {key: value for key, value in facts.items() if key not in ("event", "time")}
-            facts |= {"collected": final.proof.sizes["N"], "path": folder.relative(final.path)}
+            facts = final.facts() | {
+                "code": code,
+                "collected": final.proof.sizes["N"],
+                "path": folder.relative(final.path),
+            }
             others[code] = {"index": final.proof.header.object_index} | facts
     return others
 
@@ -133,20 +122,15 @@ def _others(scan: FolderScan, codes: set[str], folder: RunFolder) -> dict[str, A
 def _check_run_keys(request: RunRequest, scan: FolderScan) -> None:
     """Refuses another run key, in the journal or in any file."""
     call = json.loads(json.dumps(request.run_key))
-    journaled = [event.run_key for event in scan.journal.events if isinstance(event, CallStarted)]
-    for key in _distinct([*journaled, *(header.run_key for header in scan.headers())]):
+    for key in distinct([*scan.journal.run_keys, *(header.run_key for header in scan.headers())]):
         fingerprints.check(f"the run folder {request.folder.root}", key, call, ELSEWHERE)
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    return list({json.dumps(value, sort_keys=True): value for value in values}.values())
 
 
 def _verdict_platforms(scan: FolderScan) -> list[dict[str, str]]:
     judging = [final.proof.ending.judging or {} for final in scan.finals.values()]
     in_finals = [platform for facts in judging for platform in facts.get("platforms", [])]
     in_verdicts = [verdict.platform for verdicts in scan.verdicts.values() for verdict in verdicts]
-    return _distinct([*in_finals, *in_verdicts])
+    return distinct([*in_finals, *in_verdicts])
 
 
 def _notes(adopted: list[tuple[ObjectState, int]], others: dict[str, Any]) -> list[str]:
@@ -160,7 +144,7 @@ def _notes(adopted: list[tuple[ObjectState, int]], others: dict[str, Any]) -> li
     return notes
 
 
-def _object(request: RunRequest, scan: FolderScan, events: _RoundEvents, entry: ObjectEntry, index: int) -> ObjectState:
+def _object(request: RunRequest, scan: FolderScan, entry: ObjectEntry, index: int) -> ObjectState:
     """Returns the state of one object as its files prove it."""
     config, sha256 = request.config, request.meshes[entry.code].sha256
     final, shards = scan.finals.get(entry.code), scan.shards.get(entry.code, {})
@@ -171,9 +155,9 @@ def _object(request: RunRequest, scan: FolderScan, events: _RoundEvents, entry: 
     quota = request.quotas[entry.code]
     table = RoundTable(quota, config.max_barren_rounds, final.proof if final else None)
     state = ObjectState(entry.code, str(entry.path.absolute()), sha256, index, quota, table, notes=notes)
-    state.journaled = {} if config.allow_mixed_platform else dict(events.sealed.get(entry.code, {}))
+    state.journaled = {} if config.allow_mixed_platform else dict(scan.journal.sealed.get(entry.code, {}))
     state.verdicts = list(scan.verdicts.get(entry.code, []))
-    skips = events.skipped.get(entry.code, {})
+    skips = scan.journal.skipped.get(entry.code, {})
     if final is not None:
         state.final, state.final_sha256 = final.proof, final.sha256
         _take_table(request, state, shards, skips)
@@ -225,7 +209,7 @@ def _check_object_key(request: RunRequest, code: str, sha256: str, final: Merged
     headers = [final.proof.header] if final else []
     headers += [shard.header for shards_of_round in shards.values() for shard in shards_of_round]
     call = fingerprints.object_key(sha256)
-    for key in _distinct(header.object_key for header in headers):
+    for key in distinct(header.object_key for header in headers):
         remedy = "Give the mesh another code, or bring the old one back."
         fingerprints.check(f"object {code!r} in {request.folder.root}", key, call, remedy)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
@@ -63,6 +63,7 @@ class RoundTable:
         rejected: reason -> rows of the prefix that do not count for that; a row can have several reasons.
         skipped: round -> why it was given up.
         accepted_rows: of all done rounds.
+        on_move: is told of each change of a round's state: before and after.
     """
 
     def __init__(self, quota: int, max_barren: int = 0, in_file: Proof | None = None) -> None:
@@ -81,6 +82,7 @@ class RoundTable:
         self._counts: Counter[RoundState] = Counter()
         self.skipped: dict[int, SkippedRound] = {}
         self.accepted_rows = 0
+        self.on_move: Callable[[RoundState, RoundState], None] = lambda before, to: None  # noqa: ARG005
         self._begin()
 
     def _begin(self) -> None:
@@ -172,6 +174,7 @@ class RoundTable:
         if round_id < self.prefix.rounds and not is_alike:
             self._begin()  # rare: a finished round is open again
         self._advance()
+        self.on_move(before, to)
 
     def _advance(self) -> None:
         """Takes the finished rounds that follow the prefix into it."""

@@ -17,10 +17,10 @@ from scale.merge.rejected_file import RejectedFile
 from scale.merge.round_records import SealedRound, accept_round
 from scale.settings.filters import Accept
 from scale.settings.fingerprints import Key
+from scale.state.journal_facts import JournalFacts
 from scale.state.records import ObjectState, RunRequest
 from scale.store import journal, shards, verdict_files
-from scale.store.events import CallStarted, FileMerged, ObjectsIndexed
-from scale.store.journal import Replay
+from scale.store.events import FileMerged
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name
 from scale.store.verdict_files import Verdict
 
@@ -46,7 +46,7 @@ class FolderScan(NamedTuple):
     """What a run folder proves.
 
     Attributes:
-        journal: what is whole of it.
+        journal: what it tells.
         manifest: what it says of the objects; empty where it is missing or torn.
         finals: object code -> its final file.
         unjournaled: final files that the journal describes otherwise or not at all.
@@ -56,7 +56,7 @@ class FolderScan(NamedTuple):
         damaged: files that are not what they should be, with the reason.
     """
 
-    journal: Replay
+    journal: JournalFacts
     manifest: dict[str, Any]
     finals: dict[str, Merged]
     unjournaled: list[Merged]
@@ -68,7 +68,7 @@ class FolderScan(NamedTuple):
     @property
     def is_used(self) -> bool:
         """Whether an earlier call left anything that counts."""
-        return bool(self.journal.events or self.finals or self.shards)
+        return bool(self.journal.replayed.events or self.finals or self.shards)
 
     def headers(self) -> Iterator[Header]:
         """Yields what every file says of itself."""
@@ -84,7 +84,7 @@ class FolderScan(NamedTuple):
         """
         indices: dict[str, int] = {}
         in_files = ((header.object_code, header.object_index) for header in self.headers())
-        for code, index in (*self.journaled_indices(), *in_files):
+        for code, index in (*self.journal.indexed, *in_files):
             if indices.setdefault(code, index) != index:
                 raise InputError(
                     f"object {code!r} has index {indices[code]} and {index} in one folder: its seeds cannot be told; "
@@ -94,17 +94,10 @@ class FolderScan(NamedTuple):
             raise InputError(f"two objects share an index in this folder: {indices}; use another exp_name")
         return indices
 
-    def journaled_indices(self) -> list[tuple[str, int]]:
-        """Returns object codes and indices, as the journal has them."""
-        indexed = [event for event in self.journal.events if isinstance(event, ObjectsIndexed)]
-        return [pair for event in indexed for pair in event.indices.items()]
 
-    def merged(self) -> dict[str, FileMerged]:
-        """Returns object code -> the last line of the journal about its final file."""
-        return {event.code: event for event in self.journal.events if isinstance(event, FileMerged)}
-
-
-def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say) -> FolderScan:
+def scan(
+    folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say, common: Header | None = None
+) -> FolderScan:
     """Returns what the folder proves.
 
     Args:
@@ -114,14 +107,16 @@ def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say
         verify: "auto" reads a final file in full unless it has size and time of its journal's line, "full"
             reads all.
         say: is told of progress where much is to be read.
+        common: header of any file of the run, with which a journal's line says all of an untouched file; None has
+            each opened.
 
     Raises:
         InputError: a file was written by a newer version.
     """
-    replayed, damaged = journal.replay(folder), {}
-    _refuse_newer(folder, replayed)
-    result = FolderScan(replayed, _manifest(folder, damaged), {}, [], {}, {}, {}, damaged)
-    for final, is_journaled in _finals(folder, result, verify, say):
+    facts, damaged = JournalFacts.of(folder), {}
+    _refuse_newer(folder, facts.format_version)
+    result = FolderScan(facts, _manifest(folder, damaged), {}, [], {}, {}, {}, damaged)
+    for final, is_journaled in _finals(folder, result, verify, say, common):
         result.finals[final.proof.header.object_code] = final
         result.unjournaled.extend([] if is_journaled else [final])
     for verdict in _whole(folder.verdict_files(), verdict_files.verify, damaged):
@@ -142,10 +137,8 @@ def scan(folder: RunFolder, accept: Accept, key_of: KeyOf, verify: str, say: Say
     return result
 
 
-def _refuse_newer(folder: RunFolder, replayed: Replay) -> None:
+def _refuse_newer(folder: RunFolder, newest: int) -> None:
     """Refuses a folder that a later version of this program wrote."""
-    starts = [event for event in replayed.events if isinstance(event, CallStarted)]
-    newest = max((start.format_version for start in starts), default=0)
     if newest > journal.VERSION:
         raise InputError(
             f"the run folder {folder.root} was written by a newer version (format {newest}, this program knows "
@@ -164,14 +157,16 @@ def _whole(paths: Iterable[Path], read: Callable[[Path], Content], damaged: dict
             yield content
 
 
-def _finals(folder: RunFolder, result: FolderScan, verify: str, say: Say) -> Iterator[tuple[Merged, bool]]:
+def _finals(
+    folder: RunFolder, result: FolderScan, verify: str, say: Say, common: Header | None
+) -> Iterator[tuple[Merged, bool]]:
     """Yields the final files that are whole, and whether the journal says the same of each."""
     paths = folder.final_files() if folder.finals.exists() else []
-    lines = {file_name(code): event for code, event in result.merged().items()}
+    lines = {file_name(code): event for code, event in result.journal.merged.items()}
     for number, path in enumerate(paths, start=1):
         if verify == "full":
             say(f"reading final file {number} of {len(paths)}")
-        read = lambda path: verified_final(path, lines.get(path.stem), verify)  # noqa: E731
+        read = lambda path: verified_final(path, lines.get(path.stem), verify, common)  # noqa: E731
         yield from _whole([path], read, result.damaged)
 
 
@@ -185,10 +180,13 @@ def _manifest(folder: RunFolder, damaged: dict[Path, str]) -> dict[str, Any]:
     return {code: entry for code, entry in objects.items() if isinstance(entry, dict)}
 
 
-def verified_final(path: Path, line: FileMerged | None, verify: str) -> tuple[Merged, bool]:
+def verified_final(
+    path: Path, line: FileMerged | None, verify: str, common: Header | None = None
+) -> tuple[Merged, bool]:
     """Returns what a final file says, and whether the journal says the same.
 
-    It is read in full unless it looks untouched since its journal's line.
+    It is read in full unless it looks untouched since its journal's line, and then not even opened where that line and
+    the header that is common to all files say it all.
 
     Raises:
         FormatError: it is not what it should be.
@@ -197,6 +195,8 @@ def verified_final(path: Path, line: FileMerged | None, verify: str) -> tuple[Me
     stat = path.stat()
     is_journaled = line is not None and (line.size, line.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     is_trusted = is_journaled and verify != "full"
+    if is_trusted and common is not None and line.table is not None:
+        return Merged.of_line(path, line, common), True
     proof = formats.verify_final(str(path), content=not is_trusted)
     if path.stem != file_name(proof.header.object_code):
         raise FormatError(f"it holds grasps of {proof.header.object_code!r}")
@@ -222,16 +222,16 @@ def recovery_notes(request: RunRequest, scan: FolderScan, objects: list[ObjectSt
 
 def _of_journal(request: RunRequest, scan: FolderScan) -> list[str]:
     """Returns what the journal lacks."""
-    path, journal = request.folder.journal, scan.journal
-    if not journal.events and (scan.is_used or scan.manifest):
+    path, replayed = request.folder.journal, scan.journal.replayed
+    if not replayed.events and (scan.is_used or scan.manifest):
         return [
             f"{path} is missing or empty: the files tell objects and rounds; a skipped round that no final file "
             f"carries is tried again"
         ]
-    lines = [f"{path}: a torn last line of {journal.torn_bytes} bytes is cut off"] if journal.torn_bytes else []
-    if journal.bad_lines:
+    lines = [f"{path}: a torn last line of {replayed.torn_bytes} bytes is cut off"] if replayed.torn_bytes else []
+    if replayed.bad_lines:
         lines.append(
-            f"{path} has {journal.bad_lines} lines that cannot be read: they are passed over, and the files tell the "
+            f"{path} has {replayed.bad_lines} lines that cannot be read: they are passed over, and the files tell the "
             f"rest; a skipped round that only such a line told of is tried again"
         )
     return lines
@@ -252,7 +252,7 @@ def _remedy(folder: RunFolder, path: Path) -> str:
 
 def _lost(scan: FolderScan, objects: list[ObjectState]) -> list[str]:
     """Returns the final files and shards of which the journal tells and that are not there."""
-    damaged, merged = {path.name for path in scan.damaged}, scan.merged()
+    damaged, merged = {path.name for path in scan.damaged}, scan.journal.merged
     gone = [state.code for state in objects if state.code in merged and state.final is None]
     gone = [code for code in gone if code not in scan.finals and f"{file_name(code)}.h5" not in damaged]
     lines = [f"final files that are gone are built again: {listed(gone)}"] if gone else []

@@ -200,7 +200,11 @@ class RoundFoundNoRoom(Event, name="no_room"):
 
 
 class FileMerged(Event, name="merged"):
-    """An object's final file is written and verified."""
+    """An object's final file is written and verified.
+
+    `table` is what else it says of itself, so that a later call need not open it; only of an object that has ended, for
+    a file that still grows is written often, and its table with it.
+    """
 
     code: str
     rows: int
@@ -211,6 +215,7 @@ class FileMerged(Event, name="merged"):
     size: int
     mtime_ns: int
     rounds: int = 0
+    table: Json | None = None
 
 
 class JudgedAgain(Event, name="judged_again"):

@@ -5,45 +5,66 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from scale.store import durable_io
 from scale.store.events import Event, event_from
 from scale.store.run_folder import RunFolder
 
 VERSION = 1  # of journal and manifest
+AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 class Replay(NamedTuple):
     """What a journal holds.
 
     Attributes:
-        events: its whole lines.
+        events: how many lines tell an event.
         whole_bytes: where its torn tail begins.
         torn_bytes: how long that is.
         bad_lines: how many lines before the tail cannot be read.
     """
 
-    events: list[Event]
+    events: int = 0
     whole_bytes: int = 0
     torn_bytes: int = 0
     bad_lines: int = 0
 
 
-def replay(folder: RunFolder) -> Replay:
-    """Returns what the journal tells, without changing it; a torn tail is no event."""
+def replay(folder: RunFolder, take: Callable[[Event], object]) -> Replay:
+    """Tells the journal event by event, without changing it; returns what else there is to say of it.
+
+    It is read as a stream, for it may have millions of lines. A torn tail is no event.
+    """
+    events = whole = end = bad = behind = 0
     try:
-        data = folder.journal.read_bytes()
+        file = folder.journal.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        return Replay([])
-    whole = data.rfind(b"\n") + 1
-    parsed = [_parse(line) for line in data[:whole].splitlines()]
-    while parsed and parsed[-1] is None:  # a tail that a power-down left as garbage
-        whole = data.rfind(b"\n", 0, whole - 1) + 1
-        parsed.pop()
-    events = [event for event in parsed if event is not None]
-    return Replay(events, whole, len(data) - whole, len(parsed) - len(events))
+        return Replay()
+    with file:
+        for line in file:
+            event = _parse(line) if line.endswith(b"\n") else None
+            end += len(line)
+            if event is None:
+                behind += 1  # of the tail, which a power-down left as garbage, unless a whole line follows
+                continue
+            bad, behind, whole, events = bad + behind, 0, end, events + 1
+            take(event)
+    return Replay(events, whole, end - whole, bad)
+
+
+def events_of(folder: RunFolder, *kinds: type[AnyEvent]) -> list[AnyEvent]:
+    """Returns the journal's events of some kinds, which are few; the other lines are not read."""
+    events: list[AnyEvent] = []
+    begin = tuple(f'{{"event": "{kind.name}"'.encode() for kind in kinds)
+    try:
+        with folder.journal.open("rb") as file:
+            events.extend(filter(None, (_parse(line) for line in file if line.startswith(begin))))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    return events
 
 
 def _parse(line: bytes) -> Event | None:
@@ -67,10 +88,11 @@ def line(event: Event) -> bytes:
 class Journal:
     """The open journal of the run that holds the folder's lock."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, replayed: Replay | None = None) -> None:
+        """Opens it; `replayed` is what was read of it under the same lock, if it was."""
         self._folder = folder
         self._has_reserve = False
-        replayed = replay(folder)
+        replayed = replayed or replay(folder, lambda _: None)
         is_new = not folder.journal.exists()
         self._fd = durable_io.create(folder.journal, os.O_APPEND)
         if is_new:
@@ -124,10 +146,27 @@ class Journal:
 # ---- the readable snapshot
 
 
-def write_manifest(folder: RunFolder, manifest: dict[str, Any]) -> None:
-    """Replaces the readable snapshot."""
-    text = json.dumps({"format": "bimangrasp-run", "format_version": VERSION} | manifest, indent=1, ensure_ascii=False)
-    folder.write(folder.manifest, text.encode() + b"\n")
+def write_manifest(folder: RunFolder, manifest: dict[str, Any], objects: Mapping[str, str]) -> None:
+    """Replaces the readable snapshot.
+
+    Args:
+        folder: of the run.
+        manifest: what it says but for the objects.
+        objects: object code -> `entry_text` of its entry; most are as they were, so they need not be made anew.
+    """
+    head = _as_text({"format": "bimangrasp-run", "format_version": VERSION} | manifest)
+    entries = ",\n".join(f"  {_as_text(code)}: {text}" for code, text in objects.items())
+    listed = f"{{\n{entries}\n }}" if objects else "{}"
+    folder.write(folder.manifest, f'{head[:-2]},\n "objects": {listed}\n}}\n'.encode())
+
+
+def entry_text(entry: Mapping[str, Any]) -> str:
+    """Returns an object's entry as it stands in the manifest."""
+    return _as_text(entry).replace("\n", "\n  ")
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
