@@ -2,8 +2,8 @@
 
 `PYTHONPATH=tests python benchmarks/cluster.py --objects 1000 3000 10000`
 
-Planner, event loop, journal, merge and report are the real ones; rounds are made by a stand-in, in threads of the same
-process, and most objects have ended in an earlier call, of whose journal and files this script makes copies.
+Planner, event loop, journal, merge and report are the real ones. Workers make rounds by a stand-in, and most objects
+have ended in an earlier call, of whose journal and files this script makes copies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import numpy as np
 import quick_conf
 import trimesh
 from stub_rounds import Stub
-from threaded_workers import use_threads
 
 from scale.controller import event_loop, lifecycle
 from scale.controller.run_report import RunReport
@@ -40,7 +39,7 @@ ROUNDS, ROWS = 30, 8
 """Rounds of an object, and grasps of a round, all of which count."""
 OPEN_SHARE = 0.01
 """Share of the objects that the measured call makes."""
-WORKERS = 4
+WORKERS = 2
 ROOT = Path(__file__).parents[1]
 LAUNCHER = """import resource, subprocess, sys
 subprocess.run(sys.argv[1:], stdout=sys.stderr, check=True)
@@ -134,12 +133,6 @@ class Watch:
         WorkerPool.assign, event_loop.events = seen_assign, seen_events
 
 
-class _Patch:
-    """Sets attributes, as pytest's monkeypatch does, for the whole process."""
-
-    setattr = staticmethod(setattr)
-
-
 def measured(objects: int, root: Path) -> dict[str, float]:
     """Returns the figures of one size, in a folder that is used for nothing else."""
     codes = [f"object_{number:05d}" for number in range(objects)]
@@ -147,7 +140,6 @@ def measured(objects: int, root: Path) -> dict[str, float]:
     make_meshes(root, codes)
     os.environ["BIMANGRASP_CACHE"] = str(root / "cache")
     check_objects(resolve_objects(str(root / "meshes"), codes), quick_conf.load().object)
-    use_threads(_Patch)
     scale_run(root, codes[:1])
     folder = RunFolder(root / "run")
     multiply(folder, codes[0], ended, codes)

@@ -57,14 +57,12 @@ def replay(folder: RunFolder, take: Callable[[Event], object]) -> Replay:
 
 def events_of(folder: RunFolder, *kinds: type[AnyEvent]) -> list[AnyEvent]:
     """Returns the journal's events of some kinds, which are few; the other lines are not read."""
-    events: list[AnyEvent] = []
     begin = tuple(f'{{"event": "{kind.name}"'.encode() for kind in kinds)
     try:
         with folder.journal.open("rb") as file:
-            events.extend(filter(None, (_parse(line) for line in file if line.startswith(begin))))
+            return [event for line in file if line.startswith(begin) and (event := _parse(line)) is not None]
     except (FileNotFoundError, NotADirectoryError):
-        pass
-    return events
+        return []
 
 
 def _parse(line: bytes) -> Event | None:
