@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
+from functools import partial
 from pathlib import Path
 
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -16,26 +16,12 @@ from hydra.version import setbase
 from omegaconf import DictConfig
 
 import conf
-import scale
 from bimangrasp.errors import InputError
-from conf import sweep
+from conf import launcher, sweep
+from scale.command import outcome, refused
 from scale.formatting import SEVERITY
 from scale.screen import lenient
 from scale.settings.schema import Config
-from scale.store.path_settings import given_path
-
-SHOWN = {
-    "status": lambda config: scale.status(given_path(config)),
-    "merge": scale.merge_parts,
-    "validate": scale.validate,
-    "export": scale.export,
-    "import": scale.import_results,
-    "report": scale.write_report,
-    "hand": scale.check_hand,
-    "objects": scale.prepare_objects,
-    "view": scale.view,
-}
-"""What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
 
 
 def main() -> int:
@@ -52,12 +38,17 @@ def _main() -> int:
         _refuse_flags(arguments)
         if _only_shows(arguments):
             return _show(arguments, parser)
+        chosen, overrides = launcher.split(arguments.overrides, arguments.config_dir)
+        if chosen and not arguments.multirun:
+            raise InputError(f"{launcher.GROUP}={chosen.name} is for the jobs of a sweep: add -m")
         if arguments.multirun:
-            return _run_sweep(sweep.jobs(arguments.overrides, arguments.config_dir))
-        config = conf.load(arguments.overrides, arguments.config_dir)
+            return _run_sweep(sweep.jobs(overrides, arguments.config_dir), chosen)
+        config = conf.load(overrides, arguments.config_dir)
     except InputError as error:
-        return _refused(error)
-    return _outcome(config)
+        return refused(error)
+    except KeyboardInterrupt:
+        return 130
+    return outcome(config)
 
 
 def _refuse_flags(arguments: argparse.Namespace) -> None:
@@ -90,55 +81,21 @@ def _run_nothing(cfg: DictConfig) -> None:
     """Stands where Hydra wants a job; with the flags of `_only_shows` it calls none."""
 
 
-def _run_sweep(jobs: list[Config]) -> int:
-    """Runs the jobs of a sweep one after the other, each in a folder of its own; returns the worst exit code.
+def _run_sweep(jobs: list[Config], chosen: launcher.Launcher | None) -> int:
+    """Runs the jobs of a sweep, each in a folder of its own; returns the worst exit code.
 
-    Every job is composed and checked before the first one starts. A signal ends the sweep, an error does not.
+    Every job is composed and checked before the first one starts. They run one after the other, or where a launcher
+    puts them. A signal ends the sweep, an error does not.
     """
+    if chosen and not any(config.dry_run for config in jobs):
+        return max(launcher.run(chosen, jobs, partial(print, flush=True)), key=SEVERITY.index)
     outcomes: list[int] = []
     for number, config in enumerate(jobs):
-        part = f", part {config.part}" if config.part else ""
-        print(f"job {number}: {config.exp_name}{part}", flush=True)
-        outcomes.append(_outcome(config))
+        print(f"job {number}: {launcher.named(config)}", flush=True)
+        outcomes.append(outcome(config))
         if outcomes[-1] > 128:
             break
     return max(outcomes, key=SEVERITY.index)
-
-
-def _outcome(config: Config) -> int:
-    """Returns the exit code of one job. Nothing is raised: the other jobs of a sweep still run."""
-    from scale.errors import RunError  # here, because every worker process imports this file anew
-
-    try:
-        return _dispatch(config)
-    except InputError as error:
-        return _refused(error)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except Exception:  # the door of the program: shown in full, and the sweep goes on
-        traceback.print_exc()
-        return 1
-
-
-def _dispatch(config: Config) -> int:
-    """Does what `mode` says and returns the exit code."""
-    if config.mode in SHOWN:
-        report = SHOWN[config.mode](config)
-        print(report)
-        return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
-    if config.dry_run:
-        print(scale.plan(config))
-        return 0
-    return scale.run(config).exit_code
-
-
-def _refused(error: InputError) -> int:
-    """Says what cannot be used and returns the exit code of a usage error."""
-    print(f"error: {error}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; l
 DECIMATE = "fast-simplification>=0.1.7"  # decimates meshes for the page of mode=view
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; this version was seen to repeat its result
 MUJOCO_WARP = "mujoco-warp==4.0.0"  # simulates on GPUs (validation=bench_warp); its results change between versions
+SUBMITIT = "submitit>=1.5"  # sends jobs to SLURM and queues them again (hydra/launcher=submitit_slurm)
 TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 
 setup(
@@ -44,7 +45,7 @@ setup(
     py_modules=["main"],
     package_data={
         "bimangrasp": ["assets/**/*", "hand_setup/*.jinja", "visualization/assets/*"],
-        "conf": ["*.yaml", "*/*.yaml"],
+        "conf": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
         "scale": ["report/pages/*"],
     },
     install_requires=[*DEPENDENCIES, WARP],
@@ -53,12 +54,14 @@ setup(
         "fast": [],  # brought Warp; for commands written then
         "objects": [COACD],
         "parquet": [PYARROW],
+        "slurm": [SUBMITIT],
         "tensorboard": [TENSORBOARD],
         "view": [DECIMATE],
         "dev": [
             COACD,
             DECIMATE,
             MUJOCO_WARP,
+            SUBMITIT,
             TENSORBOARD,
             "pytest>=8.0",
             "pytest-xdist>=3.7",  # runs the tests on several cores, files by name (--no-loadscope-reorder)

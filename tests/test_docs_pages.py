@@ -14,7 +14,7 @@ from test_ladder import LADDER
 
 import conf
 from bimangrasp.files.schema import final_fields, reject_fields
-from conf import sweep
+from conf import launcher, sweep
 
 GROUPS = "hand|initial|contact|energy|pose|verdict|rounds|curve|reject"
 KEYS = keys_of(quick_conf.load())
@@ -36,7 +36,8 @@ def test_every_command_composes(page, tmp_path, monkeypatch):
     for words in commands(PAGES[page]):
         folder = words.pop(words.index("--config-dir") + 1) if "--config-dir" in words else None
         if "-m" in words:
-            assert len(sweep.jobs([word for word in words if word != "-m"], folder)) > 1
+            _, overrides = launcher.split([word for word in words if word != "-m"], folder)
+            assert len(sweep.jobs(overrides, folder)) > 1
         else:
             conf.load([word for word in words if word != "--config-dir"], folder)
 
@@ -64,7 +65,12 @@ def test_every_named_key_exists(page):
 
 def named_keys(text: str) -> set[str]:
     """Returns the keys in a page's commands, in the first column of its tables of keys, and with a dot in its prose."""
-    in_commands = {word.lstrip("+").partition("=")[0] for words in commands(text) for word in words if "=" in word}
+    in_commands = {
+        word.lstrip("+").partition("=")[0]
+        for words in commands(text)
+        for word in launcher.split(words)[1]
+        if "=" in word
+    }
     tables = [table.split("\n\n")[0] for table in text.split("\n| Key |")[1:]]
     cells = [row.split("|")[1] for table in tables for row in table.splitlines()[2:]]
     in_tables = {key for cell in cells for key in re.findall(r"`([a-z_.]+)", cell)}

@@ -14,6 +14,7 @@ import pytest
 import main
 import scale
 from bimangrasp.errors import InputError
+from scale import command
 from scale.errors import RunError
 from scale.settings.schema import Config
 
@@ -145,15 +146,15 @@ def test_status_generate_and_plan(run, monkeypatch, capsys):
 
 
 def test_validate_prints_its_table(run, monkeypatch, capsys):
-    monkeypatch.setitem(main.SHOWN, "validate", lambda config: f"{config.validation.name} of {config.path}")
+    monkeypatch.setitem(command.SHOWN, "validate", lambda config: f"{config.validation.name} of {config.path}")
     assert run("mode=validate", "validation=paper", "path=mug.npy", "filter=energy", "gpus=[3]") == 0
     assert capsys.readouterr().out == "paper of mug.npy\n" and run.seen == []
 
 
 @pytest.mark.slow
 def test_export_and_import_print_what_they_made(run, monkeypatch, capsys):
-    monkeypatch.setitem(main.SHOWN, "export", lambda config: f"{config.format} of {config.path}")
-    monkeypatch.setitem(main.SHOWN, "import", lambda config: f"{config.path} in {config.out}")
+    monkeypatch.setitem(command.SHOWN, "export", lambda config: f"{config.format} of {config.path}")
+    monkeypatch.setitem(command.SHOWN, "import", lambda config: f"{config.path} in {config.out}")
     assert run("mode=export", "format=csv", "path=final/mug.h5") == 0
     assert run("mode=import", "path=mug.npy", "out=mine.h5") == 0
     assert capsys.readouterr().out.splitlines() == ["csv of final/mug.h5", "mug.npy in mine.h5"]

@@ -26,6 +26,8 @@ from scale.store.journal import entry_text, write_manifest
 
 TICK_S = 0.2
 MANIFEST_EVERY_S = 30.0
+REQUEUE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""What schedulers send some time before they end a job; who started this process may queue it again then."""
 
 
 class Stop:
@@ -39,6 +41,7 @@ class Stop:
         self.exit_code = 0
         self.reason = ""
         self.is_immediate = False
+        self._requeue: int | None = None
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
@@ -57,8 +60,15 @@ class Stop:
             self.is_immediate = self.exit_code == 130
             self._stop(130, "Ctrl-C: running rounds finish; once more ends them now", None)
         elif not self.exit_code:
+            self._requeue = number if number in REQUEUE_SIGNALS else None
             name = signal.Signals(number).name
             self._stop(143, f"{name}: {self._grace_s:.0f} s for the running rounds", self._grace_s)
+
+    def pass_on(self) -> None:
+        """Calls who listened to the signal that ended the call, if it may queue the job again; wants the call over."""
+        handler = self._before.get(self._requeue) if self._requeue is not None else None
+        if callable(handler):
+            handler(self._requeue, None)
 
     def _stop(self, exit_code: int, reason: str, grace: float | None) -> None:
         self.exit_code, self.reason = exit_code, reason

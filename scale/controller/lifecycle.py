@@ -258,6 +258,8 @@ def run(
     Raises:
         InputError: the call cannot be served; nothing was started.
         RunError: the run cannot go on.
+
+    Whoever listened to SIGUSR1 or SIGUSR2 before is called when the run has ended by it, with nothing left open.
     """
     start = time.monotonic()
     checked = check(settings, factory_of, verdict_factory_of)
@@ -281,7 +283,8 @@ def run(
             call.journal.append(CallEnded(exit_code=exit_code, error=_cause()))
         report = RunReport(exit_code, checked.folder.root, loop.reports(), completion.notes, time.monotonic() - start)
         call.progress.say(str(report))
-        return report
+    stop.pass_on()
+    return report
 
 
 def _cause() -> str | None:

@@ -1,0 +1,60 @@
+"""Does what `mode` says, and returns how it ended: for the command line, and for the jobs of a cluster."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import scale
+from bimangrasp.errors import InputError
+from scale.settings.schema import Config
+from scale.store.path_settings import given_path
+
+SHOWN = {
+    "status": lambda config: scale.status(given_path(config)),
+    "merge": scale.merge_parts,
+    "validate": scale.validate,
+    "export": scale.export,
+    "import": scale.import_results,
+    "report": scale.write_report,
+    "hand": scale.check_hand,
+    "objects": scale.prepare_objects,
+    "view": scale.view,
+}
+"""What the modes do that make no grasps: their report is printed, and what cannot be served raises."""
+
+
+def outcome(config: Config) -> int:
+    """Returns the exit code of a job, here or on a cluster. No error is raised: the other jobs of a sweep still run."""
+    from scale.errors import RunError  # here, because every worker process imports this file anew
+
+    try:
+        return _dispatch(config)
+    except InputError as error:
+        return refused(error)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # the door of the program: shown in full, and the sweep goes on
+        traceback.print_exc()
+        return 1
+
+
+def _dispatch(config: Config) -> int:
+    """Does what `mode` says and returns the exit code."""
+    if config.mode in SHOWN:
+        report = SHOWN[config.mode](config)
+        print(report)
+        return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
+    if config.dry_run:
+        print(scale.plan(config))
+        return 0
+    return scale.run(config).exit_code
+
+
+def refused(error: InputError) -> int:
+    """Says what cannot be used and returns the exit code of a usage error."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
