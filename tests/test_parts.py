@@ -16,7 +16,9 @@ import scale
 from bimangrasp.errors import InputError
 from scale.store import durable_io, locks
 from scale.store.parts import Part, parse_part, parts_in
+from scale.store.path_settings import grasp_source
 from scale.store.run_folder import RunFolder
+from scale.viewer import gallery
 
 CODES = "[storage_bin,bowl,box,bottle,mug]"
 OBJECTS = 5
@@ -344,10 +346,48 @@ def test_indices_that_contradict_each_other_are_refused(call, merge, root):
 
 
 @pytest.mark.slow
-def test_a_report_of_parts_that_are_not_joined_says_what_to_do(call, small_config):
-    call("cut", "1/2")
-    with pytest.raises(InputError, match="parts that are not joined yet: .*mode=merge"):
-        scale.write_report(small_config("exp_name=cut", mode="report"))
+def test_report_and_status_show_parts_as_one_run_before_they_are_joined(call, merge, root, small_config):
+    report = lambda name: scale.write_report(small_config(f"exp_name={name}", mode="report"))  # noqa: E731
+    call("whole")
+    call("cut", "1/3")
+    call("cut", "3/3")
+    page = report("cut")
+    assert page.path == root / "cut" / "report.html" and page.outcome.state == "short"
+    assert "Part 2/3: not there, with 'bowl', 'mug'." in page.outcome.sentences
+    text = page.path.read_text()
+    assert text.count('<td class="code">storage_bin</td>') == 1 and "part 1/3 cpu" in text and "part 3/3 cpu" in text
+    call("cut", "2/3")
+    said, whole = report("cut").outcome, report("whole").outcome
+    assert said.state == whole.state == "finished"
+    timeless = lambda line: line._replace(pieces=None)  # noqa: E731
+    assert list(map(timeless, said.objects)) == list(map(timeless, whole.objects))
+    merge("cut")
+    joined = report("cut").outcome
+    assert joined.objects == said.objects and joined.state == "finished"
+    lines = scale.status(root / "cut").objects
+    assert [(line.code, line.collected) for line in lines] == [(line.code, line.collected) for line in said.objects]
+
+
+@pytest.mark.slow
+def test_the_part_that_came_out_worst_heads_the_report(call, root, small_config):
+    call("cut", "1/2", target_count_per_object=400, max_rounds=1)
+    call("cut", "2/2")
+    page = scale.write_report(small_config("exp_name=cut", mode="report"))
+    assert page.outcome.state == "short" and page.outcome.objects[0].is_short
+    journal = RunFolder(root / "cut" / "part_2_of_2").journal
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    assert scale.write_report(small_config("exp_name=cut", mode="report")).outcome.state == "broken off"
+
+
+@pytest.mark.slow
+def test_a_gallery_of_parts_has_the_objects_of_all(call, root, small_config, monkeypatch):
+    for number in (1, 2):
+        call("cut", f"{number}/2", codes="[storage_bin,bowl]")
+    config = small_config("exp_name=cut", mode="view")
+    monkeypatch.setattr(gallery, "load_hands", lambda *_: None)
+    monkeypatch.setattr(gallery, "check_hands", lambda *_: None)
+    shown = gallery._shown_files(config, grasp_source(config), [])
+    assert sorted(file.made_with.object_code for file in shown) == ["bowl", "storage_bin"]
 
 
 @pytest.mark.slow

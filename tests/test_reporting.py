@@ -173,7 +173,7 @@ def test_reject_reasons_are_the_sum_of_the_objects(run):
 
 def test_energies_and_curves_are_those_of_the_final_files(run):
     root, came = run
-    sums = statistics_of(RunFolder(root / "demo"))
+    sums = statistics_of([RunFolder(root / "demo")])
     files = [h5py.File(path) for path in came.paths]
     assert sums.grasps == sums.grasps_read == sum(len(file["row"]) for file in files) and sums.source == "final files"
     done = [file["rounds/state"][:] == 0 for file in files]
@@ -334,14 +334,14 @@ def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path):
         columns["energy/total"][0] = np.nan
     paths = [shards.seal(folder, folder.place(0, 0), header("mug", hand), columns) for columns in made]
     paths[1].write_bytes(paths[1].read_bytes()[:-1] + b"x")
-    found = statistics_of(folder)
+    found = statistics_of([folder])
     wanted = np.concatenate([made[i]["energy/total"][1:] for i in (0, 2)]).astype(float)
     np.testing.assert_array_equal(found.energies["total"], wanted)
     assert found.rounds == 2 and [str(paths[1]) in one for one in found.unreadable] == [True]
     page, _ = report(tmp_path)
     assert "Not read: " in page.text and paths[1].name in page.text
     write_final(folder.final("mug"), "mug", 5)  # has round 0, so that its shard is not counted again
-    found = statistics_of(folder)
+    found = statistics_of([folder])
     assert (found.source, found.grasps, found.rounds) == ("final files", 5, 2)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,16 @@ class FileStatistics:
     unreadable: list[str] = field(default_factory=list)
 
 
-def statistics_of(folder: RunFolder) -> FileStatistics:
+def statistics_of(folders: Iterable[RunFolder]) -> FileStatistics:
     """Returns what the files of a run tell in sum. Those that vanish meanwhile were merged, and are left out.
 
     Args:
-        folder: the run's, which may be at work.
+        folders: the run's, or those of its parts, which may be at work.
     """
-    reader, finals = _Reader(), folder.final_files()
+    folders = list(folders)
+    reader, finals = _Reader(), [path for folder in folders for path in folder.final_files()]
     reader.read(finals, len(finals), "final files")
-    names = [(parse_shard_name(path.name), path) for path in folder.shard_files()]
+    names = [(parse_shard_name(path.name), path) for folder in folders for path in folder.shard_files()]
     waiting = [path for name, path in names if name.round_id >= reader.merged.get(name.code_name, 0)]
     reader.read(_evenly(waiting, SHARDS), len(waiting), "sealed rounds that no final file has yet, accepted or not")
     return reader.result()

@@ -99,6 +99,7 @@ class History:
         merged: object code -> the line about its final file.
         platforms: each with the workers and validators that were ready on it, by name.
         labels: slot of a worker -> its device, in the last call.
+        part: whose journal is read, of a run that is made in parts; stands before the names of its workers.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -111,6 +112,7 @@ class History:
     merged: dict[str, FileMerged] = field(default_factory=dict)
     platforms: list[tuple[dict[str, str], set[str]]] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
+    part: str = ""
 
     @property
     def acceptance_key(self) -> dict[str, Any]:
@@ -119,8 +121,8 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """How long all calls took, s."""
-        return sum(call.seconds for call in self.calls)
+        """How long some call was at work, s."""
+        return sum(until - start for start, until in _at_work(self))
 
     @property
     def accepted(self) -> int:
@@ -163,7 +165,7 @@ class History:
                 self.merged[event.code] = event
 
     def _ready(self, event: ProcessReady) -> None:
-        name = f"validator {event.validator}"
+        name = self._named(f"validator {event.validator}")
         if event.worker is not None:
             self.labels[event.worker] = event.device or ""
             name = self._worker_of(event)
@@ -191,20 +193,25 @@ class History:
         work.test_seconds = work.test_seconds if event.test_seconds is None else event.test_seconds
 
     def _failed(self, event: AttemptFailed) -> None:
-        where = f"validator {event.validator}" if event.validator is not None else self._worker_of(event)
-        self.failures.append(FailedAttempt(event, where or f"worker {event.worker}"))
+        where = self._named(f"validator {event.validator}") if event.validator is not None else self._worker_of(event)
+        self.failures.append(FailedAttempt(event, where or self._named(f"worker {event.worker}")))
 
     def _worker_of(self, event: RoundEvent | ProcessReady | AttemptFailed) -> str:
         """Returns the name of an event's worker; journals of earlier versions name it in the shard's path only."""
         in_path = re.match(r"shards/worker_(\d+)_", getattr(event, "shard", ""))
         slot = int(in_path[1]) if event.worker is None and in_path else event.worker
         label = getattr(event, "device", None) or self.labels.get(slot, "")
-        return device_name(label, slot) if label else ""
+        return self._named(device_name(label, slot)) if label else ""
+
+    def _named(self, name: str) -> str:
+        """Returns the name of a process, with its part before it."""
+        return f"{self.part} {name}" if self.part else name
 
 
-def history_of(folder: RunFolder, now: float | None = None) -> History:
-    """Returns what the journal of a run folder tells; see `history`."""
-    past = History()
+def history_of(folder: RunFolder, now: float | None = None, past: History | None = None, part: str = "") -> History:
+    """Returns what the journal of a run folder tells, behind what other parts of the run told; see `history`."""
+    past = past or History()
+    past.part = part
     journal.replay(folder, past.read)
     return _as_of(past, now)
 

@@ -14,16 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
 from scale.engine.scheduler import death
-from scale.formatting import duration, moment, number
+from scale.formatting import SEVERITY, duration, moment, number
 from scale.merge.round_records import DUPLICATE
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, FailedAttempt, History, history_of
-from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome
+from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome, status_of_parts
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
 from scale.store.events import Event, ProcessDied, TileHalved
-from scale.store.parts import parts_in
+from scale.store.parts import folders_of, parts_in
 from scale.store.path_settings import given_path
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
@@ -60,11 +60,7 @@ def write_report(config: Config) -> ReportPage:
         InputError: there is no run in that folder, or the page cannot be written there.
     """
     folder = RunFolder(given_path(config))
-    if not folder.journal.exists():
-        if parts_in(folder.root):
-            raise InputError(
-                f"{folder.root} has parts that are not joined yet: call mode=merge first, also while some lack"
-            )
+    if not any(own.journal.exists() for own in folders_of(folder.root).values()):
         raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
     path = path_settings.target(config.out, folder.report)
     path_settings.check_free(path, "page of mode=report", _is_page)
@@ -85,12 +81,12 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         folder: the run's.
         now: Unix time, s.
     """
-    is_running = locks.running(folder) is not None
-    past = history_of(folder, now if is_running else None)
-    statistics = statistics_of(folder)
-    gone = (folder.final(code) for code in past.merged if not folder.final(code).is_file())
+    run = _run_in(folder, now)
+    past, folders = run.past, run.folders
+    statistics = statistics_of(folders)
+    gone = [path for code, own in run.homes.items() if not (path := own.final(code)).is_file()]
     statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
-    came_out = outcome(past, journal.read_manifest(folder), is_running, statistics)
+    came_out = outcome(past, run.manifest, run.is_running, statistics, run.lacking)
     environment = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
     words = (number, duration, moment, devices, details, error_line, process_of, rounds_of)
     environment.globals |= {function.__name__: function for function in words}
@@ -101,6 +97,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         history=past,
         statistics=statistics,
         outcome=came_out,
+        parts=run.parts,
         objects=came_out.objects[:SHOWN_OBJECTS],
         rejects=rejects(past, came_out),
         energies=energy_charts(past, statistics),
@@ -111,12 +108,61 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         failures=alike_failures(past)[:SHOWN_FAILURES],
         skips=[skip for _, skip in sorted(past.skips.items())][:SHOWN_SKIPS],
         incidents=past.incidents[-SHOWN_INCIDENTS:],
-        logs=logs(folder, past, came_out),
+        logs=logs(folders[-1], past, came_out),
         calls=past.calls[-SHOWN_CALLS:],
-        settings=folder.config.read_text(errors="replace") if folder.config.exists() else "",
+        settings=folders[-1].config.read_text(errors="replace") if folders[-1].config.exists() else "",
         citation=CITATION,
     )
     return came_out, page
+
+
+class _Run(NamedTuple):
+    """What a run's folders tell: its own, or those of its parts, of which the one that came out worst is last.
+
+    Attributes:
+        folders: in which a call has begun.
+        homes: object code -> the folder of its final file, which was written.
+        past, manifest: of all of them.
+        is_running: whether somebody works on any.
+        parts: name -> how each stands; none of a run without parts.
+        lacking: a sentence for each part that is not all there.
+    """
+
+    folders: list[RunFolder]
+    homes: dict[str, RunFolder]
+    past: History
+    manifest: dict[str, Any]
+    is_running: bool
+    parts: dict[str, str]
+    lacking: list[str]
+
+
+def _run_in(folder: RunFolder, now: float) -> _Run:
+    """Returns what the folder of a run tells, or those of its parts, which are never behind what was joined of them."""
+    own_parts = parts_in(folder.root)
+    if not own_parts:
+        is_running = locks.running(folder) is not None
+        past = history_of(folder, now if is_running else None)
+        homes = dict.fromkeys(past.merged, folder)
+        return _Run([folder], homes, past, journal.read_manifest(folder), is_running, {}, [])
+    standing = status_of_parts(own_parts)
+    begun = {name: part for name, part in standing.items() if part.folder and part.status}
+    order = sorted(begun, key=lambda name: SEVERITY.index(begun[name].status.exit_code or 0))
+    order.sort(key=lambda name: begun[name].status.exit_code is None)  # broken off, or at work
+    past, homes, objects, second = History(), {}, {}, {}
+    for name in order:
+        own, is_at_work = begun[name].folder, begun[name].status.running is not None
+        history_of(own, now if is_at_work else None, past, f"part {name}")
+        homes |= dict.fromkeys(past.merged.keys() - homes.keys(), own)
+        manifest = journal.read_manifest(own)
+        objects |= manifest.get("objects") or {}
+        judged = manifest.get("second_judgement") or {}
+        second = judged if judged.get("is_short") or not second else second
+    is_running = any(part.status.running for part in begun.values())
+    lacking = [f"Part {name}: {part.lacks}." for name, part in standing.items() if part.lacks]
+    texts = {name: str(part) for name, part in standing.items()}
+    manifest = {"objects": objects} | ({"second_judgement": second} if second else {})
+    return _Run([begun[name].folder for name in order], homes, past, manifest, is_running, texts, lacking)
 
 
 def rejects(past: History, came_out: Outcome) -> list[tuple[str, int]]:

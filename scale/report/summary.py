@@ -131,23 +131,33 @@ class Status(NamedTuple):
         return "not running" + ("" if self.exit_code is None else f", the last call ended with {self.exit_code}")
 
 
-def outcome(history: History, manifest: Mapping[str, Any], is_running: bool, statistics: FileStatistics) -> Outcome:
+def outcome(
+    history: History,
+    manifest: Mapping[str, Any],
+    is_running: bool,
+    statistics: FileStatistics,
+    lacking: Sequence[str] = (),
+) -> Outcome:
     """Returns how a run came out.
 
     Args:
-        history: what the journal tells.
+        history: what the journal tells; of parts those that came out worst last.
         manifest: its snapshot; may be empty.
         is_running: whether somebody works on it now.
         statistics: what the files tell.
+        lacking: parts that are not there, each with what is wrong.
     """
     objects, files = object_lines(history, manifest, is_running, statistics), statistics.unreadable
     second, state = manifest.get("second_judgement", {}), state_of(history, is_running)
     if state == "short" and second.get("is_short") and not any(line.is_short for line in objects):
         state = "unconfirmed"
+    if state == "finished" and lacking:
+        state = "short"
     sentences = [
         _progress(history, objects),
         _speed(history, objects, is_running),
         *_shortfalls(objects),
+        *lacking,
         second.get("text", ""),
         _skips(history),
         f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
@@ -314,6 +324,23 @@ def in_short(rounds: Sequence[int]) -> str:
     return text if text.count(",") < NAMED else f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
 
 
+class PartStatus(NamedTuple):
+    """How a part of a run stands.
+
+    Attributes:
+        folder: its own; None where it is elsewhere.
+        status: None where it has not begun, or is not there.
+        lacks: what is not there of it, in words; empty where nothing is wanting.
+    """
+
+    folder: RunFolder | None
+    status: Status | None
+    lacks: str
+
+    def __str__(self) -> str:
+        return self.status.state() if self.status else self.lacks or "no objects"
+
+
 def status(run_dir: Path | str) -> Status:
     """Returns how a run stands.
 
@@ -327,27 +354,36 @@ def status(run_dir: Path | str) -> Status:
 
 def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder]) -> Status:
     """Returns how a run of parts stands as one, by what each part tells; parts that are elsewhere are named."""
-    begun = (bool(journal.events_of(own, CallStarted)) for own in own_parts.values())
-    states = {part: _status_of(own) for (part, own), is_there in zip(own_parts.items(), begun, strict=True) if is_there}
+    all_parts = status_of_parts(own_parts)
+    states = [part.status for part in all_parts.values() if part.status]
+    lines = sorted(
+        (line for state in states for line in state.objects), key=lambda line: (not line.is_short, line.index)
+    )
+    running = next((state.running for state in states if state.running), None)
+    ended = [state.exit_code for state in states]
+    is_whole = not any(part.lacks for part in all_parts.values())
+    worst = None if None in ended else max([*ended, 0 if is_whole else 3], key=SEVERITY.index)
+    return Status(folder.root, running, worst, lines, {name: str(part) for name, part in all_parts.items()})
+
+
+def status_of_parts(own_parts: Mapping[parts.Part, RunFolder]) -> dict[str, PartStatus]:
+    """Returns name -> how each part stands, of a run of which these are here; objects in no part are said to lack."""
     codes = max((parts.listed_codes(own) for own in own_parts.values()), key=len)
-    said = {}
+    stands: dict[str, PartStatus] = {}
     for part in next(iter(own_parts)).all():
         of_part = [code for index, code in enumerate(codes) if part.has(index)]
         lacks = f", with {listed(of_part)}" if of_part else ""
-        if part in states:
-            said[str(part)] = states[part].state()
-        elif part in own_parts:
-            said[str(part)] = ("beginning" if locks.running(own_parts[part]) else "not begun") + lacks
+        own = own_parts.get(part)
+        if own is None:
+            stands[str(part)] = PartStatus(None, None, f"not there{lacks}" if of_part or not codes else "")
+        elif not journal.events_of(own, CallStarted):
+            begins = "beginning" if locks.running(own) else "not begun"
+            stands[str(part)] = PartStatus(own, None, begins + lacks)
         else:
-            said[str(part)] = "no objects" if codes and not of_part else f"not there{lacks}"
-    lines = sorted(
-        (line for state in states.values() for line in state.objects), key=lambda line: (not line.is_short, line.index)
-    )
-    running = next((state.running for state in states.values() if state.running), None)
-    ended = [state.exit_code for state in states.values()]
-    is_whole = len(states) == len(own_parts) and {line.code for line in lines} >= set(codes)
-    worst = None if None in ended else max([*ended, 0 if is_whole else 3], key=SEVERITY.index)
-    return Status(folder.root, running, worst, lines, said)
+            state = _status_of(own)
+            missing = sorted(set(of_part) - {line.code for line in state.objects})
+            stands[str(part)] = PartStatus(own, state, f"nothing of {listed(missing)} yet" if missing else "")
+    return stands
 
 
 def _status_of(folder: RunFolder) -> Status:

@@ -78,6 +78,11 @@ def parts_in(root: Path) -> dict[Part, RunFolder]:
     return dict(sorted(parts.items()))
 
 
+def folders_of(root: Path) -> dict[str, RunFolder]:
+    """Returns the folders that hold a run: those of its parts by their names, or without parts itself, as ""."""
+    return {str(part): folder for part, folder in parts_in(root).items()} or {"": RunFolder(root)}
+
+
 def _names(parts: Iterable[Part], count: int) -> str:
     """Returns the folders of the parts of a number."""
     return listed([part.name for part in sorted(parts) if part.count == count])

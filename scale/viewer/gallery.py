@@ -13,6 +13,7 @@ from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.visualization.page import Gallery, Shape
 from scale.formatting import listed
 from scale.settings.schema import Config
+from scale.store.parts import folders_of
 from scale.store.path_settings import GraspSource
 from scale.store.run_folder import file_name
 from scale.viewer.cards import FileGrasps, of_file
@@ -58,8 +59,9 @@ def _shown_files(config: Config, source: GraspSource, notes: list[str]) -> list[
     root = source.folder.root
     if not source.is_run:
         return of_file(source.path, root, config, config.view, notes)
-    files = _files(root)
-    rejected = source.folder.reject_files() if config.view.rows is None else []
+    folders = list(folders_of(root).values())
+    files = [path for folder in folders for path in _files(folder.root)]
+    rejected = [path for folder in folders for path in folder.reject_files()] if config.view.rows is None else []
     names = _wanted(sorted({path.stem for path in (*files, *rejected)}), config.view.objects)
     kinds = 2 if rejected else 1  # the final file of an object, and that of its rejected grasps
     shown = names[: max(1, config.view.most // kinds)]
