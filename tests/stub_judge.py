@@ -21,13 +21,19 @@ LINKS = 2
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV}
 
 
-def verdict_columns(seed: int, rows: int, joints: int, share: float, deadly: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Verdicts that depend on nothing but the seed; a share of the rows holds."""
-    draw = np.random.default_rng([seed, 1])
-    sizes = {"N": rows, "J": joints, "L": LINKS}
-    columns = {f.name: np.abs(draw.normal(size=shape_of(f, sizes)) * 3).astype(f.dtype) for f in VERDICT_FIELDS}
-    failed = draw.integers(Reason.PENETRATION, Reason.LOST_CONTACT, rows)
-    columns["verdict/reason"] = np.where(draw.random(rows) < share, Reason.HELD, failed).astype(np.int32)
+def verdict_columns(
+    seed: int, rows: int, joints: int, share: float, deadly: tuple[int, ...] = (), first: int = 0
+) -> dict[str, Any]:
+    """Verdicts of rows from `first` on, which depend on nothing but the seed and the row; a share of the rows holds."""
+    draws = [np.random.default_rng([seed, 1, row]) for row in range(first, first + rows)]
+    sizes = {"N": 1, "J": joints, "L": LINKS}
+    columns = {}
+    for f in VERDICT_FIELDS:
+        drawn = [np.abs(draw.normal(size=shape_of(f, sizes)) * 3) for draw in draws]
+        columns[f.name] = np.concatenate([*drawn, np.zeros((0, *shape_of(f, sizes)[1:]))]).astype(f.dtype)
+    failed = [draw.integers(Reason.PENETRATION, Reason.LOST_CONTACT) for draw in draws]
+    holds = [draw.random() < share for draw in draws]
+    columns["verdict/reason"] = np.where(holds, Reason.HELD, failed).astype(np.int32)
     columns["verdict/reason"][list(deadly)] = Reason.SIMULATION_FAILED
     return columns
 
@@ -77,13 +83,14 @@ class StubJudgeBench:
         rows, seed = len(case.columns["row"]), int(case.columns["seed"][0])
         round_id = int(case.columns["round"][0])
         self.suffer(round_id, -1)
+        first = int(case.columns["row"][0])
         for row in range(rows):
             if row not in case.deadly:
                 on_row(row)
                 time.sleep(self.stub.delay)
-                self.suffer(round_id, row)
+                self.suffer(round_id, first + row)
         joints = case.columns["hand/joints"].shape[2]
-        return verdict_columns(seed, rows, joints, self.stub.share, case.deadly)
+        return verdict_columns(seed, rows, joints, self.stub.share, case.deadly, first)
 
     def second(self, case: ValidationTask) -> dict[str, np.ndarray]:
         rows, joints = len(case.columns["row"]), case.columns["hand/joints"].shape[2]

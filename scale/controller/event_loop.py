@@ -10,9 +10,10 @@ from types import FrameType
 from typing import Any
 
 from scale.controller.completion import ObjectCompletion
-from scale.controller.roles import SynthesisRole, ValidationRole
 from scale.controller.run_report import ObjectReport, SecondJudgement, Snapshot, as_manifest, object_report
-from scale.engine.interfaces import Sealed
+from scale.controller.synthesis_role import SynthesisRole
+from scale.controller.validation_role import ValidationRole
+from scale.engine.interfaces import RowsJudged, Sealed
 from scale.engine.process_pool import events
 from scale.engine.scheduler import is_disk_full
 from scale.engine.worker import PARENTS_SIGNALS
@@ -133,7 +134,7 @@ class EventLoop:
         """Waits a moment for something to happen, and handles it."""
         for event in list(events(self._pools, TICK_S, self._completion.merger.wake)):
             self._roles[event.process.role].handle(event)
-            if isinstance(event.message, Sealed):
+            if isinstance(event.message, Sealed | RowsJudged):
                 self._keep_busy(stop)  # reading what the others sealed takes time that nobody need wait
         for outcome in self._completion.merger.outcomes():
             if isinstance(outcome.job, DedupJob):

@@ -8,7 +8,7 @@ from typing import Any
 
 from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
-from scale.engine.interfaces import Died, Failed, Halved, Job, Ready, Sealed
+from scale.engine.interfaces import Died, Failed, Halved, Job, Ready, RowsJudged, Sealed
 from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
 from scale.engine.scheduler import EARLY_EXITS, EARLY_KILLS, FreeSlots, RoundRequest, Slots, death, dispatch
 from scale.errors import RunError
@@ -77,8 +77,11 @@ class RoleHandler:
     def killed(self, process: WorkerProcess, job: Job, how: str) -> None:
         """Takes a job back whose process was killed from outside."""
 
-    def release(self, code: str, round_id: int) -> None:
+    def release(self, job: Job | Failed | Sealed) -> None:
         """Takes a job back, which was no attempt."""
+
+    def rows_judged(self, process: WorkerProcess, judged: RowsJudged) -> None:
+        """Takes in what a validator says of some rows of a round."""
 
     def job(self, process: WorkerProcess, state: ObjectState, round_id: int) -> Job:
         """Takes a round in hand and returns what a process is told to do."""
@@ -111,6 +114,8 @@ class RoleHandler:
             self._halved(process, message)
         elif isinstance(message, Sealed):
             self._sealed(process, message)
+        elif isinstance(message, RowsJudged):
+            self.rows_judged(process, message)
         elif isinstance(message, Failed) and message.errno in DISK_FULL:
             self._found_no_room(message)
         elif isinstance(message, Failed):
@@ -129,7 +134,7 @@ class RoleHandler:
         """Works with a slot no longer; what its process has to do is handed out again."""
         process = self.pool.workers.get(slot)
         if process is not None and process.job:
-            self.release(process.job.code, process.job.round_id)
+            self.release(process.job)
         self.pool.retire(slot)
         note = f"{self.slot_name(slot)} is set aside: {why}, see {self.pool.log_of(slot)}"
         device = self.pool.devices[slot].label
@@ -177,7 +182,7 @@ class RoleHandler:
 
     def _found_no_room(self, message: Failed) -> None:
         """Takes a job back for whose file the full disk had no room; that was no attempt."""
-        self.release(message.code, message.round_id)
+        self.release(message)
         reason = last_line(message.traceback)
         self._journal.append(events.RoundFoundNoRoom(code=message.code, round_id=message.round_id, reason=reason))
         self._completion.space.met(reason)

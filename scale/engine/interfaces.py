@@ -40,10 +40,11 @@ class RoundJob(NamedTuple):
 
 
 class ValidationJob(NamedTuple):
-    """The parent asks a validator for the verdict on a round.
+    """The parent asks a validator for the verdict on a round, or on some of its rows.
 
     Attributes:
         code, round_id: the round.
+        first, rows: the first row to test, and how many; None for the whole round, whose verdict the validator seals.
         shard, pieces: its shard and its object's convex pieces, relative to the run folder.
         acceptance_key: under which it is tested.
         deadly: rows that are not simulated, for that ends the process.
@@ -55,6 +56,8 @@ class ValidationJob(NamedTuple):
     pieces: str
     acceptance_key: dict[str, Any]
     deadly: tuple[int, ...]
+    first: int = 0
+    rows: int | None = None
 
 
 class Ready(NamedTuple):
@@ -86,6 +89,27 @@ class Sealed(NamedTuple):
     seconds: float
 
 
+class RowsJudged(NamedTuple):
+    """Some rows of a round are tested.
+
+    Attributes:
+        code, round_id, first: the job.
+        shard_sha256: of the round whose rows these are.
+        columns: `VERDICT_FIELDS`, of these rows.
+        platform, judging: see `VerdictRunner`.
+        seconds: how long it took.
+    """
+
+    code: str
+    round_id: int
+    first: int
+    shard_sha256: str
+    columns: dict[str, np.ndarray]
+    platform: dict[str, str]
+    judging: dict[str, Any]
+    seconds: float
+
+
 class Failed(NamedTuple):
     """The job raised.
 
@@ -95,6 +119,7 @@ class Failed(NamedTuple):
         errno: of an OSError.
         ends: whether the process ends itself, for its device's context is broken.
         step: the last one that was told of; filled in by the parent's pool, None before the first.
+        first: the first row, of a job that tests rows.
     """
 
     code: str
@@ -103,6 +128,7 @@ class Failed(NamedTuple):
     errno: int | None = None
     ends: bool = False
     step: int | None = None
+    first: int = 0
 
 
 class Died(NamedTuple):
@@ -112,7 +138,7 @@ class Died(NamedTuple):
 
 
 Job = RoundJob | ValidationJob
-Message = Ready | Step | Halved | Sealed | Failed | Died
+Message = Ready | Step | Halved | Sealed | RowsJudged | Failed | Died
 
 
 class RoundResult(NamedTuple):
@@ -159,12 +185,12 @@ class RoundFactory(Protocol):
 
 
 class ValidationTask(NamedTuple):
-    """A round as its validator sees it.
+    """A round, or some rows of it, as its validator sees it.
 
     Attributes:
-        columns: of its shard.
+        columns: of its shard; of some rows those that have a value for each.
         pieces: path of the sealed convex pieces of its object.
-        deadly: rows that are not simulated, for that does not end.
+        deadly: rows that are not simulated, for that does not end; counted from the first of the columns.
     """
 
     columns: Mapping[str, np.ndarray]

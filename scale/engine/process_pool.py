@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bimangrasp.files.formats import Header
 from scale.engine.devices import Device
-from scale.engine.interfaces import Died, Failed, Halved, Job, Message, Ready, Sealed, Step
+from scale.engine.interfaces import Died, Failed, Halved, Job, Message, Ready, RowsJudged, Sealed, Step
 from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec
 from scale.engine.worker import main as worker_main
 from scale.store.run_folder import RunFolder
@@ -177,7 +177,7 @@ class WorkerPool:
             worker.step, worker.is_stepping = message.step, True
         elif isinstance(message, Halved):
             worker.step, worker.is_stepping = 0, False
-        elif isinstance(message, Sealed):
+        elif isinstance(message, Sealed | RowsJudged):
             worker.job = None
         elif isinstance(message, Failed):
             message = message._replace(step=worker.at)  # the worker may have its next job before this one is dealt with

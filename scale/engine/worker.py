@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bimangrasp.files.header import Header
+from bimangrasp.files.schema import GRASP_FIELDS
 from bimangrasp.poses import trajectory_image
 from scale.engine import scheduler
 from scale.engine.interfaces import (
@@ -29,6 +30,7 @@ from scale.engine.interfaces import (
     RoundJob,
     RoundResult,
     RoundRunner,
+    RowsJudged,
     Sealed,
     Step,
     ValidationJob,
@@ -75,11 +77,11 @@ class Role(NamedTuple):
 
     Attributes:
         name: WORKER or VALIDATOR, see `run_folder`.
-        work: (folder, spec, runner, job, connection) -> the path of what it sealed for that job.
+        work: (folder, spec, runner, job, connection) -> the path of what it sealed for that job, or what it found.
     """
 
     name: str
-    work: Callable[[RunFolder, WorkerSpec, Any, Job, Connection], Path]
+    work: Callable[[RunFolder, WorkerSpec, Any, Job, Connection], Path | RowsJudged]
 
 
 def main(connection: Connection, spec: WorkerSpec) -> None:
@@ -140,20 +142,25 @@ class _Beat:
             self._connection.send(Step(step))
 
 
-def _do(folder: RunFolder, spec: WorkerSpec, runner: Any, job: Job, connection: Connection) -> Sealed | Failed:
+def _do(
+    folder: RunFolder, spec: WorkerSpec, runner: Any, job: Job, connection: Connection
+) -> Sealed | RowsJudged | Failed:
     """Does one job and returns the message about it."""
     start = time.monotonic()
     try:
-        path = spec.role.work(folder, spec, runner, job, connection)
+        done = spec.role.work(folder, spec, runner, job, connection)
     except BrokenPipeError:
         raise
     except Exception as error:  # whatever it is, the parent decides what becomes of the round
         text = traceback.format_exc()
         _log(text)
         number, ends = getattr(error, "errno", None), scheduler.is_broken_device(error)
-        return Failed(code=job.code, round_id=job.round_id, traceback=text, errno=number, ends=ends)
+        first = getattr(job, "first", 0)
+        return Failed(code=job.code, round_id=job.round_id, traceback=text, errno=number, ends=ends, first=first)
     seconds = time.monotonic() - start
-    return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(path), seconds=seconds)
+    if isinstance(done, RowsJudged):
+        return done._replace(seconds=seconds)
+    return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(done), seconds=seconds)
 
 
 def _log(text: str) -> None:
@@ -219,9 +226,11 @@ def _attempt(runner: RoundRunner, job: RoundJob, on_step: Callable[[int], None])
 
 def _verdict(
     folder: RunFolder, spec: WorkerSpec, runner: VerdictRunner, job: ValidationJob, connection: Connection
-) -> Path:
-    """Simulates the grasps of one round and returns the path of the sealed verdict."""
+) -> Path | RowsJudged:
+    """Simulates the grasps of one round and returns the path of the sealed verdict; of some rows what is found."""
     shard = shards.verify(folder.root / job.shard)
+    if job.rows is not None:
+        return _judged_rows(folder, shard, runner, job, connection)
     task = ValidationTask(shard.columns, str(folder.root / job.pieces), job.deadly)
     columns = runner.judge(task, partial(_tell, connection))
     _tell(connection, shard.rows)
@@ -234,6 +243,18 @@ def _verdict(
         "judging": runner.judging,
     }
     return verdict_files.seal(folder, folder.place(spec.worker, spec.launch, VALIDATOR), about, columns)
+
+
+def _judged_rows(
+    folder: RunFolder, shard: shards.Shard, runner: VerdictRunner, job: ValidationJob, connection: Connection
+) -> RowsJudged:
+    """Simulates some grasps of one round."""
+    own = slice(job.first, job.first + job.rows)
+    columns = {f.name: shard.columns[f.name][own] for f in GRASP_FIELDS}
+    task = ValidationTask(columns, str(folder.root / job.pieces), tuple(row - job.first for row in job.deadly))
+    verdicts = runner.judge(task, lambda row: _tell(connection, job.first + row))
+    _tell(connection, shard.rows)
+    return RowsJudged(job.code, job.round_id, job.first, shard.sha256, verdicts, runner.platform, runner.judging, 0.0)
 
 
 def _tell(connection: Connection, row: int) -> None:

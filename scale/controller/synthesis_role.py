@@ -1,9 +1,8 @@
-"""Makes and tests rounds: hands them to workers and validators, takes in what comes, decides what failures mean."""
+"""Makes rounds: hands them to workers, takes in what they seal, and decides what failures mean."""
 
 from __future__ import annotations
 
 import pickle
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,24 +11,18 @@ from scale.controller import optional_outputs
 from scale.controller.completion import ObjectCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES, RoleHandler
 from scale.engine.devices import device_name
-from scale.engine.interfaces import Failed, Job, RoundJob, Sealed, ValidationJob
+from scale.engine.interfaces import Failed, Job, RoundJob, Sealed
 from scale.engine.process_pool import WorkerPool, WorkerProcess
-from scale.engine.scheduler import IN_A_ROW, ConfigErrorDetector, Key, RetryPolicy, RoundRequest, is_disk_full
-from scale.engine.worker import VALIDATION
+from scale.engine.scheduler import IN_A_ROW, ConfigErrorDetector, RetryPolicy, RoundRequest, is_disk_full
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.merge.round_records import JudgedRound, SealedRound, accept_round
 from scale.settings.schema import TENSORBOARD
 from scale.state.records import ObjectState
-from scale.state.round_table import DONE, SEALED
+from scale.state.round_table import DONE
 from scale.store import shards, verdict_files
-from scale.store.events import AttemptFailed, RoundDone, RoundJudged, RoundSealed
-from scale.store.run_folder import VALIDATOR, WORKER
-from scale.store.verdict_files import Verdict
-
-DEADLY = 2  # validators that die or hang at one grasp before it is no longer simulated
-Row = tuple[str, int, int]
-"""A grasp: object code, round id, row."""
+from scale.store.events import AttemptFailed, RoundDone, RoundSealed
+from scale.store.run_folder import WORKER
 
 
 class SynthesisRole(RoleHandler):
@@ -145,9 +138,9 @@ class SynthesisRole(RoleHandler):
         shard = shards.verify(path)
         return (shard.header.object_code, shard.round_id) == (job.code, job.round_id)
 
-    def release(self, code: str, round_id: int) -> None:
+    def release(self, job: Job | Failed | Sealed) -> None:
         """Wants a round again that was no attempt."""
-        self._completion.by_code[code].rounds.take_back(round_id)
+        self._completion.by_code[job.code].rounds.take_back(job.round_id)
 
     def failed(self, process: WorkerProcess, job: Job | Failed | Sealed, text: str) -> None:
         """Notes a failed attempt; the round is handed out again, or given up."""
@@ -200,153 +193,3 @@ class SynthesisRole(RoleHandler):
         else:
             what = "idle" if worker.is_ready else "starting"
         return f"{self.slot_name(worker.slot)}: {what}"
-
-
-class ValidationRole(RoleHandler):
-    """Tests sealed rounds: validators on the CPU, or on the workers' devices.
-
-    A grasp at which validators died by themselves, or hung, fails without being simulated; a death from outside says
-    nothing of the grasp, until there were as many as `max_kills` allows a round.
-    """
-
-    name = VALIDATOR
-
-    def __init__(self, completion: ObjectCompletion) -> None:
-        request = completion.call.request
-        devices, threads = request.validator_devices, request.validator_threads
-        factory = pickle.dumps(request.verdict_factory)
-        pool = WorkerPool(request.folder, devices, threads, factory, request.header(), VALIDATION)
-        super().__init__(completion, pool, completion.call.resumed.verdict_platforms)
-        self._under_way: set[Key] = set()
-        self._failures: Counter[Key] = Counter()
-        self._ends: Counter[Row] = Counter()
-        self._kills: Counter[Row] = Counter()
-        self._has_success = False
-
-    @property
-    def room(self) -> int:
-        """How many more rounds may be handed out to workers before the validators have caught up."""
-        return max(0, self._config.backlog * self._request.validators - self._completion.standing.waiting)
-
-    @property
-    def doing(self) -> str:
-        """What the validators do, for the screen."""
-        busy, waiting = len(self.pool.busy()), self._completion.standing.waiting
-        return f"{busy} of {self._request.validators} validators at work, {waiting} rounds to test"
-
-    def wanted(self) -> Iterator[RoundRequest]:
-        """Yields the rounds that wait for a validator, object by object."""
-        for state in self._completion.standing.with_waiting():
-            keys = [(state.code, round_id) for round_id in state.rounds.having(SEALED)]
-            yield from (RoundRequest(key) for key in keys if key not in self._under_way)
-
-    def job(self, _: WorkerProcess, state: ObjectState, round_id: int) -> ValidationJob:
-        """Takes a round in hand and returns what a validator is told to do."""
-        self._under_way.add((state.code, round_id))
-        sealed, pieces = state.rounds.record(round_id), self._request.pieces[state.code]
-        return ValidationJob(
-            code=state.code,
-            round_id=round_id,
-            shard=self._folder.relative(sealed.shard),
-            pieces=self._folder.relative(pieces.path),
-            acceptance_key=self._request.acceptance_key_of(state.code),
-            deadly=tuple(row for row in range(sealed.rows) if self._is_deadly((state.code, round_id, row))),
-        )
-
-    def _is_deadly(self, row: Row) -> bool:
-        """Whether a grasp is no longer simulated."""
-        return self._ends[row] >= DEADLY or 0 < self._config.max_kills <= self._kills[row]
-
-    # ---- what comes back
-
-    def read(self, sealed: Sealed) -> tuple[Verdict, JudgedRound] | None:
-        """Returns a verdict and the round that it judges; None where that round no longer waits for this verdict."""
-        state, round_id = self._completion.by_code[sealed.code], sealed.round_id
-        self.release(state.code, round_id)
-        verdict = verdict_files.verify(self._folder.root / sealed.path)
-        waiting = state.rounds.record(round_id) if state.rounds.state(round_id) is SEALED else None
-        if waiting is None or verdict.shard_sha256 != waiting.sha256:
-            return None
-        return verdict, accept_round(shards.verify(waiting.shard), self._request.accept, verdict)
-
-    def take(self, _: WorkerProcess, sealed: Sealed, content: tuple[Verdict, JudgedRound] | None) -> None:
-        """Takes a verdict in, and the round that it completes."""
-        state, round_id = self._completion.by_code[sealed.code], sealed.round_id
-        if content is None:  # the verdict is on a shard that was found damaged meanwhile
-            self._folder.remove(self._folder.root / sealed.path)
-            return
-        verdict, record = content
-        state.verdicts.append(verdict)
-        self._has_success = True
-        self._completion.space.sealed()
-        kind = RoundJudged if self._request.dedup else RoundDone
-        took = round(sealed.seconds, 3)
-        event = record.event(kind, state.code, round_id, self._folder, test_seconds=took)
-        self._journal.append(event)
-        if self._completion.judged(state, round_id, record):
-            self._progress.meter.gained("physics", record.accepted)
-
-    def spoiled(self, _: WorkerProcess, sealed: Sealed, error: Exception) -> None:
-        """Sets aside what does not read back: the verdict, or the shard, whose round is computed again."""
-        state, path = self._completion.by_code[sealed.code], self._folder.root / sealed.path
-        if shards.is_damaged(path):
-            self._folder.set_aside(path)
-        self._drop_damaged_shard(state, sealed.round_id)
-        self._progress.say(f"{state.code}: round {sealed.round_id} has to be tested again: {error}")
-
-    def _drop_damaged_shard(self, state: ObjectState, round_id: int) -> bool:
-        """Wants a round again whose shard is damaged; returns whether it no longer waits for a verdict."""
-        if state.rounds.state(round_id) is not SEALED:
-            return True
-        shard = state.rounds.record(round_id).shard
-        if not shards.is_damaged(shard):
-            return False
-        state.rounds.reopen(round_id)
-        self._folder.set_aside(shard)
-        return True
-
-    def is_of(self, path: Path, job: Job) -> bool:
-        """Whether a verdict is on the round of a job."""
-        verdict = verdict_files.verify(path)
-        return (verdict.code, verdict.round_id) == (job.code, job.round_id)
-
-    def release(self, code: str, round_id: int) -> None:
-        """Lets a round wait for another validator."""
-        self._under_way.discard((code, round_id))
-
-    def failed(self, process: WorkerProcess, job: Job | Failed, text: str) -> None:
-        """Notes a failed attempt; the grasp at which it failed is not simulated for ever."""
-        state, round_id = self._completion.by_code[job.code], job.round_id
-        self.release(state.code, round_id)
-        key, tail = (state.code, round_id), text[-TRACEBACK_BYTES:]
-        row = self._row_at(job.step if isinstance(job, Failed) else process.at, state, round_id)
-        event = AttemptFailed(code=state.code, round_id=round_id, validator=process.slot, row=row, traceback=tail)
-        self._journal.append(event)
-        what = f"the test of round {round_id} failed" + ("" if row is None else f" at grasp {row}")
-        self._progress.say(f"{state.code}: {what}: {last_line(tail)}")
-        if row is not None:
-            self._ends[(*key, row)] += 1
-            return
-        if self._drop_damaged_shard(state, round_id):
-            return
-        self._failures[key] += 1
-        if self._failures[key] <= self._config.max_retries:
-            return
-        if not self._has_success:
-            raise RunError(
-                f"no round could be tested in this call: it is the configuration, or the machine. The last error, see "
-                f"{self.pool.log_of(process.slot)}:\n{tail}"
-            )
-        self._completion.skip(state, round_id, f"after {self._failures[key]} tests that failed", tail)
-
-    @staticmethod
-    def _row_at(step: int | None, state: ObjectState, round_id: int) -> int | None:
-        """Returns the grasp that a validator was simulating; None where it was at none."""
-        waiting = state.rounds.record(round_id) if state.rounds.state(round_id) is SEALED else None
-        return step if step is not None and waiting is not None and step < waiting.rows else None
-
-    def killed(self, process: WorkerProcess, job: Job, _: str) -> None:
-        """Lets a round wait for another validator; the grasp at which this one was killed is remembered."""
-        self.release(job.code, job.round_id)
-        if process.is_stepping:
-            self._kills[job.code, job.round_id, process.step] += 1
