@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sys
+import tempfile
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
 
 import scale
 from bimangrasp.errors import InputError
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
+TERMINATED = 143
 SHOWN = {
     "status": lambda config: scale.status(given_path(config)),
     "merge": scale.merge_parts,
@@ -45,13 +55,48 @@ def outcome(config: Config) -> int:
 def _dispatch(config: Config) -> int:
     """Does what `mode` says and returns the exit code."""
     if config.mode in SHOWN:
-        report = SHOWN[config.mode](config)
+        with _leaving_nothing():
+            report = SHOWN[config.mode](config)
         print(report)
         return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
     if config.dry_run:
         print(scale.plan(config))
         return 0
     return scale.run(config).exit_code
+
+
+@contextmanager
+def _leaving_nothing() -> Iterator[None]:
+    """Ends at SIGTERM with 143, with the processes that were started, and keeps temporary files where all go then.
+
+    A mode that only shows has nothing to finish, and its threads may wait for a process for minutes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, was = tempfile.tempdir, signal.getsignal(signal.SIGTERM)
+    with tempfile.TemporaryDirectory(prefix="bimangrasp_") as folder:
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            for pid in _children():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(TERMINATED)
+
+        tempfile.tempdir = folder
+        signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if was is None else was)
+            tempfile.tempdir = before
+
+
+def _children() -> list[int]:
+    """Returns the processes that this one has started and that run, as Linux tells; none where it does not."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for path in lists for pid in path.read_text().split()]
 
 
 def refused(error: InputError) -> int:

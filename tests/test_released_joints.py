@@ -89,7 +89,19 @@ def test_other_hands_are_refused_by_their_joints():
     allegro = tuple(f"joint_{i}" for i in range(22))
     with pytest.raises(InputError, match="mug.h5 has the joints joint_0.*for the Shadow hands alone.*format=npz"):
         to_released(poses, allegro, "mug.h5")
-    with pytest.raises(InputError, match="mug.npy has the joints joint_0.*wanted those of BimanGrasp's release"):
+    words = "mug.npy has other joints .*: it lacks robot0:FFJ3, .* and 17 more and has joint_0, .*; wanted the 22 from"
+    with pytest.raises(InputError, match=words):
         from_released(poses, allegro, SHADOW, "mug.npy")
     with pytest.raises(InputError, match="wanted hand=shadow or hand=release, not one with joint_0"):
         from_released(poses, RELEASED, allegro, "mug.npy")
+
+
+def test_a_joint_that_is_missing_is_named_alone():
+    names = tuple(name for name in RELEASED if name != "robot0:RFJ1")
+    poses = drawn(1)
+    with pytest.raises(
+        InputError, match=r"release: it lacks robot0:RFJ1; wanted the 22 from robot0:FFJ3 to robot0:THJ0"
+    ):
+        from_released(poses._replace(joints=poses.joints[:, :, 1:]), names, SHADOW, "mug.npy")
+    with pytest.raises(InputError, match="release: it has none;"):
+        from_released(poses, (), SHADOW, "mug.npy")

@@ -49,6 +49,9 @@ _COUNTS = {"FF": 4, "MF": 4, "RF": 4, "LF": 5, "TH": 5}
 
 SHADOW = tuple(f"{finger}J{number}" for finger, count in _COUNTS.items() for number in reversed(range(count)))
 
+NAMED = 5
+"""So many joints are named in a message."""
+
 RELEASED = tuple(PREFIX + name for name in SHADOW)
 
 ABOUT_Y = ("FFJ3", "MFJ3", "RFJ3", "LFJ3", "THJ1", "THJ0")
@@ -208,14 +211,28 @@ def from_released(poses: Poses, joint_names: tuple[str, ...], wanted: tuple[str,
     """
     if set(joint_names) != set(RELEASED):
         raise InputError(
-            f"{what} has the joints {', '.join(joint_names) or 'of no hand'}; wanted those of BimanGrasp's release, "
-            f"{', '.join(RELEASED)}"
+            f"{what} has other joints than the hands of BimanGrasp's release: it {_unlike(joint_names, RELEASED)}; "
+            f"wanted the {len(RELEASED)} from {RELEASED[0]} to {RELEASED[-1]}"
         )
     if set(wanted) == set(RELEASED):
         return _ordered(poses, joint_names, wanted)
     if set(wanted) == set(SHADOW):
         return _ordered(_flipped(_ordered(poses, joint_names, RELEASED)), SHADOW, wanted)
     raise InputError(f"{what} is of the Shadow hands; wanted hand=shadow or hand=release, not one with {wanted[0]}")
+
+
+def _unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
+    """Returns which joints lack and which are not meant."""
+    if not given:
+        return "has none"
+    lacking, others = ([name for name in a if name not in b] for a, b in ((wanted, given), (given, wanted)))
+    lists = (("lacks", lacking), ("has", others))
+    parts = [f"{verb} {', '.join(names[:NAMED])}{_more(names)}" for verb, names in lists if names]
+    return " and ".join(parts)
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
 
 
 def _ordered(poses: Poses, names: tuple[str, ...], wanted: tuple[str, ...]) -> Poses:

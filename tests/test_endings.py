@@ -1,0 +1,106 @@
+"""Whatever ends a command ends what it has started, and it leaves nothing in the folder for temporary files."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+import conf
+from scale import command
+
+ROOT = Path(__file__).parents[1]
+
+
+def until(is_true, seconds=60):
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def processes_of(text):
+    """The pids of running processes whose command line has a text."""
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended
+            continue
+        pids += [int(folder.name)] if text in line else []
+    return pids
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_decomposition_of_a_mesh_and_leaves_no_folder(tmp_path):
+    pytest.importorskip("coacd", reason="needs CoACD")
+    rough = trimesh.creation.icosphere(subdivisions=5, radius=0.1)
+    rough.vertices *= np.random.default_rng(0).uniform(0.7, 1.3, (len(rough.vertices), 1))
+    (tmp_path / "meshes").mkdir()
+    rough.export(tmp_path / "meshes" / "rough.obj")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    arguments = [
+        "mode=objects",
+        f"object_root={tmp_path / 'meshes'}",
+        f"out={tmp_path / 'out'}",
+        "pieces.threshold=0.01",
+    ]
+    running = subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        until(lambda: processes_of(f"coacd_process.py {temporary}") or running.poll() is not None)
+        assert running.poll() is None, running.stdout.read()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 143
+        until(lambda: not processes_of(str(temporary)), 10)
+    finally:
+        running.kill()
+    assert list(temporary.iterdir()) == [] and not list(tmp_path.glob("out/*"))
+
+
+def test_temporary_files_and_signals_are_as_before_when_a_mode_is_done(monkeypatch):
+    seen = []
+
+    def shows(_):
+        path = tempfile.mkdtemp()
+        seen.append((Path(path), signal.getsignal(signal.SIGTERM)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.SHOWN, "status", shows)
+    before = tempfile.gettempdir(), signal.getsignal(signal.SIGTERM)
+    assert command.outcome(conf.load(["mode=status"])) == 130
+    assert (tempfile.gettempdir(), signal.getsignal(signal.SIGTERM)) == before
+    (path, handler) = seen[0]
+    assert not path.exists() and path.parent.name.startswith("bimangrasp_") and callable(handler)
+
+
+def test_a_thread_touches_no_signal(monkeypatch, capsys):
+    monkeypatch.setitem(command.SHOWN, "status", lambda _: f"handler {signal.getsignal(signal.SIGTERM)}")
+    before, config = signal.getsignal(signal.SIGTERM), conf.load(["mode=status"])
+    thread = threading.Thread(target=lambda: command.outcome(config))
+    thread.start()
+    thread.join()
+    assert capsys.readouterr().out == f"handler {before}\n"
+
+
+def test_the_processes_of_a_command_are_found():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert child.pid in command._children()
+    finally:
+        child.kill()
+        child.wait()
+    assert child.pid not in command._children()
