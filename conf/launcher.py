@@ -120,9 +120,14 @@ def run(launcher: Launcher, configs: Sequence[Config], say: Callable[[str], None
     """
     submitit = _submitit(launcher)
     folder = Path(configs[0].output_root).absolute() / "submitit" / configs[0].exp_name.partition("/")[0]
-    executor = _executor(submitit, launcher, folder)
-    with executor.batch():
-        jobs = [executor.submit(Job(), config) for config in configs]
+    try:
+        executor = _executor(submitit, launcher, folder)
+        with executor.batch():
+            jobs = [executor.submit(Job(), config) for config in configs]
+    except (submitit.core.utils.FailedJobError, OSError) as error:
+        reason = last_line(str(error)) or type(error).__name__
+        what = f"{GROUP}={launcher.name} could not send the jobs, whose files go to {folder}"
+        raise InputError(f"{what}: {reason}") from error
     for config, job in zip(configs, jobs, strict=True):
         say(f"job {job.job_id}: {named(config)}, log {job.paths.stdout}")
     try:

@@ -43,7 +43,8 @@ class StubJudge:
     """What `scale` asks of a judge; called with settings it is itself.
 
     `faults`: (round, row) -> what happens at each attempt to simulate that row, then nothing: raise, kill, segv, exit,
-    hang; (round, -1) before the first row. Attempts are counted in files of `marks`, which outlive the validator.
+    hang; (round, -1 - first) before the first row of a job. Attempts are counted in files of `marks`, which outlive
+    the validator.
     `share`: of the rows that hold. `confirmed`: of those that are judged again after a device; without faults.
     """
 
@@ -82,8 +83,8 @@ class StubJudgeBench:
             return self.second(case)
         rows, seed = len(case.columns["row"]), int(case.columns["seed"][0])
         round_id = int(case.columns["round"][0])
-        self.suffer(round_id, -1)
         first = int(case.columns["row"][0])
+        self.suffer(round_id, -1 - first)
         for row in range(rows):
             if row not in case.deadly:
                 on_row(row)

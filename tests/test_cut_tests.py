@@ -1,6 +1,10 @@
 """Large rounds are tested in jobs of some rows: the verdict does not tell how it was cut, and a death costs one job."""
 
 import json
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -109,8 +113,8 @@ def test_a_row_that_ends_validators_is_no_longer_simulated(call, tmp_path):
     said, whole = call(BATCH, "whole", judge=StubJudge(faults=faults, marks=str(tmp_path / "a")))
     report, cut = call(2, "cut", judge=StubJudge(faults=faults, marks=str(tmp_path / "b")))
     assert report.objects[0].rejected == said.objects[0].rejected
-    with_fault = formats.read_verdict(next(iter(cut.verdict_files())).read_bytes())[1]["verdict/reason"]
-    assert with_fault[5] == Reason.SIMULATION_FAILED
+    (of_first,) = [verdict for verdict in map(verdict_files.verify, cut.verdict_files()) if verdict.round_id == 0]
+    assert of_first.reason[5] == Reason.SIMULATION_FAILED
     assert hashes(cut) == hashes(whole) and verdicts(cut) == verdicts(whole)
 
 
@@ -149,3 +153,47 @@ def test_one_round_is_tested_by_all_validators(call, tmp_path):
     ready = max(event["time"] for event in events(folder, "ready") if "validator" in event)
     assert done["time"] - max(sealed, ready) < 0.8 * done["test_seconds"]
     assert json.loads(folder.manifest.read_bytes())["objects"]["storage_bin"]["collected"] == 8
+
+
+@pytest.mark.slow
+def test_rows_of_a_round_whose_shard_was_damaged_are_tested_again(call, tmp_path, monkeypatch):
+    """One job finds the damage while others hold rows of the same shard: none of these may be lost."""
+    _, whole = call(BATCH, "whole")
+    damaged, job = [], validation_role.ValidationRole.job
+
+    def spoiling(role, process, state, round_id):
+        given = job(role, process, state, round_id)
+        if given.first == 4 and not damaged:
+            damaged.append(role._folder.root / given.shard)
+            flip(damaged[0])
+        return given
+
+    monkeypatch.setattr(validation_role.ValidationRole, "job", spoiling)
+    report, cut = call(2, "cut", judge=StubJudge(delay=0.05))
+    assert damaged and report.exit_code == 0 and hashes(cut) == hashes(whole)
+
+
+@pytest.mark.slow
+def test_failures_of_several_jobs_are_no_attempts_at_one(call, tmp_path):
+    faults = {(0, -1 - first): ["raise"] for first in (0, 2, 4)}
+    report, _ = call(2, "cut", "max_retries=2", judge=StubJudge(faults=faults, marks=str(tmp_path)))
+    assert report.exit_code == 0 and report.skips == []
+
+
+@pytest.mark.slow
+def test_a_signal_lets_a_round_that_is_being_tested_finish(call, tmp_path):
+    """What was found of its rows is nowhere else."""
+    folder = RunFolder(tmp_path / "x")
+
+    def interrupt():
+        while not any(event.get("validator") is not None for event in events(folder, "ready")):
+            time.sleep(0.02)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    report, _ = call(1, "x", judge=StubJudge(delay=0.3, share=1.0), quota=200, stub=Stub(nan_share=0.0))
+    thread.join()
+    assert report.exit_code == 130
+    assert len(events(folder, "done")) >= 1 and report.objects[0].collected >= BATCH

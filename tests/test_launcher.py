@@ -18,6 +18,7 @@ import main
 import scale
 from bimangrasp.errors import InputError
 from conf import launcher
+from scale.controller.event_loop import Stop
 from scale.store import locks
 from scale.store.run_folder import RunFolder
 
@@ -107,6 +108,34 @@ def test_who_may_queue_the_job_again_is_called_when_the_run_is_over(small_config
     finally:
         signal.signal(number, before)
     assert report.exit_code == 143 and heard == [(number, None, "end")] * calls
+
+
+def test_a_requeue_signal_behind_a_sigterm_is_heard():
+    heard, before = [], signal.getsignal(signal.SIGUSR2)
+    signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
+    try:
+        with Stop(conf.load([])) as stop:
+            for number in (signal.SIGTERM, signal.SIGUSR2):
+                os.kill(os.getpid(), number)
+        stop.pass_on()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert stop.exit_code == 143 and heard == [signal.SIGUSR2]
+
+
+def test_what_slurm_refuses_and_a_folder_that_cannot_be_made_are_one_sentence(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("submitit", reason="needs submitit")
+    local = ["-m", "hydra/launcher=submitit_local", "part=1/2,2/2"]
+    (tmp_path / "file").touch()
+    said = refused(monkeypatch, capsys, *local, f"output_root={tmp_path / 'file' / 'x'}")
+    assert said.startswith("error: hydra/launcher=submitit_local could not send the jobs") and said.count("\n") == 1
+    for name, text in {"sbatch": "echo invalid partition specified: gpuu >&2; exit 1", "srun": "exit 0"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    arguments = ["-m", SLURM, "hydra.launcher.partition=gpuu", "part=1/2,2/2", f"output_root={tmp_path / 'runs'}"]
+    said = refused(monkeypatch, capsys, *arguments)
+    assert said.splitlines()[-1].startswith("error: ") and said.endswith(": invalid partition specified: gpuu\n")
 
 
 class Signalling(Stub):

@@ -380,6 +380,27 @@ def test_the_part_that_came_out_worst_heads_the_report(call, root, small_config)
 
 
 @pytest.mark.slow
+def test_a_report_of_parts_that_have_hardly_begun(call, root, small_config):
+    call("cut", "1/2")
+    RunFolder(root / "cut" / "part_1_of_2").journal.write_bytes(b"")
+    page = scale.write_report(small_config("exp_name=cut", mode="report"))
+    assert page.outcome.state == "empty" and "not begun" in page.path.read_text()
+
+
+@pytest.mark.slow
+def test_a_report_shows_the_logs_of_the_part_that_had_trouble(call, root, small_config, tmp_path):
+    codes = "[storage_bin,bowl]"
+    given = ["exp_name=cut", f"object_code_list={codes}"]
+    stub = Stub(faults={("storage_bin", 0): ["raise"]}, marks=str(tmp_path))
+    assert scale.run(small_config(*given, "part=1/2"), maker=stub).exit_code == 0
+    call("cut", "2/2", codes=codes, target_count_per_object=400, max_rounds=1)
+    page = scale.write_report(small_config("exp_name=cut", mode="report"))
+    assert page.outcome.state == "short"
+    (log,) = (root / "cut" / "part_1_of_2").glob("logs/worker_0.log")
+    assert "part_1_of_2/logs/worker_0.log" in page.path.read_text() and "fault on order" in log.read_text()
+
+
+@pytest.mark.slow
 def test_a_gallery_of_parts_has_the_objects_of_all(call, root, small_config, monkeypatch):
     for number in (1, 2):
         call("cut", f"{number}/2", codes="[storage_bin,bowl]")

@@ -60,8 +60,10 @@ class Stop:
         if number == signal.SIGINT:
             self.is_immediate = self.exit_code == 130
             self._stop(130, "Ctrl-C: running rounds finish; once more ends them now", None)
-        elif not self.exit_code:
-            self._requeue = number if number in REQUEUE_SIGNALS else None
+            return
+        if number in REQUEUE_SIGNALS and self.exit_code in (0, 143):  # also behind a SIGTERM, as SLURM preempts jobs
+            self._requeue = number
+        if not self.exit_code:
             name = signal.Signals(number).name
             self._stop(143, f"{name}: {self._grace_s:.0f} s for the running rounds", self._grace_s)
 
@@ -143,8 +145,12 @@ class EventLoop:
                 self._completion.merged(outcome)
 
     def _keep_busy(self, stop: Stop) -> None:
-        """Hands out what there is to do, unless the call ends or the disk has no room."""
-        if stop.look() or not self._has_room():
+        """Hands out what there is to do, as long as the disk has room; where the call ends, what is begun goes on."""
+        if stop.look():
+            if self._validation and self._has_room():
+                self._validation.hand_out(self._validation.begun())
+            return
+        if not self._has_room():
             return
         if self._validation:
             self._validation.hand_out(self._validation.wanted())
@@ -162,7 +168,8 @@ class EventLoop:
         if self._completion.merger.pending:
             return False
         if stop.look():
-            return not any(pool.busy() for pool in self._pools)
+            has_rest = self._validation and not self._is_paused and next(self._validation.begun(), None)
+            return not has_rest and not any(pool.busy() for pool in self._pools)
         return not self._standing.open
 
     def _has_room(self) -> bool:

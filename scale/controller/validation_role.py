@@ -90,7 +90,7 @@ class ValidationRole(RoleHandler):
         self._at_once = sys.maxsize if is_on_device else ROWS_AT_ONCE
         self._tests: dict[Key, RoundTest] = {}
         self._at_work: dict[Row, tuple[RoundTest, Rows]] = {}
-        self._failures: Counter[Key] = Counter()
+        self._failures: Counter[Row] = Counter()
         self._ends: Counter[Row] = Counter()
         self._kills: Counter[Row] = Counter()
         self._has_success = False
@@ -111,6 +111,14 @@ class ValidationRole(RoleHandler):
         for state in self._completion.standing.with_waiting():
             for round_id in state.rounds.having(SEALED):
                 yield from [RoundRequest((state.code, round_id))] * len(self._test(state, round_id).waiting)
+
+    def begun(self) -> Iterator[RoundRequest]:
+        """Yields of these the rounds of which rows are tested or under way."""
+        under_way = [test for test, _ in self._at_work.values()]
+        for request in self.wanted():
+            test = self._tests[request.key]
+            if test.judged or any(test is other for other in under_way):
+                yield request
 
     def _test(self, state: ObjectState, round_id: int) -> RoundTest:
         """Returns the test of a sealed round; a new one where the round was sealed again since."""
@@ -173,8 +181,11 @@ class ValidationRole(RoleHandler):
         """Takes in what was found of some rows; with the last of a round its verdict is sealed and taken in."""
         test, rows = self._at_work.pop((judged.code, judged.round_id, judged.first), (None, None))
         key, state = (judged.code, judged.round_id), self._completion.by_code[judged.code]
-        if test is None or self._tests.get(key) is not test or state.rounds.state(judged.round_id) is not SEALED:
-            return  # the round was made again meanwhile, or given up
+        if test is None or self._tests.get(key) is not test:
+            return  # the test was begun anew meanwhile
+        if state.rounds.state(judged.round_id) is not SEALED:
+            del self._tests[key]  # the round is made again, or was given up
+            return
         if judged.shard_sha256 != test.shard_sha256:
             test.take_back(rows)
             return
@@ -230,6 +241,7 @@ class ValidationRole(RoleHandler):
         if not shards.is_damaged(shard):
             return False
         state.rounds.reopen(round_id)
+        self._tests.pop((state.code, round_id), None)
         self._folder.set_aside(shard)
         return True
 
@@ -259,15 +271,16 @@ class ValidationRole(RoleHandler):
             return
         if self._drop_damaged_shard(state, round_id):
             return
-        self._failures[key] += 1
-        if self._failures[key] <= self._config.max_retries:
+        attempts = (*key, job.first if isinstance(job, Failed | ValidationJob) else 0)
+        self._failures[attempts] += 1
+        if self._failures[attempts] <= self._config.max_retries:
             return
         if not self._has_success:
             raise RunError(
                 f"no round could be tested in this call: it is the configuration, or the machine. The last error, see "
                 f"{self.pool.log_of(process.slot)}:\n{tail}"
             )
-        self._completion.skip(state, round_id, f"after {self._failures[key]} tests that failed", tail)
+        self._completion.skip(state, round_id, f"after {self._failures[attempts]} tests that failed", tail)
 
     @staticmethod
     def _row_at(step: int | None, state: ObjectState, round_id: int) -> int | None:

@@ -95,6 +95,7 @@ class History:
         work: (object code, round id) -> the sealed round, in the order in which they were sealed.
         failures: attempts that failed, with the worker or validator by name.
         incidents: what befell workers, validators and the disk.
+        troubles: failed attempts and incidents, each with its part, empty without parts.
         skips: (object code, round id) -> the line that gave it up; without those that were made after all.
         merged: object code -> the line about its final file.
         platforms: each with the workers and validators that were ready on it, by name.
@@ -108,6 +109,7 @@ class History:
     work: dict[tuple[str, int], Work] = field(default_factory=dict)
     failures: list[FailedAttempt] = field(default_factory=list)
     incidents: list[Event] = field(default_factory=list)
+    troubles: list[tuple[str, Event]] = field(default_factory=list)
     skips: dict[tuple[str, int], RoundSkipped] = field(default_factory=dict)
     merged: dict[str, FileMerged] = field(default_factory=dict)
     platforms: list[tuple[dict[str, str], set[str]]] = field(default_factory=list)
@@ -144,6 +146,8 @@ class History:
         call.until = max(call.until, event.time)
         if isinstance(event, INCIDENTS):
             self.incidents.append(event)
+        if isinstance(event, (*INCIDENTS, AttemptFailed)):
+            self.troubles.append((self.part, event))
         match event:
             case CallStarted():
                 self.quotas |= event.quotas or {}

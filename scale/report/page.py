@@ -82,7 +82,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         now: Unix time, s.
     """
     run = _run_in(folder, now)
-    past, folders = run.past, run.folders
+    past, folders = run.past, list(run.folders.values()) or [folder]
     statistics = statistics_of(folders)
     gone = [path for code, own in run.homes.items() if not (path := own.final(code)).is_file()]
     statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
@@ -108,7 +108,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         failures=alike_failures(past)[:SHOWN_FAILURES],
         skips=[skip for _, skip in sorted(past.skips.items())][:SHOWN_SKIPS],
         incidents=past.incidents[-SHOWN_INCIDENTS:],
-        logs=logs(folders[-1], past, came_out),
+        logs=logs(folder, run, came_out),
         calls=past.calls[-SHOWN_CALLS:],
         settings=folders[-1].config.read_text(errors="replace") if folders[-1].config.exists() else "",
         citation=CITATION,
@@ -120,7 +120,7 @@ class _Run(NamedTuple):
     """What a run's folders tell: its own, or those of its parts, of which the one that came out worst is last.
 
     Attributes:
-        folders: in which a call has begun.
+        folders: name of a part, empty without parts -> its folder, in which a call has begun.
         homes: object code -> the folder of its final file, which was written.
         past, manifest: of all of them.
         is_running: whether somebody works on any.
@@ -128,7 +128,7 @@ class _Run(NamedTuple):
         lacking: a sentence for each part that is not all there.
     """
 
-    folders: list[RunFolder]
+    folders: dict[str, RunFolder]
     homes: dict[str, RunFolder]
     past: History
     manifest: dict[str, Any]
@@ -144,14 +144,16 @@ def _run_in(folder: RunFolder, now: float) -> _Run:
         is_running = locks.running(folder) is not None
         past = history_of(folder, now if is_running else None)
         homes = dict.fromkeys(past.merged, folder)
-        return _Run([folder], homes, past, journal.read_manifest(folder), is_running, {}, [])
+        return _Run({"": folder}, homes, past, journal.read_manifest(folder), is_running, {}, [])
     standing = status_of_parts(own_parts)
     begun = {name: part for name, part in standing.items() if part.folder and part.status}
     order = sorted(begun, key=lambda name: SEVERITY.index(begun[name].status.exit_code or 0))
     order.sort(key=lambda name: begun[name].status.exit_code is None)  # broken off, or at work
     past, homes, objects, second = History(), {}, {}, {}
+    folders: dict[str, RunFolder] = {}
     for name in order:
         own, is_at_work = begun[name].folder, begun[name].status.running is not None
+        folders[f"part {name}"] = own
         history_of(own, now if is_at_work else None, past, f"part {name}")
         homes |= dict.fromkeys(past.merged.keys() - homes.keys(), own)
         manifest = journal.read_manifest(own)
@@ -162,7 +164,7 @@ def _run_in(folder: RunFolder, now: float) -> _Run:
     lacking = [f"Part {name}: {part.lacks}." for name, part in standing.items() if part.lacks]
     texts = {name: str(part) for name, part in standing.items()}
     manifest = {"objects": objects} | ({"second_judgement": second} if second else {})
-    return _Run([begun[name].folder for name in order], homes, past, manifest, is_running, texts, lacking)
+    return _Run(folders, homes, past, manifest, is_running, texts, lacking)
 
 
 def rejects(past: History, came_out: Outcome) -> list[tuple[str, int]]:
@@ -243,14 +245,13 @@ def details(event: Event) -> str:
     return f"{event.tile} grasps at once" if isinstance(event, TileHalved) else event.reason
 
 
-def logs(folder: RunFolder, past: History, came_out: Outcome) -> list[tuple[str, str]]:
+def logs(folder: RunFolder, run: _Run, came_out: Outcome) -> list[tuple[str, str]]:
     """Returns the ends of the logs that may explain what went wrong: name and text."""
-    events = [*(attempt.event for attempt in past.failures), *past.incidents]
-    processes = {process for event in events if (process := process_of(event))}
-    first = sorted((slot, role) for role, slot in processes)[:SHOWN_LOGS]
-    paths = [folder.worker_log(slot, role) for slot, role in first]
+    places = {(part, process) for part, event in run.past.troubles if (process := process_of(event))}
+    first = sorted((part, slot, role) for part, (role, slot) in places)[:SHOWN_LOGS]
+    paths = [run.folders[part].worker_log(slot, role) for part, slot, role in first]
     if came_out.state in ("failed", "broken off", "stopped"):
-        paths.insert(0, folder.run_log)
+        paths.insert(0, list(run.folders.values())[-1].run_log)
     tails = [(folder.relative(path), _tail(path)) for path in paths]
     return [(name, text) for name, text in tails if text.strip()]
 
