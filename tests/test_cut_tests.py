@@ -169,7 +169,8 @@ def test_rows_of_a_round_whose_shard_was_damaged_are_tested_again(call, tmp_path
         return given
 
     monkeypatch.setattr(validation_role.ValidationRole, "job", spoiling)
-    report, cut = call(2, "cut", judge=StubJudge(delay=0.05))
+    slow = Stub(nan_share=0.1, delay=0.8)  # so that the others come back before the round is made again
+    report, cut = call(2, "cut", judge=StubJudge(delay=0.1), stub=slow)
     assert damaged and report.exit_code == 0 and hashes(cut) == hashes(whole)
 
 
