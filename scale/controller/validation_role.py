@@ -179,7 +179,7 @@ class ValidationRole(RoleHandler):
 
     def rows_judged(self, process: WorkerProcess, judged: RowsJudged) -> None:
         """Takes in what was found of some rows; with the last of a round its verdict is sealed and taken in."""
-        test, rows = self._at_work.pop((judged.code, judged.round_id, judged.first), (None, None))
+        test, rows = self._at_work.pop(_first_row(judged), (None, None))
         key, state = (judged.code, judged.round_id), self._completion.by_code[judged.code]
         if test is None or self._tests.get(key) is not test:
             return  # the test was begun anew meanwhile
@@ -252,7 +252,7 @@ class ValidationRole(RoleHandler):
 
     def release(self, job: Job | Failed | Sealed) -> None:
         """Lets what a validator had to do wait for another one."""
-        test, rows = self._at_work.pop((job.code, job.round_id, getattr(job, "first", 0)), (None, None))
+        test, rows = self._at_work.pop(_first_row(job), (None, None))
         if test is not None:
             test.take_back(rows)
 
@@ -271,16 +271,16 @@ class ValidationRole(RoleHandler):
             return
         if self._drop_damaged_shard(state, round_id):
             return
-        attempts = (*key, job.first if isinstance(job, Failed | ValidationJob) else 0)
-        self._failures[attempts] += 1
-        if self._failures[attempts] <= self._config.max_retries:
+        self._failures[_first_row(job)] += 1
+        attempts = self._failures[_first_row(job)]
+        if attempts <= self._config.max_retries:
             return
         if not self._has_success:
             raise RunError(
                 f"no round could be tested in this call: it is the configuration, or the machine. The last error, see "
                 f"{self.pool.log_of(process.slot)}:\n{tail}"
             )
-        self._completion.skip(state, round_id, f"after {self._failures[attempts]} tests that failed", tail)
+        self._completion.skip(state, round_id, f"after {attempts} tests that failed", tail)
 
     @staticmethod
     def _row_at(step: int | None, state: ObjectState, round_id: int) -> int | None:
@@ -293,3 +293,8 @@ class ValidationRole(RoleHandler):
         self.release(job)
         if process.is_stepping:
             self._kills[job.code, job.round_id, process.step] += 1
+
+
+def _first_row(job: Job | Failed | Sealed | RowsJudged) -> Row:
+    """Returns the first grasp of a job, by which it is known; a sealed verdict is of all rows."""
+    return job.code, job.round_id, getattr(job, "first", 0)

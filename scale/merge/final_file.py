@@ -37,25 +37,22 @@ class Merged(NamedTuple):
 
     def event(self) -> FileMerged:
         """Returns the journal's event about it."""
-        sizes, ending = self.proof.sizes, self.proof.ending
-        has_ended = ending.end_reason != "partial"
-        return FileMerged(
-            table=_table(self.proof) if has_ended else None,
-            code=self.proof.header.object_code,
-            rows=sizes["N"],
-            rounds=sizes["R"],
-            quota=ending.quota,
-            end_reason=ending.end_reason,
-            sha256=self.sha256,
-            content_sha256=self.proof.content_sha256,
-            size=self.size,
-            mtime_ns=self.mtime_ns,
-        )
+        table = None if self.proof.ending.end_reason == "partial" else _table(self.proof)
+        return FileMerged(code=self.proof.header.object_code, table=table, **self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a manifest says of the file."""
-        facts = self.event().to_json()
-        return {key: value for key, value in facts.items() if key not in ("event", "code", "time", "table")}
+        """Returns what journal and manifest say of the file."""
+        sizes, ending = self.proof.sizes, self.proof.ending
+        return {
+            "rows": sizes["N"],
+            "quota": ending.quota,
+            "end_reason": ending.end_reason,
+            "sha256": self.sha256,
+            "content_sha256": self.proof.content_sha256,
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+            "rounds": sizes["R"],
+        }
 
     @classmethod
     def of_line(cls, path: Path, line: FileMerged, common: Header) -> Merged:
@@ -75,10 +72,13 @@ class Merged(NamedTuple):
             object_key=table["object_key"],
             platforms=tuple(table["platforms"]),
         )
-        is_complete = line.rows == line.quota
-        reason = line.end_reason
         ending = Ending(
-            table["acceptance_key"], line.quota, is_complete, reason, table["rejected"], table.get("judging")
+            acceptance_key=table["acceptance_key"],
+            quota=line.quota,
+            complete=line.rows == line.quota,
+            end_reason=line.end_reason,
+            rejected=table["rejected"],
+            judging=table.get("judging"),
         )
         fields = round_fields("L" in table["sizes"])
         rounds = {f.name: np.array(table["rounds"][f.name], f.dtype) for f in fields}

@@ -205,8 +205,8 @@ def verified_final(
     final = Merged(path, stat.st_size, stat.st_mtime_ns, proof)
     if line is None or line.sha256 == proof.sha256:
         return final, is_journaled
-    written = final.event()
-    if all(getattr(line, name) == getattr(written, name) for name in ("content_sha256", "quota", "end_reason")):
+    facts = final.facts()
+    if all(getattr(line, name) == facts[name] for name in ("content_sha256", "quota", "end_reason")):
         raise FormatError("its columns are whole, and the bytes around them are not those that were written")
     return final, False
 
