@@ -29,7 +29,7 @@ from stub_rounds import Stub
 
 from scale.controller import event_loop, lifecycle
 from scale.controller.run_report import RunReport
-from scale.engine.process_pool import WorkerPool
+from scale.engine.process_pool import ProcessPool
 from scale.settings.mesh_checks import check_objects
 from scale.settings.parsing import resolve_objects
 from scale.store.parts import Part, write_codes
@@ -117,7 +117,7 @@ class Watch:
 
     def see(self) -> None:
         """Looks at the loop of the next run from here on."""
-        assign, events = WorkerPool.assign, event_loop.events
+        assign, events = ProcessPool.assign, event_loop.events
 
         def seen_assign(*arguments: Any) -> None:
             if self.first is None:
@@ -130,7 +130,7 @@ class Watch:
             yield from events(*arguments)
             self._left = time.thread_time()
 
-        WorkerPool.assign, event_loop.events = seen_assign, seen_events
+        ProcessPool.assign, event_loop.events = seen_assign, seen_events
 
 
 def measured(objects: int, root: Path) -> dict[str, float]:

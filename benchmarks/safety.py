@@ -24,7 +24,9 @@ from bimangrasp.files.header import Ending, HandTable, Header
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.devices import Device
 from scale.engine.interfaces import Died
-from scale.engine.process_pool import WorkerPool, events
+from scale.engine.pool import Crew, events
+from scale.engine.process_pool import ProcessPool
+from scale.engine.worker import SYNTHESIS
 from scale.merge.job import MergeJob, MergeRound
 from scale.merge.merge_thread import MergeThread
 from scale.merge.round_records import JudgedRound
@@ -117,7 +119,8 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
 
     The workers that are killed are ready before, for a start would take a core of what is measured.
     """
-    engine = WorkerPool(folder, [Device("cpu", "")] * KILLS, 1, pickle.dumps(Stub(delay=600)), header())
+    crew = Crew(SYNTHESIS, pickle.dumps(Stub(delay=600)), header(), 1, startup_s=600, heartbeat_s=600)
+    engine = ProcessPool(folder, crew, dict.fromkeys(range(KILLS), Device("cpu", "")))
     living = [engine.start(slot) for slot in range(KILLS)]
     while not all(worker.is_ready for worker in living):
         list(events([engine], 0.1))
@@ -135,7 +138,7 @@ def price_a_merge(folder: RunFolder, job: MergeJob) -> None:
         longest, last, peak = max(longest, now - last), now, max(peak, resident())
         if living and now - killed_at > KILL_EVERY_S:
             killed_at = now
-            os.kill(living.pop().process.pid, signal.SIGKILL)
+            os.kill(living.pop().pid, signal.SIGKILL)
     took, cpu = time.perf_counter() - start, time.process_time() - cpu
     engine.stop()
     merger.close()

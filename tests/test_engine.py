@@ -16,9 +16,11 @@ from bimangrasp.files.formats import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
 from scale.engine.interfaces import Died, Failed, Ready, RoundJob, Sealed, Step
-from scale.engine.process_pool import WorkerPool, child_environment, events
+from scale.engine.pool import Crew, events
+from scale.engine.process_pool import LocalEngine, child_environment
+from scale.engine.worker import SYNTHESIS
 from scale.store import locks, shards
-from scale.store.run_folder import RunFolder
+from scale.store.run_folder import WORKER, RunFolder
 
 HEADER = Header("", 0, "", Stub().hand_table(), {}, {}, {})
 CPU = Device("cpu", "")
@@ -30,18 +32,22 @@ def job(round_id):
     return RoundJob(**names, round_id=round_id, seed=100 + round_id, attempt=0, tile=8)
 
 
+def crew(stub, **limits):
+    return Crew(SYNTHESIS, pickle.dumps(stub), HEADER, 1, **({"startup_s": 600, "heartbeat_s": 300} | limits))
+
+
 @pytest.fixture
 def engine_of(tmp_path):
     folder, made = RunFolder(tmp_path), []
     folder.prepare()
 
-    def build(stub, devices=(CPU,)):
-        made.append(WorkerPool(folder, devices, 1, pickle.dumps(stub), HEADER))
-        return folder, made[-1]
+    def build(stub, devices=(CPU,), **limits):
+        made.append(LocalEngine({WORKER: devices}))
+        return folder, made[-1].pool(folder, crew(stub, **limits))
 
     yield build
     for engine in made:
-        engine.stop()
+        engine.close()
 
 
 def next_event(engine, kind, within=60.0):
@@ -78,7 +84,7 @@ def test_a_round_that_raises_leaves_the_worker_alive_and_tells_its_traceback(eng
     next_event(engine, Ready)
     engine.assign(one, job(0))
     assert "fault on order" in next_event(engine, Failed).message.traceback
-    assert "fault on order" in engine.log_tail(one)
+    assert "fault on order" in engine.log_of(0).read_text()
     engine.assign(one, job(0))
     assert next_event(engine, Sealed).process is one
 
@@ -102,7 +108,7 @@ def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
     engine.assign(one, job(0))
     next_event(engine, Step)
     start = time.monotonic()
-    os.kill(one.process.pid, signal.SIGKILL)
+    os.kill(one.pid, signal.SIGKILL)
     next_event(engine, Died)
     assert time.monotonic() - start < 1
 
@@ -111,8 +117,9 @@ def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
 def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
     _, engine = engine_of(Stub(broken=True))
     one = engine.start(0)
-    assert next_event(engine, Died).message.exitcode == 1 and not one.is_ready
-    assert "the stub cannot load its hands" in engine.log_tail(one)
+    died = next_event(engine, Died).message
+    assert died.exitcode == 1 and not one.is_ready
+    assert "the stub cannot load its hands" in died.log
 
 
 def test_the_optimizer_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
@@ -130,7 +137,7 @@ def test_workers_ignore_the_terminals_signals(engine_of):
     next_event(engine, Ready)
     engine.assign(one, job(0))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        os.kill(one.process.pid, number)
+        os.kill(one.pid, number)
     next_event(engine, Sealed)
 
 
@@ -149,7 +156,7 @@ def test_the_environment_is_the_childs_alone(engine_of, monkeypatch):
     one = engine.start(0)
     assert dict(os.environ) == before
     next_event(engine, Ready)
-    child = Path(f"/proc/{one.process.pid}/environ").read_bytes().split(b"\0")
+    child = Path(f"/proc/{one.pid}/environ").read_bytes().split(b"\0")
     assert {b"CUDA_VISIBLE_DEVICES=", b"OMP_NUM_THREADS=1", b"CUBLAS_WORKSPACE_CONFIG=:4096:8"} <= set(child)
     assert child_environment(Device("gpu 1", "GPU-ab"), 2)["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
 
@@ -158,23 +165,22 @@ PARENT = """
 import os, pickle, sys
 sys.path.insert(0, sys.argv[2])
 from stub_rounds import Stub
-from bimangrasp.files.formats import Header
-from scale.engine.process_pool import WorkerPool, events
-from scale.engine.devices import Device
+from test_engine import CPU, crew
 from scale.engine.interfaces import RoundJob
+from scale.engine.pool import events
+from scale.engine.process_pool import ProcessPool
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])
     folder.prepare()
-    header = Header("", 0, "", Stub().hand_table(), {}, {}, {})
     silent = Stub(faults={("m", 0): ["slow:600"]}, marks=sys.argv[1])  # so that no broken pipe ends it
-    engine = WorkerPool(folder, [Device("cpu", "")], 1, pickle.dumps(silent), header)
-    one = engine.start(0)
+    pool = ProcessPool(folder, crew(silent), {0: CPU})
+    one = pool.start(0)
     while not one.is_ready:
-        list(events([engine], 1))
+        list(events([pool], 1))
     names = dict(code="m", index=0, mesh="", mesh_sha256="")
-    engine.assign(one, RoundJob(**names, round_id=0, seed=1, attempt=0, tile=8))
-    print(one.process.pid, flush=True)
+    pool.assign(one, RoundJob(**names, round_id=0, seed=1, attempt=0, tile=8))
+    print(one.pid, flush=True)
     sys.stdin.read()
 """
 

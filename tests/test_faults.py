@@ -264,7 +264,7 @@ def test_a_device_on_which_no_worker_starts_is_set_aside(run, folder, tmp_path):
 
 
 def test_early_deaths_end_the_use_of_a_slot_and_never_of_the_last():
-    slots = Slots(2)
+    slots = Slots({0, 1})
     assert not slots.died_early(1)
     slots.ready(1)
     assert [slots.died_early(1), slots.died_early(1)] == [False, True]  # in a row
@@ -478,12 +478,12 @@ def test_deaths_from_outside_use_up_a_round_by_their_own_count():
 
 
 def test_a_slot_is_to_blame_only_for_what_others_can_do():
-    slots = Slots(3)
+    slots = Slots({0, 1, 2})
     assert [slots.succeeded(1, [0]), slots.succeeded(2, [0, 1])] == [[], []]
     assert slots.succeeded(2, [0, 0]) == [0] and slots.used == [1, 2]
     assert slots.succeeded(1, []) == [] and slots.succeeded(2, [1]) == []  # a success of its own ends the row
     assert slots.succeeded(2, [1]) == [] and slots.succeeded(2, [1]) == [1] and slots.used == [2]
-    alone = Slots(1)
+    alone = Slots({0})
     assert [alone.succeeded(0, [0, 0]) for _ in range(5)] == [[]] * 5
 
 

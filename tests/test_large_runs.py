@@ -17,7 +17,7 @@ import scale
 from benchmarks import cluster
 from bimangrasp.files import formats
 from scale.controller import event_loop
-from scale.engine.process_pool import WorkerPool
+from scale.engine.process_pool import ProcessPool
 from scale.merge.final_file import Merged
 from scale.settings.mesh_checks import check_objects
 from scale.settings.parsing import resolve_objects
@@ -139,7 +139,7 @@ class Counts:
 
     def __init__(self, monkeypatch):
         self.start, self.turns, self._profile = 0, {}, cProfile.Profile()
-        assign = WorkerPool.assign
+        assign = ProcessPool.assign
 
         def first(*arguments):
             if not self.start:
@@ -147,7 +147,7 @@ class Counts:
                 self.start = pstats.Stats(self._profile).total_calls
             assign(*arguments)
 
-        monkeypatch.setattr(WorkerPool, "assign", first)
+        monkeypatch.setattr(ProcessPool, "assign", first)
         for name in ("snapshot", "save", "_is_over"):
             monkeypatch.setattr(event_loop.EventLoop, name, self._counted(name, getattr(event_loop.EventLoop, name)))
 

@@ -264,7 +264,7 @@ def test_the_grasp_of_a_failure_is_known_after_the_validator_has_its_next_round(
         batch, looks = list(heard(*args)), 0
         while any(type(one.message) is Failed for one in batch) and looks < 20:
             batch, looks = batch + list(heard(*args)), looks + 1
-            if any(one.process.role == "worker" and type(one.message) is Sealed for one in batch):
+            if any(one.role == "worker" and type(one.message) is Sealed for one in batch):
                 late.append(batch)
                 break
         return sorted(batch, key=lambda one: type(one.message) is Failed)

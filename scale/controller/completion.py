@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scale.controller.run_report import Progress
+from scale.engine.pool import Engine
 from scale.engine.scheduler import is_disk_full
 from scale.errors import RunError
 from scale.merge.job import DedupJob
@@ -24,13 +25,14 @@ from scale.store.run_folder import file_name, parse_shard_name
 
 
 class OpenCall(NamedTuple):
-    """A call whose run folder is locked, scanned and resumed."""
+    """A call whose run folder is locked, scanned and resumed, and what its processes run on."""
 
     request: RunRequest
     resumed: Resumed
     journal: Journal
     progress: Progress
     lock: RunLock
+    engine: Engine
 
 
 class ObjectCompletion:

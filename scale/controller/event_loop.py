@@ -14,7 +14,7 @@ from scale.controller.run_report import ObjectReport, SecondJudgement, Snapshot,
 from scale.controller.synthesis_role import SynthesisRole
 from scale.controller.validation_role import ValidationRole
 from scale.engine.interfaces import RowsJudged, Sealed
-from scale.engine.process_pool import events
+from scale.engine.pool import events
 from scale.engine.scheduler import is_disk_full
 from scale.engine.worker import PARENTS_SIGNALS
 from scale.merge.job import DedupJob
@@ -122,8 +122,6 @@ class EventLoop:
                     self._say_once(stop.reason)
                 self._keep_busy(stop)
                 self._handle_events(stop)
-                for role in self._roles.values():
-                    role.watch()
                 self._tick()
             if stop.reason:
                 self._say_once(stop.reason)
@@ -135,7 +133,7 @@ class EventLoop:
     def _handle_events(self, stop: Stop) -> None:
         """Waits a moment for something to happen, and handles it."""
         for event in list(events(self._pools, TICK_S, self._completion.merger.wake)):
-            self._roles[event.process.role].handle(event)
+            self._roles[event.role].handle(event)
             if isinstance(event.message, Sealed | RowsJudged):
                 self._keep_busy(stop)  # reading what the others sealed takes time that nobody need wait
         for outcome in self._completion.merger.outcomes():

@@ -29,6 +29,8 @@ from scale.controller.second_judgement import judged_again
 from scale.controller.worker_events import TRACEBACK_BYTES
 from scale.engine.devices import package_version, resolve_devices, usable_kernels
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
+from scale.engine.pool import Engine
+from scale.engine.process_pool import LocalEngine
 from scale.engine.scheduler import is_disk_full
 from scale.engine.synthesizer import Simulator, Synthesizer
 from scale.errors import RunError
@@ -48,7 +50,7 @@ from scale.store.disk_space import row_bytes
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
 from scale.store.journal import VERSION, Journal, events_of
 from scale.store.locks import RunLock, wait_for_orphans
-from scale.store.run_folder import RunFolder
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 
 class PlannedObject(NamedTuple):
@@ -263,7 +265,7 @@ def run(
     """
     start = time.monotonic()
     checked = check(settings, factory_of, verdict_factory_of)
-    with _opened(checked) as call, Stop(checked.config) as stop:
+    with closing(_engine(checked)) as engine, _opened(checked, engine) as call, Stop(checked.config) as stop:
         completion = ObjectCompletion(call)
         loop = EventLoop(completion)
         exit_code = EXIT_ERROR
@@ -295,8 +297,13 @@ def _cause() -> str | None:
     return "".join(traceback.format_exception(error))[-TRACEBACK_BYTES:]
 
 
+def _engine(request: RunRequest) -> Engine:
+    """Returns what the processes of a call run on."""
+    return LocalEngine({WORKER: request.devices, VALIDATOR: request.validator_devices})
+
+
 @contextmanager
-def _opened(request: RunRequest) -> Iterator[OpenCall]:
+def _opened(request: RunRequest, engine: Engine) -> Iterator[OpenCall]:
     """Yields the run folder under its lock: scanned, resumed, journal open, damaged files and leftovers away."""
     folder = request.folder
     lock = _locked(folder)
@@ -316,7 +323,7 @@ def _opened(request: RunRequest) -> Iterator[OpenCall]:
                         + ": go on with allow_mixed_platform=true"
                     )
             with closing(Journal(folder, folder_scan.journal.replayed)) as journal:
-                call = OpenCall(request, resumed, journal, progress, lock)
+                call = OpenCall(request, resumed, journal, progress, lock, engine)
                 _enter(call, folder_scan)
                 for path in folder_scan.damaged:
                     folder.set_aside(path)
@@ -361,7 +368,7 @@ def _locked(folder: RunFolder) -> RunLock:
 
 def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     """Writes down what this call is, before anything is handed out."""
-    request, resumed, journal, progress, _ = call
+    request, resumed, journal, progress, _, engine = call
     folder, config = request.folder, request.config
     if not request.entries:
         resumed.notes.append(f"part={config.part} has none of the {len(request.listed_codes)} objects: nothing to do")
@@ -377,7 +384,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
             acceptance_key=request.acceptance_key,
             host=socket.gethostname(),
             pid=os.getpid(),
-            devices=[device.label for device in request.devices],
+            devices=engine.places,
             quotas=request.quotas,
             notes=resumed.notes,
         )
@@ -389,7 +396,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     for final in folder_scan.unjournaled:
         journal.append(final.event())
     folder.write(folder.config, yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode())
-    devices = ", ".join(device.label for device in request.devices)
+    devices = ", ".join(engine.places)
     kernels = resolve_kernels(config.kernels)
     progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 
 from bimangrasp.files.schema import Columns
 from scale.controller import optional_outputs
@@ -12,8 +11,9 @@ from scale.controller.completion import ObjectCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES, RoleHandler
 from scale.engine.devices import device_name
 from scale.engine.interfaces import Failed, Job, RoundJob, Sealed
-from scale.engine.process_pool import WorkerPool, WorkerProcess
+from scale.engine.pool import WorkerProcess
 from scale.engine.scheduler import IN_A_ROW, ConfigErrorDetector, RetryPolicy, RoundRequest, is_disk_full
+from scale.engine.worker import SYNTHESIS
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.merge.round_records import JudgedRound, SealedRound, accept_round
@@ -36,9 +36,8 @@ class SynthesisRole(RoleHandler):
 
     def __init__(self, completion: ObjectCompletion) -> None:
         request = completion.call.request
-        threads, factory = request.config.threads, pickle.dumps(request.factory)
-        pool = WorkerPool(request.folder, request.devices, threads, factory, request.header())
-        super().__init__(completion, pool, completion.call.resumed.platforms)
+        crew = (SYNTHESIS, pickle.dumps(request.factory), request.config.threads)
+        super().__init__(completion, *crew, completion.call.resumed.platforms)
         self.retries = RetryPolicy(self._config.max_retries, self._config.max_kills)
         self.config_errors = ConfigErrorDetector(self._config.max_retries, 0)
         self._tiles: dict[tuple[str, str], int] = {}
@@ -57,7 +56,7 @@ class SynthesisRole(RoleHandler):
 
     def slot_name(self, slot: int) -> str:
         """Returns the name of a slot for people: its device."""
-        return device_name(self._request.devices[slot].label, slot)
+        return device_name(self.pool.devices[slot].label, slot)
 
     def began(self, process: WorkerProcess) -> None:
         """Starts the clock by which grasps per second are told."""
@@ -132,11 +131,6 @@ class SynthesisRole(RoleHandler):
         path = self._folder.root / sealed.path
         self._folder.set_aside(path)
         self.failed(process, sealed, f"{path} does not read back: {error}")
-
-    def is_of(self, path: Path, job: Job) -> bool:
-        """Whether a shard is the round of a job."""
-        shard = shards.verify(path)
-        return (shard.header.object_code, shard.round_id) == (job.code, job.round_id)
 
     def release(self, job: Job | Failed | Sealed) -> None:
         """Wants a round again that was no attempt."""

@@ -15,7 +15,7 @@ import numpy as np
 from scale.controller.completion import ObjectCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES, RoleHandler
 from scale.engine.interfaces import Failed, Job, RowsJudged, Sealed, ValidationJob
-from scale.engine.process_pool import WorkerPool, WorkerProcess
+from scale.engine.pool import WorkerProcess
 from scale.engine.scheduler import Key, RoundRequest, is_disk_full
 from scale.engine.worker import VALIDATION
 from scale.errors import RunError
@@ -82,10 +82,8 @@ class ValidationRole(RoleHandler):
 
     def __init__(self, completion: ObjectCompletion) -> None:
         request = completion.call.request
-        devices, threads = request.validator_devices, request.validator_threads
-        factory = pickle.dumps(request.verdict_factory)
-        pool = WorkerPool(request.folder, devices, threads, factory, request.header(), VALIDATION)
-        super().__init__(completion, pool, completion.call.resumed.verdict_platforms)
+        crew = (VALIDATION, pickle.dumps(request.verdict_factory), request.validator_threads)
+        super().__init__(completion, *crew, completion.call.resumed.verdict_platforms)
         is_on_device = request.config.validation.simulator.is_on_device  # which takes thousands at once
         self._at_once = sys.maxsize if is_on_device else ROWS_AT_ONCE
         self._tests: dict[Key, RoundTest] = {}
@@ -104,7 +102,7 @@ class ValidationRole(RoleHandler):
     def doing(self) -> str:
         """What the validators do, for the screen."""
         busy, waiting = len(self.pool.busy()), self._completion.standing.waiting
-        return f"{busy} of {self._request.validators} validators at work, {waiting} rounds to test"
+        return f"{busy} of {len(self.slots.used)} validators at work, {waiting} rounds to test"
 
     def wanted(self) -> Iterator[RoundRequest]:
         """Yields the rounds that wait for a validator, object by object, each as often as it has rows to hand out."""
@@ -244,11 +242,6 @@ class ValidationRole(RoleHandler):
         self._tests.pop((state.code, round_id), None)
         self._folder.set_aside(shard)
         return True
-
-    def is_of(self, path: Path, job: Job) -> bool:
-        """Whether a verdict is on the round of a job."""
-        verdict = verdict_files.verify(path)
-        return (verdict.code, verdict.round_id) == (job.code, job.round_id)
 
     def release(self, job: Job | Failed | Sealed) -> None:
         """Lets what a validator had to do wait for another one."""

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
-from scale.engine.interfaces import Died, Failed, Halved, Job, Ready, RowsJudged, Sealed
-from scale.engine.process_pool import PoolEvent, WorkerPool, WorkerProcess
+from scale.engine.interfaces import (
+    Died,
+    Failed,
+    Halved,
+    Job,
+    Joined,
+    Lost,
+    Ready,
+    RowsJudged,
+    Sealed,
+    Silent,
+    Unusable,
+)
+from scale.engine.pool import Crew, PoolEvent, WorkerProcess
 from scale.engine.scheduler import EARLY_EXITS, EARLY_KILLS, FreeSlots, RoundRequest, Slots, death, dispatch
+from scale.engine.worker import Role
 from scale.errors import RunError
 from scale.formatting import last_line
 from scale.settings import fingerprints
@@ -33,12 +45,23 @@ class RoleHandler:
 
     name: str
 
-    def __init__(self, completion: ObjectCompletion, pool: WorkerPool, platforms: list[dict[str, str]]) -> None:
+    def __init__(
+        self,
+        completion: ObjectCompletion,
+        role: Role,
+        factory: bytes,
+        threads: int,
+        platforms: list[dict[str, str]],
+    ) -> None:
         call = completion.call
         self._completion, self._request, self._config = completion, call.request, call.request.config
         self._folder, self._journal, self._progress = call.request.folder, call.journal, call.progress
-        self.pool, self.slots = pool, Slots(len(pool.devices))
         self.platforms = list(platforms)
+        config, header = self._config, call.request.header()
+        silence = config.startup_timeout_s, config.heartbeat_timeout_s
+        crew = Crew(role, factory, header, threads, *silence, self.platforms, config.allow_mixed_platform)
+        self.pool = call.engine.pool(self._folder, crew)
+        self.slots = Slots(set(self.pool.devices))
         self._early_kills = 0
 
     # ---- what a role is
@@ -67,9 +90,6 @@ class RoleHandler:
 
     def spoiled(self, process: WorkerProcess, sealed: Sealed, error: Exception) -> None:
         """Deals with a file that cannot be read."""
-
-    def is_of(self, path: Path, job: Job) -> bool:
-        """Whether a sealed file is what a job was to make; raises FormatError or OSError for a damaged one."""
 
     def failed(self, process: WorkerProcess, job: Job | Failed, text: str) -> None:
         """Notes a failed attempt at a job."""
@@ -120,15 +140,12 @@ class RoleHandler:
             self._found_no_room(message)
         elif isinstance(message, Failed):
             self.failed(process, message, message.traceback)
+        elif isinstance(message, Silent):
+            self._silent(process, message)
         elif isinstance(message, Died):
-            self._died(process, message.exitcode)
-
-    def watch(self) -> None:
-        """Ends processes that give no sign of life; their deaths are handled later."""
-        for process in self.pool.end_silent(self._config.startup_timeout_s, self._config.heartbeat_timeout_s):
-            reason = process.end_reason
-            self._journal.append(events.ProcessSilent(**self._who(process), reason=reason, **_round_of(process.job)))
-            self._progress.say(f"{self.label(process)} is ended: {reason}")
+            self._died(process, message)
+        elif isinstance(message, Joined | Lost | Unusable):
+            self._slot_changed(event)
 
     def set_aside(self, slot: int, why: str) -> None:
         """Works with a slot no longer; what its process has to do is handed out again."""
@@ -141,6 +158,25 @@ class RoleHandler:
         self._journal.append(events.DeviceSetAside(**{self.name: slot}, device=device, reason=why))
         self._completion.notes.append(note)
         self._progress.say(note)
+
+    def _slot_changed(self, event: PoolEvent) -> None:
+        """Works with a slot that has joined, or no longer with one that is gone or must not be used."""
+        slot, message = event.slot, event.message
+        if isinstance(message, Unusable):
+            self.slots.aside.add(slot)
+            self.set_aside(slot, message.reason)
+            return
+        who = {self.name: slot, "device": self.pool.devices[slot].label}
+        if isinstance(message, Joined):
+            self.slots.known.add(slot)
+            self._journal.append(events.SlotJoined(**who))
+            return
+        job = event.process.job if event.process else None
+        self.slots.left(slot)
+        self._journal.append(events.SlotLost(**who, reason=message.reason, **_round_of(job)))
+        self._progress.say(f"{self.slot_name(slot)} is gone: {message.reason}")
+        if job:
+            self.release(job)
 
     def _who(self, process: WorkerProcess) -> dict[str, Any]:
         """Returns the fields of the journal that name a process."""
@@ -187,52 +223,44 @@ class RoleHandler:
         self._journal.append(events.RoundFoundNoRoom(code=message.code, round_id=message.round_id, reason=reason))
         self._completion.space.met(reason)
 
-    def _died(self, process: WorkerProcess, exitcode: int) -> None:
-        """Adopts what a dead process had sealed, else takes its job back."""
-        how, is_from_outside = death(exitcode, process.end_reason)
+    def _silent(self, process: WorkerProcess, message: Silent) -> None:
+        """Says that a process is ended without a sign of life; its death is handled later."""
+        reason = message.reason
+        self._journal.append(events.ProcessSilent(**self._who(process), reason=reason, **_round_of(process.job)))
+        self._progress.say(f"{self.label(process)} is ended: {reason}")
+
+    def _died(self, process: WorkerProcess, died: Died) -> None:
+        """Takes back the job of a dead process, which had sealed nothing for it."""
+        how, is_from_outside = death(died.exitcode, died.reason)
         job = process.job
-        self._journal.append(events.ProcessDied(**self._who(process), exitcode=exitcode, **_round_of(job)))
+        self._journal.append(events.ProcessDied(**self._who(process), exitcode=died.exitcode, **_round_of(job)))
         self._progress.say(f"{self.label(process)} died: {how}")
         if not process.is_ready:
-            self._died_early(process, is_from_outside, how)
+            self._died_early(process, is_from_outside, how, died.log)
         if job is None:
             return
-        path = next(self._sealed_by(process, job), None)
-        if path is not None:
-            sealed = Sealed(code=job.code, round_id=job.round_id, path=self._folder.relative(path), seconds=0.0)
-            self._sealed(process, sealed)
-        elif is_from_outside:
+        if is_from_outside:
             self.killed(process, job, how)
         else:
-            text = f"{self.pool.log_tail(process)}\nthe {self.name} died: {how}"
-            self.failed(process, job, text)
+            self.failed(process, job, f"{died.log}\nthe {self.name} died: {how}")
 
-    def _sealed_by(self, process: WorkerProcess, job: Job) -> Iterator[Path]:
-        """Yields the whole files that a dead process had sealed for its job."""
-        for path in self._folder.sealed_in(self._folder.place(process.slot, process.launch, self.name)):
-            try:
-                if self.is_of(path, job):
-                    yield path
-            except (FormatError, OSError):
-                self._folder.set_aside(path)
-
-    def _died_early(self, process: WorkerProcess, is_from_outside: bool, how: str) -> None:
+    def _died_early(self, process: WorkerProcess, is_from_outside: bool, how: str, log: str) -> None:
         """Ends the use of a slot whose processes die before they are ready, and the run at the last slot."""
         if is_from_outside:
             self._early_kills += 1
             if self._early_kills >= EARLY_KILLS:
-                raise self._nothing_starts(process, EARLY_KILLS, how)
+                raise self._nothing_starts(process, EARLY_KILLS, how, log)
         elif self.slots.died_early(process.slot):
             if not self.slots.set_aside(process.slot):
-                raise self._nothing_starts(process, EARLY_EXITS, how)
+                raise self._nothing_starts(process, EARLY_EXITS, how, log)
             died = f"{EARLY_EXITS} {self.name}s in a row died there before they were ready"
             self.set_aside(process.slot, f"{died}, the last with {how}")
 
-    def _nothing_starts(self, process: WorkerProcess, deaths: int, how: str) -> RunError:
+    def _nothing_starts(self, process: WorkerProcess, deaths: int, how: str, log: str) -> RunError:
         """Returns the error of a run in which no process gets ready."""
         return RunError(
             f"{deaths} {self.name}s in a row died before any was ready, the last one with {how}. The end of "
-            f"{self.pool.log_of(process.slot)}:\n{self.pool.log_tail(process)}"
+            f"{self.pool.log_of(process.slot)}:\n{log}"
         )
 
 

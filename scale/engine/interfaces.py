@@ -131,14 +131,44 @@ class Failed(NamedTuple):
     first: int = 0
 
 
-class Died(NamedTuple):
-    """The process is gone; the parent's pool says so in its place."""
+class Silent(NamedTuple):
+    """The process gave no sign of life for too long and is ended; its pool says so, and later that it died."""
 
-    exitcode: int | None = None
+    reason: str
+
+
+class Died(NamedTuple):
+    """The process is gone; its pool says so in its place.
+
+    Attributes:
+        exitcode: of the process.
+        reason: why its pool ended it; empty where it did not.
+        log: the end of what it wrote.
+    """
+
+    exitcode: int
+    reason: str = ""
+    log: str = ""
+
+
+class Joined(NamedTuple):
+    """There is one more slot: the pool's `devices` has it."""
+
+
+class Lost(NamedTuple):
+    """A slot is gone, with its process, and nothing is known of how that ended."""
+
+    reason: str
+
+
+class Unusable(NamedTuple):
+    """A slot must not be used: its node is of another platform, or has no room."""
+
+    reason: str
 
 
 Job = RoundJob | ValidationJob
-Message = Ready | Step | Halved | Sealed | RowsJudged | Failed | Died
+Message = Ready | Step | Halved | Sealed | RowsJudged | Failed | Silent | Died | Joined | Lost | Unusable
 
 
 class RoundResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""Starts worker processes, hands jobs to them, and notices what they say, that they are silent, and that they died."""
+"""Runs a pool as processes of this machine: starts them, and notices that they are silent, and that they died."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from bimangrasp.files.formats import Header
 from scale.engine.devices import Device
-from scale.engine.interfaces import Died, Failed, Halved, Job, Message, Ready, RowsJudged, Sealed, Step
-from scale.engine.worker import PARENTS_SIGNALS, SYNTHESIS, Role, WorkerSpec
+from scale.engine.interfaces import Died, Job, Message, Sealed, Silent
+from scale.engine.pool import Crew, PoolEvent, WorkerPool, WorkerProcess
+from scale.engine.worker import PARENTS_SIGNALS, WorkerSpec
 from scale.engine.worker import main as worker_main
-from scale.store.run_folder import RunFolder
+from scale.store import shards
+from scale.store.run_folder import WORKER, RunFolder, file_name, parse_shard_name
 
 TAIL_BYTES = 4000  # of a dead worker's log, for the message
 ABORT_S = 2.0  # from SIGABRT to SIGKILL
@@ -28,75 +29,39 @@ HELD_S = 5.0  # a longer way from one look at the workers to the next is no time
 
 
 @dataclass
-class WorkerProcess:
-    """A worker or validator process as the parent sees it.
+class _Handle:
+    """A process as this machine has it.
 
     Attributes:
-        role: WORKER or VALIDATOR.
-        slot: its place in the pool.
-        launch: the number of its start.
-        device: where it computes.
         process, connection: the process, and the parent's end of its pipe.
         log_start: where its words begin in its slot's log.
-        is_ready: whether it has loaded what it needs.
-        job: what it has to do.
-        step: the last one it told of.
-        is_stepping: whether there was one since start or hand-out.
         last_heard: when it was last heard of, by the pool's clock.
-        is_ending: whether it said that it ends by itself.
         end_reason: why the parent ends it; empty as long as it does not.
         kill_at: when the parent's second signal is due.
     """
 
-    role: str
-    slot: int
-    launch: int
-    device: Device
     process: SpawnProcess
     connection: Connection
     log_start: int
-    is_ready: bool = False
-    job: Job | None = None
-    step: int = 0
-    is_stepping: bool = False
-    last_heard: float = 0.0
-    is_ending: bool = False
+    last_heard: float
     end_reason: str = ""
     kill_at: float = 0.0
 
-    @property
-    def at(self) -> int | None:
-        """The last step since start or hand-out; None before the first."""
-        return self.step if self.is_stepping else None
 
+class ProcessPool(WorkerPool):
+    """The processes of one role on this machine, one for each device."""
 
-class PoolEvent(NamedTuple):
-    """What a process said, or that it died."""
-
-    process: WorkerProcess
-    message: Message
-
-
-class WorkerPool:
-    """The processes of one role, one slot per device."""
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        devices: Sequence[Device],
-        threads: int,
-        factory: bytes,
-        header: Header,
-        role: Role = SYNTHESIS,
-    ) -> None:
-        self._folder, self.devices, self._role = folder, devices, role
-        self._spec = WorkerSpec(str(folder.root.absolute()), 0, 0, "", threads, factory, header, os.getpid(), role)
-        self._next_launch = folder.next_launch(role.name)
-        self.workers: dict[int, WorkerProcess] = {}
+    def __init__(self, folder: RunFolder, crew: Crew, devices: Mapping[int, Device]) -> None:
+        super().__init__(folder, crew)
+        self.devices = dict(devices)
+        root, parent = str(folder.root.absolute()), os.getpid()
+        self._spec = WorkerSpec(root, 0, 0, "", crew.threads, crew.factory, crew.header, parent, crew.role)
+        self._next_launch = folder.next_launch(self.role)
+        self._handles: dict[int, _Handle] = {}
         self._looked, self._held = time.monotonic(), 0.0
 
     @property
-    def now(self) -> float:
+    def _now(self) -> float:
         """Time as the parent lives it: while it was held itself it could hear nobody."""
         return time.monotonic() - self._held
 
@@ -107,45 +72,42 @@ class WorkerPool:
         spec = self._spec._replace(worker=slot, launch=launch, device=device.torch_name)
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(
-            target=worker_main, args=(theirs, spec), name=f"{self._role.name}_{slot}_{launch}", daemon=True
+            target=worker_main, args=(theirs, spec), name=f"{self.role}_{slot}_{launch}", daemon=True
         )
-        log = self._folder.worker_log(slot, self._role.name)
+        log = self.log_of(slot)
         log_start = log.stat().st_size if log.exists() else 0
         with _signals_blocked(), environment(child_environment(device, spec.threads)), _output_to(log):
             process.start()
         theirs.close()
-        self.workers[slot] = WorkerProcess(
-            self._role.name, slot, launch, device, process, ours, log_start, last_heard=self.now
-        )
+        self._handles[slot] = _Handle(process, ours, log_start, self._now)
+        self.workers[slot] = WorkerProcess(self.role, slot, launch, device, process.pid)
         return self.workers[slot]
 
-    def idle(self) -> list[WorkerProcess]:
-        """Returns the workers that wait for a job, by slot."""
-        workers = [worker for _, worker in sorted(self.workers.items())]
-        return [worker for worker in workers if worker.is_ready and worker.job is None and not worker.is_ending]
-
-    def busy(self) -> list[WorkerProcess]:
-        """Returns the workers that have a job."""
-        return [worker for worker in self.workers.values() if worker.job is not None]
-
     def assign(self, worker: WorkerProcess, job: Job) -> None:
-        """Hands a job out. A worker that died meanwhile is told by `events`."""
-        worker.job, worker.step, worker.is_stepping, worker.last_heard = job, 0, False, self.now
+        """Hands a job out. Of a process that died meanwhile, `events` tells."""
+        handle = self._handles[worker.slot]
+        worker.has_job(job)
+        handle.last_heard = self._now
         try:
-            worker.connection.send(job)
+            handle.connection.send(job)
         except OSError:  # its end of the pipe is gone: the death is the next event
             return
 
     @property
-    def sources(self) -> dict[Any, WorkerProcess]:
-        """What can be waited for -> the worker of which it tells."""
-        sources: dict[Any, WorkerProcess] = {}
-        for worker in self.workers.values():
-            sources |= {worker.connection: worker, worker.process.sentinel: worker}
-        return sources
+    def sources(self) -> Collection[Any]:
+        """What can be waited for: pipes, and the ends of processes."""
+        return self._slot_of
+
+    @property
+    def _slot_of(self) -> dict[Any, int]:
+        """What can be waited for -> the slot of which it tells."""
+        slots: dict[Any, int] = {}
+        for slot, handle in self._handles.items():
+            slots |= {handle.connection: slot, handle.process.sentinel: slot}
+        return slots
 
     def events_of(self, readable: Collection[Any], timeout: float) -> Iterator[PoolEvent]:
-        """Yields what the workers have to say.
+        """Yields what the processes have to say, their deaths, and their silence.
 
         Args:
             readable: the sources that a wait came back with.
@@ -154,107 +116,129 @@ class WorkerPool:
         looked, self._looked = self._looked, time.monotonic()
         if self._looked - looked > timeout + HELD_S:
             self._held += self._looked - looked
-        for slot in sorted({worker.slot for source, worker in self.sources.items() if source in readable}):
-            yield from self._events_of(self.workers[slot])
+        for slot in sorted({slot for source, slot in self._slot_of.items() if source in readable}):
+            yield from self._events_at(slot)
+        yield from self._end_silent()
 
-    def _events_of(self, worker: WorkerProcess) -> Iterator[PoolEvent]:
-        """Yields a worker's messages, in order, and its death after the last of them."""
-        is_closed = False
+    def _events_at(self, slot: int) -> Iterator[PoolEvent]:
+        """Yields a process's messages, in order, and its death after the last of them."""
+        worker, handle, is_closed = self.workers[slot], self._handles[slot], False
         try:
-            while worker.connection.poll():
-                yield PoolEvent(worker, self._take(worker, worker.connection.recv()))
+            while handle.connection.poll():
+                message = worker.says(handle.connection.recv())
+                handle.last_heard = self._now
+                yield self._event(worker, message)
         except (EOFError, OSError):
             is_closed = True
-        if is_closed or not worker.process.is_alive():
-            yield PoolEvent(worker, self._reap(worker))
+        if is_closed or not handle.process.is_alive():
+            yield from self._reaped(worker, handle)
 
-    def _take(self, worker: WorkerProcess, message: Message) -> Message:
-        """Returns a message, after the worker's state is what it says."""
-        worker.last_heard = self.now
-        if isinstance(message, Ready):
-            worker.is_ready = True
-        elif isinstance(message, Step):
-            worker.step, worker.is_stepping = message.step, True
-        elif isinstance(message, Halved):
-            worker.step, worker.is_stepping = 0, False
-        elif isinstance(message, Sealed | RowsJudged):
-            worker.job = None
-        elif isinstance(message, Failed):
-            message = message._replace(step=worker.at)  # the worker may have its next job before this one is dealt with
-            worker.job, worker.is_ending = None, message.ends
-        return message
+    def _event(self, worker: WorkerProcess, message: Message) -> PoolEvent:
+        return PoolEvent(self.role, worker.slot, message, worker)
 
-    def end_silent(self, startup_s: float, heartbeat_s: float) -> list[WorkerProcess]:
-        """Ends the workers without a sign of life and returns those that are new among them.
+    def _end_silent(self) -> Iterator[PoolEvent]:
+        """Ends the processes without a sign of life and tells of those that are new among them.
 
-        SIGABRT lets faulthandler write the stack to the worker's log; SIGKILL follows. `events` tells of the death.
+        SIGABRT lets faulthandler write the stack to the process's log; SIGKILL follows. The death is told later.
         """
-        silent = []
-        for worker in self.workers.values():
-            if worker.end_reason and self.now >= worker.kill_at:
-                worker.process.kill()
-            elif not worker.end_reason and (reason := silence(worker, self.now, startup_s, heartbeat_s)):
-                worker.end_reason, worker.kill_at = reason, self.now + ABORT_S
-                silent.append(worker)
-                if worker.process.is_alive():
-                    os.kill(worker.process.pid, signal.SIGABRT)
-        return silent
+        for slot, handle in list(self._handles.items()):
+            worker, now = self.workers[slot], self._now
+            if handle.end_reason and now >= handle.kill_at:
+                handle.process.kill()
+            elif not handle.end_reason and (reason := silence(worker, now - handle.last_heard, self._crew)):
+                handle.end_reason, handle.kill_at = reason, now + ABORT_S
+                if handle.process.is_alive():
+                    os.kill(handle.process.pid, signal.SIGABRT)
+                yield self._event(worker, Silent(reason))
 
     def retire(self, slot: int) -> None:
-        """Ends the worker of a slot, if there is one."""
-        worker = self.workers.pop(slot, None)
-        if worker is not None:
-            worker.process.kill()
-            worker.process.join()
-            worker.connection.close()
+        """Ends the process of a slot, if there is one; nothing of it is heard any more, and none is started again."""
+        handle = self._handles.pop(slot, None)
+        self.workers.pop(slot, None)
+        if handle is not None:
+            handle.process.kill()
+            handle.process.join()
+            handle.connection.close()
 
-    def _reap(self, worker: WorkerProcess) -> Died:
-        """Returns the message about a death; a process that closed its pipe and lives is killed."""
-        worker.process.join(1.0)
-        if worker.process.is_alive():
-            worker.end_reason = worker.end_reason or "it closed its pipe and lived on"
-            worker.process.kill()
-            worker.process.join()
-        worker.connection.close()
-        del self.workers[worker.slot]
-        return Died(exitcode=worker.process.exitcode)
+    def _reaped(self, worker: WorkerProcess, handle: _Handle) -> Iterator[PoolEvent]:
+        """Tells of a death, before it of what was sealed; a process that closed its pipe and lives is killed."""
+        handle.process.join(1.0)
+        if handle.process.is_alive():
+            handle.end_reason = handle.end_reason or "it closed its pipe and lived on"
+            handle.process.kill()
+            handle.process.join()
+        handle.connection.close()
+        del self._handles[worker.slot], self.workers[worker.slot]
+        sealed = self._sealed_by(worker)
+        if sealed is not None:
+            yield self._event(worker, worker.says(sealed))
+        died = Died(handle.process.exitcode, handle.end_reason, self._log_tail(worker.slot, handle.log_start))
+        yield self._event(worker, died)
 
-    def log_of(self, slot: int) -> Path:
-        """Returns the log of a slot's processes."""
-        return self._folder.worker_log(slot, self._role.name)
+    def _sealed_by(self, worker: WorkerProcess) -> Sealed | None:
+        """Returns word of the whole file that a dead process had sealed for its job and could not tell of."""
+        job = worker.job
+        for path in self._folder.sealed_in(self._folder.place(worker.slot, worker.launch, self.role)) if job else []:
+            name = parse_shard_name(path.name)
+            if (name.code_name, name.round_id) != (file_name(job.code), job.round_id):
+                continue
+            if not shards.is_damaged(path):
+                return Sealed(job.code, job.round_id, self._folder.relative(path), 0.0)
+            self._folder.set_aside(path)
+        return None
 
-    def log_tail(self, worker: WorkerProcess) -> str:
-        """Returns the end of what a worker wrote since its start."""
-        with self.log_of(worker.slot).open("rb") as file:
-            file.seek(max(worker.log_start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+    def _log_tail(self, slot: int, log_start: int) -> str:
+        """Returns the end of what a process wrote since its start."""
+        with self.log_of(slot).open("rb") as file:
+            file.seek(max(log_start, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
 
     def stop(self) -> None:
-        """Ends every worker at once; what they had sealed stays."""
-        for worker in self.workers.values():
-            worker.process.kill()
-        for slot in list(self.workers):
+        """Ends every process at once; what they had sealed stays."""
+        for handle in self._handles.values():
+            handle.process.kill()
+        for slot in list(self._handles):
             self.retire(slot)
 
 
-def events(pools: Sequence[WorkerPool], timeout: float, wake: Connection | None = None) -> Iterator[PoolEvent]:
-    """Yields what happened to the workers, waiting at most `timeout` seconds, or until `wake` can be read."""
-    sources = [source for pool in pools for source in pool.sources]
-    readable = wait([*sources, *([wake] if wake else [])], timeout)
-    for pool in pools:
-        yield from pool.events_of(readable, timeout)
+class LocalEngine:
+    """Runs a call on this machine.
+
+    Attributes:
+        devices: role -> a device for each of its processes.
+    """
+
+    def __init__(self, devices: Mapping[str, Sequence[Device]]) -> None:
+        self.devices = devices
+        self._pools: list[ProcessPool] = []
+
+    @property
+    def places(self) -> list[str]:
+        """The devices of the workers."""
+        return [device.label for device in self.devices[WORKER]]
+
+    def pool(self, folder: RunFolder, crew: Crew) -> ProcessPool:
+        """Returns the pool of one role."""
+        self._pools.append(ProcessPool(folder, crew, dict(enumerate(self.devices[crew.role.name]))))
+        return self._pools[-1]
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for pool in self._pools:
+            pool.stop()
 
 
-def silence(worker: WorkerProcess, now: float, startup_s: float, heartbeat_s: float) -> str:
-    """Returns what a worker owes since too long; empty where it owes nothing."""
+def silence(worker: WorkerProcess, since: float, crew: Crew) -> str:
+    """Returns what a process owes that was not heard of since so many seconds; empty where it owes nothing."""
     if worker.is_ready and worker.job is None and not worker.is_ending:
         return ""
-    key, limit = ("heartbeat_timeout_s", heartbeat_s) if worker.is_stepping else ("startup_timeout_s", startup_s)
+    heartbeat, startup = ("heartbeat_timeout_s", crew.heartbeat_s), ("startup_timeout_s", crew.startup_s)
+    key, limit = heartbeat if worker.is_stepping else startup
     if worker.is_stepping:
         owed = f"step after step {worker.step}"
     else:
         owed = "first step" if worker.is_ready else "word that it is ready"
-    return f"no {owed} within {limit:g} s ({key})" if now - worker.last_heard >= limit else ""
+    return f"no {owed} within {limit:g} s ({key})" if since >= limit else ""
 
 
 def child_environment(device: Device, threads: int) -> dict[str, str]:

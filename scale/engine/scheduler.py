@@ -97,7 +97,7 @@ class Death(NamedTuple):
 
 
 def death(exitcode: int, parents_reason: str) -> Death:
-    """Returns what an exit code tells; `parents_reason` is empty unless the parent ended the process."""
+    """Returns what an exit code tells; `parents_reason` is empty unless its pool ended the process."""
     how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
     if parents_reason:
         return Death(f"{how}, by the parent: {parents_reason}", False)
@@ -184,11 +184,11 @@ class Slots:
     """The slots of a pool, and which of them are no longer used.
 
     Attributes:
-        count: one slot per device.
+        known: those that there are.
         aside: those that are set aside.
     """
 
-    count: int
+    known: set[int]
     aside: set[int] = field(default_factory=set)
     _to_blame: Counter[int] = field(default_factory=Counter)
     _early_deaths: Counter[int] = field(default_factory=Counter)
@@ -196,7 +196,11 @@ class Slots:
     @property
     def used(self) -> list[int]:
         """The slots that are worked with."""
-        return [slot for slot in range(self.count) if slot not in self.aside]
+        return sorted(self.known - self.aside)
+
+    def left(self, slot: int) -> None:
+        """Notes that a slot is no longer there."""
+        self.known.discard(slot)
 
     def succeeded(self, slot: int, failed_on: Collection[int]) -> list[int]:
         """Notes a sealed round and returns the slots that are now set aside.

@@ -120,6 +120,21 @@ class ProcessDied(_OfProcess, name="died"):
     round_id: int | None = None
 
 
+class SlotJoined(_OfProcess, name="joined"):
+    """A node of the cluster gives one more slot."""
+
+    device: str = ""
+
+
+class SlotLost(_OfProcess, name="lost"):
+    """A slot is gone with its node, or with what ran the slot's processes there; its round is handed out again."""
+
+    device: str = ""
+    reason: str = ""
+    code: str | None = None
+    round_id: int | None = None
+
+
 class DeviceSetAside(_OfProcess, name="set_aside"):
     """A device, or a validator's slot, is no longer used in this call."""
 
