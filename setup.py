@@ -32,6 +32,7 @@ PYARROW = "pyarrow>=16.0"  # writes Parquet; the first that runs with numpy 2; l
 DECIMATE = "fast-simplification>=0.1.7"  # decimates meshes for the page of mode=view
 COACD = "coacd>=1.0.14"  # decomposes meshes into convex pieces; this version was seen to repeat its result
 MUJOCO_WARP = "mujoco-warp==4.0.0"  # simulates on GPUs (validation=bench_warp); its results change between versions
+RAY = "ray>=2.40"  # runs a call on the nodes of a cluster (engine=ray)
 SUBMITIT = "submitit>=1.5"  # sends jobs to SLURM and queues them again (hydra/launcher=submitit_slurm)
 TENSORBOARD = "tensorboard>=2.10"  # writes and shows its event files (logger=tensorboard)
 
@@ -54,6 +55,7 @@ setup(
         "fast": [],  # brought Warp; for commands written then
         "objects": [COACD],
         "parquet": [PYARROW],
+        "ray": [RAY],
         "slurm": [SUBMITIT],
         "tensorboard": [TENSORBOARD],
         "view": [DECIMATE],
@@ -61,6 +63,7 @@ setup(
             COACD,
             DECIMATE,
             MUJOCO_WARP,
+            RAY,
             SUBMITIT,
             TENSORBOARD,
             "pytest>=8.0",

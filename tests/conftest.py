@@ -19,6 +19,8 @@ install_import_hook(CHECKED, "beartype.beartype")  # before anything imports bim
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+pytest.register_assert_rewrite("engine_laws")
 import quick_conf  # noqa: E402
 import torch  # noqa: E402
 

@@ -61,6 +61,9 @@ class StubJudge:
         is_second = config.validation.name == "bench_warp" and not config.validation.simulator.is_on_device
         return replace(self, is_second=is_second)
 
+    def portable(self) -> StubJudge:
+        return self
+
     def load(self, device: str, threads: int) -> StubJudge:
         if self.broken:
             raise RuntimeError("the stub cannot load its simulator")

@@ -77,6 +77,9 @@ class Stub:
         links = np.array([["tip", "palm"], ["tip", "palm"]])
         return HandTable("stub", "ab" * 32, ("j0", "j1"), links, np.zeros((2, 2, 3), np.float32))
 
+    def portable(self) -> Stub:
+        return self
+
     def load(self, device: str, threads: int) -> StubBench:
         if self.broken:
             raise RuntimeError("the stub cannot load its hands")
@@ -98,7 +101,7 @@ class StubBench:
 
     @property
     def platform(self) -> dict[str, str]:
-        return {"kernels": self.stub.platform}
+        return {"kernels": os.environ.get("STUB_PLATFORM", self.stub.platform)}
 
     def make(self, task: RoundJob, on_step: Callable[[int], None]) -> RoundResult:
         fault = self.fault(task.code, task.round_id, task.attempt) or self.stub.bad_slots.get(self.slot, "")

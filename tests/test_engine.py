@@ -1,7 +1,6 @@
-"""Workers as processes: rounds come back sealed, any death is noticed, nothing outlives the parent."""
+"""Workers as processes of this machine: what every engine holds, and that nothing outlives the parent."""
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -9,31 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+from engine_laws import EngineLaws, crew, job, next_event
 from stub_rounds import Stub
 
 from bimangrasp.errors import InputError
-from bimangrasp.files.formats import Header
 from scale.engine import devices as device_room
 from scale.engine.devices import Device
-from scale.engine.interfaces import Died, Failed, Ready, RoundJob, Sealed, Step
-from scale.engine.pool import Crew, events
+from scale.engine.interfaces import Died, Ready, Sealed, Step
 from scale.engine.process_pool import LocalEngine, child_environment
-from scale.engine.worker import SYNTHESIS
-from scale.store import locks, shards
+from scale.store import locks
 from scale.store.run_folder import WORKER, RunFolder
 
-HEADER = Header("", 0, "", Stub().hand_table(), {}, {}, {})
 CPU = Device("cpu", "")
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def job(round_id):
-    names = {"code": "mug", "index": 1, "mesh": "mug.obj", "mesh_sha256": "cd" * 32}
-    return RoundJob(**names, round_id=round_id, seed=100 + round_id, attempt=0, tile=8)
-
-
-def crew(stub, **limits):
-    return Crew(SYNTHESIS, pickle.dumps(stub), HEADER, 1, **({"startup_s": 600, "heartbeat_s": 300} | limits))
 
 
 @pytest.fixture
@@ -41,8 +28,8 @@ def engine_of(tmp_path):
     folder, made = RunFolder(tmp_path), []
     folder.prepare()
 
-    def build(stub, devices=(CPU,), **limits):
-        made.append(LocalEngine({WORKER: devices}))
+    def build(stub, slots=1, **limits):
+        made.append(LocalEngine({WORKER: [CPU] * slots}))
         return folder, made[-1].pool(folder, crew(stub, **limits))
 
     yield build
@@ -50,55 +37,8 @@ def engine_of(tmp_path):
         engine.close()
 
 
-def next_event(engine, kind, within=60.0):
-    """The next event of this kind; steps in between are left out."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        for event in events([engine], 0.2):
-            if type(event.message) is kind:
-                return event
-            assert isinstance(event.message, Step | Ready), event
-    raise AssertionError(f"no {kind.__name__} within {within} s")
-
-
-@pytest.mark.slow
-def test_rounds_come_back_sealed_with_bytes_that_know_no_worker(engine_of):
-    folder, engine = engine_of(Stub(), (CPU, CPU))
-    paths = []
-    for slot in (0, 1):
-        engine.start(slot)
-        assert next_event(engine, Ready).message.platform == {"kernels": "stub-1"}
-    for one in engine.idle():
-        engine.assign(one, job(3))
-    for _ in range(2):
-        paths.append(folder.root / next_event(engine, Sealed).message.path)
-    assert paths[0].parent != paths[1].parent and paths[0].read_bytes() == paths[1].read_bytes()
-    shard = shards.verify(paths[0])
-    assert (shard.round_id, shard.seed, shard.header.object_index) == (3, 103, 1)
-    assert len(engine.idle()) == 2 and engine.busy() == []
-
-
-def test_a_round_that_raises_leaves_the_worker_alive_and_tells_its_traceback(engine_of, tmp_path):
-    _, engine = engine_of(Stub(faults={("mug", 0): ["raise"]}, marks=str(tmp_path)))
-    one = engine.start(0)
-    next_event(engine, Ready)
-    engine.assign(one, job(0))
-    assert "fault on order" in next_event(engine, Failed).message.traceback
-    assert "fault on order" in engine.log_of(0).read_text()
-    engine.assign(one, job(0))
-    assert next_event(engine, Sealed).process is one
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault, exitcode", [("kill", -9), ("segv", -11), ("exit", 7)])
-def test_any_death_is_noticed_with_the_round_it_had(engine_of, tmp_path, fault, exitcode):
-    _, engine = engine_of(Stub(faults={("mug", 0): [fault]}, marks=str(tmp_path)))
-    one = engine.start(0)
-    next_event(engine, Ready)
-    engine.assign(one, job(0))
-    event = next_event(engine, Died)
-    assert event.message.exitcode == exitcode and event.process.job.round_id == 0
-    assert engine.workers == {} and engine.start(0).launch == 1
+class TestProcesses(EngineLaws):
+    """The laws, with processes of this machine."""
 
 
 def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
@@ -111,15 +51,6 @@ def test_a_kill_from_outside_is_noticed_within_a_second(engine_of):
     os.kill(one.pid, signal.SIGKILL)
     next_event(engine, Died)
     assert time.monotonic() - start < 1
-
-
-@pytest.mark.slow
-def test_a_worker_that_cannot_load_dies_with_its_reason_in_the_log(engine_of):
-    _, engine = engine_of(Stub(broken=True))
-    one = engine.start(0)
-    died = next_event(engine, Died).message
-    assert died.exitcode == 1 and not one.is_ready
-    assert "the stub cannot load its hands" in died.log
 
 
 def test_the_optimizer_is_loaded_by_the_worker_that_uses_it_and_not_with_its_module():
@@ -165,16 +96,17 @@ PARENT = """
 import os, pickle, sys
 sys.path.insert(0, sys.argv[2])
 from stub_rounds import Stub
-from test_engine import CPU, crew
+from engine_laws import crew
 from scale.engine.interfaces import RoundJob
 from scale.engine.pool import events
+from scale.engine.devices import Device
 from scale.engine.process_pool import ProcessPool
 from scale.store.run_folder import RunFolder
 if __name__ == "__main__":
     folder = RunFolder(sys.argv[1])
     folder.prepare()
     silent = Stub(faults={("m", 0): ["slow:600"]}, marks=sys.argv[1])  # so that no broken pipe ends it
-    pool = ProcessPool(folder, crew(silent), {0: CPU})
+    pool = ProcessPool(folder, crew(silent), {0: Device("cpu", "")})
     one = pool.start(0)
     while not one.is_ready:
         list(events([pool], 1))

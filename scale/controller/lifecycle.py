@@ -21,6 +21,7 @@ from bimangrasp.builtin import use_writable_kernel_cache
 from bimangrasp.energy.config import INSTALL_WARP, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from bimangrasp.validation.config import check_installed
+from scale.cluster.door import check_cluster
 from scale.controller import optional_outputs
 from scale.controller.completion import ObjectCompletion, OpenCall
 from scale.controller.event_loop import EventLoop, Stop
@@ -40,7 +41,7 @@ from scale.settings import fingerprints
 from scale.settings.filters import Accept
 from scale.settings.mesh_checks import check_objects
 from scale.settings.parsing import parse_target, resolve_objects
-from scale.settings.schema import GENERATE, PHYSICS, Config, as_config, check_seeds, check_settings
+from scale.settings.schema import GENERATE, PHYSICS, RAY, Config, as_config, check_seeds, check_settings
 from scale.state.journal_facts import distinct
 from scale.state.records import RunRequest
 from scale.state.resume import ELSEWHERE, resume, used_before
@@ -76,7 +77,7 @@ class Plan(NamedTuple):
 
     Attributes:
         objects: in order.
-        devices: one per worker.
+        devices: one per worker; none where a cluster's nodes give them.
         disk_bytes: room that shards and final files take at most, if every row is accepted.
         free_bytes: room that there is.
         run_dir: the run's folder.
@@ -98,7 +99,9 @@ class Plan(NamedTuple):
         head = ("object", "index", "grasps", "rounds", "seeds")
         lines = [f"{self.run_dir} (dry run: nothing is written)", *objects_table(head, rows)]
         total = sum(len(o.rounds) for o in self.objects)
-        lines.append(f"{total} rounds at least, on {len(self.devices)} workers: {', '.join(self.devices)}")
+        workers = f"{len(self.devices)} workers: {', '.join(self.devices)}"
+        where = workers if self.devices else "the nodes of a cluster, which is not asked now"
+        lines.append(f"{total} rounds at least, on {where}")
         lines.append(f"disk: at most {byte_size(self.disk_bytes)} wanted, {byte_size(self.free_bytes)} free")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
@@ -128,6 +131,8 @@ def check(
     if config.mode == GENERATE:
         config = _for_one_round(config)
     optional_outputs.check(config)
+    if config.engine == RAY:
+        check_cluster(config)
     entries = resolve_objects(config.object_root, config.object_code_list)
     quotas = parse_target(config.target_count_per_object, [entry.code for entry in entries])
     check_seeds(config.seed_base, len(entries), config.max_rounds)
@@ -137,7 +142,8 @@ def check(
         entries, quotas = [e for e in entries if e.code in indices], {code: quotas[code] for code in indices}
     factory = (factory_of or Synthesizer)(config.hand, config.synthesis)
     _check_folder(config, folder, factory.algorithm_version)
-    devices = resolve_devices(config.gpus, config.workers_per_gpu)
+    is_local = config.engine != RAY
+    devices = resolve_devices(config.gpus, config.workers_per_gpu) if is_local else []
     simulates_on_device = config.filter.name == PHYSICS and config.validation.simulator.is_on_device
     cache_note = use_writable_kernel_cache()
     kernels, device_note = usable_kernels(config.kernels, devices, simulates_on_device)
@@ -145,6 +151,9 @@ def check(
     hand = factory.hand_table()
     meshes = check_objects(entries, config.object, remember=remember)
     accept, judge_of = Accept(config.filter), verdict_factory_of or Simulator
+    verdict_factory = judge_of(config) if accept.needs_verdict else None
+    if not is_local:
+        factory, verdict_factory = factory.portable(), verdict_factory and verdict_factory.portable()
     return RunRequest(
         config=config,
         folder=folder,
@@ -159,7 +168,7 @@ def check(
         run_key=fingerprints.run_key(config, hand.sha256, factory.algorithm_version),
         acceptance_key=fingerprints.acceptance_key(config),
         accept=accept,
-        verdict_factory=judge_of(config) if accept.needs_verdict else None,
+        verdict_factory=verdict_factory,
         second_factory=judge_of(config.in_mujoco) if simulates_on_device else None,
         dedup=config.dedup.thresholds,
         device_notes=list(filter(None, [cache_note, device_note])),
@@ -298,7 +307,11 @@ def _cause() -> str | None:
 
 
 def _engine(request: RunRequest) -> Engine:
-    """Returns what the processes of a call run on."""
+    """Returns what the processes of a call run on; a cluster is connected to."""
+    if request.config.engine == RAY:
+        from scale.cluster.ray_engine import RayEngine  # an extra, which takes seconds to load
+
+        return RayEngine(request.config, request.second_factory is not None, request.verdict_factory is not None)
     return LocalEngine({WORKER: request.devices, VALIDATOR: request.validator_devices})
 
 

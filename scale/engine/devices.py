@@ -46,7 +46,9 @@ def resolve_devices(gpus: Any, workers_per_gpu: int = 1) -> list[Device]:
     """
     asked = parse_gpus(gpus)
     visible = visible_gpus() if asked == "auto" or any(item != "cpu" for item in asked) else []
-    if asked == "auto":
+    if asked == "gpu":
+        asked = [str(i) for i in range(max(1, len(visible)))]  # the first one is refused by name where there is none
+    elif asked == "auto":
         asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(MAX_CPU_WORKERS, len(os.sched_getaffinity(0)))
     devices = [_device(item, visible) for item in asked]
     return devices + [device for device in devices if device.visible] * (workers_per_gpu - 1)
@@ -137,4 +139,4 @@ def package_version(name: str) -> str:
 
 def device_name(label: str, slot: int) -> str:
     """Returns the name of a slot's device; several CPU workers are told apart."""
-    return f"{label} #{slot}" if label == "cpu" else label
+    return f"{label} #{slot}" if label.endswith("cpu") else label

@@ -38,6 +38,15 @@ class RoundJob(NamedTuple):
     tile: int
     record: Record | None = None
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of what it is made from."""
+        return (self.mesh,)
+
+    def at(self, places: Mapping[str, str]) -> RoundJob:
+        """Returns the same job with its files elsewhere."""
+        return self._replace(mesh=places[self.mesh])
+
 
 class ValidationJob(NamedTuple):
     """The parent asks a validator for the verdict on a round, or on some of its rows.
@@ -58,6 +67,15 @@ class ValidationJob(NamedTuple):
     deadly: tuple[int, ...]
     first: int = 0
     rows: int | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of what is tested, and on what."""
+        return self.shard, self.pieces
+
+    def at(self, places: Mapping[str, str]) -> ValidationJob:
+        """Returns the same job with its files elsewhere."""
+        return self._replace(shard=places[self.shard], pieces=places[self.pieces])
 
 
 class Ready(NamedTuple):
@@ -210,6 +228,9 @@ class RoundFactory(Protocol):
     def hand_table(self) -> HandTable:
         """Returns what files say of the hands; raises InputError. Called in the parent: no context."""
 
+    def portable(self) -> RoundFactory:
+        """Returns the same, for nodes that lack the files which the settings name."""
+
     def load(self, device: str, threads: int) -> RoundRunner:
         """Returns the bench on a torch device. Called once, in the worker."""
 
@@ -248,6 +269,9 @@ class VerdictRunner(Protocol):
 
 class VerdictFactory(Protocol):
     """The settings of the simulation and how to load what does it. It is pickled into each validator."""
+
+    def portable(self) -> VerdictFactory:
+        """Returns the same, for nodes that lack the files which the settings name."""
 
     def load(self, device: str, threads: int) -> VerdictRunner:
         """Returns the bench. Called once, in the validator."""

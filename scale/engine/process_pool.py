@@ -65,10 +65,11 @@ class ProcessPool(WorkerPool):
         """Time as the parent lives it: while it was held itself it could hear nobody."""
         return time.monotonic() - self._held
 
-    def start(self, slot: int) -> WorkerProcess:
-        """Starts the process of a slot; it says when it is ready."""
-        launch, device = self._next_launch, self.devices[slot]
-        self._next_launch += 1
+    def start(self, slot: int, launch: int | None = None) -> WorkerProcess:
+        """Starts the process of a slot; it says when it is ready. `launch` is its number where somebody else counts."""
+        launch = self._next_launch if launch is None else launch
+        self._next_launch = launch + 1
+        device = self.devices[slot]
         spec = self._spec._replace(worker=slot, launch=launch, device=device.torch_name)
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         process = multiprocessing.get_context("spawn").Process(

@@ -42,6 +42,11 @@ class Synthesizer:
 
     hand: HandConfig
     synthesis: SynthesisConfig
+    hands: tuple[HandDescription, HandDescription] | None = None
+
+    def portable(self) -> Synthesizer:
+        """Returns the same with the hands themselves in place of their files, which other nodes need not have."""
+        return replace(self, hands=_hands(self.hand, self.hands))
 
     @property
     def algorithm_version(self) -> int:
@@ -50,10 +55,9 @@ class Synthesizer:
 
     def hand_table(self) -> HandTable:
         """Returns what files say of the hands, read by MuJoCo alone."""
-        from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hands.description import pair_sha256
 
-        left, right = load_hands(self.hand)
+        left, right = _hands(self.hand, self.hands)
         count = max(len(left.candidate_link), len(right.candidate_link))
         links, positions = zip(*(_candidates(hand, count) for hand in (left, right)), strict=True)
         return HandTable(
@@ -63,14 +67,22 @@ class Synthesizer:
     def load(self, device: str, threads: int) -> OptimizerRunner:
         """Returns the bench with both hands on the device."""
         from bimangrasp.energy.config import resolve_kernels
-        from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hands.model import HandModel
         from bimangrasp.synthesis import set_determinism
 
         set_determinism(threads)
         kernels = resolve_kernels(self.synthesis.kernels)
-        hands = HandModel(*load_hands(self.hand), self.hand.surface_points, device)
+        hands = HandModel(*_hands(self.hand, self.hands), self.hand.surface_points, device)
         return OptimizerRunner(hands, self.synthesis, device, platform(device, kernels))
+
+
+def _hands(
+    config: HandConfig, hands: tuple[HandDescription, HandDescription] | None
+) -> tuple[HandDescription, HandDescription]:
+    """Returns the left and the right hand: those that are given, else those of the files."""
+    from bimangrasp.hand_files.loading import load_hands
+
+    return hands or load_hands(config)
 
 
 def _candidates(hand: HandDescription, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,12 +153,16 @@ class Simulator:
     """The judge in earnest: a protocol in a simulator. What simulates is imported where it is used."""
 
     config: Config
+    hands: tuple[HandDescription, HandDescription] | None = None
+
+    def portable(self) -> Simulator:
+        """Returns the same with the hands themselves in place of their files, which other nodes need not have."""
+        return replace(self, hands=_hands(self.config.hand, self.hands))
 
     def load(self, device: str, threads: int) -> SimulatorRunner:
         """Returns the bench with both hands; a device has judged recorded grasps before, and DeviceError refuses it."""
         import torch
 
-        from bimangrasp.hand_files.loading import load_hands
         from bimangrasp.hands.model import HandModel
 
         torch.set_num_threads(threads)
@@ -156,7 +172,9 @@ class Simulator:
 
             agreement = check_device(device, settings)
             sys.stderr.write(f"{device} agrees with MuJoCo on {agreement:.0%} of the recorded grasps\n")
-        return SimulatorRunner(self.config, HandModel(*load_hands(self.config.hand), UNUSED_POINTS), device, threads)
+        return SimulatorRunner(
+            self.config, HandModel(*_hands(self.config.hand, self.hands), UNUSED_POINTS), device, threads
+        )
 
 
 class SimulatorRunner:

@@ -18,6 +18,7 @@ INCIDENTS = (
     events.ProcessDied,
     events.ProcessSilent,
     events.DeviceSetAside,
+    events.SlotLost,
     events.TileHalved,
     events.RoundFoundNoRoom,
     events.RunPaused,

@@ -147,13 +147,13 @@ def read_target(value: Any) -> int | dict[str, int]:
 
 
 def parse_gpus(value: Any) -> str | list[str]:
-    """Returns `gpus` as "auto" or a list with a token for each worker: a device number, an UUID, or "cpu".
+    """Returns `gpus` as "auto", "gpu" or a list with a token for each worker: a device number, an UUID, or "cpu".
 
     Raises:
         InputError: something else. Whether a device exists is not looked up here.
     """
-    if value == "auto":
-        return "auto"
+    if value in ("auto", "gpu"):
+        return value
     items = list(value) if isinstance(value, list | tuple) else [value]
     if not items:
         raise InputError("gpus=[]: wanted at least one device, such as [0,1], [cpu,cpu] or auto")
@@ -218,8 +218,8 @@ def _device(item: Any) -> str:
     if isinstance(item, str) and (item == "cpu" or item.startswith(("GPU-", "MIG-"))):
         return item
     raise InputError(
-        f"gpus has {item!r}: wanted auto, a device number, an UUID (GPU-... or MIG-...), cpu, or a list of "
-        f"them, such as [0,1] or [cpu,cpu]"
+        f"gpus has {item!r}: wanted auto, gpu (all GPUs, and no run without one), a device number, an UUID (GPU-... or "
+        f"MIG-...), cpu, or a list of them, such as [0,1] or [cpu,cpu]"
     )
 
 

@@ -25,6 +25,7 @@ from bimangrasp.ranges import (
     all_rules,
     among,
     at_least,
+    between,
     field_rules,
     refuse_unless,
     whole_between,
@@ -35,6 +36,7 @@ from scale.settings.parsing import is_folder_name
 
 PHYSICS = "physics"
 TENSORBOARD = "tensorboard"
+RAY = "ray"
 GENERATE = "generate"
 FILTERS = {
     "none": (),
@@ -126,6 +128,22 @@ class ViewConfig(Checked):
 
 
 @dataclass
+class RayConfig(Checked):
+    """The cluster of `engine=ray`.
+
+    Attributes:
+        address: of its head, host:port; "auto" for the one that this machine is a node of; empty for one on this
+            machine that is started for the run.
+        lease_s: an agent on a node ends itself when its parent has not asked for so long, s.
+        scratch: folder on each node for what is under way there; empty for its temporary folder.
+    """
+
+    address: str
+    lease_s: Annotated[float, between(5, 86400)]
+    scratch: str
+
+
+@dataclass
 class Config(Checked):
     """One run. `conf.load` fills it from the YAML files; every number's home is there.
 
@@ -141,7 +159,8 @@ class Config(Checked):
             or a JSON file with such a mapping.
         round_batch_size, num_iterations, contacts_per_hand, tile, curve_stride, kernels: `SynthesisConfig`.
         seed_base: seed of round r of object i is seed_base + 100000 i + r.
-        gpus: "auto", a device number, or a list of numbers, UUIDs and "cpu".
+        engine: "local", or "ray" for the nodes of a cluster, see `RayConfig`.
+        gpus: "auto", "gpu" (all GPUs, and no run without one), a device number, or a list of numbers, UUIDs and "cpu".
         workers_per_gpu: workers on each GPU; while one starts or ends a round, the others use the device.
         threads: CPU threads of each worker.
         max_rounds: most rounds of one object, 1 to 100000.
@@ -178,8 +197,8 @@ class Config(Checked):
             `mode=validate`; 0 is one for each core.
         backlog: rounds for each validator that may wait for their test before no more are made.
         dry_run: print the plan and write nothing.
-        filter, dedup, view, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare: see
-            there.
+        ray, filter, dedup, view, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare:
+            see there.
     """
 
     mode: Annotated[str, among(*MODES)]
@@ -196,6 +215,7 @@ class Config(Checked):
     curve_stride: int
     kernels: str
     seed_base: Annotated[int, SEED]
+    engine: Annotated[str, among("local", RAY)]
     gpus: Any
     workers_per_gpu: Annotated[int, at_least(1)]
     threads: Annotated[int, at_least(1)]
@@ -226,6 +246,7 @@ class Config(Checked):
     validators: Annotated[int, at_least(0)]
     backlog: Annotated[int, at_least(1)]
     dry_run: bool
+    ray: RayConfig
     filter: FilterConfig
     dedup: DedupConfig
     view: ViewConfig

@@ -42,7 +42,7 @@ class RunRequest(NamedTuple):
         listed_codes: all objects of the run, of which a part has some.
         quotas: object code -> rows wanted.
         meshes: object code -> what its mesh holds.
-        devices: one per worker.
+        devices: one per worker; none where a cluster's nodes give them.
         factory: of the rounds.
         hand: what files say of the hands.
         run_key, acceptance_key: what an earlier call must have had; the latter but for an object's pieces.
@@ -94,7 +94,7 @@ class RunRequest(NamedTuple):
     @property
     def validator_threads(self) -> int:
         """CPU threads of each validator: one that simulates on a device uses them for what MuJoCo has to decide."""
-        if not self.config.validation.simulator.is_on_device:
+        if not self.config.validation.simulator.is_on_device or not self.validators:
             return 1
         return max(1, len(os.sched_getaffinity(0)) // self.validators)
 
