@@ -66,11 +66,14 @@ def remove_forsaken(root: Path) -> None:
     for folder in root.iterdir():
         if folder.name.startswith(_UNBORN) or not folder.is_dir():
             continue
-        locks = [_free(folder / name) for name in ("agent.lock", "workers.lock")]
-        if all(lock is not None for lock in locks):
+        of_agent = _free(folder / "agent.lock")
+        if of_agent is None:
+            continue  # also when another agent is about to delete it: two that hold one lock each would both give up
+        of_workers = _free(folder / "workers.lock")
+        if of_workers is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        for lock in filter(None, locks):
-            os.close(lock)
+            os.close(of_workers)
+        os.close(of_agent)
 
 
 def _locked(folder: Path) -> int:
