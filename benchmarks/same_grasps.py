@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMON = """
 mode=scale exp_name=same object_code_list=[storage_bin,bowl] target_count_per_object=10 round_batch_size=8
 experiment=fast num_iterations=60 contacts_per_hand=4 curve_stride=20 seed_base=3 gpus=[cpu] threads=1 tile=0
-max_rounds=12 max_barren_rounds=0 merge_stride=1 keep_intermediate=true validators=1 backlog=2 logger=none
+max_rounds=12 max_barren_rounds=0 merge_stride=1 keep_intermediate=true validators=1 logger=none
 energy.w_fc=1.0 energy.w_dis=100.0 energy.w_pen=125.0 energy.w_spen=10.0 energy.w_joints=1.0 energy.w_vew=0.5
 energy.w_depth=0.0 energy.w_equilibrium=0.0 energy.friction=0.3 energy.keypoint_distance=0.02
 energy.inter_hand=right_points

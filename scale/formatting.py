@@ -12,6 +12,7 @@ SHOWN_OBJECTS = 40  # a table of ten thousand lines helps nobody; the manifest h
 ADVICE = {
     "max_rounds": "max_rounds was reached: raise it, or loosen the filter",
     "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
+    "no_pieces": "its mesh has no convex pieces to be tested on, see its notes: prepare it with mode=objects",
     "stopped": "the run was stopped: the same command goes on",
 }
 """Why an object has fewer grasps than were wanted -> what a person should know and can do."""

@@ -18,6 +18,7 @@ from bimangrasp.files import formats
 from bimangrasp.validation.verdict import Reason
 from scale.controller import validation_role
 from scale.controller.validation_role import RoundTest, Rows
+from scale.engine.interfaces import ValidationJob
 from scale.merge.round_records import SealedRound
 from scale.store import verdict_files
 from scale.store.run_folder import RunFolder
@@ -135,7 +136,13 @@ def test_a_verdict_that_is_damaged_is_found_again_in_jobs(call):
 def test_a_whole_round_of_a_device_is_one_job(call, monkeypatch):
     seen = []
     sealed = validation_role.ValidationRole.job
-    monkeypatch.setattr(validation_role.ValidationRole, "job", lambda *given: seen.append(sealed(*given)) or seen[-1])
+
+    def see(*given):
+        job = sealed(*given)
+        seen.extend([job] if isinstance(job, ValidationJob) else [])
+        return job
+
+    monkeypatch.setattr(validation_role.ValidationRole, "job", see)
     call(4, "cut")
     assert {job.rows for job in seen} == {4, 2} and sorted({job.first for job in seen}) == [0, 4, 8]
     assert all(set(job.deadly) <= set(range(job.first, job.first + job.rows)) for job in seen)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from scale.engine.interfaces import Failed, Sealed, ValidationTask
 from scale.engine.synthesizer import SimulatorRunner
 from scale.errors import RunError
 from scale.settings import filters, fingerprints
-from scale.store import verdict_files
+from scale.store import convex_pieces, verdict_files
 from scale.store.run_folder import RunFolder, parse_shard_name
 
 ROOT = Path(__file__).parents[1]
@@ -272,7 +273,7 @@ def test_the_grasp_of_a_failure_is_known_after_the_validator_has_its_next_round(
     monkeypatch.setattr(event_loop, "events", failures_last)
     row = next(row for round_id, row in expected(0, QUOTA) if round_id == 1)
     stub = Stub(faults={("slab", number): ["slow:0.2"] for number in range(2, 20)}, marks=str(tmp_path))
-    call("backlog=4", stub=stub, judge=StubJudge(faults={(1, row): ["raise"] * 2}, marks=str(tmp_path)))
+    call("backlog_s=600", stub=stub, judge=StubJudge(faults={(1, row): ["raise"] * 2}, marks=str(tmp_path)))
     assert late and [event["row"] for event in events(tmp_path / "x", "fail")] == [row] * 2
 
 
@@ -324,7 +325,7 @@ def test_nothing_that_holds_ends_as_barren_with_the_reasons(call):
 
 @pytest.mark.slow
 def test_rounds_do_not_pile_up_before_a_slow_validator(call, tmp_path):
-    call("backlog=2", judge=StubJudge(delay=0.02), gpus="[cpu,cpu]", quota=40)
+    call(f"backlog_s={2 * BATCH * 0.025}", judge=StubJudge(delay=0.02), gpus="[cpu,cpu]", quota=40)
     waiting, most = 0, 0
     for line in (tmp_path / "x" / "journal.jsonl").read_bytes().splitlines():
         event = json.loads(line)
@@ -357,6 +358,55 @@ def test_a_mesh_without_pieces_is_named_before_any_round(call, monkeypatch, obje
     finally:
         (objects / "ring.obj").unlink()
     assert not list((tmp_path / "x").rglob("*.h5"))
+
+
+@pytest.mark.slow
+def test_pieces_that_take_long_hold_up_their_own_object_alone(call, monkeypatch, tmp_path):
+    find, others_done = convex_pieces.pieces_of, threading.Event()
+
+    def slow_for_the_slab(mesh, config):
+        if mesh.stem == "slab":
+            assert others_done.wait(60)
+        return find(mesh, config)
+
+    def watch(*given):
+        for event in event_loop_events(*given):
+            if events(tmp_path / "x", "merged"):
+                others_done.set()
+            yield event
+
+    event_loop_events = event_loop.events
+    monkeypatch.setattr(event_loop, "events", watch)
+    monkeypatch.setattr(convex_pieces, "pieces_of", slow_for_the_slab)
+    report, _ = call("validators=2", "object_code_list=[slab,brick]")
+    assert report.exit_code == 0
+    order = [
+        (event["event"], event["code"]) for event in events(tmp_path / "x") if event["event"] in ("pieces", "merged")
+    ]
+    assert order == [("pieces", "brick"), ("merged", "brick"), ("pieces", "slab"), ("merged", "slab")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [InputError("the slab has no inside"), RuntimeError("no pieces on order")])
+def test_an_object_without_pieces_ends_by_name_and_the_others_go_on(call, monkeypatch, tmp_path, reference, error):
+    find = convex_pieces.pieces_of
+
+    def none_for_the_slab(mesh, config):
+        if mesh.stem == "slab":
+            raise error
+        return find(mesh, config)
+
+    monkeypatch.setattr(convex_pieces, "pieces_of", none_for_the_slab)
+    report, found = call()
+    assert report.exit_code == 3 and found == {"brick.h5": reference[QUOTA]["brick.h5"]}
+    assert {one.code: one.end_reason for one in report.objects} == {"slab": "no_pieces", "brick": "quota"}
+    assert "no convex pieces to be tested on: " in str(report) and str(error) in str(report)
+    tries = [event for event in events(tmp_path / "x", "pieces") if event["code"] == "slab"]
+    assert len(tries) == 1 and str(error) in tries[0]["reason"]
+    assert not [event for event in events(tmp_path / "x", "sealed") if event["code"] == "slab"]
+    monkeypatch.undo()
+    again, found = call()
+    assert again.exit_code == 0 and found == reference[QUOTA]
 
 
 PARENT = """

@@ -49,7 +49,7 @@ def decomposed(mesh: str, body: Mesh, config: PiecesConfig) -> Pieces:
     Raises:
         InputError: CoACD is not installed, takes too long, or cannot decompose the mesh with any of the settings.
     """
-    if find_spec("coacd") is None:
+    if not can_decompose():
         raise InputError(
             f"mesh {mesh} is not convex and has no coacd_convex_piece_<k>.obj beside it; to decompose it, "
             f"{install_command('objects')}"
@@ -67,6 +67,11 @@ def decomposed(mesh: str, body: Mesh, config: PiecesConfig) -> Pieces:
     raise InputError(
         f"mesh {mesh} cannot be decomposed: {reasons}; repair the mesh, or lay coacd_convex_piece_<k>.obj beside it"
     )
+
+
+def can_decompose() -> bool:
+    """Whether CoACD is installed."""
+    return find_spec("coacd") is not None
 
 
 def fallbacks(config: PiecesConfig) -> Iterator[tuple[str, PiecesConfig]]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from scale.cluster.scratch import Scratch
 from scale.engine.devices import Device
-from scale.engine.interfaces import Failed, Job, Message, Sealed, Step
+from scale.engine.interfaces import Failed, Job, Message, PiecesJob, Sealed, Step
 from scale.engine.pool import Crew, PoolEvent, events
 from scale.engine.process_pool import ProcessPool
 
@@ -239,7 +239,10 @@ class Agent:
         """Returns a job with the paths of its files on this node."""
         self._scratch.forget(command.forget)
         self._scratch.keep(command.sent)
-        return command.job.at({path: str(self._scratch.path(*file)) for path, file in command.files.items()})
+        places = {path: str(self._scratch.path(*file)) for path, file in command.files.items()}
+        if isinstance(command.job, PiecesJob):
+            places = self._scratch.beside(command.job.mesh, places)
+        return command.job.at(places)
 
     def _tell(self, event: PoolEvent) -> None:
         """Leaves word of an event for the parent, with the files that it is about."""

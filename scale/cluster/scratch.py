@@ -44,6 +44,20 @@ class Scratch:
         """Returns where a file lies; its name is kept, for it tells the format and what is in it."""
         return self._files / sha256 / name
 
+    def beside(self, mesh: str, places: Mapping[str, str]) -> dict[str, str]:
+        """Returns where files lie beside a mesh, as they did where they come from.
+
+        Args:
+            mesh: path of the mesh there.
+            places: path there, of it and the files beside it -> path here.
+        """
+        top = Path(tempfile.mkdtemp(dir=self.folder.root))
+        together = {path: top / Path(path).relative_to(Path(mesh).parent) for path in places}
+        for path, place in together.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(places[path])
+        return {path: str(place) for path, place in together.items()}
+
     def forget(self, hashes: list[str]) -> None:
         """Deletes files that no job needs."""
         for sha256 in hashes:

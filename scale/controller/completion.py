@@ -142,6 +142,13 @@ class ObjectCompletion:
             f"the object again"
         )
 
+    def refuse(self, state: ObjectState, reason: str) -> None:
+        """Ends an object on which nothing can be tested."""
+        state.ended = "no_pieces"
+        self.standing.end(state.code)
+        state.notes.append(f"it has no convex pieces to be tested on: {reason}")
+        self.call.progress.say(f"{state.code} has no convex pieces to be tested on: {reason}")
+
     # ---- the final file
 
     def settle(self, state: ObjectState) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import yaml
@@ -51,7 +50,7 @@ from scale.store.disk_space import row_bytes
 from scale.store.events import CallEnded, CallStarted, ObjectsIndexed, RoundAdopted
 from scale.store.journal import VERSION, Journal, events_of
 from scale.store.locks import RunLock, wait_for_orphans
-from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder, file_name, parse_shard_name
 
 
 class PlannedObject(NamedTuple):
@@ -346,21 +345,26 @@ def _opened(request: RunRequest, engine: Engine) -> Iterator[OpenCall]:
 
 
 def _with_pieces(request: RunRequest, progress: Progress) -> RunRequest:
-    """Returns the request with the objects' convex pieces, sealed in the run folder, where a simulator is asked."""
+    """Returns the request with those convex pieces that are there or have to be, where a simulator is asked.
+
+    Those of objects that have files are needed to read these. The others' are found by validators, as the run goes on;
+    without CoACD here, for then nothing takes long, and what cannot be served is refused before anything is made.
+    """
     if not request.accept.needs_verdict:
         return request
-    from scale.store import convex_pieces  # here, because it loads mesh libraries
+    from bimangrasp.objects.decomposition import can_decompose  # here, because it loads mesh libraries
+    from scale.store import convex_pieces
 
-    pieces = convex_pieces.sealed_pieces(request.folder, request.entries, request.config.pieces, progress.say)
+    folder, config = request.folder, request.config.pieces
+    present = convex_pieces.present_pieces(folder, request.entries, config)
+    sealed = (parse_shard_name(path.name).code_name for path in (*folder.shard_files(), *folder.verdict_files()))
+    used = {path.stem for path in folder.final_files()} | set(sealed)
+    missing = [entry for entry in request.entries if entry.code not in present]
+    needed = [entry for entry in missing if file_name(entry.code) in used or not can_decompose()]
+    pieces = present | convex_pieces.sealed_pieces(folder, needed, config, progress.say)
     request = request._replace(pieces=pieces)
-    fits = {code: record["fit"] for code in pieces if (record := request.pieces_record(code)) and record["fit"]}
-    if fits:
-        distances = {code: 1000 * request.largest_scale(code) * fit["distance"] for code, fit in fits.items()}
-        worst = max(distances, key=distances.__getitem__)
-        progress.say(
-            f"convex pieces, which are simulated, are {median(distances.values()):.2g} mm (median object) to "
-            f"{distances[worst]:.2g} mm ({worst}) from the mesh, for 95 % of the surface at the largest size"
-        )
+    if len(pieces) == len(request.entries) and request.pieces_note():
+        progress.say(request.pieces_note())
     return request
 
 

@@ -214,8 +214,8 @@ class ObjectReport:
         tried, accepted: rows of these rounds, and those of them that count.
         failed_attempts: attempts that failed in this call.
         skipped: rounds that were given up, each with round, seed and traceback.
-        end_reason: quota, barren, max_rounds, changed, generated (one round was asked for), or stopped where the call
-            ended before the object.
+        end_reason: quota, barren, max_rounds, changed, no_pieces, generated (one round was asked for), or stopped where
+            the call ended before the object.
         rejected: reason -> rows of its rounds that do not count for that; a row can have several reasons.
         pieces: its convex pieces, where a simulator is asked: see `RunRequest.pieces_record`.
         path: its final file, None where there is none.

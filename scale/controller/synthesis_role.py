@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from itertools import islice
 
 from bimangrasp.files.schema import Columns
 from scale.controller import optional_outputs
@@ -65,7 +66,7 @@ class SynthesisRole(RoleHandler):
     # ---- handing out
 
     def wanted(self) -> Iterator[RoundRequest]:
-        """Yields the rounds to hand out next, object by object.
+        """Yields the rounds to hand out next, object by object; of objects without their pieces one that is ahead.
 
         Before any success, objects that did not fail come first: if one of them succeeds, it is not the configuration.
         """
@@ -73,12 +74,19 @@ class SynthesisRole(RoleHandler):
         if self.config_errors.failed and not self.config_errors.has_success:
             keys = sorted(keys, key=lambda key: key[0] in self.config_errors.failed)
         for key in keys:
-            yield RoundRequest(key, self.retries.barred(key, self.slots.used))
+            is_ahead = self._request.lacks_pieces(key[0])
+            yield RoundRequest(key, self.retries.barred(key, self.slots.used), is_ahead)
 
     def _needed(self) -> Iterator[tuple[str, int]]:
         batch, most = self._config.round_batch_size, self._config.max_rounds
+        ahead = len(self.slots.used)
         for state in list(self._completion.standing.open.values()):
-            yield from ((state.code, round_id) for round_id in state.rounds.needed(batch, most))
+            lacks = self._request.lacks_pieces(state.code)
+            ahead -= lacks
+            if lacks and ahead < 0:
+                continue
+            rounds = ((state.code, round_id) for round_id in state.rounds.needed(batch, most))
+            yield from islice(rounds, 1) if lacks else rounds
 
     def job(self, process: WorkerProcess, state: ObjectState, round_id: int) -> RoundJob:
         """Takes a round in hand and returns what a worker is told to do."""

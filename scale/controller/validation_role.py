@@ -7,14 +7,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from scale.controller.completion import ObjectCompletion
 from scale.controller.worker_events import TRACEBACK_BYTES, RoleHandler
-from scale.engine.interfaces import Failed, Job, RowsJudged, Sealed, ValidationJob
+from scale.engine.interfaces import NO_ROUND, Failed, Job, PiecesJob, PiecesMade, RowsJudged, Sealed, ValidationJob
 from scale.engine.pool import WorkerProcess
 from scale.engine.scheduler import Key, RoundRequest, is_disk_full
 from scale.engine.worker import VALIDATION
@@ -24,13 +25,19 @@ from scale.merge.round_records import JudgedRound, SealedRound, accept_round
 from scale.state.records import ObjectState
 from scale.state.round_table import SEALED
 from scale.store import shards, verdict_files
-from scale.store.events import AttemptFailed, RoundDone, RoundFoundNoRoom, RoundJudged
+from scale.store.events import AttemptFailed, PiecesFound, RoundDone, RoundFoundNoRoom, RoundJudged
 from scale.store.run_folder import VALIDATOR
 from scale.store.verdict_files import Verdict
+
+if TYPE_CHECKING:
+    from scale.store.convex_pieces import SealedPieces
 
 DEADLY = 2  # validators that die or hang at one grasp before it is no longer simulated
 ROWS_AT_ONCE = 64
 """Rows of a job, where a round has more: half a minute of a core. A death costs a job, and all cores share a round."""
+FIRST_GRASP_S = 1.0  # what the test of a grasp is taken for before any was timed
+LEAST_AHEAD = 4
+"""Objects of which pieces are looked for at least, beyond those that have some."""
 Row = tuple[str, int, int]
 """A grasp: object code, round id, row."""
 
@@ -92,11 +99,19 @@ class ValidationRole(RoleHandler):
         self._ends: Counter[Row] = Counter()
         self._kills: Counter[Row] = Counter()
         self._has_success = False
+        self._tested, self._tested_s = 0, 0.0
+        self._lacking = {code: state for code, state in completion.standing.open.items() if request.lacks_pieces(code)}
+        self._looking: set[str] = set()
 
     @property
     def room(self) -> int:
-        """How many more rounds may be handed out to workers before the validators have caught up."""
-        return max(0, self._config.backlog * self._request.validators - self._completion.standing.waiting)
+        """How many more rounds may be handed out to workers before the validators have caught up.
+
+        What may wait is what they test in `backlog_s`, by what grasps took so far; one round may always wait.
+        """
+        grasp_s = self._tested_s / self._tested if self._tested else FIRST_GRASP_S
+        rows = self._config.backlog_s * max(1, len(self.slots.used)) / grasp_s
+        return max(0, max(1, int(rows / self._config.round_batch_size)) - self._completion.standing.waiting)
 
     @property
     def doing(self) -> str:
@@ -105,6 +120,20 @@ class ValidationRole(RoleHandler):
         return f"{busy} of {len(self.slots.used)} validators at work, {waiting} rounds to test"
 
     def wanted(self) -> Iterator[RoundRequest]:
+        """Yields what validators are to do: find pieces for which workers would wait, then test what is sealed."""
+        yield from self._pieces_wanted()
+        yield from self._tests_wanted()
+
+    def _pieces_wanted(self) -> Iterator[RoundRequest]:
+        """Yields the next objects of which pieces are to be found, some ahead of what is worked on."""
+        standing = self._completion.standing
+        for code in list(islice(self._lacking, max(LEAST_AHEAD, len(self.slots.used)))):
+            if code not in standing.open:
+                del self._lacking[code]
+            elif code not in self._looking:
+                yield RoundRequest((code, NO_ROUND))
+
+    def _tests_wanted(self) -> Iterator[RoundRequest]:
         """Yields the rounds that wait for a validator, object by object, each as often as it has rows to hand out."""
         for state in self._completion.standing.with_waiting():
             for round_id in state.rounds.having(SEALED):
@@ -113,7 +142,7 @@ class ValidationRole(RoleHandler):
     def begun(self) -> Iterator[RoundRequest]:
         """Yields of these the rounds of which rows are tested or under way."""
         under_way = [test for test, _ in self._at_work.values()]
-        for request in self.wanted():
+        for request in self._tests_wanted():
             test = self._tests[request.key]
             if test.judged or any(test is other for other in under_way):
                 yield request
@@ -125,8 +154,14 @@ class ValidationRole(RoleHandler):
             self._tests[key] = RoundTest.of(sealed, self._at_once)
         return self._tests[key]
 
-    def job(self, _: WorkerProcess, state: ObjectState, round_id: int) -> ValidationJob:
-        """Takes rows of a round in hand and returns what a validator is told to do."""
+    def job(self, _: WorkerProcess, state: ObjectState, round_id: int) -> ValidationJob | PiecesJob:
+        """Takes rows of a round in hand, or the search for pieces, and returns what a validator is told to do."""
+        if round_id == NO_ROUND:
+            from scale.store.convex_pieces import files_beside  # here, because it loads mesh libraries
+
+            self._looking.add(state.code)
+            beside = tuple(str(path) for path in files_beside(Path(state.mesh)))
+            return PiecesJob(state.code, state.mesh, beside, self._config.pieces)
         test, sealed = self._test(state, round_id), state.rounds.record(round_id)
         rows = test.waiting.pop(0)
         self._at_work[state.code, round_id, rows.first] = test, rows
@@ -167,6 +202,8 @@ class ValidationRole(RoleHandler):
         verdict, record = content
         state.verdicts.append(verdict)
         self._has_success = True
+        if sealed.seconds:
+            self._tested, self._tested_s = self._tested + record.rows, self._tested_s + sealed.seconds
         self._completion.space.sealed()
         kind = RoundJudged if self._request.dedup else RoundDone
         took = round(sealed.seconds, 3)
@@ -174,6 +211,35 @@ class ValidationRole(RoleHandler):
         self._journal.append(event)
         if self._completion.judged(state, round_id, record):
             self._progress.meter.gained("physics", record.accepted)
+
+    def pieces_made(self, process: WorkerProcess, made: PiecesMade) -> None:
+        """Takes in an object's convex pieces: its rounds may be made now. One without any is ended."""
+        state, reason = self._completion.by_code[made.code], made.refusal
+        self._looking.discard(made.code)
+        try:
+            pieces = None if reason else self._sealed_pieces(state, made.image)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._completion.space.met(str(error))  # they are found again, in a moment then, for they are cached
+            return
+        self._lacking.pop(made.code, None)
+        facts = {"seconds": round(made.seconds, 3), "pieces": pieces.record["count"] if pieces else 0}
+        event = PiecesFound(code=made.code, validator=process.slot, reason=reason or None, **facts)
+        self._journal.append(event)
+        if pieces is None:
+            self._completion.refuse(state, reason)
+            return
+        self._request.pieces[made.code] = pieces
+        self._completion.standing.touch(made.code)
+        if not self._lacking and self._request.pieces_note():
+            self._progress.say(self._request.pieces_note())
+
+    def _sealed_pieces(self, state: ObjectState, image: bytes) -> SealedPieces:
+        """Returns an object's pieces when they lie in the run folder."""
+        from scale.store.convex_pieces import seal_pieces  # here, because it loads mesh libraries
+
+        return seal_pieces(self._folder, Path(state.mesh), image, self._config.pieces, self._progress.say)
 
     def rows_judged(self, process: WorkerProcess, judged: RowsJudged) -> None:
         """Takes in what was found of some rows; with the last of a round its verdict is sealed and taken in."""
@@ -245,6 +311,9 @@ class ValidationRole(RoleHandler):
 
     def release(self, job: Job | Failed | Sealed) -> None:
         """Lets what a validator had to do wait for another one."""
+        if job.round_id == NO_ROUND:
+            self._looking.discard(job.code)
+            return
         test, rows = self._at_work.pop(_first_row(job), (None, None))
         if test is not None:
             test.take_back(rows)
@@ -253,6 +322,9 @@ class ValidationRole(RoleHandler):
         """Notes a failed attempt; the grasp at which it failed is not simulated for ever."""
         state, round_id = self._completion.by_code[job.code], job.round_id
         self.release(job)
+        if round_id == NO_ROUND:
+            self._no_pieces_this_time(process, state, text)
+            return
         key, tail = (state.code, round_id), text[-TRACEBACK_BYTES:]
         row = self._row_at(job.step if isinstance(job, Failed) else process.at, state, round_id)
         event = AttemptFailed(code=state.code, round_id=round_id, validator=process.slot, row=row, traceback=tail)
@@ -275,16 +347,27 @@ class ValidationRole(RoleHandler):
             )
         self._completion.skip(state, round_id, f"after {attempts} tests that failed", tail)
 
+    def _no_pieces_this_time(self, process: WorkerProcess, state: ObjectState, text: str) -> None:
+        """Notes that the search for an object's pieces failed; after some times it has none."""
+        row = (state.code, NO_ROUND, 0)
+        self._failures[row] += 1
+        self._progress.say(f"{state.code}: the search for convex pieces failed: {last_line(text)}")
+        if self._failures[row] > self._config.max_retries:
+            refusal = f"the search failed {self._failures[row]} times, the last time with: {last_line(text)}"
+            self.pieces_made(process, PiecesMade(state.code, b"", refusal, 0.0))
+
     @staticmethod
     def _row_at(step: int | None, state: ObjectState, round_id: int) -> int | None:
         """Returns the grasp that a validator was simulating; None where it was at none."""
         waiting = state.rounds.record(round_id) if state.rounds.state(round_id) is SEALED else None
         return step if step is not None and waiting is not None and step < waiting.rows else None
 
-    def killed(self, process: WorkerProcess, job: Job, _: str) -> None:
+    def killed(self, process: WorkerProcess, job: Job, how: str) -> None:
         """Lets a round wait for another validator; the grasp at which this one was killed is remembered."""
         self.release(job)
-        if process.is_stepping:
+        if job.round_id == NO_ROUND:
+            self._no_pieces_this_time(process, self._completion.by_code[job.code], f"its validator died by {how}")
+        elif process.is_stepping:
             self._kills[job.code, job.round_id, process.step] += 1
 
 

@@ -8,12 +8,14 @@ from typing import Any
 from bimangrasp.files.schema import FormatError
 from scale.controller.completion import ObjectCompletion
 from scale.engine.interfaces import (
+    NO_ROUND,
     Died,
     Failed,
     Halved,
     Job,
     Joined,
     Lost,
+    PiecesMade,
     Ready,
     RowsJudged,
     Sealed,
@@ -103,8 +105,11 @@ class RoleHandler:
     def rows_judged(self, process: WorkerProcess, judged: RowsJudged) -> None:
         """Takes in what a validator says of some rows of a round."""
 
+    def pieces_made(self, process: WorkerProcess, made: PiecesMade) -> None:
+        """Takes in an object's convex pieces, or that it has none."""
+
     def job(self, process: WorkerProcess, state: ObjectState, round_id: int) -> Job:
-        """Takes a round in hand and returns what a process is told to do."""
+        """Takes a round in hand, or what stands for none, and returns what a process is told to do."""
 
     # ---- handing out
 
@@ -136,6 +141,8 @@ class RoleHandler:
             self._sealed(process, message)
         elif isinstance(message, RowsJudged):
             self.rows_judged(process, message)
+        elif isinstance(message, PiecesMade):
+            self.pieces_made(process, message)
         elif isinstance(message, Failed) and message.errno in DISK_FULL:
             self._found_no_room(message)
         elif isinstance(message, Failed):
@@ -265,5 +272,7 @@ class RoleHandler:
 
 
 def _round_of(job: Job | None) -> dict[str, Any]:
-    """Returns the fields of the journal that name the round of a job."""
-    return {"code": job.code, "round_id": job.round_id} if job else {}
+    """Returns the fields of the journal that name the round of a job, or the object of one that is about no round."""
+    if job is None or job.round_id == NO_ROUND:
+        return {} if job is None else {"code": job.code}
+    return {"code": job.code, "round_id": job.round_id}

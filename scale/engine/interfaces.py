@@ -10,6 +10,7 @@ import numpy as np
 from bimangrasp.config import Record, SynthesisConfig
 from bimangrasp.files.header import HandTable
 from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.objects.config import PiecesConfig
 from bimangrasp.poses import Trajectory
 from scale.settings.schema import Config
 
@@ -78,6 +79,37 @@ class ValidationJob(NamedTuple):
         return self._replace(shard=places[self.shard], pieces=places[self.pieces])
 
 
+NO_ROUND = -1
+"""The round id of a job that is about no round."""
+
+
+class PiecesJob(NamedTuple):
+    """The parent asks a validator for the convex pieces of an object.
+
+    Attributes:
+        code: the object.
+        mesh: path of its mesh.
+        beside: paths of the files beside it that pieces depend on.
+        config: see `PiecesConfig`.
+        round_id: of none.
+    """
+
+    code: str
+    mesh: str
+    beside: tuple[str, ...]
+    config: PiecesConfig
+    round_id: int = NO_ROUND
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of what they are made from."""
+        return self.mesh, *self.beside
+
+    def at(self, places: Mapping[str, str]) -> PiecesJob:
+        """Returns the same job with its files elsewhere, beside each other as they were."""
+        return self._replace(mesh=places[self.mesh], beside=tuple(places[path] for path in self.beside))
+
+
 class Ready(NamedTuple):
     """The models are loaded, on this platform."""
 
@@ -125,6 +157,22 @@ class RowsJudged(NamedTuple):
     columns: dict[str, np.ndarray]
     platform: dict[str, str]
     judging: dict[str, Any]
+    seconds: float
+
+
+class PiecesMade(NamedTuple):
+    """An object's convex pieces, or why it has none.
+
+    Attributes:
+        code: the object.
+        image: content of their file; empty where there are none.
+        refusal: why there are none; empty where there are some.
+        seconds: how long it took.
+    """
+
+    code: str
+    image: bytes
+    refusal: str
     seconds: float
 
 
@@ -185,8 +233,8 @@ class Unusable(NamedTuple):
     reason: str
 
 
-Job = RoundJob | ValidationJob
-Message = Ready | Step | Halved | Sealed | RowsJudged | Failed | Silent | Died | Joined | Lost | Unusable
+Job = RoundJob | ValidationJob | PiecesJob
+Message = Ready | Step | Halved | Sealed | RowsJudged | PiecesMade | Failed | Silent | Died | Joined | Lost | Unusable
 
 
 class RoundResult(NamedTuple):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bimangrasp.files.formats import Header
 from scale.engine.devices import Device
-from scale.engine.interfaces import Failed, Halved, Job, Message, Ready, RowsJudged, Sealed, Step
+from scale.engine.interfaces import Failed, Halved, Job, Message, PiecesMade, Ready, RowsJudged, Sealed, Step
 from scale.engine.worker import Role
 from scale.store.run_folder import RunFolder
 
@@ -93,7 +93,7 @@ class WorkerProcess:
             self.step, self.is_stepping = message.step, True
         elif isinstance(message, Halved):
             self.step, self.is_stepping = 0, False
-        elif isinstance(message, Sealed | RowsJudged):
+        elif isinstance(message, Sealed | RowsJudged | PiecesMade):
             self.job = None
         elif isinstance(message, Failed):
             message = message._replace(step=self.at)  # it may have its next job before this one is dealt with

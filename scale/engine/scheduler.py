@@ -33,10 +33,12 @@ class RoundRequest(NamedTuple):
     Attributes:
         key: the round.
         barred: slots that must not have it.
+        is_ahead: whether it cannot be handed out yet, and only workers for it may be started.
     """
 
     key: Key
     barred: frozenset[int] = frozenset()
+    is_ahead: bool = False
 
 
 class FreeSlots(NamedTuple):
@@ -73,7 +75,8 @@ def dispatch(wanted: Iterable[RoundRequest], free: FreeSlots) -> Dispatch:
     result, waiting = Dispatch([], []), iter(wanted)
     free = FreeSlots(*(list(slots) for slots in free))
     while any(free) and (request := next(waiting, None)):
-        usable = ((slots, slot) for slots in free for slot in slots if slot not in request.barred)
+        able = free[1:] if request.is_ahead else free
+        usable = ((slots, slot) for slots in able for slot in slots if slot not in request.barred)
         slots, slot = next(usable, (None, None))
         if slots is free.idle:
             result.rounds.append((slot, request))

@@ -9,6 +9,7 @@ import pickle
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -18,14 +19,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bimangrasp.errors import InputError
 from bimangrasp.files.header import Header
 from bimangrasp.files.schema import GRASP_FIELDS
+from bimangrasp.objects.pieces import pieces_image
 from bimangrasp.poses import trajectory_image
 from scale.engine import scheduler
 from scale.engine.interfaces import (
     Failed,
     Halved,
     Job,
+    PiecesJob,
+    PiecesMade,
     Ready,
     RoundJob,
     RoundResult,
@@ -42,6 +47,7 @@ from scale.store import locks, shards, verdict_files
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
+PIECES_BEAT_S = 10.0  # the same of who waits for a decomposition
 SMALLEST_TILE = 1  # grasps at once; with less there is no round
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -77,11 +83,11 @@ class Role(NamedTuple):
 
     Attributes:
         name: WORKER or VALIDATOR, see `run_folder`.
-        work: (folder, spec, runner, job, connection) -> the path of what it sealed for that job, or what it found.
+        work: (folder, spec, runner, job, connection) -> the path of what it sealed for that job, or what to tell of it.
     """
 
     name: str
-    work: Callable[[RunFolder, WorkerSpec, Any, Job, Connection], Path | RowsJudged]
+    work: Callable[[RunFolder, WorkerSpec, Any, Job, Connection], Path | RowsJudged | PiecesMade]
 
 
 def main(connection: Connection, spec: WorkerSpec) -> None:
@@ -144,7 +150,7 @@ class _Beat:
 
 def _do(
     folder: RunFolder, spec: WorkerSpec, runner: Any, job: Job, connection: Connection
-) -> Sealed | RowsJudged | Failed:
+) -> Sealed | RowsJudged | PiecesMade | Failed:
     """Does one job and returns the message about it."""
     start = time.monotonic()
     try:
@@ -158,7 +164,7 @@ def _do(
         first = getattr(job, "first", 0)
         return Failed(code=job.code, round_id=job.round_id, traceback=text, errno=number, ends=ends, first=first)
     seconds = time.monotonic() - start
-    if isinstance(done, RowsJudged):
+    if isinstance(done, RowsJudged | PiecesMade):
         return done._replace(seconds=seconds)
     return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(done), seconds=seconds)
 
@@ -224,6 +230,38 @@ def _attempt(runner: RoundRunner, job: RoundJob, on_step: Callable[[int], None])
         return None, f"{type(error).__name__}: {error}"
 
 
+def _validate(
+    folder: RunFolder, spec: WorkerSpec, runner: VerdictRunner, job: ValidationJob | PiecesJob, connection: Connection
+) -> Path | RowsJudged | PiecesMade:
+    """Does what a validator is asked for."""
+    if isinstance(job, PiecesJob):
+        return _pieces(job, connection)
+    return _verdict(folder, spec, runner, job, connection)
+
+
+def _pieces(job: PiecesJob, connection: Connection) -> PiecesMade:
+    """Finds the convex pieces of an object, from the user's cache where they were found before."""
+    from scale.store.convex_pieces import pieces_of  # here, because it loads mesh libraries
+
+    has_ended = threading.Event()
+    beat = threading.Thread(target=_beat_until, args=(has_ended, connection), daemon=True)
+    beat.start()
+    try:
+        image, refusal = pieces_image(pieces_of(Path(job.mesh), job.config)), ""
+    except InputError as error:
+        image, refusal = b"", str(error)
+    finally:
+        has_ended.set()
+        beat.join()
+    return PiecesMade(job.code, image, refusal, 0.0)
+
+
+def _beat_until(has_ended: threading.Event, connection: Connection) -> None:
+    """Gives a sign of life now and then, while a process of its own decomposes, which has a limit of its own."""
+    while not has_ended.wait(PIECES_BEAT_S):
+        connection.send(Step(0))
+
+
 def _verdict(
     folder: RunFolder, spec: WorkerSpec, runner: VerdictRunner, job: ValidationJob, connection: Connection
 ) -> Path | RowsJudged:
@@ -262,5 +300,5 @@ def _tell(connection: Connection, row: int) -> None:
     connection.send(Step(row))
 
 
-VALIDATION = Role(VALIDATOR, _verdict)
-"""Validators test rounds."""
+VALIDATION = Role(VALIDATOR, _validate)
+"""Validators test rounds, and find the convex pieces that they test on."""

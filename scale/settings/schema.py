@@ -195,7 +195,7 @@ class Config(Checked):
             checks.
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core.
-        backlog: rounds for each validator that may wait for their test before no more are made.
+        backlog_s: no more rounds are made while so many wait that validators test for longer than this, s.
         dry_run: print the plan and write nothing.
         ray, filter, dedup, view, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare:
             see there.
@@ -244,7 +244,7 @@ class Config(Checked):
     format: Annotated[str, among("npy", "npz", "csv", "parquet", "dexgraspbench")]
     out: str
     validators: Annotated[int, at_least(0)]
-    backlog: Annotated[int, at_least(1)]
+    backlog_s: Annotated[float, POSITIVE]
     dry_run: bool
     ray: RayConfig
     filter: FilterConfig

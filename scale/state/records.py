@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bimangrasp.files.formats import Ending, Proof
@@ -51,7 +51,7 @@ class RunRequest(NamedTuple):
         second_factory: of what judges a sample again; None where validators do not simulate on a device.
         dedup: which grasps are near-duplicates; None where all count.
         device_notes: why the kernels are not those that are meant, or kept elsewhere, if so.
-        pieces: object code -> its sealed convex pieces; empty until they are made.
+        pieces: object code -> its sealed convex pieces; a validator finds those that are missing as the run goes on.
     """
 
     config: Config
@@ -71,7 +71,7 @@ class RunRequest(NamedTuple):
     second_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
     device_notes: Sequence[str] = ()
-    pieces: Mapping[str, SealedPieces] = MappingProxyType({})
+    pieces: dict[str, SealedPieces] = {}  # noqa: RUF012 - a request gets its own before the first is entered
 
     @property
     def validators(self) -> int:
@@ -103,6 +103,22 @@ class RunRequest(NamedTuple):
         if code not in self.pieces:
             return self.acceptance_key
         return self.acceptance_key | {"pieces_sha256": self.pieces[code].sha256}
+
+    def lacks_pieces(self, code: str) -> bool:
+        """Whether an object's convex pieces are still to be found, so that its rounds have to wait."""
+        return self.accept.needs_verdict and code not in self.pieces
+
+    def pieces_note(self) -> str:
+        """Returns how far the convex pieces are from their meshes; empty where nobody measured it."""
+        fits = {code: record["fit"] for code in self.pieces if (record := self.pieces_record(code)) and record["fit"]}
+        if not fits:
+            return ""
+        distances = {code: 1000 * self.largest_scale(code) * fit["distance"] for code, fit in fits.items()}
+        worst = max(distances, key=distances.__getitem__)
+        return (
+            f"convex pieces, which are simulated, are {median(distances.values()):.2g} mm (median object) to "
+            f"{distances[worst]:.2g} mm ({worst}) from the mesh, for 95 % of the surface at the largest size"
+        )
 
     def pieces_record(self, code: str) -> dict[str, Any] | None:
         """Returns what the manifest says of an object's convex pieces; None where there are none."""
@@ -142,7 +158,7 @@ class ObjectState:
         distinct: the grasps that later ones are compared with, where near-duplicates do not count.
         final: what its verified final file says; None where there is none.
         final_sha256: of that file.
-        ended: why no more rounds are wanted: quota, barren, max_rounds, changed; empty while some are.
+        ended: why no more rounds are wanted: quota, barren, max_rounds, changed, no_pieces; empty while some are.
         is_merging: whether a merge of it is under way.
         is_deduplicating: whether a round's near-duplicates are being looked for.
         notes: what the report should say of it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -68,39 +68,53 @@ def present_pieces(folder: RunFolder, entries: Iterable[ObjectEntry], config: Pi
 
 
 def sealed_pieces(
-    folder: RunFolder, entries: Iterable[ObjectEntry], config: PiecesConfig, say: Callable[[str], None]
+    folder: RunFolder, entries: Sequence[ObjectEntry], config: PiecesConfig, say: Callable[[str], None]
 ) -> dict[str, SealedPieces]:
-    """Returns the pieces of all objects by code, sealed in the run folder; makes what it lacks, a thread for each core.
+    """Returns the pieces of objects by code, found now and sealed in the run folder; a thread for each core finds them.
 
     Args:
         folder: of the run.
-        entries: its objects.
+        entries: the objects.
         config: see `PiecesConfig`.
-        say: is told of damaged files, and how many meshes are looked at anew.
+        say: is told of damaged files, and how many meshes are looked at.
 
     Raises:
         InputError: a mesh has no pieces; it is named.
     """
-    known = present_pieces(folder, entries, config)
-    missing = [entry for entry in entries if entry.code not in known]
-    if missing:
-        say(f"convex pieces are looked for, of {len(missing)} objects; a decomposition takes up to minutes")
+    if entries:
+        say(f"convex pieces are looked for, of {len(entries)} objects; a decomposition takes up to minutes")
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        made = pool.map(lambda entry: pieces_of(entry.path, config), missing)
-        for entry, pieces in zip(missing, made, strict=True):
-            path = folder.pieces / _name(entry.path, config)
-            if path.exists():
-                say(f"{path} is damaged and moved to damaged/: it is made again")
-                folder.set_aside(path)
-            folder.write(path, pieces_image(pieces))
-            known[entry.code] = SealedPieces.of(path, pieces)
-    return known
+        made = pool.map(lambda entry: pieces_image(pieces_of(entry.path, config)), entries)
+        return {
+            entry.code: seal_pieces(folder, entry.path, image, config, say)
+            for entry, image in zip(entries, made, strict=True)
+        }
+
+
+def seal_pieces(
+    folder: RunFolder, mesh: Path, image: bytes, config: PiecesConfig, say: Callable[[str], None]
+) -> SealedPieces:
+    """Returns the pieces of a mesh, of which `image` is the file's content, when they lie in the run folder."""
+    path = folder.pieces / _name(mesh, config)
+    try:
+        return SealedPieces.of(path, read_pieces(str(path)))  # of another object with an equal mesh
+    except InputError:
+        if path.exists():
+            say(f"{path} is damaged and moved to damaged/: it is made again")
+            folder.set_aside(path)
+    folder.write(path, image)
+    return SealedPieces.of(path, read_pieces(str(path)))
+
+
+def files_beside(mesh: Path) -> list[Path]:
+    """Returns the files beside a mesh that its pieces depend on."""
+    record = mesh.parent / RECORD
+    return [*piece_files_of(mesh), *([record] if record.exists() else [])]
 
 
 def _name(mesh: Path, config: PiecesConfig) -> str:
     """Returns the name of the file that holds the pieces that these bytes and settings give."""
     made_of = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    record = mesh.parent / RECORD
-    for file in (mesh, *piece_files_of(mesh), *([record] if record.exists() else [])):
+    for file in (mesh, *files_beside(mesh)):
         made_of.update(file.read_bytes())
     return f"{made_of.hexdigest()}.npz"

@@ -142,6 +142,15 @@ class DeviceSetAside(_OfProcess, name="set_aside"):
     reason: str = ""
 
 
+class PiecesFound(_OfProcess, name="pieces"):
+    """A validator has found the convex pieces of an object, or why it has none."""
+
+    code: str = ""
+    pieces: int = 0
+    seconds: float | None = None
+    reason: str | None = None
+
+
 class RoundEvent(_OfProcess):
     """An event of a round that has a sealed shard."""
 
