@@ -3,12 +3,14 @@
 Two nodes of this machine stand in for two hosts. They have folders of their own, and may open nothing of the run's.
 """
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -20,13 +22,18 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from scale.engine.interfaces import Joined, Lost, Step
+from scale.engine.devices import Device
+from scale.engine.interfaces import Failed, Halved, Joined, Lost, Ready, Sealed, Step, Unusable
+from scale.errors import RunError
 from scale.store.run_folder import RunFolder
 
 pytest.importorskip("ray", reason="engine=ray needs Ray, which is not installed")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from scale.cluster import connection  # noqa: E402
+from scale.cluster import connection, ray_engine  # noqa: E402
+from scale.cluster.agent import Answer, Hello, Said, versions  # noqa: E402
+from scale.cluster.connection import Gone, Nodes  # noqa: E402
+from scale.cluster.layout import Node  # noqa: E402
 from scale.cluster.ray_engine import RayEngine  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -94,9 +101,9 @@ def engine_of(config_of, folder):
 
     def build(stub, slots=1, **limits):
         made.append(RayEngine(config_of(gpus=f"[{','.join(['cpu'] * slots)}]"), False, False))
-        pool = made[-1].pool(folder, crew(stub, **limits))
+        pool = made[-1].pool(folder, crew(stub, platforms=[{"kernels": "stub-1"}], **limits))
         deadline = time.monotonic() + 60
-        while len(pool.devices) < slots and time.monotonic() < deadline:
+        while not all(map(pool.has, range(slots))) and time.monotonic() < deadline:
             list(events([pool], 0.2))
         return folder, pool
 
@@ -172,6 +179,206 @@ def test_an_agent_whose_parent_does_not_ask_ends_with_its_processes_and_its_fold
     assert "no answer for 5 s" in lost.message.reason
     wait_until(lambda: not set(kin) & set(processes(b"")), within=10)  # who is frozen cannot be asked to end
     started(pool, heard(pool, Joined)[-1].slot)
+
+
+# ---- what the parent makes of it, with a stand-in for the cluster
+
+
+class FakeConnection:
+    """A cluster of which the test says what comes."""
+
+    def __init__(self, config):
+        self.wake, self._waker = Pipe(duplex=False)
+        self.asked, self.commands, self.posts, self.ended = {}, [], [], []
+
+    def nodes(self):
+        return []
+
+    def check(self, nodes):
+        pass
+
+    def listen(self):
+        pass
+
+    def start(self, number, name, plan, terms):
+        self.asked[number] = plan, terms
+
+    def tell(self, number, *commands):
+        self.commands += [(number, command) for command in commands]
+
+    def post(self):
+        while self.posts:
+            yield self.posts.pop(0)
+
+    def end(self, numbers):
+        self.ended += numbers
+
+    def end_aside(self, number):
+        self.ended.append(number)
+
+    def drop(self, number):
+        self.ended.append(number)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def fake(small_config, tmp_path, monkeypatch):
+    """An engine on nodes that the test names: fake(gpus="auto", nodes=2) -> engine, its connection, a pool."""
+    monkeypatch.setattr(ray_engine, "Connection", FakeConnection)
+
+    def build(nodes=2, stub=None, is_hello=True, **settings):
+        config = small_config(engine="ray", **({"gpus": "auto", "ray.address": "head:1"} | settings))
+        engine = RayEngine(config, False, False)
+        folder = RunFolder(tmp_path / "run")
+        folder.prepare()
+        pool = engine.pool(folder, crew(stub or Stub()))
+        engine.link = engine._connection
+        engine.link.posts.append((-1, Nodes([Node(str(i), f"host-{i}", 1, 0) for i in range(nodes)])))
+        seen = list(pool.events_of([], 0))
+        if is_hello:
+            engine.link.posts += [(number, hello(number)) for number in engine.link.asked]
+            seen += pool.events_of([], 0)
+        return engine, pool, seen
+
+    return build
+
+
+def hello(number, **differing):
+    return Hello(Device(f"host-{number} cpu", ""), versions() | differing)
+
+
+def says(number, slot, message, launch=0, **files):
+    return number, Answer([Said("worker", slot, launch, message, files)], {})
+
+
+@pytest.mark.parametrize("kind", [Lost, Unusable])
+def test_a_slot_is_not_used_between_its_loss_and_word_of_it(fake, kind):
+    engine, pool, _ = fake(nodes=3)
+    for number in range(3):
+        engine.link.posts.append(says(number, number, Ready({"kernels": "a"}), pool.workers[number].launch))
+    list(pool.events_of([], 0))
+    assert [one.slot for one in pool.idle()] == [0, 1, 2]
+    full = Failed("mug", 0, "OSError: no room", errno.ENOSPC)
+    engine.link.posts += [says(0, 0, Halved("mug", 0, 4), pool.workers[0].launch)]
+    engine.link.posts += [(1, Gone("it fell over")) if kind is Lost else says(1, 1, full, pool.workers[1].launch)]
+    heard_so_far = pool.events_of([], 0)
+    assert next(heard_so_far).slot == 0
+    assert not pool.has(1) and [one.slot for one in pool.idle()] == [0, 2]
+    assert [(event.slot, type(event.message)) for event in heard_so_far] == [(1, kind)]
+
+
+def test_the_clocks_of_the_start_begin_at_the_first_look(fake, monkeypatch):
+    now = time.monotonic
+    engine, _, _ = fake(is_hello=False)
+    assert not engine.is_settled("worker"), "nodes that were there at the start have not joined"
+    engine.link.posts.append((0, hello(0)))
+    engine.look()
+    assert not engine.is_settled("worker"), "never who is first"
+    monkeypatch.setattr(ray_engine.time, "monotonic", lambda: now() + ray_engine.JOIN_S + 1)
+    assert engine.is_settled("worker")
+
+
+def test_a_long_way_to_the_first_look_is_no_want_of_nodes(small_config, monkeypatch, tmp_path):
+    now = time.monotonic
+    monkeypatch.setattr(ray_engine, "Connection", FakeConnection)
+    engine = RayEngine(small_config(engine="ray", gpus="auto"), False, False)
+    monkeypatch.setattr(ray_engine.time, "monotonic", lambda: now() + 3600)
+    assert list(engine.pool(RunFolder(tmp_path), crew(Stub())).events_of([], 0)) == []
+
+
+def test_all_that_is_lost_at_once_is_one_incident_and_three_in_a_row_end_the_use_of_a_node(fake):
+    engine, pool, _ = fake(nodes=1, gpus="[cpu]")
+    for turn in range(3):
+        (number,) = engine._agents
+        engine.link.posts += [(number, Gone(f"fell over {turn}"))] * 2
+        events_heard = list(pool.events_of([], 0))
+        assert len(engine._agents) == (1 if turn < 2 else 0)
+    assert "node host-0 is used no more" in events_heard[-1].message.reason
+
+
+def test_what_is_done_on_a_node_forgets_its_losses(fake):
+    engine, pool, _ = fake(nodes=1)
+    for _ in range(4):
+        (number,) = engine._agents
+        (slot,) = engine._agents[number].slots["worker"]
+        engine.link.posts += [
+            (number, hello(0)),
+            (number, Answer([Said("worker", slot, 9, Sealed("m", 0, "x", 1), {})], {})),
+        ]
+        list(pool.events_of([], 0))
+        engine.link.posts.append((number, Gone("fell over")))
+        list(pool.events_of([], 0))
+    assert len(engine._agents) == 1
+
+
+def test_the_share_of_a_node_on_another_platform_goes_to_another_node(fake):
+    engine, pool, _ = fake(nodes=3, gpus="[cpu]", is_hello=False)
+    pool._choice.chosen = {"kernels": "folder"}
+    engine.link.posts.append((0, hello(0)))
+    list(pool.events_of([], 0))
+    pool.start(0)
+    engine.link.posts.append(says(0, 0, Ready({"kernels": "other"})))
+    (unusable,) = pool.events_of([], 0)
+    assert "kernels folder against other" in unusable.message.reason and engine.link.ended == [0]
+    plans = [plan.node.node_id for plan, _ in engine.link.asked.values()]
+    assert plans[0] != plans[1] and len(plans) == 2
+
+
+def test_why_agents_cannot_start_is_told(fake, monkeypatch):
+    engine, pool, _ = fake(nodes=1, is_hello=False)
+    engine.link.posts.append((0, Gone("PermissionError: /proc/nowhere")))
+    (lost,) = pool.events_of([], 0)
+    assert "PermissionError" in lost.message.reason and pool.devices[lost.slot].label == "host-0 cpu"
+    now = time.monotonic
+    monkeypatch.setattr(ray_engine.time, "monotonic", lambda: now() + 700)
+    with pytest.raises(RunError, match=r"startup_timeout_s\).*PermissionError"):
+        list(pool.events_of([], 0))
+
+
+def test_a_node_that_joins_with_other_versions_is_refused_by_name(fake):
+    engine, pool, _ = fake(nodes=1, is_hello=False)
+    engine.link.posts.append((0, hello(0, ray="1.0.0")))
+    (lost,) = pool.events_of([], 0)
+    assert "node host-0 has other versions (ray 1.0.0 there" in lost.message.reason and not engine._agents
+
+
+def test_files_are_sent_once_and_again_after_something_went_wrong_with_them(fake, tmp_path):
+    engine, _, _ = fake(nodes=1)
+    mesh = tmp_path / "a.obj"
+    mesh.write_bytes(b"1")
+    sent = [engine.files_for(0, ("worker", 0), [mesh])[1] for _ in range(2)]
+    assert list(sent[0].values()) == [("a.obj", b"1")] and sent[1] == {}
+    mesh.write_bytes(b"22")
+    assert list(engine.files_for(0, ("worker", 0), [mesh])[1].values()) == [("a.obj", b"22")]
+    engine.link.posts.append(says(0, 0, Failed("mug", 0, "", errno.ENOENT), launch=99))
+    engine.look()
+    assert engine.files_for(0, ("worker", 0), [mesh])[1] != {}
+
+
+def test_files_of_jobs_under_way_are_never_forgotten(fake, tmp_path):
+    engine, _, _ = fake(nodes=1)
+    first = tmp_path / "first.obj"
+    first.write_bytes(b"first")
+    known, _, _ = engine.files_for(0, ("worker", 0), [first])
+    forgotten = []
+    for number in range(2 * ray_engine.KEPT_FILES):
+        path = tmp_path / f"{number}.obj"
+        path.write_bytes(f"{number}".encode())
+        forgotten += engine.files_for(0, ("worker", 1), [path])[2]
+    assert known[first][0] not in forgotten and len(set(forgotten)) == len(forgotten) > 0
+    assert len(engine._agents[0].files) <= ray_engine.KEPT_FILES + 2
+
+
+def test_bytes_that_came_otherwise_than_their_name_promises_are_a_failed_attempt(fake):
+    engine, pool, _ = fake(nodes=1)
+    pool.workers[0].has_job(job(0))
+    name = "shards/worker_0_0/mug.000000.0123456789abcdef.h5"
+    engine.link.posts.append(says(0, 0, Sealed("mug", 0, name, 1.0), **{name: b"torn"}))
+    (event,) = pool.events_of([], 0)
+    assert isinstance(event.message, Failed) and "other bytes" in event.message.traceback
+    assert not (pool._folder.root / name).exists()
 
 
 # ---- whole runs

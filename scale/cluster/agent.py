@@ -18,8 +18,9 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from typing import Any, NamedTuple
 
+from bimangrasp.builtin import use_writable_kernel_cache
 from scale.cluster.scratch import Scratch
-from scale.engine.devices import Device
+from scale.engine.devices import Device, package_version
 from scale.engine.interfaces import Failed, Job, Message, PiecesJob, Sealed, Step
 from scale.engine.pool import Crew, PoolEvent, events
 from scale.engine.process_pool import ProcessPool
@@ -29,6 +30,7 @@ ANSWER_S = 2.0
 """So long an agent keeps the parent's question open when there is nothing to say."""
 END_S = 5.0
 """So long the end of an agent may take."""
+PACKAGES = ("bimangrasp", "ray")
 LOG_BYTES = 1 << 16  # of a log in one answer
 
 
@@ -40,12 +42,14 @@ class Terms(NamedTuple):
         crews: role -> what its processes are, and the slots that they have.
         lease_s: how long it lives without a question of its parent.
         scratch: folder for its folder; empty for the node's temporary one.
+        has_gpu: whether Ray gives it a GPU.
     """
 
     name: str
     crews: Mapping[str, tuple[Crew, list[int]]]
     lease_s: float
     scratch: str
+    has_gpu: bool
 
 
 class Start(NamedTuple):
@@ -91,12 +95,12 @@ class Hello(NamedTuple):
     """Where an agent is.
 
     Attributes:
-        host: its node.
-        device: of its workers.
+        device: of its processes.
+        versions: see `versions`.
     """
 
-    host: str
     device: Device
+    versions: dict[str, str]
 
 
 class Said(NamedTuple):
@@ -137,9 +141,10 @@ class Agent:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._scratch = Scratch(terms.scratch, terms.name)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        # a node may show its GPUs to all, so an agent that Ray gave none must not look
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if terms.has_gpu else ""
         host = socket.gethostname()
-        self._hello = Hello(host, Device(f"{host} gpu {visible}" if visible else f"{host} cpu", visible))
+        self._hello = Hello(Device(f"{host} gpu {visible}" if visible else f"{host} cpu", visible), versions())
         self._commands: deque[Any] = deque()
         self._outbox: list[Said] = []
         self._said, self._has_ended = threading.Condition(), threading.Event()
@@ -189,6 +194,7 @@ class Agent:
     def _run(self) -> None:
         """Does what the parent wants, and tells what happens, until the parent is done or gone."""
         _hide_main_script()
+        use_writable_kernel_cache()
         try:
             pools = {role: self._pool(crew, slots) for role, (crew, slots) in self._terms.crews.items()}
             is_asked_to = self._serve(pools)
@@ -226,13 +232,21 @@ class Agent:
             pool.retire(command.slot)
         elif isinstance(command, Start):
             pool.start(command.slot, command.launch)
-        elif (worker := pool.workers.get(command.slot)) and worker.launch == command.launch:
-            try:
-                job = self._with_files(command)
-            except OSError as error:
-                failed = Failed(command.job.code, command.job.round_id, traceback.format_exc(), error.errno)
-                self._say(Said(command.role, command.slot, command.launch, failed, {}))
-                return
+        else:
+            self._assign(pool, command)
+
+    def _assign(self, pool: ProcessPool, command: Assign) -> None:
+        """Hands a job out; its files are kept in any case, for the parent does not send them again."""
+        job = command.job
+        try:
+            job = self._with_files(command)
+        except OSError as error:
+            first = getattr(job, "first", 0)
+            failed = Failed(job.code, job.round_id, traceback.format_exc(), error.errno, first=first)
+            self._say(Said(command.role, command.slot, command.launch, failed, {}))
+            return
+        worker = pool.workers.get(command.slot)
+        if worker is not None and worker.launch == command.launch:
             pool.assign(worker, job)
 
     def _with_files(self, command: Assign) -> Job:
@@ -255,7 +269,7 @@ class Agent:
         if not isinstance(message, Sealed):
             return {}
         folder = self._scratch.folder
-        made = [folder.root / message.path, *folder.animations.glob("*.npz")]
+        made = [*folder.animations.glob("*.npz"), folder.root / message.path]  # a round that is there has its frames
         return {folder.relative(path): self._scratch.take(path) for path in made}
 
     def _say(self, said: Said) -> None:
@@ -266,6 +280,16 @@ class Agent:
                 del self._outbox[of_slot[-1]]
             self._outbox.append(said)
             self._said.notify()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that must be the same on all nodes."""
+    return {"Python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES}
+
+
+def version_differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Returns in which versions a node differs; empty where it does not."""
+    return "; ".join(f"{name} {there[name]} there, {own} here" for name, own in here.items() if there[name] != own)
 
 
 def _hide_main_script() -> None:

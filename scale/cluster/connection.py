@@ -19,17 +19,17 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bimangrasp.errors import InputError
-from scale.cluster.agent import END_S, Agent, Answer, Hello, Terms
+from scale.cluster.agent import END_S, PACKAGES, Agent, Answer, Hello, Terms, versions
 from scale.cluster.layout import AgentPlan, Node
-from scale.engine.devices import package_version
 from scale.settings.schema import RayConfig
 
 CONNECT_S = 30.0
 LOOK_S = 2.0
 """Between two looks at the nodes."""
+LOOK_AT_MOST_S = 0.1
+"""So long the parent takes post in before it does something else."""
 HEAD_TRIES = 5
 """So many looks in a row at which the head does not answer end the run."""
-PACKAGES = ("bimangrasp", "ray")
 
 
 class Nodes(NamedTuple):
@@ -102,13 +102,14 @@ class Connection:
             names = ", ".join(asked[ref].host for ref in late)
             raise InputError(f"no process could be started within {CONNECT_S:.0f} s on {names}: see Ray's logs there")
         for ref in ready:
-            has = ray.get(ref)
-            differing = [
-                f"{name} {has[name]} there, {wanted[name]} here" for name in wanted if has[name] != wanted[name]
-            ]
+            try:
+                has = ray.get(ref)
+            except ray.exceptions.RayError as error:
+                raise InputError(f"node {asked[ref].host} cannot run anything: {_in_short(error)}") from error
+            differing = version_differences(has, wanted)
             if differing:
                 raise InputError(
-                    f"node {asked[ref].host} cannot take part ({'; '.join(differing)}): wanted the same versions on "
+                    f"node {asked[ref].host} cannot take part ({differing}): wanted the same versions on "
                     f"all nodes, so install them there, or leave that node out"
                 )
 
@@ -145,6 +146,10 @@ class Connection:
         for number in numbers:
             self.drop(number)
 
+    def end_aside(self, number: int) -> None:
+        """The same of one agent, while the caller goes on."""
+        threading.Thread(target=self.end, args=([number],), daemon=True).start()
+
     def drop(self, number: int) -> None:
         """Ends an agent, if it can be reached; nothing of it is posted any more."""
         handle = self._handles.pop(number, None)
@@ -152,14 +157,16 @@ class Connection:
             ray.kill(handle, no_restart=True)
 
     def post(self) -> Iterator[tuple[int, Post]]:
-        """Yields what has come, with the number of the agent that it is of."""
+        """Yields what has come, each with the number of its agent, and leaves the rest when that takes long."""
         while self.wake.poll():
             self.wake.recv_bytes()
+        begun = time.monotonic()
         with suppress(queue.Empty):
-            while True:
+            while time.monotonic() - begun < LOOK_AT_MOST_S:
                 number, what = self._post.get_nowait()
                 if number in self._handles or isinstance(what, Nodes | HeadGone):
                     yield number, what
+            self._waker.send_bytes(b".")
 
     def close(self) -> None:
         """Leaves the cluster; one that was started for this run ends."""
@@ -235,17 +242,11 @@ class Connection:
                 time.sleep(0.1)
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions that must be the same on all nodes."""
-    return {"Python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES}
-
-
 def _asker() -> Callable[[], dict[str, str]]:
     """Returns what asks a node for its versions. It travels by value, for the node may lack this package."""
     names = PACKAGES
 
     def ask() -> dict[str, str]:
-        import sys
         from importlib import metadata
 
         installed = {str(package.metadata["Name"]).lower(): package.version for package in metadata.distributions()}

@@ -61,30 +61,36 @@ class AgentPlan(NamedTuple):
     validators: int
 
 
-def missing_agents(nodes: Sequence[Node], present: Sequence[AgentPlan], demand: Demand) -> list[AgentPlan]:
+def missing_agents(
+    nodes: Sequence[Node], present: Sequence[AgentPlan], demand: Demand, testing_nodes: Sequence[Node] | None = None
+) -> list[AgentPlan]:
     """Returns the agents that are to be started.
 
     Args:
-        nodes: those that may be used, in an order that does not change.
-        present: the agents that there are, or that are being started, on these nodes.
+        nodes: those that workers may be on, in an order that does not change.
+        present: the agents that there are, or that are being started.
         demand: see `Demand`.
+        testing_nodes: those that validators may be on; the same where they are left out.
     """
     of_workers = _agents_of_workers(nodes, present, demand)
-    present = [*present, *of_workers]
+    present, nodes = [*present, *of_workers], nodes if testing_nodes is None else testing_nodes
     if demand.validators is None or demand.tests_on_gpus:
         return of_workers
+    usable = {node.node_id for node in nodes}
+    present = [agent for agent in present if agent.node.node_id in usable]
     free = {node.node_id: node.cpus for node in nodes}
     hosts_workers = Counter()
     for agent in present:
         free[agent.node.node_id] -= agent.cpus if agent.workers else 0
         hosts_workers[agent.node.node_id] += agent.workers
-    if demand.validators:
-        wanted = _spread(demand.validators, nodes, {node.node_id: max(1, free[node.node_id]) for node in nodes})
-    else:  # a node that has none left tests what it makes beside making it, as one machine does
-        wanted = {n.node_id: max(free[n.node_id], 1 if hosts_workers[n.node_id] else 0) for n in nodes}
     testing = Counter()
     for agent in present:
         testing[agent.node.node_id] += agent.validators
+    if demand.validators:
+        sizes = {node.node_id: max(1, free[node.node_id]) for node in nodes}
+        wanted = _spread(demand.validators, nodes, sizes, testing)
+    else:  # a node that has none left tests what it makes beside making it, as one machine does
+        wanted = {n.node_id: max(free[n.node_id], 1 if hosts_workers[n.node_id] else 0) for n in nodes}
     agents = []
     for node in nodes:
         room, left = free[node.node_id] - testing[node.node_id], wanted[node.node_id] - testing[node.node_id]
@@ -113,11 +119,9 @@ def _agents_of_workers(nodes: Sequence[Node], present: Sequence[AgentPlan], dema
     return [AgentPlan(node, min(count, node.cpus), 0, count, 0) for node, count in missing if count > 0]
 
 
-def _spread(
-    count: int, nodes: Sequence[Node], sizes: dict[str, int], there: Counter[str] | None = None
-) -> dict[str, int]:
+def _spread(count: int, nodes: Sequence[Node], sizes: dict[str, int], there: Counter[str]) -> dict[str, int]:
     """Returns how many of `count` each node gets, the emptiest for its size first; those that are there stay."""
-    given = {node.node_id: (there or Counter())[node.node_id] for node in nodes}
+    given = {node.node_id: there[node.node_id] for node in nodes}
     for _ in range(count - sum(given.values()) if nodes else 0):
         least = min(given, key=lambda node_id: (given[node_id] + 1) / sizes[node_id])
         given[least] += 1

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import time
 import traceback
 import uuid
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale.cluster.agent import Answer, Assign, Hello, Retire, Said, Start, Terms
+from scale.cluster.agent import Answer, Assign, Hello, Retire, Said, Start, Terms, version_differences, versions
 from scale.cluster.connection import Connection, Gone, HeadGone, Nodes
 from scale.cluster.layout import AgentPlan, Demand, Node, missing_agents
 from scale.cluster.platform_choice import PlatformChoice
-from scale.engine.interfaces import Died, Failed, Job, Joined, Lost, Message, Ready, Sealed, Unusable
+from scale.engine.devices import Device
+from scale.engine.interfaces import (
+    Died,
+    Failed,
+    Job,
+    Joined,
+    Lost,
+    Message,
+    PiecesMade,
+    Ready,
+    RowsJudged,
+    Sealed,
+    Unusable,
+)
 from scale.engine.pool import Crew, PoolEvent, WorkerPool, WorkerProcess
 from scale.engine.scheduler import IN_A_ROW, is_disk_full
 from scale.errors import RunError
 from scale.settings.parsing import parse_gpus
 from scale.settings.schema import Config
 from scale.store.durable_io import DISK_FULL
-from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder, parse_shard_name
 
 KEPT_FILES = 64
-"""Files that an agent keeps besides those of the jobs under way."""
+"""Files that an agent keeps besides those of its slots' last jobs."""
+KNOWN_HASHES = 10_000
 JOIN_S = 60.0
 """So long the choice of a platform waits for nodes that were there at the start."""
 
@@ -41,15 +56,32 @@ class _Agent:
         plan: what it was started for.
         slots: role -> its slots.
         is_first: whether its node was there when the run began.
+        started: when, by the clock of this process.
         has_joined: whether it has said where it is.
-        files: sha256 -> name, of what it has, the oldest first.
+        files: sha256 -> name, of what it has; the latest last.
+        in_use: role and slot -> hashes of the files of its last job.
     """
 
     plan: AgentPlan
     slots: dict[str, list[int]]
     is_first: bool
+    started: float = field(default_factory=time.monotonic)
     has_joined: bool = False
     files: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    in_use: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+
+
+@dataclass
+class _Losses:
+    """What went wrong on a node since something was last done there.
+
+    Attributes:
+        count: incidents; all that is lost at once is one.
+        last: when the last one was.
+    """
+
+    count: int = 0
+    last: float = 0.0
 
 
 class RayEngine:
@@ -73,12 +105,14 @@ class RayEngine:
         self._pools: dict[str, RayPool] = {}
         self._agents: dict[int, _Agent] = {}
         self._nodes: list[Node] = []
-        self._unusable: set[str] = set()
-        self._losses: Counter[str] = Counter()
+        self._banned: dict[str, set[str]] = {WORKER: set(), VALIDATOR: set()}
+        self._losses: dict[str, _Losses] = defaultdict(_Losses)
+        self._hashes: dict[tuple[str, int, int], str] = {}
         self._numbers = itertools.count()
         self._next_slot: Counter[str] = Counter()
         self._is_begun = False
-        self._begun_at = self._had_slots_at = time.monotonic()
+        self._begun_at = self._had_slots_at = 0.0
+        self._last_reason = ""
 
     def pool(self, folder: RunFolder, crew: Crew) -> RayPool:
         """Returns the pool of one role; its slots come later."""
@@ -98,6 +132,7 @@ class RayEngine:
         """
         if not self._is_begun:
             self._is_begun = True
+            self._begun_at = self._had_slots_at = time.monotonic()
             self._connection.listen()
         for number, post in self._connection.post():
             if isinstance(post, HeadGone):
@@ -105,7 +140,9 @@ class RayEngine:
             if isinstance(post, Nodes):
                 self._nodes_are(post.nodes)
             elif isinstance(post, Gone):
-                self._lose(number, post.reason)
+                self._lose([number], post.reason)
+            elif number not in self._agents:
+                continue  # it was given up meanwhile
             elif isinstance(post, Hello):
                 self._joined(number, post)
             else:
@@ -114,13 +151,13 @@ class RayEngine:
 
     def _check_that_there_are_slots(self) -> None:
         now, limit = time.monotonic(), self._config.startup_timeout_s
-        joined = [agent.plan.node.node_id for agent in self._agents.values() if agent.has_joined]
-        if set(joined) - self._unusable:
+        if self._pools[WORKER].is_open:
             self._had_slots_at = now
         elif now - self._had_slots_at > limit:
+            reason = f"; what was lost or refused last: {self._last_reason}" if self._last_reason else ""
             raise RunError(
-                f"no node of the cluster had room for a worker for {limit:g} s (startup_timeout_s): the nodes are "
-                f"{', '.join(self.places) or 'none'}. The same command goes on"
+                f"no node of the cluster had a place for a worker for {limit:g} s (startup_timeout_s){reason}. The "
+                f"nodes are {', '.join(self.places) or 'none'}. The same command goes on"
             )
 
     # ---- agents
@@ -128,27 +165,32 @@ class RayEngine:
     def _nodes_are(self, nodes: list[Node]) -> None:
         """Lets agents go whose nodes have left, and starts those that are missing."""
         alive = {node.node_id for node in nodes}
-        for number, agent in list(self._agents.items()):
-            if agent.plan.node.node_id not in alive:
-                self._lose(number, f"node {agent.plan.node.host} has left the cluster")
         is_first, self._nodes = not self._nodes, nodes
+        for node in {agent.plan.node for agent in self._agents.values()}:
+            if node.node_id not in alive:
+                of_node = [(number, agent) for number, agent in self._agents.items() if agent.plan.node == node]
+                for number, agent in of_node:
+                    if not agent.has_joined:  # asked for when the node was on its way out: nothing was lost with it
+                        del self._agents[number]
+                        self._connection.drop(number)
+                lost = [number for number, agent in of_node if agent.has_joined]
+                self._lose(lost, f"node {node.host} has left the cluster")
         self._start_missing(is_first)
 
     def _start_missing(self, is_first: bool = False) -> None:
-        usable = [node for node in self._nodes if node.node_id not in self._unusable]
-        usable_ids = {node.node_id for node in usable}
-        present = [agent.plan for agent in self._agents.values() if agent.plan.node.node_id in usable_ids]
-        for plan in missing_agents(usable, present, self._demand):
-            slots = {
-                WORKER: self._new_slots(WORKER, plan.workers),
-                VALIDATOR: self._new_slots(VALIDATOR, plan.validators),
-            }
-            slots = {role: own for role, own in slots.items() if own}
+        present = [agent.plan for agent in self._agents.values()]
+        places = [[node for node in self._nodes if node.node_id not in banned] for banned in self._banned.values()]
+        for plan in missing_agents(places[0], present, self._demand, places[1]):
+            counts = {WORKER: plan.workers, VALIDATOR: plan.validators}
+            slots = {role: self._new_slots(role, count) for role, count in counts.items() if count}
             number = next(self._numbers)
             self._agents[number] = _Agent(plan, slots, is_first)
             crews = {role: (self._pools[role].crew, own) for role, own in slots.items()}
-            terms = Terms(f"{self._run}_{number}", crews, self._config.ray.lease_s, self._config.ray.scratch)
+            settings = self._config.ray
+            terms = Terms(f"{self._run}_{number}", crews, settings.lease_s, settings.scratch, plan.gpus > 0)
             self._connection.start(number, self._name(plan, slots), plan, terms)
+            for role, own in slots.items():
+                self._pools[role].expect(own, Device(f"{plan.node.host} {'gpu' if plan.gpus else 'cpu'}", ""))
 
     def _new_slots(self, role: str, count: int) -> list[int]:
         first = self._next_slot[role]
@@ -162,56 +204,83 @@ class RayEngine:
 
     def _joined(self, number: int, hello: Hello) -> None:
         agent = self._agents[number]
+        differing = version_differences(hello.versions, versions())
+        if differing:
+            for banned in self._banned.values():
+                banned.add(agent.plan.node.node_id)
+            self._lose([number], f"node {agent.plan.node.host} has other versions ({differing})")
+            return
         agent.has_joined = True
         for role, slots in agent.slots.items():
             for slot in slots:
                 self._pools[role].join(slot, number, hello.device)
+            self._pools[role].start_early(slots[0])
 
     def _heard(self, number: int, answer: Answer) -> None:
         for (role, slot), words in answer.logs.items():
             self._pools[role].log(slot, words)
         for said in answer.said:
             if number not in self._agents:
-                return  # it was given up meanwhile
-            if isinstance(said.message, Failed) and said.message.errno in DISK_FULL:
-                self._set_node_aside(number, said.message.traceback.strip().splitlines()[-1])
+                return  # it was given up over what it said before
+            agent = self._agents[number]
+            if isinstance(said.message, Sealed | RowsJudged | PiecesMade):
+                self._losses.pop(agent.plan.node.node_id, None)
+            if isinstance(said.message, Failed) and said.message.errno is not None:
+                agent.files.clear()  # whatever went wrong with files there: all are sent again
+            if isinstance(said.message, Failed) and said.message.errno in DISK_FULL and self._config.ray.address:
+                self._set_node_aside(agent.plan.node, said.message.traceback.strip().splitlines()[-1])
             else:
-                if isinstance(said.message, Sealed):
-                    self._losses[self._agents[number].plan.node.node_id] = 0
                 self._pools[said.role].hear(said)
 
-    def _lose(self, number: int, reason: str) -> None:
-        """Gives an agent up; another one is started where its node is still there, unless that went wrong too often."""
-        agent = self._agents.pop(number, None)
+    def _lose(self, numbers: list[int], reason: str) -> None:
+        """Gives agents of one node up; others are started where it is still there, unless that went wrong too often."""
+        lost = [(number, self._agents.pop(number)) for number in numbers if number in self._agents]
+        if not lost:
+            return
+        node = lost[0][1].plan.node
+        losses = self._losses[node.node_id]
+        if max(agent.started for _, agent in lost) > losses.last:  # else it went with the others that were lost
+            self._losses[node.node_id] = losses = _Losses(losses.count + 1, time.monotonic())
+        if losses.count >= IN_A_ROW:
+            for banned in self._banned.values():
+                banned.add(node.node_id)
+            reason = f"{reason}; node {node.host} is used no more, for that was so {losses.count} times in a row"
+        self._last_reason = reason
+        for number, agent in lost:
+            self._connection.drop(number)
+            for role, slots in agent.slots.items():
+                for slot in slots:
+                    self._pools[role].lose(slot, reason)
+        self._start_missing()
+
+    def _set_node_aside(self, node: Node, reason: str) -> None:
+        """Works with a node no longer whose own disk is full."""
+        for banned in self._banned.values():
+            banned.add(node.node_id)
+        for number, agent in list(self._agents.items()):
+            if agent.plan.node == node:
+                self._refuse(number, list(agent.slots), f"node {node.host} has no room: {reason}")
+        self._start_missing()
+
+    def refuse_node_of(self, number: int, role: str, reason: str) -> None:
+        """Has no process of a role on a node whose platform is not the run's."""
+        agent = self._agents.get(number)
         if agent is None:
             return
-        self._connection.drop(number)
-        for role, slots in agent.slots.items():
-            for slot in slots:
-                self._pools[role].lose(slot, reason)
-        node = agent.plan.node
-        self._losses[node.node_id] += 1
-        if self._losses[node.node_id] >= IN_A_ROW:
-            self._unusable.add(node.node_id)
+        self._banned[role].add(agent.plan.node.node_id)
+        for other, own in list(self._agents.items()):
+            if own.plan.node == agent.plan.node and role in own.slots:
+                self._refuse(other, [role], reason)
         self._start_missing()
 
-    def _set_node_aside(self, number: int, reason: str) -> None:
-        """Works with a node no longer whose own disk is full."""
-        node = self._agents[number].plan.node
-        self._unusable.add(node.node_id)
-        for other, agent in list(self._agents.items()):
-            if agent.plan.node.node_id == node.node_id:
-                del self._agents[other]
-                self._connection.end([other])
-                for role, slots in agent.slots.items():
-                    for slot in slots:
-                        self._pools[role].refuse(slot, f"node {node.host} has no room: {reason}")
-        self._start_missing()
-
-    def refuse_node_of(self, number: int) -> None:
-        """Starts no more agents on a node whose platform is not the run's."""
-        if number in self._agents:
-            self._unusable.add(self._agents[number].plan.node.node_id)
+    def _refuse(self, number: int, roles: list[str], reason: str) -> None:
+        """Uses the slots of some roles of an agent no more; one without any others is ended."""
+        agent, self._last_reason = self._agents[number], reason
+        for role in roles:
+            self._pools[role].refuse(agent.slots[role], reason)
+        if set(roles) == set(agent.slots):
+            del self._agents[number]
+            self._connection.end_aside(number)
 
     def is_settled(self, role: str) -> bool:
         """Whether all agents of a role that the nodes of the start give have joined, or took too long for it."""
@@ -226,8 +295,10 @@ class RayEngine:
         """Leaves a command for an agent."""
         self._connection.tell(number, command)
 
-    def files_for(self, number: int, paths: Collection[Path]) -> tuple[dict, dict, list[str]]:
-        """Returns what an agent has to know of the files of its next job, and notes that it has them then.
+    def files_for(
+        self, number: int, slot: tuple[str, int], paths: Collection[Path]
+    ) -> tuple[dict[Path, tuple[str, str]], dict[str, tuple[str, bytes]], list[str]]:
+        """Returns what an agent has to know of the files of a slot's next job, and notes that it has them then.
 
         Returns:
             path as given -> sha256 and name; sha256 -> name and content of those that it lacks; hashes to forget.
@@ -235,18 +306,31 @@ class RayEngine:
         Raises:
             OSError: one cannot be read.
         """
-        agent, known, sent = self._agents[number], {}, {}
-        for path in paths:
-            data = path.read_bytes()
-            sha256 = hashlib.sha256(data).hexdigest()
-            known[path] = sha256, path.name
-            if agent.files.get(sha256) != path.name:
-                sent[sha256] = path.name, data
-            agent.files[sha256] = path.name
+        agent = self._agents[number]
+        known = {path: (self._sha256(path), path.name) for path in paths}
+        sent = {}
+        for path, (sha256, name) in known.items():
+            if agent.files.get(sha256) != name:
+                sent[sha256] = name, path.read_bytes()
+            agent.files[sha256] = name
             agent.files.move_to_end(sha256)
-        keep = KEPT_FILES + 2 * sum(len(slots) for slots in agent.slots.values())
-        forget = [agent.files.popitem(last=False)[0] for _ in range(len(agent.files) - keep)]
+        agent.in_use[slot] = {sha256 for sha256, _ in known.values()}
+        in_use = set().union(*agent.in_use.values())
+        spare = [sha256 for sha256 in agent.files if sha256 not in in_use]
+        forget = spare[: max(0, len(spare) - KEPT_FILES)]
+        for sha256 in forget:
+            del agent.files[sha256]
         return known, sent, forget
+
+    def _sha256(self, path: Path) -> str:
+        """Returns the hash of a file, which is read again only where it looks changed."""
+        stat = path.stat()
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        if key not in self._hashes:
+            if len(self._hashes) > KNOWN_HASHES:
+                self._hashes.clear()
+            self._hashes[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return self._hashes[key]
 
     def close(self) -> None:
         """Ends all agents with their processes, and leaves the cluster."""
@@ -265,6 +349,21 @@ class RayPool(WorkerPool):
         self._happened: deque[PoolEvent] = deque()
         self._choice = PlatformChoice(crew.platforms, crew.allow_mixed)
         self._held: dict[int, Ready] = {}
+        self._refused: set[int] = set()
+
+    def has(self, slot: int) -> bool:
+        """Whether a slot is there to be used; one may be gone before its event is heard."""
+        return slot in self._agent_of and slot not in self._refused
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether slots are about to join."""
+        return not self._engine.is_settled(self.role)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a slot to be used."""
+        return any(map(self.has, self._agent_of))
 
     @property
     def crew(self) -> Crew:
@@ -284,7 +383,7 @@ class RayPool(WorkerPool):
         number, root = self._agent_of[worker.slot], self._folder.root
         paths = {root / path: path for path in job.files}  # a path that is absolute stays what it is
         try:
-            known, sent, forget = self._engine.files_for(number, paths)
+            known, sent, forget = self._engine.files_for(number, (self.role, worker.slot), paths)
         except OSError:
             text = traceback.format_exc()
             self._happen(worker, Failed(job.code, job.round_id, text, first=getattr(job, "first", 0)))
@@ -320,22 +419,34 @@ class RayPool(WorkerPool):
 
     # ---- what the engine says
 
-    def join(self, slot: int, number: int, device: Any) -> None:
+    def expect(self, slots: list[int], device: Device) -> None:
+        """Notes slots that are asked for, with what is known of them."""
+        self.devices |= dict.fromkeys(slots, device)
+
+    def start_early(self, slot: int) -> None:
+        """Starts a process without a job for it, where all nodes have to tell their platforms first."""
+        if not self._choice.is_decided and slot not in self.workers:
+            self.start(slot)
+
+    def join(self, slot: int, number: int, device: Device) -> None:
         """Takes a slot in, of the agent with that number."""
         self.devices[slot], self._agent_of[slot] = device, number
         self._happened.append(PoolEvent(self.role, slot, Joined()))
 
     def lose(self, slot: int, reason: str) -> None:
-        """Takes a slot out that is gone."""
-        if self._agent_of.pop(slot, None) is None:
-            return  # it had not joined yet, or was retired
+        """Takes a slot out that is gone, also one that has not joined yet."""
+        self._agent_of.pop(slot, None)
         self._held.pop(slot, None)
         self._happened.append(PoolEvent(self.role, slot, Lost(reason), self.workers.pop(slot, None)))
 
-    def refuse(self, slot: int, reason: str) -> None:
-        """Says that a slot must not be used, if it has joined."""
-        if slot in self._agent_of:
-            self._happened.append(PoolEvent(self.role, slot, Unusable(reason), self.workers.get(slot)))
+    def refuse(self, slots: list[int], reason: str) -> None:
+        """Says once that the slots of an agent must not be used, and takes the others out."""
+        first, *others = [slot for slot in slots if self.has(slot)] or [None]
+        if first is not None:
+            self._refused.add(first)
+            self._happened.append(PoolEvent(self.role, first, Unusable(reason), self.workers.get(first)))
+        for slot in others:
+            self.lose(slot, reason)
 
     def log(self, slot: int, words: bytes) -> None:
         """Keeps what a slot's processes wrote; on a full disk it is gone."""
@@ -369,10 +480,11 @@ class RayPool(WorkerPool):
         """Returns word of a sealed file that lies in the run folder now, or of why it does not."""
         try:
             for name, data in files.items():
+                sealed_name = parse_shard_name(Path(name).name)
+                if sealed_name and sealed_name.sha16 != hashlib.sha256(data).hexdigest()[:16]:
+                    raise OSError(errno.EIO, "other bytes came than its name promises", name)
                 self._folder.write(self._folder.root / name, data)
         except OSError as error:
-            if not is_disk_full(error):
-                raise
             first = getattr(worker.job, "first", 0)
             return Failed(sealed.code, sealed.round_id, traceback.format_exc(), error.errno, first=first)
         return sealed
@@ -387,12 +499,13 @@ class RayPool(WorkerPool):
                 return
             where = {slot: self.devices[slot].label for slot in self._held}
             self._choice.decide({slot: ready.platform for slot, ready in self._held.items()}, where)
-        while self._held:
-            slot, ready = self._held.popitem()
+        held, self._held = self._held, {}
+        for slot, ready in sorted(held.items()):
+            if not self.has(slot):
+                continue  # refused with another of its node
             reason = self._choice.refusal(ready.platform)
             if reason:
-                self._engine.refuse_node_of(self._agent_of[slot])
-                self.refuse(slot, reason)
+                self._engine.refuse_node_of(self._agent_of[slot], self.role, reason)
             else:
                 self._happen(self.workers[slot], ready)
 

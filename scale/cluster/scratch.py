@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 
 _UNBORN = ".new-"
+YOUNG_S = 3600.0
 
 
 class Scratch:
@@ -78,7 +80,7 @@ class Scratch:
 def remove_forsaken(root: Path) -> None:
     """Deletes the folders whose agents and their processes are gone: nobody holds their locks."""
     for folder in root.iterdir():
-        if folder.name.startswith(_UNBORN) or not folder.is_dir():
+        if not folder.is_dir() or (folder.name.startswith(_UNBORN) and _is_young(folder)):
             continue
         of_agent = _free(folder / "agent.lock")
         if of_agent is None:
@@ -88,6 +90,14 @@ def remove_forsaken(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(of_workers)
         os.close(of_agent)
+
+
+def _is_young(folder: Path) -> bool:
+    """Whether a folder may be one that an agent is about to lock."""
+    try:
+        return time.time() - folder.stat().st_mtime < YOUNG_S
+    except FileNotFoundError:
+        return True
 
 
 def _locked(folder: Path) -> int:

@@ -64,7 +64,7 @@ class RoleHandler:
         crew = Crew(role, factory, header, threads, *silence, self.platforms, config.allow_mixed_platform)
         self.pool = call.engine.pool(self._folder, crew)
         self.slots = Slots(set(self.pool.devices))
-        self._early_kills = 0
+        self._early_kills, self._last_loss = 0, ""
 
     # ---- what a role is
 
@@ -119,7 +119,7 @@ class RoleHandler:
         free = FreeSlots(
             [worker.slot for worker in self.pool.idle()],
             [slot for slot, worker in sorted(workers.items()) if not worker.is_ready],
-            [slot for slot in self.slots.used if slot not in workers],
+            [slot for slot in self.slots.used if slot not in workers and self.pool.has(slot)],
         )
         now = dispatch(wanted, free)
         for slot, request in now.rounds:
@@ -181,7 +181,9 @@ class RoleHandler:
         job = event.process.job if event.process else None
         self.slots.left(slot)
         self._journal.append(events.SlotLost(**who, reason=message.reason, **_round_of(job)))
-        self._progress.say(f"{self.slot_name(slot)} is gone: {message.reason}")
+        if message.reason != self._last_loss:  # a node takes many slots with it
+            self._progress.say(f"{self.slot_name(slot)} is gone: {message.reason}")
+        self._last_loss = message.reason
         if job:
             self.release(job)
 
@@ -259,7 +261,9 @@ class RoleHandler:
                 raise self._nothing_starts(process, EARLY_KILLS, how, log)
         elif self.slots.died_early(process.slot):
             if not self.slots.set_aside(process.slot):
-                raise self._nothing_starts(process, EARLY_EXITS, how, log)
+                if not self.pool.may_grow:
+                    raise self._nothing_starts(process, EARLY_EXITS, how, log)
+                self.slots.aside.add(process.slot)
             died = f"{EARLY_EXITS} {self.name}s in a row died there before they were ready"
             self.set_aside(process.slot, f"{died}, the last with {how}")
 

@@ -128,9 +128,18 @@ class WorkerPool(ABC):
         """WORKER or VALIDATOR."""
         return self._crew.role.name
 
+    def has(self, slot: int) -> bool:
+        """Whether a slot is there to be used; one may be gone before its event is heard."""
+        return slot in self.devices
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether slots are about to join."""
+        return False
+
     def idle(self) -> list[WorkerProcess]:
         """Returns the processes that wait for a job, by slot."""
-        workers = [worker for _, worker in sorted(self.workers.items())]
+        workers = [worker for slot, worker in sorted(self.workers.items()) if self.has(slot)]
         return [worker for worker in workers if worker.is_ready and worker.job is None and not worker.is_ending]
 
     def busy(self) -> list[WorkerProcess]:
