@@ -288,7 +288,8 @@ def test_a_long_way_to_the_first_look_is_no_want_of_nodes(small_config, monkeypa
     assert list(engine.pool(RunFolder(tmp_path), crew(Stub())).events_of([], 0)) == []
 
 
-def test_all_that_is_lost_at_once_is_one_incident_and_three_in_a_row_end_the_use_of_a_node(fake):
+def test_all_that_is_lost_at_once_is_one_incident_and_three_in_a_row_end_the_use_of_a_node(fake, monkeypatch):
+    monkeypatch.setattr(ray_engine, "RESTART_S", 0)
     engine, pool, _ = fake(nodes=1, gpus="[cpu]")
     for turn in range(3):
         (number,) = engine._agents
@@ -298,7 +299,8 @@ def test_all_that_is_lost_at_once_is_one_incident_and_three_in_a_row_end_the_use
     assert "node host-0 is used no more" in events_heard[-1].message.reason
 
 
-def test_what_is_done_on_a_node_forgets_its_losses(fake):
+def test_what_is_done_on_a_node_forgets_its_losses(fake, monkeypatch):
+    monkeypatch.setattr(ray_engine, "RESTART_S", 0)
     engine, pool, _ = fake(nodes=1)
     for _ in range(4):
         (number,) = engine._agents

@@ -19,7 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bimangrasp.errors import InputError
-from scale.cluster.agent import END_S, PACKAGES, Agent, Answer, Hello, Terms, versions
+from scale.cluster.agent import END_S, PACKAGES, Agent, Answer, Hello, Terms, version_differences, versions
 from scale.cluster.layout import AgentPlan, Node
 from scale.settings.schema import RayConfig
 

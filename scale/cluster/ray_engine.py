@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import itertools
+import math
 import time
 import traceback
 import uuid
@@ -16,7 +17,7 @@ from typing import Any
 
 from bimangrasp.errors import InputError
 from scale.cluster.agent import Answer, Assign, Hello, Retire, Said, Start, Terms, version_differences, versions
-from scale.cluster.connection import Connection, Gone, HeadGone, Nodes
+from scale.cluster.connection import LOOK_S, Connection, Gone, HeadGone, Nodes
 from scale.cluster.layout import AgentPlan, Demand, Node, missing_agents
 from scale.cluster.platform_choice import PlatformChoice
 from scale.engine.devices import Device
@@ -44,6 +45,8 @@ from scale.store.run_folder import VALIDATOR, WORKER, RunFolder, parse_shard_nam
 KEPT_FILES = 64
 """Files that an agent keeps besides those of its slots' last jobs."""
 KNOWN_HASHES = 10_000
+RESTART_S = 1.5 * LOOK_S
+"""From a loss to a new agent: whether the node is still there is known then."""
 JOIN_S = 60.0
 """So long the choice of a platform waits for nodes that were there at the start."""
 
@@ -112,6 +115,7 @@ class RayEngine:
         self._next_slot: Counter[str] = Counter()
         self._is_begun = False
         self._begun_at = self._had_slots_at = 0.0
+        self._start_again_at = math.inf
         self._last_reason = ""
 
     def pool(self, folder: RunFolder, crew: Crew) -> RayPool:
@@ -147,6 +151,9 @@ class RayEngine:
                 self._joined(number, post)
             else:
                 self._heard(number, post)
+        if time.monotonic() >= self._start_again_at:
+            self._start_again_at = math.inf
+            self._start_missing()
         self._check_that_there_are_slots()
 
     def _check_that_there_are_slots(self) -> None:
@@ -251,7 +258,7 @@ class RayEngine:
             for role, slots in agent.slots.items():
                 for slot in slots:
                     self._pools[role].lose(slot, reason)
-        self._start_missing()
+        self._start_again_at = time.monotonic() + RESTART_S
 
     def _set_node_aside(self, node: Node, reason: str) -> None:
         """Works with a node no longer whose own disk is full."""
