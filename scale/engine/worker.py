@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import Header
 from bimangrasp.files.schema import GRASP_FIELDS
-from bimangrasp.objects.pieces import pieces_image
 from bimangrasp.poses import trajectory_image
 from scale.engine import scheduler
 from scale.engine.interfaces import (
@@ -241,7 +240,8 @@ def _validate(
 
 def _pieces(job: PiecesJob, connection: Connection) -> PiecesMade:
     """Finds the convex pieces of an object, from the user's cache where they were found before."""
-    from scale.store.convex_pieces import pieces_of  # here, because it loads mesh libraries
+    from bimangrasp.objects.pieces import pieces_image  # here, because it loads mesh libraries
+    from scale.store.convex_pieces import pieces_of
 
     has_ended = threading.Event()
     beat = threading.Thread(target=_beat_until, args=(has_ended, connection), daemon=True)
