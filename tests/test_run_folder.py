@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -112,14 +113,32 @@ def test_the_second_run_is_told_who_holds_the_folder(folder):
     locks.RunLock(folder).release()
 
 
-def test_a_lock_of_another_machine_counts_while_its_heartbeat_is_fresh(folder):
-    held = {"host": "elsewhere", "pid": 1, "boot_id": "x", "started": time.time(), "heartbeat": time.time()}
+@pytest.mark.parametrize("skew", [-5000, 0, 5000])
+def test_a_lock_of_another_machine_counts_while_its_heart_beats_whatever_its_clock_says(folder, monkeypatch, skew):
+    monkeypatch.setattr(locks, "WATCH_S", 1.0)
+    held = {"host": "elsewhere", "pid": 1, "boot_id": "x", "started": time.time(), "heartbeat": time.time() + skew}
     folder.run_lock.write_text(json.dumps(held))
-    assert locks.running(folder)["pid"] == 1
+    later = json.dumps(held | {"heartbeat": held["heartbeat"] + 5})
+    beat = threading.Timer(0.3, folder.run_lock.write_text, [later])
+    beat.start()
     with pytest.raises(InputError, match="pid 1 on elsewhere"):
         locks.RunLock(folder)
-    folder.run_lock.write_text(json.dumps(held | {"heartbeat": time.time() - 1000}))
-    locks.RunLock(folder).release()
+    beat.join()
+    locks.RunLock(folder).release()  # it beats no more
+    folder.run_lock.write_text(json.dumps(held | {"heartbeat": time.time()}))
+    assert locks.running(folder)["pid"] == 1, "who only looks goes by the clocks"
+
+
+def test_a_run_that_holds_a_folder_tells_that_it_lives(folder, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT_S", 0.05)
+    lock, seen = locks.RunLock(folder), set()
+    deadline = time.monotonic() + 10
+    while len(seen) < 3 and time.monotonic() < deadline:
+        seen.add(locks.read_lock(folder)["heartbeat"])
+    lock.release()
+    assert len(seen) == 3 and folder.run_lock.read_bytes() == b""
+    time.sleep(0.2)
+    assert folder.run_lock.read_bytes() == b""
 
 
 @pytest.mark.parametrize("left", [b"", b'{"host": "els', bytes(513), b'{"host": "\xff'])

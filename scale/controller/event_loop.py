@@ -205,7 +205,6 @@ class EventLoop:
             self._progress.show(self.snapshot())
         if time.monotonic() - self._saved >= MANIFEST_EVERY_S:
             self._saved = time.monotonic()
-            self._completion.call.lock.beat()
             self.save(None)
 
     def save(self, exit_code: int | None) -> None:

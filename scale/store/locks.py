@@ -6,7 +6,9 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ from scale.store.run_folder import RunFolder
 
 ORPHAN_WAIT_S = 30.0
 LOOKS, LOOK_S = 5, 0.02
-FOREIGN_FRESH_S = 120.0  # four times the interval of the heartbeat
+BEAT_S = 5.0
+WATCH_S = 20.0
+"""A run on another machine is gone whose heartbeat stays what it is for so long; no two clocks are compared for it."""
+FOREIGN_FRESH_S = 120.0
+"""The same for those who only look and do not wait: by the clocks, whichever those are."""
 
 
 def boot_id() -> str:
@@ -25,18 +31,25 @@ def boot_id() -> str:
 
 
 class RunLock:
-    """The exclusive lock of a run; held until `release` or the end of the process."""
+    """The exclusive lock of a run; held until `release` or the end of the process, with a heartbeat of its own."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._fd = durable_io.create(folder.run_lock, 0)
         held = read_lock(folder)
-        if not _taken(self._fd) or _is_foreign_and_fresh(held):
+        if not _taken(self._fd) or _beats_elsewhere(folder, held):
             os.close(self._fd)
             raise _in_use(folder, held)
-        self._started = time.time()
-        self.beat()
+        self._started, self._is_over = time.time(), threading.Event()
+        self._beat()
+        self._heart = threading.Thread(target=self._beat_on, daemon=True)
+        self._heart.start()
 
-    def beat(self) -> None:
+    def _beat_on(self) -> None:
+        while not self._is_over.wait(BEAT_S):
+            with suppress(OSError):  # a full disk, or one that is away for a moment, ends no run here
+                self._beat()
+
+    def _beat(self) -> None:
         """Writes who holds the lock, and that it lives."""
         now = time.time()
         line = {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id()}
@@ -45,6 +58,8 @@ class RunLock:
 
     def release(self) -> None:
         """Lets the next run in."""
+        self._is_over.set()
+        self._heart.join()
         durable_io.truncate(self._fd, 0)
         os.close(self._fd)
 
@@ -66,7 +81,7 @@ def running(folder: RunFolder) -> dict[str, Any] | None:
     held = read_lock(folder)
     if not held:
         return None
-    if _is_foreign_and_fresh(held):
+    if _is_foreign(held) and time.time() - held.get("heartbeat", 0) < FOREIGN_FRESH_S:
         return held
     try:
         fd = os.open(folder.run_lock, os.O_RDONLY | os.O_CLOEXEC)
@@ -81,10 +96,19 @@ def running(folder: RunFolder) -> dict[str, Any] | None:
     return None
 
 
-def _is_foreign_and_fresh(held: dict[str, Any]) -> bool:
-    """Whether another machine holds the lock; flock does not tell on some network file systems."""
-    foreign = held.get("host", socket.gethostname()) != socket.gethostname()
-    return foreign and time.time() - held.get("heartbeat", 0) < FOREIGN_FRESH_S
+def _is_foreign(held: dict[str, Any]) -> bool:
+    """Whether another machine holds or held the lock; flock does not tell on some network file systems."""
+    return held.get("host", socket.gethostname()) != socket.gethostname()
+
+
+def _beats_elsewhere(folder: RunFolder, held: dict[str, Any]) -> bool:
+    """Whether a run on another machine lives that holds the lock: its heartbeat changes while it is watched."""
+    deadline = time.monotonic() + WATCH_S
+    while _is_foreign(held) and time.monotonic() < deadline:
+        if read_lock(folder) not in ({}, held):
+            return True
+        time.sleep(LOOK_S)
+    return False
 
 
 def _in_use(folder: RunFolder, held: dict[str, Any]) -> InputError:
