@@ -299,6 +299,19 @@ def test_all_that_is_lost_at_once_is_one_incident_and_three_in_a_row_end_the_use
     assert "node host-0 is used no more" in events_heard[-1].message.reason
 
 
+def test_a_node_that_was_cut_off_loses_its_eight_agents_in_one_incident(fake, monkeypatch):
+    monkeypatch.setattr(ray_engine, "RESTART_S", 0)
+    engine, pool, _ = fake(nodes=0)
+    engine._demand = engine._demand._replace(on_gpus=True)
+    engine.link.posts.append((-1, Nodes([Node("0", "host-0", 8, 8)])))
+    engine.look()
+    engine.link.posts += [(number, hello(number)) for number in engine.link.asked]
+    engine.look()
+    engine.link.posts += [(number, Gone("no answer")) for number in engine.link.asked]
+    lost = [event for event in pool.events_of([], 0) if isinstance(event.message, Lost)]
+    assert len(lost) == 8 and {event.message.reason for event in lost} == {"no answer"} and len(engine._agents) == 8
+
+
 def test_what_is_done_on_a_node_forgets_its_losses(fake, monkeypatch):
     monkeypatch.setattr(ray_engine, "RESTART_S", 0)
     engine, pool, _ = fake(nodes=1)
