@@ -11,7 +11,9 @@ import quick_conf
 import trimesh
 
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.triangle_mesh import NoSolidError
 from bimangrasp.objects import decomposition as module
+from bimangrasp.objects import mesh_repair
 from bimangrasp.objects.decomposition import decomposed, fallbacks, too_far
 from bimangrasp.objects.model import Mesh
 from bimangrasp.objects.pieces import Pieces, PiecesFit, pieces_image
@@ -26,6 +28,12 @@ class Mesh:
 def run_coacd(mesh, preprocess_mode, preprocess_resolution, seed, **settings):
     whole, near = [(mesh.vertices, None)], [(mesh.vertices[mesh.vertices[:, 0] < 0], None)]
 """
+ASSERTION = """
+import os, sys
+print("coacd.cpp:77: std::vector<std::pair<int, int>> coacd::" + 900 * "x" + ": Assertion `edge.size() == 2' failed.",
+      file=sys.stderr, flush=True)
+os.kill(os.getpid(), 6)
+"""
 CRASH = "import os; os.kill(os.getpid(), 6)"
 
 
@@ -33,6 +41,14 @@ def bar() -> Mesh:
     """A bar of 1 x 0.1 x 0.1 m in ten slices, so that half of its corners make a bar of half the length."""
     solid = trimesh.creation.box((1, 0.1, 0.1)).subdivide().subdivide()
     return Mesh(np.asarray(solid.vertices), np.asarray(solid.faces), "normal", "bar")
+
+
+def corner() -> Mesh:
+    """Two such bars that meet in a corner, which no hull follows."""
+    up = trimesh.creation.box((0.1, 1, 0.1)).apply_translation((0.45, 0.45, 0))
+    solid = trimesh.boolean.union([trimesh.creation.box((1, 0.1, 0.1)), up])
+    solid = solid.subdivide().subdivide()
+    return Mesh(np.asarray(solid.vertices), np.asarray(solid.faces), "normal", "corner")
 
 
 @pytest.fixture
@@ -110,8 +126,11 @@ def test_the_settings_are_tried_in_a_fixed_order_none_of_them_twice():
 
 def test_pieces_that_never_follow_the_mesh_are_refused_with_figure_and_advice(coacd):
     coacd(f"{HEAD}    return near")
-    with pytest.raises(InputError, match=r"bar.obj cannot be decomposed: .*leave 0\.74 of it out, more than .*repair"):
-        decomposed("bar.obj", bar(), CONFIG)
+    with pytest.raises(
+        InputError, match=r"it.obj cannot be decomposed: .*leave [\d.e-]+ of it out, more than .*repair"
+    ) as no:
+        decomposed("it.obj", corner(), CONFIG)
+    assert no.value.args[0].count("more than") == 1, "the distances of all six ways, not of the nearest"
 
 
 def test_pieces_are_too_far_by_what_they_leave_out_and_by_most_of_the_surface():
@@ -129,12 +148,16 @@ def test_pieces_are_too_far_by_what_they_leave_out_and_by_most_of_the_surface():
         ("raise RuntimeError('too hard')", "CoACD ended with 1 and said: RuntimeError: too hard"),
         ("import os; os.kill(os.getpid(), 11)", "CoACD ended with -11 and said: nothing"),
         ("set_log_level = Mesh = lambda *a: None; run_coacd = lambda *a, **k: []", "0 convex pieces"),
+        (
+            ASSERTION,
+            r"said: assertion edge.size\(\) == 2 failed \(5 of 6 ways that were tried\); with the hulls of its",
+        ),
     ],
 )
 def test_a_mesh_that_coacd_cannot_take_is_an_error_with_its_words(coacd, native, words):
     coacd(native)
-    with pytest.raises(InputError, match=f"bar.obj .*{words}") as refusal:
-        decomposed("bar.obj", bar(), CONFIG)
+    with pytest.raises(InputError, match=f"it.obj .*{words}") as refusal:
+        decomposed("it.obj", corner(), CONFIG)
     assert len(refusal.value.args[0]) < 500  # a reason that all settings share is told once
 
 
@@ -143,6 +166,52 @@ def test_a_mesh_that_takes_coacd_for_ever_is_refused(coacd, monkeypatch):
     monkeypatch.setattr(module, "DECOMPOSE_TIMEOUT_S", 0.5)
     with pytest.raises(InputError, match=r"bar.obj is not decomposed after 0.5 s; .* simplify it"):
         decomposed("bar.obj", bar(), CONFIG)
+
+
+def test_a_mesh_that_takes_coacd_long_is_named_meanwhile_with_what_can_be_set(coacd, monkeypatch, caplog):
+    coacd(f"{HEAD}    import time; time.sleep(0.6)\n    return whole")
+    monkeypatch.setattr(module, "SAID_EVERY_S", 0.5)
+    decomposed("bar.obj", bar(), CONFIG)
+    (said, *_) = caplog.messages
+    assert "bar.obj: CoACD has worked on it for" in said and "pieces.threshold" in said and "3600 s" in said
+
+
+def test_where_nothing_of_coacd_follows_the_hulls_of_nearly_convex_bodies_do(coacd):
+    coacd(CRASH)
+    two = trimesh.util.concatenate([trimesh.creation.box((1, 1, 1)).apply_translation((x, 0, 0)) for x in (0, 2)])
+    body = Mesh(np.asarray(two.vertices), np.asarray(two.faces), "normal", "two")
+    pieces = decomposed("two.obj", body, CONFIG)
+    assert pieces.fallback == module.HULLS and len(pieces.pieces) == 2 and pieces.fit.distance < 2e-4
+
+
+def test_sheets_among_bodies_keep_none_of_these_from_being_joined(coacd):
+    boxes = [trimesh.creation.box((1, 0.8, 0.6)).apply_translation((x, x, 0)) for x in (0, 0.2)]
+    square = [[0, 0, 0], [0.1, 0, 0], [0.1, 0.1, 0], [0, 0.1, 0]]
+    sheet = trimesh.Trimesh(square, [[0, 1, 2], [0, 2, 3], [2, 1, 0], [3, 2, 0]], process=False)
+    solid = trimesh.util.concatenate([*boxes, sheet])
+    joined = len(trimesh.boolean.union(boxes).vertices)
+    coacd(f"{HEAD}    assert len(mesh.vertices) == {joined}, len(mesh.vertices)\n    return whole")
+    body = Mesh(np.asarray(solid.vertices), np.asarray(solid.faces), "normal", "")
+    assert decomposed("three.obj", body, replace(CONFIG, largest_distance=1.0)).fallback == ""
+
+
+def test_why_bodies_could_not_be_joined_stands_in_the_refusal(coacd, monkeypatch):
+    coacd(CRASH)
+
+    def refuse(vertices, faces):
+        raise NoSolidError("body 1 of the mesh, with 12 faces", "NotManifold")
+
+    monkeypatch.setattr(mesh_repair, "outer_surface", refuse)
+    across = trimesh.util.concatenate([trimesh.creation.box((1, 0.1, 0.1)), trimesh.creation.box((0.1, 0.1, 1))])
+    body = Mesh(np.asarray(across.vertices), np.asarray(across.faces), "normal", "")
+    body = body._replace(
+        vertices=np.concatenate([body.vertices, corner().vertices + 2]),
+        faces=np.concatenate([body.faces, corner().faces + len(body.vertices)]),
+    )
+    with pytest.raises(
+        InputError, match=r"said: nothing .*joined first, as body 1 of the mesh.*\(NotManifold\); lower"
+    ):
+        decomposed("boxes.obj", body, CONFIG)
 
 
 def test_a_word_that_coacd_would_take_for_auto_is_refused():

@@ -28,6 +28,7 @@ from bimangrasp.objects.pieces import Piece, Pieces, pieces_image, read_pieces, 
 CONFIG = quick_conf.load().pieces
 QUICK = replace(CONFIG, threshold=0.05, mcts_iterations=60, mcts_nodes=10, mcts_max_depth=2, resolution=1000)
 COARSE = replace(CONFIG, threshold=0.1, mcts_iterations=10, mcts_nodes=4, mcts_max_depth=1, resolution=200)
+COARSE = replace(COARSE, largest_distance=0.1)
 BALL = trimesh.creation.icosphere(subdivisions=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import quick_conf
 import trimesh
 
 from bimangrasp.errors import InputError
+from bimangrasp.geometry.triangle_mesh import NoSolidError
+from bimangrasp.objects import mesh_repair
 from bimangrasp.objects.model import read_mesh
 from bimangrasp.objects.preparation import as_written, finish_draft, make_draft, obj_image
 
@@ -90,10 +93,55 @@ def test_a_mesh_that_stays_open_is_taken_where_its_inside_is_known(tmp_path):
     fine = trimesh.creation.icosphere(subdivisions=2)
     holed = fine.submesh([np.flatnonzero(fine.triangles_center[:, 2] < 0.9)])[0]
     made = ready(saved(tmp_path, holed))
-    assert made.mesh.sign == "winding" and not made.prepared.closed and "open, with holes of" in made.warnings[0]
+    assert (
+        made.mesh.sign == "winding"
+        and not made.prepared.closed
+        and "the prepared mesh is open (as is that of the file), with holes of 0.4 of its" in made.warnings[0]
+    )
     half = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0.3)])[0]
-    with pytest.raises(InputError, match=r"not closed.*prepare.surface=pieces.*holes of 0\.\d+"):
-        ready(saved(tmp_path, half, "half.ply"))
+    with pytest.raises(InputError, match=r"repaired, is not closed.*prepare.surface=pieces.*holes of 0\.\d+"):
+        ready(saved(tmp_path, half, "half.ply"), "surface=mesh")
+
+
+def test_no_advice_is_given_that_is_in_force(tmp_path, monkeypatch):
+    half = saved(tmp_path, BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0.3)])[0], "half.ply")
+    with pytest.raises(InputError, match=r"of its diagonal \(prepare.largest_hole=0.\d+\)$") as refusal:
+        ready(half)
+    assert "prepare.surface" not in str(refusal.value)
+    hole = re.search(r"largest_hole=([\d.]+)", str(refusal.value))[1]
+    assert ready(half, f"largest_hole={hole}").prepared.closed, "what is advised helps"
+
+    def refuse(vertices, faces):
+        raise NoSolidError("body 1 of the mesh, with 80 faces", "NotManifold")
+
+    monkeypatch.setattr(mesh_repair, "outer_surface", refuse)
+    both = saved(tmp_path, trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0, 0))]))
+    for surface, advice in (
+        ("mesh", r"take its convex pieces \(prepare.surface=pieces\)"),
+        ("pieces", "make one closed"),
+    ):
+        with pytest.raises(
+            InputError, match=rf"2 bodies cannot be joined, as body 1 .*NotManifold\); {advice}"
+        ) as refusal:
+            ready(both, f"surface={surface}")
+        assert "interior_faces" not in str(refusal.value)
+
+
+def test_each_sentence_says_which_mesh_it_is_about(tmp_path, monkeypatch):
+    half = BALL.submesh([np.flatnonzero(BALL.triangles_center[:, 2] < 0)])[0]
+    fine = trimesh.creation.icosphere(subdivisions=2)
+    holed = saved(tmp_path, fine.submesh([np.flatnonzero(fine.triangles_center[:, 2] < 0.9)])[0])
+    draft = make_draft(str(holed), settings())
+    closed = draft._replace(original=draft.original._replace(closed=True), mesh=draft.mesh._replace(holes=()))
+    (said,) = finish_draft(closed, settings()).warnings
+    assert said.startswith(
+        "the prepared mesh is open (that of the file is closed, with walls of two sides of which one"
+    )
+    assert "unknown" not in said and "no hole's rim" in said
+    alone = trimesh.Trimesh(half.vertices, np.concatenate([half.faces, half.faces[:, ::-1]]), process=False)
+    assert not make_draft(str(saved(tmp_path, alone, "alone.obj")), settings()).original.closed, "it encloses nothing"
+    monkeypatch.setattr(trimesh.repair, "fix_winding", None)  # which takes a mesh whose bodies touch apart
+    assert ready(saved(tmp_path, BALL)).prepared.closed, "a repair opens no closed mesh"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from bimangrasp.objects import convex_pieces as pieces_room
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.preparation import make_draft
 from scale.modes import paths
-from scale.modes.prepare_objects import KEPT, LEFT_OUT, NOT_TRIED, PREPARED, READY
+from scale.modes.prepare_objects import KEPT, LEFT_OUT, NOT_TRIED, PREPARED, READY, UNTRIED
 from scale.settings.parsing import select_usable
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
@@ -32,7 +32,7 @@ BOX = trimesh.creation.box((2, 1, 1))
 ACROSS = BOX.copy().apply_transform(trimesh.transformations.rotation_matrix(1.6, [0, 0, 1]))
 CROSS = trimesh.util.concatenate([BOX, ACROSS])
 COARSE = ["pieces.threshold=0.4", "pieces.resolution=100", "pieces.mcts_nodes=5", "pieces.mcts_iterations=10"]
-COARSE += ["pieces.mcts_max_depth=1", "pieces.preprocess_resolution=20"]
+COARSE += ["pieces.mcts_max_depth=1", "pieces.preprocess_resolution=20", "pieces.largest_distance=0.1"]
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_an_open_shell_gets_a_surface_from_its_pieces(tmp_path):
     as_mesh = ["prepare.surface=mesh", *COARSE]
     assert "prepare.surface=pieces" in called(tmp_path / "meshes", f"out={tmp_path}/out", *as_mesh).objects[0].reason
     checked = called(tmp_path / "meshes", *COARSE).objects[0]
-    assert checked.state == READY and "are not made yet" in checked.warnings[0] and checked.prepared is None
+    assert checked.state == UNTRIED and checked.warnings == (NOT_TRIED,) and not checked.prepared.closed
     made = called(tmp_path / "meshes", f"out={tmp_path}/out", *COARSE).objects[0]
     assert made.state == PREPARED and made.prepared.closed and made.pieces > 1, made.reason
 
@@ -349,7 +349,7 @@ def test_a_check_says_of_a_hollow_body_what_out_will_do_and_of_a_convex_one_noth
     BOX.export(tmp_path / "meshes" / "box.obj")
     box, cross = called(tmp_path / "meshes").objects
     assert box.warnings == () and box.pieces == 1
-    assert cross.state == READY and cross.warnings == (NOT_TRIED,) and cross.prepared.closed and cross.pieces is None
+    assert cross.state == UNTRIED and cross.warnings == (NOT_TRIED,) and cross.prepared.closed and cross.pieces is None
 
 
 @pytest.mark.slow

@@ -224,13 +224,28 @@ def _runs(corners: np.ndarray) -> np.ndarray:
     return np.pad(order, (0, missing), mode="edge").reshape(-1, RUN)
 
 
+class NoSolidError(InputError):
+    """A body of which no union can be taken.
+
+    Attributes:
+        reason: which one, and what is wrong with it; without advice.
+    """
+
+    def __init__(self, body: str, status: str) -> None:
+        self.reason = f"{body}, is no closed one ({status})"
+        super().__init__(
+            f"object.interior_faces=remove wants closed bodies; {self.reason}: close it, or set "
+            "object.interior_faces=keep"
+        )
+
+
 def outer_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns vertices (V, 3) and faces (F, 3) of the boolean union of the closed bodies of a mesh.
 
     A body is what faces join through common vertices, as the convex pieces of a decomposition are.
 
     Raises:
-        InputError: manifold3d is not there, or a body is not closed.
+        InputError: manifold3d is not there, or a body is not closed (`NoSolidError`).
     """
     try:
         import manifold3d
@@ -244,10 +259,7 @@ def outer_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
         mesh = manifold3d.Mesh64(corners, corner_index.reshape(-1, 3).astype(np.uint64))
         solid = manifold3d.Manifold(mesh)
         if solid.status() != manifold3d.Error.NoError:
-            raise InputError(
-                f"object.interior_faces=remove wants closed bodies; body {len(solids)} of the mesh, with {len(body)} "
-                f"faces, is none ({solid.status().name}): close it, or set object.interior_faces=keep"
-            )
+            raise NoSolidError(f"body {len(solids)} of the mesh, with {len(body)} faces", solid.status().name)
         solids.append(solid)
     union = manifold3d.Manifold.batch_boolean(solids, manifold3d.OpType.Add).to_mesh64()
     return np.asarray(union.vert_properties, np.float64)[:, :3], np.asarray(union.tri_verts, np.int64)

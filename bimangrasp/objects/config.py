@@ -52,8 +52,8 @@ class PiecesConfig(Checked):
         seed: of CoACD's random numbers.
         convex_tolerance: depth of a face below its convex hull up to which a body counts as convex.
         cover_tolerance: largest gap between the mesh and pieces that are given as files, which may be of another mesh.
-        largest_distance: from CoACD's pieces to the mesh, for 95 % of the surface of either, and of what they leave out
-            of it; others are refused.
+        largest_distance: from pieces that were made to the mesh, for 95 % of the surface of either, and of what they
+            leave out of it; others are refused, those of fallbacks as well.
         smallest_volume: of a piece, share of the diagonal cubed; smaller ones are dropped.
     """
 

@@ -10,8 +10,8 @@ import trimesh
 from jaxtyping import Bool, Float, Int
 from trimesh.graph import connected_component_labels, face_adjacency
 
-from bimangrasp.geometry.triangle_mesh import winding_number
-from bimangrasp.objects.model import is_closed, volume_of
+from bimangrasp.geometry.triangle_mesh import NoSolidError, outer_surface, winding_number
+from bimangrasp.objects.model import is_closed
 
 MERGE = 1e-6
 """Vertices of an open mesh that agree up to this share of its diagonal are merged."""
@@ -116,8 +116,33 @@ def bodies_of(vertices: np.ndarray, faces: np.ndarray) -> Int[np.ndarray, " face
 def split_bodies(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mesh with its bodies one after the other; bodies share no vertices."""
     body = bodies_of(vertices, faces)
-    parts = [used_vertices(vertices, faces[body == number]) for number in range(body.max() + 1)]
+    parts = np.split(faces[np.argsort(body, kind="stable")], np.cumsum(np.bincount(body))[:-1])
+    parts = [used_vertices(vertices, part) for part in parts]
     return trimesh.util.append_faces(*zip(*parts, strict=True))
+
+
+def joined_bodies(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the outer surface of the bodies of a mesh: as `bodies_of` has them, else as they share vertices.
+
+    Boxes that stand side by side are not closed where their rims are the same edges, but each has its own vertices.
+
+    Raises:
+        NoSolidError: a body is not closed, whichever way bodies are told apart.
+    """
+    try:
+        return outer_surface(*split_bodies(vertices, faces))
+    except NoSolidError as error:
+        try:
+            return outer_surface(vertices, faces)
+        except NoSolidError:
+            raise error from None
+
+
+def body_volumes(vertices: np.ndarray, faces: np.ndarray, body: np.ndarray) -> Float[np.ndarray, " body"]:
+    """Returns the volume of each body, negative where it is inside out; `body` is the number of each face's."""
+    corners = vertices[faces]
+    shares = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
+    return np.bincount(body, weights=shares)
 
 
 def _joined_by_edges(faces: np.ndarray) -> Int[np.ndarray, " face"]:
@@ -170,12 +195,13 @@ def _outward(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, Bool[
 
     A closed body inside another body keeps its direction: it may be a cavity.
     """
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    trimesh.repair.fix_winding(mesh)
-    wound = np.array(mesh.faces, dtype=np.int64)
+    wound = faces
+    if not is_closed(vertices, faces):  # one that is closed is consistent, and where bodies touch no walk would be
+        mesh = trimesh.Trimesh(vertices, faces, process=False)
+        trimesh.repair.fix_winding(mesh)
+        wound = np.array(mesh.faces, dtype=np.int64)
     body = _joined_by_edges(wound)
-    corners = vertices[wound]
-    volumes = np.array([volume_of(corners[body == number]) for number in range(body.max() + 1)])
+    volumes = body_volumes(vertices, wound, body)
     if volumes.sum() < 0 and is_closed(vertices, wound):
         wound, volumes = wound[:, ::-1].copy(), -volumes
     for number in np.flatnonzero(volumes < 0):

@@ -24,6 +24,11 @@ from bimangrasp.objects.files import MeshReport
 FLAT = 1e-6
 """A convex hull whose volume is less than this share of its largest extent cubed is flat."""
 
+CLOSE_IT = (
+    "close it (mode=objects fills small holes) or take convex pieces in its place (mode=objects prepare.surface=pieces)"
+)
+"""What to do about a mesh whose inside is not known."""
+
 WINDING_TEST_POINTS = 500
 MAX_UNDECIDED = 0.02
 """Share of points in the bounding box whose winding number may lie between 1/4 and 3/4 before a mesh with holes is
@@ -80,8 +85,16 @@ def read_mesh(path: str) -> Mesh:
     return checked_mesh(path, vertices, faces, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 
-def checked_mesh(path: str, vertices: np.ndarray, faces: np.ndarray, sha256: str) -> Mesh:
-    """Returns vertices and faces as a checked mesh, as `read_mesh` does; `path` is for messages."""
+def checked_mesh(path: str, vertices: np.ndarray, faces: np.ndarray, sha256: str, advice: str = CLOSE_IT) -> Mesh:
+    """Returns vertices and faces as a checked mesh, as `read_mesh` does.
+
+    Args:
+        path: what messages call the mesh.
+        vertices: (V, 3).
+        faces: (F, 3).
+        sha256: of its file.
+        advice: what to do where the mesh is open and does not tell its inside, for the message.
+    """
     if not np.isfinite(vertices).all():
         row = int(np.flatnonzero(~np.isfinite(vertices).all(axis=1))[0])
         raise InputError(f"mesh {path}: vertex {row} is {vertices[row].tolist()}; all must be finite numbers")
@@ -90,7 +103,7 @@ def checked_mesh(path: str, vertices: np.ndarray, faces: np.ndarray, sha256: str
         extent = np.ptp(vertices, axis=0).tolist()
         raise InputError(f"mesh {path} is degenerate: its {len(faces)} faces span {extent} m; a solid body is wanted")
     if not is_closed(vertices, faces):
-        _check_winding(path, corners)
+        _check_winding(path, corners, advice)
         return Mesh(vertices, faces, "winding", sha256)
     return Mesh(vertices, faces if volume_of(corners) > 0 else faces[:, ::-1].copy(), "normal", sha256)
 
@@ -203,7 +216,7 @@ def is_closed(vertices: np.ndarray, faces: np.ndarray) -> bool:
     return not np.bincount(edge, weights=direction).any()
 
 
-def _check_winding(path: str, corners: np.ndarray) -> None:
+def _check_winding(path: str, corners: np.ndarray, advice: str) -> None:
     """Refuses an open mesh whose winding number leaves the side of too many points around it undecided."""
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
     draws = torch.rand((WINDING_TEST_POINTS, 3), generator=key_generator("winding"), dtype=torch.float64)
@@ -213,6 +226,5 @@ def _check_winding(path: str, corners: np.ndarray) -> None:
     if undecided > MAX_UNDECIDED or float((number.abs() >= 0.75).double().mean()) == 0:
         raise InputError(
             f"mesh {path} is not closed, and for {undecided:.0%} of the points around it the faces do not tell inside "
-            "from outside; close it (mode=objects fills small holes) or take convex pieces in its place (mode=objects "
-            "prepare.surface=pieces)"
+            f"from outside; {advice}"
         )

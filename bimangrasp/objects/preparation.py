@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,10 +14,10 @@ from torch import Tensor
 
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.farthest_point_sampling import key_generator
-from bimangrasp.geometry.triangle_mesh import outer_surface, winding_number
+from bimangrasp.geometry.triangle_mesh import winding_number
 from bimangrasp.objects.config import UNITS, ObjectConfig, PreparationConfig
 from bimangrasp.objects.files import LARGEST_SIZE, SMALLEST_SIZE
-from bimangrasp.objects.mesh_repair import Repaired, Repairs, bodies_of, repaired, split_bodies
+from bimangrasp.objects.mesh_repair import Repaired, Repairs, bodies_of, joined_bodies, repaired
 from bimangrasp.objects.model import Mesh, ObjectModel, checked_mesh, is_closed, load_triangles, volume_of
 
 MAX_WRONG_SHARE = 0.05
@@ -38,6 +39,12 @@ AT_FACES, IN_BOX, FAR = 300, 300, 60
 
 STEP = 1e-3
 """Distance of points beside faces to their face, share of the mesh's diagonal."""
+
+NOTHING = 1e-12
+"""A mesh whose volume is below this share of its largest extent cubed encloses nothing: a sheet with two sides."""
+
+SHOWN_HOLES = 5
+"""Sizes of holes in a sentence."""
 
 DECIDED = 0.25
 """Points are ignored whose winding number is farther than this from an integer: the mesh leaves their side open."""
@@ -116,7 +123,7 @@ def make_draft(path: str, config: PreparationConfig) -> Draft:
         raise InputError(f"mesh {path} has no face that can be used: {mesh.repairs}; a solid body is wanted")
     placement = normalization(mesh.vertices, config.normalize, config.unit)
     mesh = mesh._replace(vertices=as_written(placement(mesh.vertices)))
-    return Draft(path, _facts(vertices, faces), placement, mesh)
+    return Draft(path, facts_of(vertices, faces), placement, mesh)
 
 
 def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
@@ -125,13 +132,13 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
     Raises:
         InputError: its inside is undetermined, or its distances have the wrong sign.
     """
-    mesh, image = _checked(draft, draft.mesh.vertices, draft.mesh.faces)
+    mesh, image = _checked(draft, config, draft.mesh.vertices, draft.mesh.faces)
     sign = check_sign(mesh)
-    repairs, warnings = draft.mesh.repairs, []
+    repairs, warnings, failure = draft.mesh.repairs, [], ""
     bodies = _body_count(mesh.vertices, mesh.faces)
     if sign.wrong and bodies > 1 and config.interior_faces == "remove":
         try:
-            mesh, image = _checked(draft, *outer_surface(*split_bodies(mesh.vertices, mesh.faces)))
+            mesh, image = _checked(draft, config, *joined_bodies(mesh.vertices, mesh.faces))
             remaining = _body_count(mesh.vertices, mesh.faces)
             warnings.append(
                 f"wrong sign at {sign.wrong} of {sign.tried} points until {bodies} bodies became {remaining}; "
@@ -139,16 +146,16 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
             )
             sign, repairs = check_sign(mesh), repairs._replace(joined=bodies - remaining)
         except InputError as error:
-            warnings.append(f"its bodies cannot be joined: {error}")
+            failure = f"its {bodies} bodies cannot be joined, as {getattr(error, 'reason', error)}"
+            warnings.append(failure)
     if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
         raise InputError(
             f"mesh {draft.path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside "
-            f"faces {sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}): its bodies overlap "
-            "or are inside out; join them (prepare.interior_faces=remove) or take its convex pieces "
-            "(prepare.surface=pieces)"
+            f"faces {sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}), as its bodies "
+            f"overlap or are inside out{f', and {failure}' if failure else ''}; {_advice_on_sign(config, bodies)}"
         )
-    facts = _facts(mesh.vertices, mesh.faces)
-    warnings += _warnings(config, draft, facts, sign)
+    facts = facts_of(mesh.vertices, mesh.faces)
+    warnings += [*unit_warnings(draft, config), *_warnings(draft, facts, sign)]
     return Preparation(draft.original, facts, mesh, image, draft.placement, repairs, sign, tuple(warnings))
 
 
@@ -167,49 +174,83 @@ def as_written(vertices: np.ndarray) -> np.ndarray:
     return np.array([[float(f"{value:.9g}") for value in row] for row in vertices.tolist()]).reshape(-1, 3)
 
 
-def _checked(draft: Draft, vertices: np.ndarray, faces: np.ndarray) -> tuple[Mesh, bytes]:
+def _advice_on_sign(config: PreparationConfig, bodies: int) -> str:
+    """Returns what helps a mesh with wrong signs, of what is not in force already."""
+    advice = ["join them (prepare.interior_faces=remove)"] if bodies > 1 and config.interior_faces == "keep" else []
+    advice += ["take its convex pieces (prepare.surface=pieces)"] if config.surface == "mesh" else []
+    return " or ".join(advice) or "make one closed body of it in an editor of meshes"
+
+
+def _advice_on_holes(config: PreparationConfig, holes: tuple[float, ...]) -> str:
+    """Returns what helps a mesh that stays open, of what is not in force already."""
+    advice = ["take its convex pieces in its place (prepare.surface=pieces)"] if config.surface == "mesh" else []
+    enough = math.ceil(100 * max(holes, default=1)) / 100
+    if enough < 1:
+        advice.append(f"close its holes of {_sizes(holes)} of its diagonal (prepare.largest_hole={enough:g})")
+    elif holes:
+        advice.append(f"close its holes of {_sizes(holes)} of its diagonal in an editor of meshes")
+    return " or ".join(advice) or "close it in an editor of meshes"
+
+
+def _sizes(holes: tuple[float, ...]) -> str:
+    """Returns the sizes of holes as text, the largest first."""
+    largest = sorted(holes, reverse=True)[:SHOWN_HOLES]
+    return ", ".join(f"{size:.2g}" for size in largest) + (", ..." if len(holes) > SHOWN_HOLES else "")
+
+
+def _checked(draft: Draft, config: PreparationConfig, vertices: np.ndarray, faces: np.ndarray) -> tuple[Mesh, bytes]:
     """Returns the checked mesh as it will be read back, and the bytes of its file."""
-    try:
-        mesh = checked_mesh(draft.path, as_written(vertices), faces, "")
-    except InputError as error:
-        sizes = ", ".join(f"{size:.2g}" for size in draft.mesh.holes)
-        left = f"; it has holes of {sizes} of its diagonal, above prepare.largest_hole" if sizes else ""
-        raise InputError(f"{error}{left}") from error
+    advice = _advice_on_holes(config, draft.mesh.holes)
+    mesh = checked_mesh(f"{draft.path}, as it is repaired,", as_written(vertices), faces, "", advice)
     image = obj_image([(mesh.vertices, mesh.faces)])
     return mesh._replace(sha256=hashlib.sha256(image).hexdigest()), image
 
 
-def _facts(vertices: np.ndarray, faces: np.ndarray) -> MeshFacts:
+def facts_of(vertices: np.ndarray, faces: np.ndarray) -> MeshFacts:
     """Returns the facts of a mesh; faces with NaN are counted and otherwise ignored."""
     good = faces[np.isfinite(vertices).all(axis=1)[faces].all(axis=1)]
-    closed = len(good) == len(faces) and is_closed(vertices, faces)
     corners = vertices[good]
     extents = np.ptp(corners.reshape(-1, 3), axis=0) if len(good) else np.zeros(3)
-    volume = volume_of(corners) if closed else 0.0
-    return MeshFacts(len(vertices), len(faces), closed, _body_count(vertices, good), tuple(extents.tolist()), volume)
+    volume = volume_of(corners) if len(good) == len(faces) and is_closed(vertices, faces) else 0.0
+    closed = bool(abs(volume) > NOTHING * extents.max() ** 3)
+    count = _body_count(vertices, good)
+    return MeshFacts(len(vertices), len(faces), closed, count, tuple(extents.tolist()), volume if closed else 0.0)
 
 
 def _body_count(vertices: np.ndarray, faces: np.ndarray) -> int:
     return int(bodies_of(vertices, faces).max(initial=-1)) + 1
 
 
-def _warnings(config: PreparationConfig, draft: Draft, facts: MeshFacts, sign: SignCheck) -> list[str]:
-    """Returns warnings about a mesh that can be used."""
-    warnings = []
+def unit_warnings(draft: Draft, config: PreparationConfig) -> list[str]:
+    """Returns a warning about a file whose size is that of no normalized mesh; none of any other."""
     extent = max(draft.original.extents)
-    if config.normalize != "keep" and extent > LARGEST_UNIT_EXTENT:
-        fits = " or ".join(fitting_units(extent)) or "none of m, cm, mm, in"
-        warnings.append(
-            f"the file spans {extent:.4g}: its unit may be {fits}. That size is not kept; prepare.normalize=keep "
-            "prepare.unit=<unit> with object.scales=[1.0] keeps it"
-        )
+    if config.normalize == "keep" or extent <= LARGEST_UNIT_EXTENT:
+        return []
+    fits = " or ".join(fitting_units(extent)) or "none of m, cm, mm, in"
+    return [
+        f"the file spans {extent:.4g}: its unit may be {fits}. That size is not kept; prepare.normalize=keep "
+        "prepare.unit=<unit> with object.scales=[1.0] keeps it"
+    ]
+
+
+def _warnings(draft: Draft, facts: MeshFacts, sign: SignCheck) -> list[str]:
+    """Returns warnings about a mesh that can be used: each says that it is about the prepared one."""
+    warnings = []
     if not facts.closed:
-        sizes = ", ".join(f"{size:.2g}" for size in draft.mesh.holes) or "unknown size"
+        holes = draft.mesh.holes
+        which = f"with holes of {_sizes(holes)} of its diagonal" if holes else "with edges that no hole's rim explains"
+        file = (
+            "that of the file is closed, with walls of two sides of which one stays"
+            if draft.original.closed
+            else "as is that of the file"
+        )
         warnings.append(
-            f"open, with holes of {sizes} of its diagonal: sides are told by the winding number, which is slow"
+            f"the prepared mesh is open ({file}), {which}: sides are told by the winding number, which is slow"
         )
     if sign.wrong:
-        warnings.append(f"wrong sign at {sign.wrong} of {sign.tried} points, beside faces inside of it")
+        warnings.append(
+            f"the prepared mesh has the wrong sign at {sign.wrong} of {sign.tried} points, beside faces inside of it"
+        )
     return warnings
 
 

@@ -31,10 +31,11 @@ from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
 
-READY, PREPARED, KEPT, LEFT_OUT = "can be used", "prepared", "kept", "cannot be used"
-"""States of an object after the run; a kept one was prepared before, with the same content."""
+READY, UNTRIED, PREPARED, KEPT, LEFT_OUT = "can be used", "to be decomposed", "prepared", "kept", "cannot be used"
+"""States of an object after the run: of an untried one only the pieces are wanting, which a check does not make; a kept
+one was prepared before, with the same content."""
 
-NOT_TRIED = "its convex pieces, which will be its surface, are not made yet: out= makes them"
+NOT_TRIED = "not tried yet: whether CoACD finds convex pieces that follow it, which out= makes"
 """What a check says of a mesh that it does not decompose."""
 
 HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "state")
@@ -48,7 +49,7 @@ class PreparedObject(NamedTuple):
 
     Attributes:
         code: name of the object.
-        state: one of the four states above.
+        state: one of the states above.
         original: the mesh of its file; None where it could not be read.
         prepared: the prepared mesh, at unit scale; None where there is none.
         pieces: number of convex pieces; None where none were made.
@@ -134,7 +135,7 @@ class PreparationReport(NamedTuple):
             if entry.fit:
                 yield f"convex pieces and mesh at {max(settings):g}: {entry.fit.at(max(scales))}"
         if entry.repairs:
-            yield f"{'would be repaired' if entry.state == READY else 'repaired'}: {entry.repairs}"
+            yield f"{'would be repaired' if entry.state in (READY, UNTRIED) else 'repaired'}: {entry.repairs}"
         yield from (f"note: {warning}" for warning in entry.warnings)
         if entry.reason:
             yield f"{LEFT_OUT}: {entry.reason}"
@@ -142,7 +143,9 @@ class PreparationReport(NamedTuple):
     def _end(self) -> str:
         """Returns the last line: the number of objects in each state."""
         states = [entry.state for entry in self.objects]
-        counts = [f"{states.count(state)} {state}" for state in (READY, PREPARED, KEPT, LEFT_OUT) if state in states]
+        counts = [
+            f"{states.count(state)} {state}" for state in (READY, UNTRIED, PREPARED, KEPT, LEFT_OUT) if state in states
+        ]
         where = f" in {self.out}" if self.out else "; only checked, out=<folder> prepares them"
         return f"{len(states)} objects: {', '.join(counts)}{where}"
 
@@ -204,28 +207,25 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     pieces, notes = _given_pieces(entry, draft, config)
     body = _body(draft)
     if config.prepare.surface == "pieces" and not _is_solid_hull(body, config):
-        if pieces or writes:
-            pieces = pieces or decomposed(str(entry.path), body, config.pieces)
-            draft = _with_surface(draft, pieces, CRACK * body.diagonal, config)
-        else:
-            notes = (*notes, NOT_TRIED)
-    try:
-        ready = preparation.finish_draft(draft, config.prepare)
-    except InputError:
-        if NOT_TRIED not in notes:
-            raise
-        return PreparedObject(entry.code, READY, draft.original, repairs=str(draft.mesh.repairs), warnings=notes)
+        if not (pieces or writes):
+            return _untried(entry, draft, body, notes, config)
+        pieces = pieces or decomposed(str(entry.path), body, config.pieces)
+        draft = _with_surface(draft, pieces, CRACK * body.diagonal, config)
+    ready = preparation.finish_draft(draft, config.prepare)
     check_size(report_of(ready.mesh), config.object, entry.code)
     if writes and config.prepare.decompose and not pieces:
         pieces = _pieces_in({DECOMPOSED.name: ready.image}, entry, config, is_cached=True)
-    count = len(pieces.pieces) if pieces else None
-    if not (pieces or writes) and is_convex(ready.mesh, config.pieces):
-        count = 1  # as it will be
+    count, state = len(pieces.pieces) if pieces else None, PREPARED if writes else READY
+    if not (pieces or writes) and config.prepare.decompose:
+        if is_convex(ready.mesh, config.pieces):
+            count = 1  # as it will be
+        else:
+            state, notes = UNTRIED, (*notes, NOT_TRIED)
     if pieces and pieces.fallback:
         notes = (*notes, f"CoACD failed with these settings, its pieces are made with {pieces.fallback}")
     row = PreparedObject(
         code=entry.code,
-        state=PREPARED if writes else READY,
+        state=state,
         original=ready.original,
         prepared=ready.prepared,
         pieces=count,
@@ -243,6 +243,21 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
             _pieces_in(files | {RECORD: image}, entry, config)  # as a run will read them
         _write(folder, files, image)
     return row
+
+
+def _untried(
+    entry: ObjectEntry, draft: preparation.Draft, body: Mesh, notes: tuple[str, ...], config: Config
+) -> PreparedObject:
+    """Returns what a check says of a mesh whose surface will be that of pieces: nothing of what these replace."""
+    check_size(report_of(body), config.object, entry.code)
+    return PreparedObject(
+        code=entry.code,
+        state=UNTRIED,
+        original=draft.original,
+        prepared=preparation.facts_of(body.vertices, body.faces),
+        repairs=str(draft.mesh.repairs),
+        warnings=(*notes, *preparation.unit_warnings(draft, config.prepare), NOT_TRIED),
+    )
 
 
 def _body(draft: preparation.Draft) -> Mesh:
