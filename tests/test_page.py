@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,26 @@ def shares(pixels: np.ndarray) -> list[float]:
     angles = np.arccos(np.clip(flat @ (colors / np.linalg.norm(colors, axis=1, keepdims=True)).T, -1, 1))
     nearest = angles.argmin(axis=1)
     return [float(((nearest == part) & (angles[:, part] < LIKE)).mean()) for part in range(3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [420, 1000])
+def test_names_that_differ_at_their_end_can_be_told_apart(browser, gallery, tmp_path, width):
+    names = [f"sem-Bottle-af3dda1cfe61d0fc9403b0d0536a04af{60 * '_scaled'}_{side}" for side in ("left", "right")]
+    shapes = tuple(shape._replace(code=name) for shape, name in zip(gallery.shapes, names, strict=True))
+    reasons = ("energy/penetration", "energy/force_closure", "energy/self_penetration")
+    grasps = tuple(replace(grasp, labels=reasons) for grasp in gallery.grasps)
+    path = tmp_path / "long.html"
+    path.write_text(page(page_data(replace(gallery, shapes=shapes, grasps=grasps))), encoding="utf-8")
+    tab = browser.new_page(viewport={"width": width, "height": 620})
+    Visit(tab, path)
+    cut = "nodes => nodes.filter(n => n.scrollWidth > n.clientWidth + 1).length"
+    assert tab.eval_on_selector_all(".card, .card .words, .card .name, .card .state, #facts h2", cut) == 0
+    ends = "nodes => nodes.map(n => [n.textContent, getComputedStyle(n).textOverflow, getComputedStyle(n).whiteSpace])"
+    shown = tab.eval_on_selector_all(".card .name", ends)
+    assert [words for words, *_ in shown] == [names[grasp.shape] for grasp in grasps]
+    assert {tuple(style) for _, *style in shown} == {("clip", "normal")}
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ function card(grasp, i) {
   const image = data.thumbnails[i] && `data:image/webp;base64,${data.thumbnails[i]}`;
   const picture = image ? element("img", {src: image, alt: ""}) : element("div", {className: "blank"});
   const name = element("span", {className: "name", textContent: data.objects[grasp.object].code});
-  const words = element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp), title: state(grasp)});
+  const words = element("span", {className: `state ${tone(grasp)}`, textContent: state(grasp)});
   const tile = element("button", {className: "card", type: "button", onclick: () => choose(i)},
     picture,
     element("div", {className: "words"}, name, element("span", {className: "value"})),
