@@ -16,6 +16,7 @@ from types import FrameType
 
 import scale
 from bimangrasp.errors import InputError
+from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
@@ -55,12 +56,14 @@ def outcome(config: Config) -> int:
 def _dispatch(config: Config) -> int:
     """Does what `mode` says and returns the exit code."""
     if config.mode in SHOWN:
-        with _leaving_nothing():
+        with _leaving_nothing(), stage(f"mode={config.mode}"):
             report = SHOWN[config.mode](config)
         print(report)
         return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
     if config.dry_run:
-        print(scale.plan(config))
+        with stage(f"plan of mode={config.mode}"):
+            plan = scale.plan(config)
+        print(plan)
         return 0
     return scale.run(config).exit_code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scene import POINTS
 
 from bimangrasp.errors import InputError
 from bimangrasp.objects import model
+from scale import screen
 from scale.settings import mesh_checks
 from scale.settings.mesh_checks import cache_folder, check_objects
 from scale.settings.parsing import ObjectEntry, resolve_objects
@@ -88,9 +90,13 @@ def test_missing_and_empty_files_are_found_before_any_is_read(tmp_path, reads):
 
 
 def test_a_long_check_is_not_silent(monkeypatch, capsys):
-    monkeypatch.setattr(mesh_checks, "PROGRESS_EVERY_S", 0.0)
-    check_objects(resolve_objects("", ["mug", "bowl"]), SIZES)
-    assert capsys.readouterr().err.splitlines() == ["checked 1 of 2 meshes", "checked 2 of 2 meshes"]
+    monkeypatch.setattr(screen, "FIRST_S", 0.0)
+    monkeypatch.setattr(screen, "PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(mesh_checks, "_check", lambda _: time.sleep(0.2) or "of no use")
+    with pytest.raises(InputError):
+        check_objects(resolve_objects("", ["mug", "bowl"]), SIZES)
+    said = capsys.readouterr().err
+    assert "checking meshes, 0 of 2 done, for 0 min 00 s (at mug for 0 min 00 s)\n" in said and "1 of 2 done" in said
 
 
 def test_a_size_that_makes_no_sense_is_refused():
@@ -100,10 +106,10 @@ def test_a_size_that_makes_no_sense_is_refused():
 
 @pytest.mark.slow
 def test_many_meshes_are_checked_in_other_processes(monkeypatch, capsys):
-    monkeypatch.setattr(mesh_checks, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(screen, "FIRST_S", 0.5)
+    monkeypatch.setattr(screen, "PLAIN_EVERY_S", 0.2)
     monkeypatch.setattr(mesh_checks, "SERIAL_MESHES", 1)
     entries = [ObjectEntry(f"{entry.code}{i}", entry.path) for i in range(2) for entry in resolve_objects("", "all")]
     reports = check_objects(entries, SIZES, remember=False)
-    steps = [f"checked {done} of {len(entries)} meshes" for done in range(1, len(entries) + 1)]
-    assert capsys.readouterr().err.splitlines() == steps
+    assert f"checking meshes, 0 of {len(entries)} done" in capsys.readouterr().err, "while its processes start"
     assert reports["mug0"] == reports["mug1"] == check_objects(resolve_objects("", ["mug"]), SIZES)["mug"]

@@ -1,16 +1,20 @@
 """What is shown is no reason to end: a pipe without a reader, a closed terminal."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from documents import ROOT
 
-from scale.screen import Screen
+import conf
+from scale import command, screen
+from scale.screen import Screen, stage
 from scale.store.run_folder import RunFolder
 
 MAIN = [sys.executable, "main.py"]
@@ -64,3 +68,72 @@ def test_other_errors_of_a_stream_are_raised(tmp_path):
 
     with pytest.raises(OSError, match="No space"):
         Screen(Full()).write("a")
+
+
+class Terminal(io.StringIO):
+    """A stream that says whether it is a terminal."""
+
+    def __init__(self, is_live):
+        super().__init__()
+        self.isatty = lambda: is_live
+
+
+@pytest.fixture
+def spoken(monkeypatch):
+    """A function that does something slow before a stream; returns what it showed of it."""
+    for name in ("FIRST_S", "PLAIN_EVERY_S", "LIVE_EVERY_S"):
+        monkeypatch.setattr(screen, name, 0.05)
+
+    def show(work, is_live=False):
+        monkeypatch.setattr(sys, "stderr", Terminal(is_live))
+        work()
+        return sys.stderr.getvalue()
+
+    return show
+
+
+def wait_for_words(words):
+    deadline = time.monotonic() + 20
+    while words not in sys.stderr.getvalue():
+        assert time.monotonic() < deadline, sys.stderr.getvalue()
+        time.sleep(0.01)
+
+
+def test_what_takes_long_says_how_far_it_is_and_on_what(spoken):
+    def work():
+        with stage("mode=objects"), stage("checking meshes", 3, "done") as checks:
+            with checks.on("mug"):
+                pass
+            with checks.on("bowl"):
+                wait_for_words("checking meshes, 1 of 3 done, for 0 min 00 s (at bowl for 0 min 00 s)\n")
+
+    lines = spoken(work).splitlines()
+    assert lines and not any("\x1b" in line or "mode=objects" in line for line in lines), "the innermost, plainly"
+
+
+def test_what_is_quick_says_nothing_and_an_error_ends_it(spoken, monkeypatch):
+    monkeypatch.setattr(screen, "FIRST_S", 60.0)
+
+    def work():
+        with pytest.raises(KeyError), stage("mode=report"), stage("reading"):
+            raise KeyError
+        assert not screen._speakers
+
+    assert spoken(work) == "" and "progress" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_terminal_has_one_line_that_is_renewed_and_gone_at_the_end(spoken):
+    def work():
+        with stage("mode=validate " + 300 * "x"), stage("testing mug", 9, "grasps") as tests:
+            for done in range(3):
+                wait_for_words(f"testing mug, {done} of 9 grasps")
+                tests.advance()
+
+    shown = spoken(work, is_live=True)
+    assert "\n" not in shown and shown.endswith("\x1b[K\r\x1b[K")
+
+
+def test_every_mode_that_shows_speaks_while_it_works(spoken, monkeypatch):
+    for mode in command.SHOWN:
+        monkeypatch.setitem(command.SHOWN, mode, lambda _, mode=mode: wait_for_words(f"mode={mode}, for 0 min 00 s"))
+        spoken(lambda mode=mode: command.outcome(conf.load([f"mode={mode}"])))

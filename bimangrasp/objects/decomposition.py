@@ -45,7 +45,10 @@ HULLS = "the hulls of its bodies"
 SHEET = 1e-12
 """A body whose volume is below this share of the mesh's diagonal cubed is a sheet with two sides."""
 
-ADVICE = "lower pieces.threshold, repair the mesh, or lay coacd_convex_piece_<k>.obj beside it"
+ADVICE = (
+    "lower pieces.threshold, repair the mesh, take pieces from farther off (pieces.largest_distance), or lay "
+    "coacd_convex_piece_<k>.obj beside it"
+)
 
 _LOG = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
 from bimangrasp.validation.pose_rules import ObjectGrasps, stages_of
 from scale.modes.paths import ExportJob
+from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder, file_name
 
@@ -58,7 +59,11 @@ def export(config: Config, jobs: list[ExportJob]) -> ExportReport:
         "parquet": partial(_table, write_parquet),
         "dexgraspbench": partial(_bench, config),
     }
-    counts = [writers[config.format](job) for job in jobs]
+    counts = []
+    with stage("writing", len(jobs), "files") as work:
+        for job in jobs:
+            with work.on(job.target.name):
+                counts.append(writers[config.format](job))
     written, left_out = (sum(numbers) for numbers in zip(*counts, strict=True))
     return ExportReport(config.format, [job.target for job in jobs], written, left_out)
 

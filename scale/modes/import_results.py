@@ -31,6 +31,7 @@ from bimangrasp.poses import Poses
 from scale.engine.devices import platform
 from scale.engine.synthesizer import Synthesizer
 from scale.modes.paths import ImportJob
+from scale.screen import stage
 from scale.settings.fingerprints import object_key
 from scale.settings.schema import Config
 from scale.store.run_folder import RunFolder
@@ -130,10 +131,12 @@ def _columns(
     columns |= {f"contact/{name}": np.full((count, 2, contacts, 3), np.nan, np.float32) for name in ("point", "normal")}
     columns |= {f"energy/{term}": np.full(count, np.nan, np.float32) for term in TERMS}
     good = np.flatnonzero(given.poses.finite & np.isfinite(given.scale))
-    for first in range(0, len(good), AT_ONCE):
-        rows = good[first : first + AT_ONCE]
-        for name, values in _computed(config, given, rows).items():
-            columns[name][rows] = values
+    with stage("contacts and energies", len(good), "grasps") as work:
+        for first in range(0, len(good), AT_ONCE):
+            rows = good[first : first + AT_ONCE]
+            for name, values in _computed(config, given, rows).items():
+                columns[name][rows] = values
+            work.advance(len(rows))
     in_file = {term: key for term, key in RELEASED_NAMES.items() if key in results.energies}
     columns |= {f"energy/{term}": results.energies[key].astype(np.float32) for term, key in in_file.items()}
     columns["object_scale"] = given.scale

@@ -25,7 +25,8 @@ from bimangrasp.objects.pieces import Pieces, PiecesFit
 from bimangrasp.objects.pieces_fit import CRACK, joined_pieces
 from scale.errors import RunError
 from scale.formatting import table
-from scale.settings.mesh_checks import progress_printer, unreadable
+from scale.screen import Stage, stage
+from scale.settings.mesh_checks import unreadable
 from scale.settings.parsing import ObjectEntry, is_safe
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
@@ -159,23 +160,23 @@ def prepare_objects(config: Config, entries: list[ObjectEntry], left_out: dict[s
         RunError: the disk cannot be written.
     """
     writes = bool(config.out) and not config.dry_run
-    report_progress = progress_printer("prepared" if writes else "checked")
-    rows = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, row in enumerate(pool.map(lambda entry: _outcome(entry, config, writes), entries), start=1):
-            report_progress(done, len(entries))
-            rows.append(row)
+    with (
+        stage("preparing meshes" if writes else "checking meshes", len(entries), "done") as work,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+        rows = list(pool.map(lambda entry: _outcome(entry, config, writes, work), entries))
     rows += [PreparedObject(code, LEFT_OUT, reason=reason) for code, reason in left_out.items()]
     rows.sort(key=lambda row: row.code)
     return PreparationReport(tuple(rows), config.object, Path(config.out) if writes else None)
 
 
-def _outcome(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
+def _outcome(entry: ObjectEntry, config: Config, writes: bool, work: Stage) -> PreparedObject:
     """Returns the result for one object, with the reason if it cannot be used."""
     try:
-        for reason in unreadable([entry]).values():
-            raise InputError(reason)
-        return _result(entry, config, writes)
+        with work.on(entry.code):
+            for reason in unreadable([entry]).values():
+                raise InputError(reason)
+            return _result(entry, config, writes)
     except InputError as error:
         return PreparedObject(entry.code, LEFT_OUT, _original_facts(entry, config), reason=str(error))
     except OSError as error:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 
 from bimangrasp.errors import InputError
 from bimangrasp.files.formats import verdict_image
@@ -34,6 +33,7 @@ from scale.engine.devices import resolve_devices, visible_gpus
 from scale.engine.synthesizer import Synthesizer, simulating_on, simulator_platform
 from scale.formatting import table
 from scale.modes.paths import ValidationTarget
+from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
@@ -93,14 +93,16 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
     hands = _hands(config)
     given = {target: read_grasps(target.grasps, hands, config) for target in targets}  # all doors before hours of work
     codes = [grasps.code for grasps in given.values()]
-    pieces = {code: pieces_of(mesh_of(config.object_root, code), config.pieces) for code in codes}
+    pieces = {}
+    with stage("convex pieces", len(codes), "objects") as decomposing:
+        for code in codes:
+            with decomposing.on(code):
+                pieces[code] = pieces_of(mesh_of(config.object_root, code), config.pieces)
     device = _device(config)  # last, for it judges recorded grasps
     together = simulating_on(device) if config.validation.simulator.is_on_device else None
     summaries, holds = [], []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for target, grasps in given.items():
-            at = bar.add_task(grasps.code, total=grasps.subject.poses.count)
+    for target, grasps in given.items():
+        with stage(f"testing {grasps.code}", grasps.subject.poses.count, "grasps") as tests:
             judged = evaluate.evaluate_grasps(
                 hands,
                 [piece.vertices for piece in pieces[grasps.code].pieces],
@@ -109,7 +111,7 @@ def validate(config: Config, targets: list[ValidationTarget]) -> ValidationRepor
                 config.poses,
                 evaluate.Simulations(
                     config.validators or len(os.sched_getaffinity(0)),
-                    on_grasp=lambda row, at=at: bar.advance(at),  # noqa: ARG005 - the protocol's
+                    on_grasp=lambda row, tests=tests: tests.advance(),  # noqa: ARG005 - the protocol's
                     together=together,
                 ),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import text
+from scale.screen import stage
 from scale.store import shards
 from scale.store.run_folder import RunFolder, parse_shard_name
 
@@ -90,7 +91,7 @@ class _Reader:
     def read(self, paths: list[Path], among: int, source: str) -> None:
         """Reads files of one kind, which were chosen among so many; a few of many files in depth."""
         is_first, deep = not self._statistics.grasps, set(_evenly(paths, FILES))
-        for path in paths:
+        for path in self._going_through(paths, source):
             rounds, grasps = (ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else (0, 0)
             try:
                 self._add(path, rounds, grasps, is_first)
@@ -101,6 +102,14 @@ class _Reader:
         if is_first and self._statistics.grasps:
             share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
             self._statistics.source = source + share
+
+    @staticmethod
+    def _going_through(paths: list[Path], source: str) -> Iterator[Path]:
+        """Yields files, and speaks of it."""
+        with stage(f"reading {source}", len(paths), "files") as reading:
+            for path in paths:
+                yield path
+                reading.advance()
 
     def _add(self, path: Path, rounds: int, grasps: int, is_first: bool) -> None:
         """Takes in what a file says of itself, and so many of its rounds and grasps."""

@@ -8,10 +8,8 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -21,14 +19,13 @@ from bimangrasp.errors import InputError
 from bimangrasp.objects.config import ObjectConfig
 from bimangrasp.objects.files import MeshReport, check_size
 from scale.formatting import listed
+from scale.screen import Stage, stage
 from scale.settings.parsing import ObjectEntry
 
 CHECK_VERSION = 1
 """Part of the cache key: increase it when `check_mesh` refuses or measures differently, to ignore older reports."""
 SERIAL_MESHES = 64
 """Up to so many meshes are checked in this process: starting others takes longer."""
-PROGRESS_EVERY_S = 5.0
-"""Seconds between two lines of progress."""
 NAMED_MESHES = 10
 """So many bad meshes are named in one message."""
 
@@ -48,15 +45,14 @@ def check_objects(entries: list[ObjectEntry], config: ObjectConfig, *, remember:
     reports = {entry.code: report for entry in entries if (report := _remembered(entry.path)) is not None}
     new = [entry for entry in entries if entry.code not in reports]
     failures: dict[str, str] = {}
-    report_progress = progress_printer("checked")
-    for done, (entry, result) in enumerate(_checked(new), start=1):
-        if isinstance(result, MeshReport):
-            reports[entry.code] = result
-            if remember:
-                _remember(entry.path, result)
-        else:
-            failures[entry.code] = result
-        report_progress(done, len(new))
+    with stage("checking meshes", len(new), "done") as checks:
+        for entry, result in _checked(new, checks):
+            if isinstance(result, MeshReport):
+                reports[entry.code] = result
+                if remember:
+                    _remember(entry.path, result)
+            else:
+                failures[entry.code] = result
     _refuse(failures)
     _refuse(_wrong_sizes(entries, reports, config))
     return {entry.code: reports[entry.code] for entry in entries}
@@ -68,19 +64,6 @@ def cache_folder() -> Path:
     if own:
         return Path(own) / "meshes"
     return user_cache() / "bimangrasp" / "meshes"
-
-
-def progress_printer(what: str) -> Callable[[int, int], None]:
-    """Returns a function that prints on stderr, every few seconds, how many meshes are done; `what` is the verb."""
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PROGRESS_EVERY_S:
-            last = time.monotonic()
-            sys.stderr.write(f"{what} {done} of {total} meshes\n")
-
-    return show
 
 
 def unreadable(entries: list[ObjectEntry]) -> dict[str, str]:
@@ -119,10 +102,13 @@ def _refuse(failures: dict[str, str]) -> None:
     raise InputError("\n".join([head, *lines[:NAMED_MESHES], *rest]))
 
 
-def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshReport | str]]:
+def _checked(entries: list[ObjectEntry], checks: Stage) -> Iterator[tuple[ObjectEntry, MeshReport | str]]:
     """Yields each object with its report, or the reason why there is none, as they come."""
     if len(entries) <= SERIAL_MESHES:
-        yield from ((entry, _check(str(entry.path))) for entry in entries)
+        for entry in entries:
+            with checks.on(entry.code):
+                result = _check(str(entry.path))
+            yield entry, result
         return
     cores = min(len(os.sched_getaffinity(0)), len(entries) // 4, 32)
     context = multiprocessing.get_context("spawn")
@@ -131,6 +117,7 @@ def _checked(entries: list[ObjectEntry]) -> Iterator[tuple[ObjectEntry, MeshRepo
         waiting = {pool.submit(_check, str(entry.path)): entry for entry in entries}
         try:
             for future in as_completed(waiting):
+                checks.advance()
                 yield waiting[future], future.result()
         except BrokenProcessPool as error:
             left = [entry.code for future, entry in waiting.items() if not future.done() or future.exception()]

@@ -12,6 +12,7 @@ from bimangrasp.files.reader import find_files
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.visualization.page import Gallery, Shape
 from scale.formatting import listed
+from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.parts import folders_of
 from scale.store.path_settings import GraspSource
@@ -67,11 +68,15 @@ def _shown_files(config: Config, source: GraspSource, notes: list[str]) -> list[
     shown = names[: max(1, config.view.most // kinds)]
     # what the page may have, shared by all files, but at least one grasp of each
     count = max(1, min(config.view.count, config.view.most // max(1, kinds * len(names))))
+    files, rejected = ([path for path in paths if path.stem in set(shown)] for paths in (files, rejected))
     chosen = []
-    for path in (path for path in files if path.stem in shown):
-        chosen += of_file(path, root, config, replace(config.view, count=count), notes)
-    for path in (path for path in rejected if path.stem in shown):
-        chosen += _rejected(path, root, config, count, notes)
+    with stage("reading grasp files", len(files) + len(rejected), "done") as reading:
+        for path in files:
+            chosen += of_file(path, root, config, replace(config.view, count=count), notes)
+            reading.advance()
+        for path in rejected:
+            chosen += _rejected(path, root, config, count, notes)
+            reading.advance()
     if config.view.rows is None:
         notes += _limits(config, len(names), len(shown), count, bool(rejected))
     return chosen

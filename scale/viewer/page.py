@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress
-
 from bimangrasp.visualization.page import Gallery, Thumbnail, page, page_data
 from bimangrasp.visualization.pictures import (
     LIBRARY,
@@ -25,6 +22,7 @@ from bimangrasp.visualization.pictures import (
 )
 from scale.engine.process_pool import environment
 from scale.errors import RunError
+from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store import path_settings
 from scale.store.path_settings import GraspSource
@@ -86,13 +84,11 @@ def thumbnails(gallery: Gallery, processes: int) -> tuple[Thumbnail | None, ...]
     """
     jobs = list(jobs_of(gallery))
     images: list[Thumbnail | None] = [None] * len(gallery.grasps)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        at = bar.add_task("thumbnails", total=len(gallery.grasps))
+    with stage("thumbnails", len(gallery.grasps), "drawn") as drawing:
         for job, drawn in _drawn(jobs, processes):
             for number, thumbnail in zip(job.numbers, drawn, strict=True):
                 images[number] = thumbnail
-            bar.advance(at, len(drawn))
+            drawing.advance(len(drawn))
     return tuple(images)
 
 
