@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scale.modes.prepare_objects import PreparationReport
     from scale.modes.validate import ValidationReport
     from scale.report.page import ReportPage
-    from scale.report.summary import Status
+    from scale.report.status import Status
     from scale.viewer.page import ViewReport
 
 __all__ = [
@@ -96,7 +96,7 @@ def merge_parts(cfg: Any) -> PartsReport:
 
 def status(run_dir: Path | str) -> Status:
     """Returns how a run stands, running or not, without its lock. `str()` of it is a table."""
-    from scale.report.summary import status as body
+    from scale.report.status import status as body
 
     return body(run_dir)
 

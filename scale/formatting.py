@@ -14,6 +14,7 @@ ADVICE = {
     "barren": "barren, max_barren_rounds rounds in a row gave nothing: loosen the filter, or raise max_barren_rounds",
     "no_pieces": "its mesh has no convex pieces to be tested on, see its notes: prepare it with mode=objects",
     "stopped": "the run was stopped: the same command goes on",
+    "damaged": "its final file is gone or damaged: the same command makes it again",
 }
 """Why an object has fewer grasps than were wanted -> what a person should know and can do."""
 

@@ -230,6 +230,34 @@ def test_a_final_file_that_is_gone_is_told_at_the_top(run, tmp_path):
     assert f"1 file missing or damaged, the first: {gone}" in str(told)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_finished_run_with_a_damaged_file_is_not_finished(tmp_path, damage):
+    small = SMALL | {"object_code_list": "[mug,bowl]", "round_batch_size": 8, "target_count_per_object": 8}
+    config = quick_conf.load(*(f"{k}={v}" for k, v in small.items()), output_root=tmp_path)
+    assert scale.run(config, maker=Stub(marks=str(tmp_path))).exit_code == 0
+    folder = RunFolder(tmp_path / "demo")
+    before, path = scale.status(folder.root), folder.final("mug")
+    assert before.exit_code == 0 and not before.lost and {line.collected for line in before.objects} == {8}
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        path.unlink()
+    folder.manifest.unlink()
+    after = scale.status(folder.root)
+    assert after.exit_code == 3 and "0/8" in str(after).splitlines()[1] and "damaged" in str(after).splitlines()[1]
+    assert f"1 final file lost, the first: {path}: it is" in str(after) and "and 1 final file gone or damaged" in str(
+        after
+    )
+    told = scale.write_report(settings(tmp_path))
+    assert told.outcome.state == "damaged" and "Finished" not in str(told)
+    assert told.outcome.sentences[0].startswith(f"1 file missing or damaged, the first: {path}: it is")
+    assert scale.run(config, maker=Stub(marks=str(tmp_path))).exit_code == 0, "the same command mends it"
+    assert (
+        scale.status(folder.root).exit_code == 0 and scale.write_report(settings(tmp_path)).outcome.state == "finished"
+    )
+
+
 def test_the_page_is_made_again_where_it_was_or_where_it_is_wanted(run, tmp_path):
     root, _ = run
     before = {path: path.stat().st_mtime_ns for path in (root / "demo").rglob("*") if path.name != "report.html"}

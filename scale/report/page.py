@@ -19,7 +19,9 @@ from scale.merge.round_records import DUPLICATE
 from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, FailedAttempt, History, history_of
-from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome, status_of_parts
+from scale.report.lost_files import lost_files
+from scale.report.status import status_of_parts
+from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
 from scale.store.events import Event, ProcessDied, TileHalved
@@ -84,9 +86,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     run = _run_in(folder, now)
     past, folders = run.past, list(run.folders.values()) or [folder]
     statistics = statistics_of(folders)
-    gone = [path for code, own in run.homes.items() if not (path := own.final(code)).is_file()]
-    statistics.unreadable += [f"{path}: it is gone; the same command makes it again" for path in gone]
-    came_out = outcome(past, run.manifest, run.is_running, statistics, run.lacking)
+    came_out = outcome(past, run.manifest, run.is_running, statistics, run.lacking, run.lost)
     environment = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
     words = (number, duration, moment, devices, details, error_line, process_of, rounds_of)
     environment.globals |= {function.__name__: function for function in words}
@@ -121,20 +121,20 @@ class _Run(NamedTuple):
 
     Attributes:
         folders: name of a part, empty without parts -> its folder, in which a call has begun.
-        homes: object code -> the folder of its final file, which was written.
         past, manifest: of all of them.
         is_running: whether somebody works on any.
         parts: name -> how each stands; none of a run without parts.
         lacking: a sentence for each part that is not all there.
+        lost: object code -> what is wrong with its final file.
     """
 
     folders: dict[str, RunFolder]
-    homes: dict[str, RunFolder]
     past: History
     manifest: dict[str, Any]
     is_running: bool
     parts: dict[str, str]
     lacking: list[str]
+    lost: dict[str, str]
 
 
 def _run_in(folder: RunFolder, now: float) -> _Run:
@@ -143,19 +143,19 @@ def _run_in(folder: RunFolder, now: float) -> _Run:
     if not own_parts:
         is_running = locks.running(folder) is not None
         past = history_of(folder, now if is_running else None)
-        homes = dict.fromkeys(past.merged, folder)
-        return _Run({"": folder}, homes, past, journal.read_manifest(folder), is_running, {}, [])
+        lost = {} if is_running else lost_files(past, folder)
+        return _Run({"": folder}, past, journal.read_manifest(folder), is_running, {}, [], lost)
     standing = status_of_parts(own_parts)
     begun = {name: part for name, part in standing.items() if part.folder and part.status}
     order = sorted(begun, key=lambda name: SEVERITY.index(begun[name].status.exit_code or 0))
     order.sort(key=lambda name: begun[name].status.exit_code is None)  # broken off, or at work
-    past, homes, objects, second = History(), {}, {}, {}
+    past, objects, second, lost = History(), {}, {}, {}
     folders: dict[str, RunFolder] = {}
     for name in order:
         own, is_at_work = begun[name].folder, begun[name].status.running is not None
         folders[f"part {name}"] = own
         history_of(own, now if is_at_work else None, past, f"part {name}")
-        homes |= dict.fromkeys(past.merged.keys() - homes.keys(), own)
+        lost |= {} if is_at_work else lost_files(history_of(own), own)
         manifest = journal.read_manifest(own)
         objects |= manifest.get("objects") or {}
         judged = manifest.get("second_judgement") or {}
@@ -164,7 +164,7 @@ def _run_in(folder: RunFolder, now: float) -> _Run:
     lacking = [f"Part {name}: {part.lacks}." for name, part in standing.items() if part.lacks]
     texts = {name: str(part) for name, part in standing.items()}
     manifest = {"objects": objects} | ({"second_judgement": second} if second else {})
-    return _Run(folders, homes, past, manifest, is_running, texts, lacking)
+    return _Run(folders, past, manifest, is_running, texts, lacking, lost)
 
 
 def rejects(past: History, came_out: Outcome) -> list[tuple[str, int]]:

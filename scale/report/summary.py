@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bimangrasp.errors import InputError
-from scale.formatting import ADVICE, SEVERITY, count, duration, last_line, listed, number, objects_table, spans
-from scale.report.history import FailedAttempt, History, Work, history_of
-from scale.store import journal, locks, parts
-from scale.store.events import CallStarted
-from scale.store.run_folder import RunFolder
+from scale.formatting import ADVICE, count, duration, last_line, number, spans
+from scale.report.history import FailedAttempt, History, Work
 
 if TYPE_CHECKING:
     from scale.report.file_statistics import FileStatistics
@@ -27,6 +22,7 @@ HEADLINES = {
     "running": "At work.",
     "finished": "Finished: every object has its quota.",
     "short": "Ended, but not every object has what it should.",
+    "damaged": "Ended, but files are gone or damaged; the same command makes them again.",
     "unconfirmed": "Ended with every quota, but MuJoCo does not confirm what the device found.",
     "stopped": "Stopped before the end; the same command goes on.",
     "failed": "Ended by an error.",
@@ -97,46 +93,13 @@ class Outcome(NamedTuple):
     objects: list[ObjectLine]
 
 
-class Status(NamedTuple):
-    """How a run stands.
-
-    Attributes:
-        run_dir: its folder.
-        running: who works on it, None where nobody does.
-        exit_code: of the last call that ended, None where none did.
-        objects: those that have less than was wanted first, then by index.
-        parts: of a run that is made in parts, each by its name and how it stands.
-    """
-
-    run_dir: Path
-    running: dict[str, Any] | None
-    exit_code: int | None
-    objects: list[ObjectLine]
-    parts: dict[str, str] = {}  # noqa: RUF012 - never changed
-
-    def __str__(self) -> str:
-        rows = [
-            (o.code, f"{o.collected}/{o.quota}", o.rounds, o.failures, len(o.skipped), o.end_reason)
-            for o in self.objects
-        ]
-        lines = objects_table(("object", "grasps", "rounds", "failed", "skipped", "ended by"), rows)
-        lines += [f"part {name}: {state}" for name, state in self.parts.items()]
-        return "\n".join([*lines, f"{self.run_dir}: {self.state()}"])
-
-    def state(self) -> str:
-        """Returns whether somebody works on it, and how the last call ended."""
-        if self.running:
-            passed = time.time() - self.running["started"]
-            return f"running for {passed:.0f} s, pid {self.running['pid']} on {self.running['host']}"
-        return "not running" + ("" if self.exit_code is None else f", the last call ended with {self.exit_code}")
-
-
 def outcome(
     history: History,
     manifest: Mapping[str, Any],
     is_running: bool,
     statistics: FileStatistics,
     lacking: Sequence[str] = (),
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """Returns how a run came out.
 
@@ -146,25 +109,34 @@ def outcome(
         is_running: whether somebody works on it now.
         statistics: what the files tell.
         lacking: parts that are not there, each with what is wrong.
+        lost: object code -> what is wrong with its final file.
     """
-    objects, files = object_lines(history, manifest, is_running, statistics), statistics.unreadable
+    objects = object_lines(history, manifest, is_running, statistics, lost)
+    files = [*lost.values(), *(fault for fault in statistics.unreadable if not _names_any(fault, lost.values()))]
     second, state = manifest.get("second_judgement", {}), state_of(history, is_running)
     if state == "short" and second.get("is_short") and not any(line.is_short for line in objects):
         state = "unconfirmed"
     if state == "finished" and lacking:
         state = "short"
+    if state == "finished" and files:
+        state = "damaged"
     sentences = [
+        f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
         _progress(history, objects),
         _speed(history, objects, is_running),
         *_shortfalls(objects),
         *lacking,
         second.get("text", ""),
         _skips(history),
-        f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
         _failures(history),
         last_line(history.calls[-1].error) if history.calls else "",
     ]
     return Outcome(state, HEADLINES[state], [sentence for sentence in sentences if sentence], objects)
+
+
+def _names_any(fault: str, others: Iterable[str]) -> bool:
+    """Whether a fault is of a file of which another one tells already."""
+    return any(other.partition(": ")[0] == fault.partition(": ")[0] for other in others)
 
 
 def state_of(history: History, is_running: bool) -> str:
@@ -181,9 +153,21 @@ def state_of(history: History, is_running: bool) -> str:
 
 
 def object_lines(
-    history: History, manifest: Mapping[str, Any], is_running: bool, statistics: FileStatistics | None = None
+    history: History,
+    manifest: Mapping[str, Any],
+    is_running: bool,
+    statistics: FileStatistics | None = None,
+    lost: Collection[str] = (),
 ) -> list[ObjectLine]:
-    """Returns the objects, those that fell short first; without statistics as far as journal and manifest tell."""
+    """Returns the objects, those that fell short first; without statistics as far as journal and manifest tell.
+
+    Args:
+        history: what the journal tells.
+        manifest: its snapshot; may be empty.
+        is_running: whether somebody works on it now.
+        statistics: what the files tell.
+        lost: objects whose final files are gone or damaged: their grasps are not there.
+    """
     entries = manifest.get("objects", {})
     failures = Counter(attempt.event.code for attempt in history.failures)
     skipped = _by_code(history.skips)
@@ -195,6 +179,8 @@ def object_lines(
         rounds, entry = work.get(code, []), entries.get(code, {})
         accepted = sum(sealed.accepted or 0 for sealed in rounds)
         quota, collected, reason = _standing(history, code, entry, accepted, is_running)
+        if code in lost:
+            collected, reason = 0, "damaged"
         line = ObjectLine(
             code=code,
             index=index,
@@ -322,76 +308,3 @@ def in_short(rounds: Sequence[int]) -> str:
     """Returns rising round ids: 0 to 3, 7; how many there are where that gets long."""
     text = spans(rounds)
     return text if text.count(",") < NAMED else f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
-
-
-class PartStatus(NamedTuple):
-    """How a part of a run stands.
-
-    Attributes:
-        folder: its own; None where it is elsewhere.
-        status: None where it has not begun, or is not there.
-        lacks: what is not there of it, in words; empty where nothing is wanting.
-    """
-
-    folder: RunFolder | None
-    status: Status | None
-    lacks: str
-
-    def __str__(self) -> str:
-        return self.status.state() if self.status else self.lacks or "no objects"
-
-
-def status(run_dir: Path | str) -> Status:
-    """Returns how a run stands.
-
-    Raises:
-        InputError: there is no run in that folder.
-    """
-    folder = RunFolder(run_dir)
-    own_parts = parts.parts_in(folder.root)
-    return _status_of_parts(folder, own_parts) if own_parts else _status_of(folder)
-
-
-def _status_of_parts(folder: RunFolder, own_parts: Mapping[parts.Part, RunFolder]) -> Status:
-    """Returns how a run of parts stands as one, by what each part tells; parts that are elsewhere are named."""
-    all_parts = status_of_parts(own_parts)
-    states = [part.status for part in all_parts.values() if part.status]
-    lines = sorted(
-        (line for state in states for line in state.objects), key=lambda line: (not line.is_short, line.index)
-    )
-    running = next((state.running for state in states if state.running), None)
-    ended = [state.exit_code for state in states]
-    is_whole = not any(part.lacks for part in all_parts.values())
-    worst = None if None in ended else max([*ended, 0 if is_whole else 3], key=SEVERITY.index)
-    return Status(folder.root, running, worst, lines, {name: str(part) for name, part in all_parts.items()})
-
-
-def status_of_parts(own_parts: Mapping[parts.Part, RunFolder]) -> dict[str, PartStatus]:
-    """Returns name -> how each part stands, of a run of which these are here; objects in no part are said to lack."""
-    codes = max((parts.listed_codes(own) for own in own_parts.values()), key=len)
-    stands: dict[str, PartStatus] = {}
-    for part in next(iter(own_parts)).all():
-        of_part = [code for index, code in enumerate(codes) if part.has(index)]
-        lacks = f", with {listed(of_part)}" if of_part else ""
-        own = own_parts.get(part)
-        if own is None:
-            stands[str(part)] = PartStatus(None, None, f"not there{lacks}" if of_part or not codes else "")
-        elif not journal.events_of(own, CallStarted):
-            begins = "beginning" if locks.running(own) else "not begun"
-            stands[str(part)] = PartStatus(own, None, begins + lacks)
-        else:
-            state = _status_of(own)
-            missing = sorted(set(of_part) - {line.code for line in state.objects})
-            stands[str(part)] = PartStatus(own, state, f"nothing of {listed(missing)} yet" if missing else "")
-    return stands
-
-
-def _status_of(folder: RunFolder) -> Status:
-    """Returns how a run stands that has a journal."""
-    past = history_of(folder)
-    if not past.calls:
-        raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
-    ended = [call.exit_code for call in past.calls if call.exit_code is not None]
-    running = locks.running(folder)
-    objects = object_lines(past, journal.read_manifest(folder), is_running=running is not None)
-    return Status(folder.root, running, ended[-1] if ended else None, objects)
