@@ -29,6 +29,11 @@ def user_cache() -> Path:
     return Path(given) if given else own
 
 
+def temporary_prefix() -> str:
+    """Returns how the names of this process's temporary folders begin, so that whoever ends it can remove them."""
+    return f"bimangrasp_{os.getpid()}_"
+
+
 def use_writable_kernel_cache() -> str:
     """Lets NVIDIA Warp keep compiled kernels in a temporary folder where this user cannot write into its own.
 

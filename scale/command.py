@@ -11,16 +11,21 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import util
 from pathlib import Path
 from types import FrameType
 
 import scale
+from bimangrasp.builtin import temporary_prefix
 from bimangrasp.errors import InputError
 from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
 TERMINATED = 143
+UNLINKING_S = 1.0
+"""For removing the semaphores of pools of processes."""
+
 SHOWN = {
     "status": lambda config: scale.status(given_path(config)),
     "merge": scale.merge_parts,
@@ -61,39 +66,60 @@ def _dispatch(config: Config) -> int:
         print(report)
         return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
     if config.dry_run:
-        with stage(f"plan of mode={config.mode}"):
+        with _ending_children(), stage(f"plan of mode={config.mode}"):
             plan = scale.plan(config)
         print(plan)
         return 0
-    return scale.run(config).exit_code
+    with _ending_children():
+        return scale.run(config).exit_code
 
 
 @contextmanager
 def _leaving_nothing() -> Iterator[None]:
-    """Ends at SIGTERM with 143, with the processes that were started, and keeps temporary files where all go then.
+    """Ends at SIGTERM with 143 and nothing left, and keeps temporary files where all go then.
 
     A mode that only shows has nothing to finish, and its threads may wait for a process for minutes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, was = tempfile.tempdir, signal.getsignal(signal.SIGTERM)
-    with tempfile.TemporaryDirectory(prefix="bimangrasp_") as folder:
-
-        def end(_number: int, _frame: FrameType | None) -> None:
-            for pid in _children():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(folder, ignore_errors=True)
-            os._exit(TERMINATED)
-
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder, _ending_children():
         tempfile.tempdir = folder
-        signal.signal(signal.SIGTERM, end)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if was is None else was)
             tempfile.tempdir = before
+
+
+@contextmanager
+def _ending_children() -> Iterator[None]:
+    """Ends at SIGTERM with 143, with the processes that were started and what is left in the temporary folder.
+
+    A run that has begun hears the signal itself; until then it has nothing to finish either.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    temporary, was = Path(tempfile.gettempdir()), signal.getsignal(signal.SIGTERM)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # else the process that watches over semaphores speaks of a leak; aside, as what is interrupted may hold a lock
+        unlinking = threading.Thread(target=util._run_finalizers, args=(0,), daemon=True)
+        unlinking.start()
+        unlinking.join(UNLINKING_S)
+        for pid in _children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for folder in temporary.glob(f"{temporary_prefix()}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if was is None else was)
 
 
 def _children() -> list[int]:

@@ -71,6 +71,47 @@ def test_sigterm_ends_the_decomposition_of_a_mesh_and_leaves_no_folder(tmp_path)
     assert list(temporary.iterdir()) == [] and not list(tmp_path.glob("out/*"))
 
 
+def boxes(folder, count):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    fine = trimesh.creation.icosphere(subdivisions=5)
+    for number in range(count):
+        fine.copy().apply_transform(np.diag([*rng.uniform(0.5, 1, 3), 1])).export(folder / f"ball{number}.stl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["mode=scale"], ["mode=scale", "dry_run=true"]])
+def test_sigterm_while_meshes_are_checked_is_a_plain_end(tmp_path, arguments):
+    boxes(tmp_path / "meshes", 100)  # more than one process checks
+    settings = [f"object_root={tmp_path / 'meshes'}", "object_code_list=all", f"output_root={tmp_path / 'runs'}"]
+    semaphores = set(Path("/dev/shm").glob("sem.*"))
+    running = subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *arguments, *settings, "gpus=[cpu]"],
+        env=os.environ | {"BIMANGRASP_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        until(lambda: len(list(children_of(running.pid))) >= 2 or running.poll() is not None)
+        time.sleep(1)
+        started = list(children_of(running.pid))
+        assert running.poll() is None, running.stdout.read()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 143
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 10)
+        assert [line for line in running.stdout.read().splitlines() if not line.startswith("checking meshes")] == []
+    finally:
+        running.kill()
+    assert set(Path("/dev/shm").glob("sem.*")) <= semaphores and not (tmp_path / "runs").exists()
+
+
+def children_of(pid):
+    """The pids that a process has started and that run."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        yield from path.read_text().split()
+
+
 def test_temporary_files_and_signals_are_as_before_when_a_mode_is_done(monkeypatch):
     seen = []
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 import quick_conf
 
@@ -48,6 +49,10 @@ REFUSALS = [
     (["mode=view", "dry_run=true"], "it has no plan to print"),
     (["mode=validate"], "no run folder with final files"),
     (["mode=export"], "has no grasp files"),
+    *(([f"mode={mode}", "path=moved/dataset.h5"], "links to final/*.h5") for mode in ("view", "export", "validate")),
+    (["mode=validate", "path=moved"], "links to final/*.h5"),
+    (["mode=status", "path=moved/dataset.h5"], "is a file: wanted the folder of a run"),
+    (["mode=report", "path=moved/dataset.h5"], "is a file: wanted the folder of a run"),
     (["mode=import", "path=nowhere.npy"], "result file nowhere.npy is not there"),
     (["mode=hand", "hand.mjcf=nowhere.xml"], "hand.mjcf='nowhere.xml' is no file"),
     (["mode=objects", "object_root=nowhere"], "is no folder"),
@@ -66,6 +71,9 @@ def made(tmp_path: Path) -> Path:
     journal.append(CallStarted(format_version=1, run_key=key, acceptance_key={}, quotas={"mug": 3}))
     journal.append(ObjectsIndexed(indices={"mug": 0}))
     journal.close()
+    (tmp_path / "moved").mkdir()
+    with h5py.File(tmp_path / "moved" / "dataset.h5", "w") as links:
+        links["mug"] = h5py.ExternalLink("final/mug.h5", "/")
     return tmp_path
 
 

@@ -109,7 +109,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 def _why_unreadable(path: Path, error: OSError | KeyError | FormatError) -> str:
     """Returns what is the matter with a file, and what to do."""
     if not path.exists():
-        return f"{path} is not there; a {LINKS} has links to such files and no grasps itself: it moves with final/"
+        return f"{path} is not there; wanted a grasp file (.h5)"
     if "unable to lock file" in str(error):
         return f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
     if "truncated file" in str(error):
@@ -132,7 +132,14 @@ def _linked(path: Path) -> list[Path]:
         links = [file.get(name, getlink=True) for name in file]
     if not links or not all(isinstance(link, h5py.ExternalLink) for link in links):
         return [path]
-    return [path.parent / link.filename for link in links]
+    files = [path.parent / link.filename for link in links]
+    gone = [file for file in files if not file.is_file()]
+    if gone:
+        raise InputError(
+            f"{path} has no grasps itself but links to final/*.h5 beside it, {len(files)} files, and {len(gone)} of "
+            f"them are not there, the first {gone[0]}: move it together with final/, or name the run's folder"
+        )
+    return files
 
 
 class RowFileReader:

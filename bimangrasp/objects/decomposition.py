@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bimangrasp.builtin import install_command
+from bimangrasp.builtin import install_command, temporary_prefix
 from bimangrasp.errors import InputError
 from bimangrasp.geometry.triangle_mesh import NoSolidError
 from bimangrasp.objects.config import PiecesConfig
@@ -185,7 +185,7 @@ def _joined(body: Mesh) -> tuple[Mesh, str]:
 def _attempt(mesh: str, body: Mesh, solid: Mesh, config: PiecesConfig) -> Pieces | _Failure:
     """Returns CoACD's pieces of a mesh, whose outer surface is a solid, or why there are none that can be used."""
     settings = {name: value for name, value in asdict(config).items() if name not in _NOT_FOR_COACD}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
         folder = Path(name)
         np.savez(folder / "mesh.npz", vertices=solid.vertices, faces=solid.faces.astype(np.int32))
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")

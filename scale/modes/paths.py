@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bimangrasp.builtin import install_command
 from bimangrasp.errors import InputError
-from bimangrasp.files.reader import find_files
+from bimangrasp.files.reader import LINKS, find_files
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.objects.files import DECOMPOSED, root_of
 from scale.settings.parsing import ObjectEntry, select_usable
@@ -130,6 +130,8 @@ def validation_targets(config: Config) -> list[ValidationTarget]:
     if path.is_file():
         return [ValidationTarget(path, path.with_name(f"{path.stem}.{protocol}.h5"))]
     finals = source.final_files()
+    if not finals and (path / LINKS).is_file():
+        find_files(path)  # which says what its links miss
     if not finals:
         raise InputError(
             f"{path} is no grasp file and no run folder with final files; set path= to a file of ours (.h5), a result "
@@ -145,8 +147,11 @@ def view_paths(config: Config) -> tuple[GraspSource, Path]:
         InputError: it is not there, or a file in the page's place that is no page.
     """
     source = grasp_source(config)
+    links = source.folder.root / LINKS
     if not source.is_run:
         find_files(source.path)
+    elif links.is_file() and not source.folder.journal.exists():
+        find_files(links)  # which says what its links miss
     default = source.folder.page if source.is_run else source.path.with_suffix(".html")
     target = path_settings.target(config.out, default)
     path_settings.check_free(target, "page of mode=view", _is_page)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bimangrasp.errors import InputError
 from bimangrasp.files.header import CITATION
 from scale.engine.scheduler import death
 from scale.formatting import SEVERITY, duration, moment, number
@@ -20,7 +19,7 @@ from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, FailedAttempt, History, history_of
 from scale.report.lost_files import lost_files
-from scale.report.status import status_of_parts
+from scale.report.status import no_run, status_of_parts
 from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
@@ -63,7 +62,7 @@ def write_report(config: Config) -> ReportPage:
     """
     folder = RunFolder(given_path(config))
     if not any(own.journal.exists() for own in folders_of(folder.root).values()):
-        raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
+        raise no_run(folder)
     path = path_settings.target(config.out, folder.report)
     path_settings.check_free(path, "page of mode=report", _is_page)
     came_out, page = render(folder, time.time())

@@ -119,11 +119,18 @@ def status_of_parts(own_parts: Mapping[parts.Part, RunFolder]) -> dict[str, Part
     return stands
 
 
+def no_run(folder: RunFolder) -> InputError:
+    """Returns the refusal of a folder in which there is no run."""
+    if folder.root.is_file():
+        return InputError(f"{folder.root} is a file: wanted the folder of a run, output_root/exp_name of it")
+    return InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one, or path=")
+
+
 def _status_of(folder: RunFolder) -> Status:
     """Returns how a run stands that has a journal."""
     past = history_of(folder)
     if not past.calls:
-        raise InputError(f"{folder.root} holds no run (no journal): wanted output_root/exp_name of one")
+        raise no_run(folder)
     ended = [call.exit_code for call in past.calls if call.exit_code is not None]
     running = locks.running(folder)
     lost = {} if running else lost_files(past, folder)
