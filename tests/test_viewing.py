@@ -47,7 +47,11 @@ def _quickly(monkeypatch):
     """No thumbnails: `test_thumbnails_are_drawn` draws some."""
     monkeypatch.setattr(page, "why_nothing_is_drawn", lambda: "")
     blank = Thumbnail(b"image", 30.0, -20.0)
-    monkeypatch.setattr(page, "thumbnails", lambda gallery, processes: (blank,) * len(gallery.grasps))
+    monkeypatch.setattr(
+        page,
+        "thumbnails",
+        lambda gallery, processes, most: tuple(blank if i < most else None for i in range(len(gallery.grasps))),
+    )
 
 
 @pytest.mark.slow
@@ -106,6 +110,15 @@ def test_objects_are_chosen_as_asked(run):
             codes(asked)
     with pytest.raises(InputError, match=r"view.objects=\[1\] is out of range"):
         codes("view.objects=[1]")
+
+
+@pytest.mark.slow
+def test_a_large_page_is_bounded_by_what_the_browser_draws(run):
+    report = scale.view(settings(run, "view.drawn=2"))
+    drawn = [picture for picture in read_page(report.path)["thumbnails"] if picture]
+    assert len(drawn) == 2 and report.grasps > 2
+    assert any("the browser draws" in note and "view.drawn" in note for note in report.notes)
+    assert not any("view.drawn" in note for note in scale.view(settings(run)).notes)
 
 
 @pytest.mark.slow
@@ -304,5 +317,6 @@ def test_thumbnails_are_drawn(run):
         pytest.skip(f"needs OpenGL without a window, and there is none: {fault}")
     config = settings(run / "final" / "storage_bin.h5", "view.rows=[0,2]")
     gallery = gallery_of(config, grasp_source(config))
-    images = [one.image for one in draw_thumbnails(gallery, 1)]
+    assert draw_thumbnails(gallery, 1, 0) == (None, None) and draw_thumbnails(gallery, 1, 1)[1] is None
+    images = [one.image for one in draw_thumbnails(gallery, 1, 600)]
     assert len(set(images)) == 2 and all(image[8:12] == b"WEBP" for image in images)

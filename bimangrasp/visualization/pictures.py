@@ -67,10 +67,10 @@ def why_nothing_is_drawn() -> str:
     return (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
 
 
-def jobs_of(gallery: Gallery) -> Iterator[ThumbnailJob]:
-    """Yields the jobs that draw all grasps that have a pose."""
+def jobs_of(gallery: Gallery, most: int) -> Iterator[ThumbnailJob]:
+    """Yields the jobs that draw those of the first `most` grasps that have a pose."""
     groups: dict[tuple[int, float], list[int]] = defaultdict(list)
-    for number, grasp in enumerate(gallery.grasps):
+    for number, grasp in enumerate(gallery.grasps[:most]):
         if grasp.has_pose:
             groups[grasp.shape, grasp.scale].append(number)
     for (shape, scale), numbers in groups.items():

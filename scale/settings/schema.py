@@ -118,6 +118,7 @@ class ViewConfig(Checked):
         most: on a page of a run; fewer of each object are shown where there are many.
         choose: "best" by total energy, "even" over the whole range of it, or "first" in the file.
         rows: these of each file instead; null chooses.
+        drawn: so many thumbnails are drawn before the page is opened, and the others by the browser.
     """
 
     objects: Annotated[Any, CODES]
@@ -125,6 +126,7 @@ class ViewConfig(Checked):
     most: Annotated[int, at_least(1)]
     choose: Annotated[str, among("best", "even", "first")]
     rows: Annotated[list[int] | None, NULL_OR_ROWS]
+    drawn: Annotated[int, at_least(0)]
 
 
 @dataclass

@@ -63,28 +63,33 @@ def view(config: Config, source: GraspSource, target: Path) -> ViewReport:
         note = f"the browser draws the thumbnails, for MuJoCo finds no OpenGL here: {fault}"
         gallery = replace(gallery, notes=(*gallery.notes, note))
     else:
-        gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0))))
+        most, count = config.view.drawn, len(gallery.grasps)
+        gallery = replace(gallery, thumbnails=thumbnails(gallery, len(os.sched_getaffinity(0)), most))
+        if count > most:
+            note = f"the browser draws {count - most} of the {count} thumbnails when they come into sight (view.drawn)"
+            gallery = replace(gallery, notes=(*gallery.notes, note))
     data = page_data(gallery)
     image = page(data).encode()
     path_settings.write(target, image)
     return ViewReport(target, len(gallery.grasps), len(gallery.shapes), len(image), tuple(data["notes"]))
 
 
-def thumbnails(gallery: Gallery, processes: int) -> tuple[Thumbnail | None, ...]:
-    """Returns a thumbnail for each grasp; None for those without a pose.
+def thumbnails(gallery: Gallery, processes: int, most: int) -> tuple[Thumbnail | None, ...]:
+    """Returns a thumbnail for each grasp; None for those without a pose, and behind the first `most`.
 
     In processes of their own: MuJoCo chooses how it draws when it is imported, and a driver may end its process.
 
     Args:
         gallery: of grasps.
         processes: at most.
+        most: thumbnails are drawn.
 
     Raises:
         RunError: a process that drew died.
     """
-    jobs = list(jobs_of(gallery))
+    jobs = list(jobs_of(gallery, most))
     images: list[Thumbnail | None] = [None] * len(gallery.grasps)
-    with stage("thumbnails", len(gallery.grasps), "drawn") as drawing:
+    with stage("thumbnails", sum(len(job.numbers) for job in jobs), "drawn") as drawing:
         for job, drawn in _drawn(jobs, processes):
             for number, thumbnail in zip(job.numbers, drawn, strict=True):
                 images[number] = thumbnail
