@@ -263,7 +263,7 @@ def test_a_file_says_what_is_the_matter_with_it(tmp_path):
     whole = (tmp_path / "whole.h5").read_bytes()
     for name, (content, words) in {
         "short.h5": (whole[:-700], "short.h5 is damaged: its end is missing.*the command of its run mends it"),
-        "none.h5": (b"", "none.h5 is empty; wanted a grasp file"),
+        "none.h5": (b"", "none.h5 is empty: copy it again.*; wanted a grasp file"),
         "pointer.h5": (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n",
             "pointer of Git LFS.*git lfs pull",

@@ -158,14 +158,38 @@ def test_what_cannot_be_imported_is_refused_by_name(tmp_path):
     hands = near(1)._replace(joints=np.zeros((1, 2, 3)))
     names = ("thumb", "index", "little")
     (tmp_path / "mug.npy").write_bytes(results_image(ReleasedResults(hands, None, names, np.full(1, 0.16), {})))
+    (tmp_path / "pointer.npy").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n")
+    (tmp_path / "empty.npy").touch()
+    whole = (tmp_path / "dish.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "short.npy").write_bytes(whole[:60])
+    np.save(tmp_path / "nothing.npy", np.array([], object), allow_pickle=True)
+    np.save(tmp_path / "numbers.npy", np.zeros(3))
     for name, words in {
         "": "path='' is no result file of BimanGrasp; wanted path=<folder>/<object code>.npy",
         "bowl.h5": "bowl.h5' is no result file of BimanGrasp",
         "gone.npy": "gone.npy is not there",
         "bowl.npy": "bowl.h5 is there already; move it away, or set out=",
         "dish.npy": "object 'dish' has 0 meshes in .*set object_root",
+        "pointer.npy": "pointer.npy is a pointer of Git LFS and not the file: `git lfs pull` fetches it",
+        "empty.npy": "empty.npy is empty: copy it again",
+        "cut.npy": "cut.npy cannot be read: .* is it cut off",
+        "short.npy": "short.npy cannot be read: EOF: .* is it cut off",
+        "nothing.npy": "nothing.npy has no grasps; wanted a list with a dict for each",
+        "numbers.npy": "numbers.npy holds an array of float64 of shape .*; wanted a list of dicts",
         "mug.npy": "mug.npy has other joints than .*: it lacks .* and has thumb, index, little;",
     }.items():
         with pytest.raises(InputError, match=words):
             scale.import_results(settings(tmp_path / name if name else ""))
-    assert not list(tmp_path.glob("[md]*.h5"))
+    assert [path.name for path in tmp_path.glob("*.h5")] == ["bowl.h5"]
+
+
+@pytest.mark.slow
+def test_grasps_with_numbers_that_are_not_finite_are_kept_and_counted_as_failed(tmp_path):
+    path = write(tmp_path / "bowl.npy", near(3))
+    entries = np.load(path, allow_pickle=True)
+    entries[0]["qpos_right"]["robot0:FFJ2"] = entries[1]["scale"] = float("nan")
+    np.save(path, entries, allow_pickle=True)
+    report = scale.import_results(settings(path))
+    assert (report.grasps, report.failed) == (3, 2)
+    assert np.isfinite(bimangrasp.load(report.path)["energy/distance"]).tolist() == [False, False, True]

@@ -152,6 +152,8 @@ def test_each_sentence_says_which_mesh_it_is_about(tmp_path, monkeypatch):
         ("point.obj", b"v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "no face|one place"),
         ("nan.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "no face that can be used: faces with NaN left out: 1"),
         ("noise.stl", b"not a mesh at all", "noise.stl"),
+        ("none.ply", b"", "none.ply is empty: copy it again"),
+        ("pointer.obj", b"version https://git-lfs.github.com/spec/v1\n", "pointer.obj is a pointer of Git LFS"),
     ],
 )
 def test_what_is_no_solid_is_refused_by_name(tmp_path, name, content, words):

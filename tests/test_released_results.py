@@ -231,7 +231,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path_factory, share):
     path = save(folder / "mug.npy", [grasp(0.0)])
     image = Path(path).read_bytes()
     Path(path).write_bytes(image[: int(share * len(image))])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read|is empty"):
         read_results(path)
 
 

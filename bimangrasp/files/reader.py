@@ -11,16 +11,13 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from bimangrasp.errors import InputError
+from bimangrasp.errors import InputError, why_no_content
 from bimangrasp.files.header import Header, read_header, text
 from bimangrasp.files.schema import Field, FormatError
 
 LINKS = "dataset.h5"
 FOLDERS = ("final", "generate", "")
 """Where a run folder keeps grasp files, the first that has some; the empty name is the folder itself."""
-
-LFS = b"version https://git-lfs"
-"""How a file begins that Git has left a pointer of."""
 
 NOT_ROWS = ("rounds", "curve")
 """Groups whose first axis is the round; that of every other dataset is the grasp."""
@@ -116,12 +113,8 @@ def _why_unreadable(path: Path, error: OSError | KeyError | FormatError) -> str:
         return f"{path} is damaged: its end is missing ({error}); the command of its run mends it, or copy it again"
     if isinstance(error, PermissionError):
         return f"{path} may not be read by this user"
-    if path.is_file() and path.stat().st_size == 0:
-        return f"{path} is empty; wanted a grasp file: copy it again, or let the command of its run mend it"
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(LFS)) == LFS:
-                return f"{path} is a pointer of Git LFS and not the file; `git lfs pull` fetches it"
+    if path.is_file() and (lacks := why_no_content(path)):
+        return f"{path} {lacks}, or let the command of its run mend it; wanted a grasp file"
     import_it = "; mode=import makes a grasp file of BimanGrasp's results" if path.suffix == ".npy" else ""
     return f"{path} is not a readable grasp file: {error}{import_it}"
 

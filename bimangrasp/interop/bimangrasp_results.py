@@ -14,6 +14,7 @@ those about y.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,11 @@ def read_results(path: str) -> ReleasedResults:
         {key: _column(path, entries, key) for key in energies},
         tuple(str(key) for key in others if key not in energies),
     )
+
+
+def no_grasps(path: Path) -> InputError:
+    """Returns the refusal of a result file that has none."""
+    return InputError(f"result file {path} has no grasps; wanted a list with a dict for each")
 
 
 def results_image(results: ReleasedResults) -> bytes:
@@ -211,7 +217,7 @@ def from_released(poses: Poses, joint_names: tuple[str, ...], wanted: tuple[str,
     """
     if set(joint_names) != set(RELEASED):
         raise InputError(
-            f"{what} has other joints than the hands of BimanGrasp's release: it {_unlike(joint_names, RELEASED)}; "
+            f"{what} has other joints than the hands of BimanGrasp's release: it {unlike(joint_names, RELEASED)}; "
             f"wanted the {len(RELEASED)} from {RELEASED[0]} to {RELEASED[-1]}"
         )
     if set(wanted) == set(RELEASED):
@@ -221,7 +227,7 @@ def from_released(poses: Poses, joint_names: tuple[str, ...], wanted: tuple[str,
     raise InputError(f"{what} is of the Shadow hands; wanted hand=shadow or hand=release, not one with {wanted[0]}")
 
 
-def _unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
+def unlike(given: Sequence[str], wanted: Sequence[str]) -> str:
     """Returns which joints lack and which are not meant."""
     if not given:
         return "has none"

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bimangrasp.errors import InputError
+from bimangrasp.errors import InputError, why_no_content
 
 _BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError)
 """What the unpickler raises on bytes that are no pickle."""
@@ -29,6 +29,8 @@ def load_object_array(path: str) -> list[Any]:
     """
     if not Path(path).is_file():
         raise InputError(f"result file {path} is not there")
+    if lacks := why_no_content(Path(path)):
+        raise InputError(f"result file {path} {lacks}")
     try:
         with Path(path).open("rb") as file:
             return _entries(file, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
-from bimangrasp.errors import InputError
+from bimangrasp.errors import InputError, why_no_content
 from bimangrasp.geometry.distances import DistanceGrid, mesh_distance
 from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_generator, spatial_order
 from bimangrasp.geometry.triangle_mesh import TriangleMesh, outer_surface, winding_number
@@ -185,6 +186,8 @@ def load_triangles(path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if not Path(path).is_file():
         raise InputError(f"mesh {path} is not there")
+    if os.access(path, os.R_OK) and (lacks := why_no_content(Path(path))):
+        raise InputError(f"mesh {path} {lacks}")
     try:
         loaded = trimesh.load_scene(path, process=False).to_mesh()
     except Exception as error:

@@ -24,6 +24,7 @@ from bimangrasp.interop.bimangrasp_results import (
     ReleasedResults,
     from_released,
     nearest_contacts,
+    no_grasps,
     read_results,
 )
 from bimangrasp.objects.model import ObjectModel
@@ -87,6 +88,8 @@ def import_results(config: Config, job: ImportJob) -> ImportReport:
     """
     source, target = job
     results = read_results(str(source))
+    if not results.poses.count:
+        raise no_grasps(source)
     given = _imported(config, source, results)
     columns, computed = _columns(config, given, results)
     table = Synthesizer(config.hand, config.synthesis).hand_table()
@@ -100,7 +103,7 @@ def import_results(config: Config, job: ImportJob) -> ImportReport:
         source.stem, 0, given.obj.sha256, table, config.energy.weights, origin, key, (platform("cpu", "plain"),)
     )
     RunFolder(target.parent).write(target, formats.shard_image(header, columns))
-    failed = int((~given.poses.finite).sum())
+    failed = int((~(given.poses.finite & np.isfinite(given.scale))).sum())
     return ImportReport(target, source.stem, given.poses.count, failed, computed, results.unread)
 
 

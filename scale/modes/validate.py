@@ -213,11 +213,12 @@ def _released(path: Path, hands: HandModel, config: Config) -> Given:
     """
     results = bimangrasp_results.read_results(str(path))
     if not results.poses.count:
-        raise InputError(f"{path} has no grasps; wanted a list with a dict for each")
+        raise bimangrasp_results.no_grasps(path)
     if set(results.joint_names) != set(hands.joint_names):
         raise InputError(
-            f"{path} has the joints {', '.join(results.joint_names)}; those of hand={config.hand.name} are "
-            f"{', '.join(hands.joint_names)}: such a file wants hand=release hand.root=<its mjcf folder>"
+            f"{path} has other joints than hand={config.hand.name}: it "
+            f"{bimangrasp_results.unlike(results.joint_names, hands.joint_names)}; such a file wants hand=release "
+            "hand.root=<its mjcf folder>, or mode=import first"
         )
     order = [results.joint_names.index(name) for name in hands.joint_names]
     poses = results.poses._replace(joints=results.poses.joints[:, :, order])
