@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,15 @@ def test_why_bodies_could_not_be_joined_stands_in_the_refusal(coacd, monkeypatch
         InputError, match=r"said: nothing .*joined first, as body 1 of the mesh.*\(NotManifold\); lower"
     ):
         decomposed("boxes.obj", body, CONFIG)
+
+
+@pytest.mark.parametrize("where", ["here", "in CoACD's process"])
+def test_a_full_temporary_folder_is_named_and_nothing_else_is_tried(coacd, monkeypatch, where):
+    coacd(f"{HEAD}    raise OSError(28, 'No space left on device')")
+    if where == "here":
+        monkeypatch.setattr(module.np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError, match=rf"bar.obj .* temporary folder {tempfile.gettempdir()} \(No space .*TMPDIR"):
+        decomposed("bar.obj", bar(), CONFIG)
 
 
 def test_a_word_that_coacd_would_take_for_auto_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -185,15 +186,23 @@ def _joined(body: Mesh) -> tuple[Mesh, str]:
 def _attempt(mesh: str, body: Mesh, solid: Mesh, config: PiecesConfig) -> Pieces | _Failure:
     """Returns CoACD's pieces of a mesh, whose outer surface is a solid, or why there are none that can be used."""
     settings = {name: value for name, value in asdict(config).items() if name not in _NOT_FOR_COACD}
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
-        folder = Path(name)
-        np.savez(folder / "mesh.npz", vertices=solid.vertices, faces=solid.faces.astype(np.int32))
-        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        code, said = _run(mesh, folder)
-        if code:
-            return _Failure(f"CoACD ended with {code} and said: {_last_words(said)}")
-        with np.load(folder / "pieces.npz", allow_pickle=False) as file:
-            clouds = [file[f"vertices_{number}"] for number in range(len(file.files))]
+    try:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name:
+            folder = Path(name)
+            np.savez(folder / "mesh.npz", vertices=solid.vertices, faces=solid.faces.astype(np.int32))
+            (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+            code, said = _run(mesh, folder)
+            if code and os.strerror(errno.ENOSPC) in said:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if code:
+                return _Failure(f"CoACD ended with {code} and said: {_last_words(said)}")
+            with np.load(folder / "pieces.npz", allow_pickle=False) as file:
+                clouds = [file[f"vertices_{number}"] for number in range(len(file.files))]
+    except OSError as error:
+        raise InputError(
+            f"mesh {mesh} cannot be handed to CoACD in the temporary folder {tempfile.gettempdir()} "
+            f"({error.strerror}); make room there, or let TMPDIR name another folder"
+        ) from error
     return _followed(mesh, body, clouds, config)
 
 

@@ -302,8 +302,14 @@ def _given_pieces(
 def _pieces_in(files: dict[str, bytes], entry: ObjectEntry, config: Config, is_cached: bool = False) -> Pieces:
     """Returns the convex pieces that are found in a folder of these files; messages name the mesh of `entry`."""
     with tempfile.TemporaryDirectory() as name:
-        for file, image in files.items():
-            (Path(name) / file).write_bytes(image)
+        try:
+            for file, image in files.items():
+                (Path(name) / file).write_bytes(image)
+        except OSError as error:
+            raise InputError(
+                f"mesh {entry.path} cannot be looked at in the temporary folder {tempfile.gettempdir()} "
+                f"({error.strerror}); make room there, or let TMPDIR name another folder"
+            ) from error
         mesh = Path(name) / DECOMPOSED.name
         try:
             return pieces_of(mesh, config.pieces) if is_cached else convex_pieces(str(mesh), config.pieces)
