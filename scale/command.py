@@ -70,7 +70,7 @@ def _dispatch(config: Config) -> int:
             plan = scale.plan(config)
         print(plan)
         return 0
-    with _ending_children():
+    with _ending_children(), stage(f"start of mode={config.mode}"):
         return scale.run(config).exit_code
 
 

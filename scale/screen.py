@@ -126,6 +126,8 @@ class _Speaker(threading.Thread):
 
     def end(self) -> None:
         """Ends, with nothing left on a terminal."""
+        if self._ended.is_set():
+            return
         self._ended.set()
         self.join()
         if self._is_live and self._has_spoken:
@@ -139,6 +141,12 @@ class _Speaker(threading.Thread):
             line = line[: shutil.get_terminal_size().columns - 1]
         sys.stderr.write(f"{line}\x1b[K\r" if self._is_live else f"{line}\n")
         sys.stderr.flush()
+
+
+def hush() -> None:
+    """Lets the stages that go on say nothing more, as something else speaks from now on."""
+    for speaker in _speakers:
+        speaker.end()
 
 
 _speakers: list[_Speaker] = []  # none, or the one of this process: there is one screen

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 from documents import ROOT
 
 import conf
+import scale
 from scale import command, screen
+from scale.controller.run_report import Progress
 from scale.screen import Screen, stage
 from scale.store.run_folder import RunFolder
 
@@ -131,6 +134,22 @@ def test_a_terminal_has_one_line_that_is_renewed_and_gone_at_the_end(spoken):
 
     shown = spoken(work, is_live=True)
     assert "\n" not in shown and shown.endswith("\x1b[K\r\x1b[K")
+
+
+def test_the_start_of_a_run_speaks_until_its_progress_does(spoken, monkeypatch, tmp_path):
+    def run(config):
+        wait_for_words("start of mode=scale, for 0 min 00 s")
+        progress = Progress(RunFolder(tmp_path), "a run")
+        said = sys.stderr.getvalue()
+        time.sleep(0.3)  # six lines
+        assert sys.stderr.getvalue() == said
+        progress.close()
+        return types.SimpleNamespace(exit_code=0)
+
+    (tmp_path / "logs").mkdir()
+    monkeypatch.setattr(scale, "run", run)
+    assert spoken(lambda: command.outcome(conf.load([]))).count("start of mode=scale") >= 1
+    assert not screen._speakers
 
 
 def test_every_mode_that_shows_speaks_while_it_works(spoken, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scale.formatting import ADVICE, duration, last_line, objects_table, spans
-from scale.screen import Screen
+from scale.screen import Screen, hush
 from scale.state.records import ObjectState
 from scale.state.round_table import DONE
 from scale.store import durable_io
@@ -84,8 +84,9 @@ class Progress:
         from rich.console import Console  # after the checks of a call, which answer at once
         from rich.live import Live
 
-        screen = Screen(sys.stdout)
-        self._console, self._title = Console(file=screen, highlight=False, soft_wrap=True), title
+        hush()
+        shown = Screen(sys.stdout)
+        self._console, self._title = Console(file=shown, highlight=False, soft_wrap=True), title
         self.meter = Meter()
         self._log = durable_io.create(folder.run_log, os.O_APPEND)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
