@@ -89,7 +89,7 @@ def spoken(monkeypatch):
 
     def show(work, is_live=False):
         monkeypatch.setattr(sys, "stderr", Terminal(is_live))
-        work()
+        assert work() in (None, 0), sys.stderr.getvalue()
         return sys.stderr.getvalue()
 
     return show
