@@ -152,3 +152,25 @@ def test_gpus_are_counted_and_mapped_through_the_list_that_is_set(monkeypatch):
     assert set(device_room.resolve_devices("auto")) == {CPU} and len(device_room.resolve_devices("auto")) <= 4
     with pytest.raises(InputError, match="no GPU"):
         device_room.resolve_devices(0)
+
+
+@pytest.mark.parametrize("value, is_named", [("nonsense", True), ("", False), ("-1", False), (None, False)])
+def test_workers_on_cpus_are_told_of_where_a_scheduler_has_given_gpus(monkeypatch, value, is_named):
+    for name in device_room.GIVEN_GPUS:
+        monkeypatch.delenv(name, raising=False)
+    if value is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    note = device_room.unseen_gpus([CPU, CPU])
+    assert bool(note) == is_named and (not note or f"CUDA_VISIBLE_DEVICES={value} speaks of GPUs" in note)
+    assert device_room.unseen_gpus([Device("gpu 0", "0")]) == ""
+
+
+def test_gpus_alone_are_all_gpus_and_no_run_without_one(monkeypatch):
+    import torch
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_room.resolve_devices("gpu") == [Device("gpu 0", "0"), Device("gpu 1", "1")]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match="no GPU"):
+        device_room.resolve_devices("gpu")

@@ -27,7 +27,7 @@ from scale.controller.event_loop import EventLoop, Stop
 from scale.controller.run_report import EXIT_ERROR, EXIT_OK, EXIT_SHORT, Progress, RunReport
 from scale.controller.second_judgement import judged_again
 from scale.controller.worker_events import TRACEBACK_BYTES
-from scale.engine.devices import package_version, resolve_devices, usable_kernels
+from scale.engine.devices import package_version, resolve_devices, unseen_gpus, usable_kernels
 from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.pool import Engine
 from scale.engine.process_pool import LocalEngine
@@ -36,6 +36,7 @@ from scale.engine.synthesizer import Simulator, Synthesizer
 from scale.errors import RunError
 from scale.formatting import byte_size, objects_table, spans
 from scale.merge.final_file import write_dataset
+from scale.screen import stage
 from scale.settings import fingerprints
 from scale.settings.filters import Accept
 from scale.settings.mesh_checks import check_objects
@@ -170,7 +171,9 @@ def check(
         verdict_factory=verdict_factory,
         second_factory=judge_of(config.in_mujoco) if simulates_on_device else None,
         dedup=config.dedup.thresholds,
-        device_notes=list(filter(None, [cache_note, device_note])),
+        device_notes=list(
+            filter(None, [cache_note, device_note, unseen_gpus(devices) if is_local and config.gpus == "auto" else ""])
+        ),
     )
 
 
@@ -374,7 +377,8 @@ def _locked(folder: RunFolder) -> RunLock:
         folder.root.parent.mkdir(parents=True, exist_ok=True)
         folder.prepare()
         folder.check_writable()
-        return RunLock(folder)
+        with stage(f"looking whether a run on another machine still holds {folder.root}"):
+            return RunLock(folder)
     except OSError as error:
         if is_disk_full(error):
             advice = "make room, or choose an output_root on another disk"

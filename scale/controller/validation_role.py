@@ -20,7 +20,7 @@ from scale.engine.pool import WorkerProcess
 from scale.engine.scheduler import Key, RoundRequest, is_disk_full
 from scale.engine.worker import VALIDATION
 from scale.errors import RunError
-from scale.formatting import last_line
+from scale.formatting import last_line, listed
 from scale.merge.round_records import JudgedRound, SealedRound, accept_round
 from scale.state.records import ObjectState
 from scale.state.round_table import SEALED
@@ -117,7 +117,8 @@ class ValidationRole(RoleHandler):
     def doing(self) -> str:
         """What the validators do, for the screen."""
         busy, waiting = len(self.pool.busy()), self._completion.standing.waiting
-        return f"{busy} of {len(self.slots.used)} validators at work, {waiting} rounds to test"
+        looking = f", convex pieces sought of {listed(sorted(self._looking))}" if self._looking else ""
+        return f"{busy} of {len(self.slots.used)} validators at work, {waiting} rounds to test{looking}"
 
     def wanted(self) -> Iterator[RoundRequest]:
         """Yields what validators are to do: find pieces for which workers would wait, then test what is sealed."""

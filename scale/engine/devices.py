@@ -14,6 +14,9 @@ from scale.engine.gpu_probe import probe
 from scale.settings.parsing import parse_gpus
 
 MAX_CPU_WORKERS = 4
+GIVEN_GPUS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+"""Variables in which schedulers say which GPUs a job has."""
+NO_GPUS = ("", "-1", "NoDevFiles")
 _PACKAGES = ("torch", "numpy", "scipy", "trimesh", "mujoco", "coacd")
 
 
@@ -52,6 +55,17 @@ def resolve_devices(gpus: Any, workers_per_gpu: int = 1) -> list[Device]:
         asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(MAX_CPU_WORKERS, len(os.sched_getaffinity(0)))
     devices = [_device(item, visible) for item in asked]
     return devices + [device for device in devices if device.visible] * (workers_per_gpu - 1)
+
+
+def unseen_gpus(devices: list[Device]) -> str:
+    """Returns what a person should hear where all workers are on CPUs although a scheduler has given GPUs."""
+    given = [f"{name}={os.environ[name]}" for name in GIVEN_GPUS if os.environ.get(name, "") not in NO_GPUS]
+    if not given or any(device.visible for device in devices):
+        return ""
+    return (
+        f"all workers are on CPUs, though {', '.join(given)} speaks of GPUs: {probe().torch or 'PyTorch sees none'}; "
+        f"gpus=gpu refuses a run without GPUs"
+    )
 
 
 def _device(item: str, visible: list[str]) -> Device:
