@@ -58,7 +58,7 @@ def first_grasps(
     samples = (*clouds[:-1], clouds[-1] * config.hull_samples_per_grasp, 3)
     cloud = torch.rand(samples, generator=generator, device=device)
     place = torch.rand((batch, 2, 4), generator=generator, device=device, dtype=hands.dtype)
-    joint = torch.rand((batch, 2, hands.joint_count), generator=generator, device=device)
+    joint = torch.rand((batch, 2, hands.coordinate_count), generator=generator, device=device)
     shape = (batch, 2, contacts_per_hand)
     candidate = torch.randint(hands.candidate_count, shape, generator=generator, device=device)
     joints = first_joints(hands, joint, config)
@@ -211,21 +211,22 @@ def palm_frame(hands: HandModel) -> Float[Tensor, "hand 3 3"]:
 
 
 def first_joints(
-    hands: HandModel, draws: Float[Tensor, "batch hand joint"], config: InitializationConfig
+    hands: HandModel, draws: Float[Tensor, "batch hand coordinate"], config: InitializationConfig
 ) -> Float[Tensor, "batch hand joint"]:
-    """Returns joint values, rad: normal about the hands' means, truncated to the limits.
+    """Returns joint values, rad: coordinates normal about the hands' means, truncated to the limits.
 
     Args:
         hands: both hands.
         draws: uniform in [0, 1), taken through the inverse of the truncated distribution.
         config: spread.
     """
-    lower, upper, mean = (t.double() for t in (hands.joint_lower, hands.joint_upper, hands.joint_mean))
+    lower, upper = hands.coordinate_lower.double(), hands.coordinate_upper.double()
+    mean = hands.coordinate_mean.double()
     spread = config.joint_spread * (upper - lower)
     low, high = lower - LIMIT_SLACK, upper + LIMIT_SLACK
     start, end = torch.special.ndtr((low - mean) / spread), torch.special.ndtr((high - mean) / spread)
     values = mean + spread * torch.special.ndtri(start + draws.double() * (end - start))
-    return values.clamp(low, high).to(hands.dtype)
+    return hands.joints_at(values.clamp(low, high).to(hands.dtype))
 
 
 def _hull_center(hull: np.ndarray) -> np.ndarray:

@@ -114,8 +114,8 @@ def synthesize(
         config: everything else that decides the result.
         seed: of all random numbers, below 2^32.
         on_step: called after each step with the number of steps made.
-        watch: called at the start and after each step with the number of steps made and where the batch is; the next
-            step may write over that.
+        watch: called at the start and after each step with the number of steps made and where the batch is, with all
+            joints in its positions; the next step may write over that.
     """
     generator = torch.Generator(hands.device).manual_seed(seed)
     sizes = torch.tensor(object_scales(config.object, obj.extent), device=hands.device, dtype=hands.dtype)
@@ -130,25 +130,32 @@ def synthesize(
             descent.advance()
         record(step, descent)
         if watch:
-            watch(step, descent.state.point)
+            watch(step, _with_all_joints(hands, descent.state.point))
         if step and on_step:
             on_step(step)
     return _finish(scene, costs, initial, descent.state.best or descent.state.point, record.curve())
+
+
+def _with_all_joints(hands: HandModel, point: mala.Point) -> mala.Point:
+    """Returns where a batch is, with joints in the place of coordinates."""
+    if not hands.coupled:
+        return point
+    return point._replace(position=hands.grasps_at(point.position, point.choice).pose)
 
 
 def begin(scene: Scene, costs: Evaluator, initial: Grasps, generator: torch.Generator) -> Descent:
     """Returns a batch before its first step."""
     config, energy = scene.config.optimizer, grasp_energy(scene, costs)
     run = scene.config.num_iterations, scene.hands.device, scene.hands.dtype
-    revise = None
+    revise, pose = None, scene.hands.pose_of(initial)
     if config.method == "momentum":
-        sizes = [column.shape[-1] for column in (initial.translation, initial.rotation, initial.joints)]
+        sizes = [initial.translation.shape[-1], initial.rotation.shape[-1], scene.hands.coordinate_count]
         plan = momentum.plan(config.momentum, sizes, *run)
-        state = momentum.init(initial.pose, initial.candidate, energy, plan, config.keep == "best")
+        state = momentum.init(pose, initial.candidate, energy, plan, config.keep == "best")
         step, revise = _momentum_step(scene, costs, energy, plan), _chooser(scene, energy)
     else:
         schedule = mala.schedule(config, *run)
-        state = mala.init(initial.pose, initial.candidate, energy, config)
+        state = mala.init(pose, initial.candidate, energy, config)
         step = _langevin_step(scene, costs, energy, schedule, generator)
     return Descent(state, step, generator, costs.is_recordable and scene.hands.device.type == "cuda", revise)
 
@@ -187,7 +194,7 @@ def _chooser(scene: Scene, energy: mala.Energy) -> Callable[[int, momentum.State
         if made % config.choose_every or made > config.choose_until * steps:
             return None
         point, tiles = state.point, scene.tiles()  # distances of all candidates take more room than an evaluation
-        grasps = [Grasps.from_pose(point.position[rows], point.choice[rows]) for rows in tiles]
+        grasps = [scene.hands.grasps_at(point.position[rows], point.choice[rows]) for rows in tiles]
         parts = [choice(part, scene.object_scale[rows]) for part, rows in zip(grasps, tiles, strict=True)]
         return momentum.with_choice(state, torch.cat(parts), energy)
 
@@ -236,7 +243,8 @@ class _Recorder:
         if not self._stride or (step % self._stride and step != self._last):
             return
         point = descent.state.point
-        terms = torch.stack(_terms(self._scene, self._costs, Grasps.from_pose(point.position, point.choice)))
+        grasps = self._scene.hands.grasps_at(point.position, point.choice)
+        terms = torch.stack(_terms(self._scene, self._costs, grasps))
         self._quartiles.append(torch.nanquantile(terms, self._quarters, dim=1).T)
         proposals = (step - (self._steps[-1] if self._steps else 0)) * len(point.energy)
         self._acceptance.append(((descent.accepted - self._accepted).double() / proposals).float())
@@ -259,7 +267,7 @@ def _terms(scene: Scene, costs: Evaluator, grasps: Grasps) -> Energies:
 
 def _finish(scene: Scene, costs: Evaluator, initial: Grasps, end: mala.Point, curve: Curve) -> Synthesis:
     """Returns the result with rotations of unit length, and its energies as they are for what is stored."""
-    grasps = _orthonormal(Grasps.from_pose(end.position, end.choice))
+    grasps = _orthonormal(scene.hands.grasps_at(end.position, end.choice))
     failed = end.energy.isnan()
     terms = Energies(*(term.masked_fill(failed, torch.nan) for term in _terms(scene, costs, grasps)))
     with torch.no_grad():

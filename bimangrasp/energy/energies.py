@@ -252,7 +252,7 @@ class Evaluator(Protocol):
     def evaluation(
         self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"], rows: slice
     ) -> Evaluation:
-        """Returns the total of each grasp and its gradient by the pose."""
+        """Returns the total of each grasp and its gradient by the pose, in which `HandModel.grasps_at` reads joints."""
         ...
 
 
@@ -272,7 +272,7 @@ class PlainEvaluator:
     def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
         """See `Evaluator`."""
         pose = pose.detach().requires_grad_()
-        grasps = Grasps.from_pose(pose, candidate)
+        grasps = self._hands.grasps_at(pose, candidate)
         total = energies(self._hands, self._obj, self._scale[rows], grasps, self._config).total
         (gradient,) = torch.autograd.grad(total.sum(), pose)
         return Evaluation(total.detach(), gradient)

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from bimangrasp.hands.couplings import CoordinateTable, Couplings, coordinate_table
+
 Shape = Literal["capsule", "box", "cylinder", "mesh"]
 
 _POSITION = np.array([1.0, -1.0, 1.0])
@@ -61,6 +63,7 @@ class HandDescription:
         keypoint_link, keypoint_position: (P,), (P, 3) penetration keypoints in link coordinates.
         palm_normal: (3,) unit vector in the hand's frame, out of the palm towards what is held.
         finger_direction: (3,) unit vector in the hand's frame, along the stretched fingers.
+        couplings: which joints move together.
     """
 
     side: str
@@ -80,6 +83,12 @@ class HandDescription:
     keypoint_position: np.ndarray
     palm_normal: np.ndarray
     finger_direction: np.ndarray
+    couplings: Couplings = Couplings()
+
+    @property
+    def coordinates(self) -> CoordinateTable:
+        """How all joints follow from the values that are free; without couplings these are the joints themselves."""
+        return coordinate_table(self.couplings, tuple(self.joint_lower.tolist()), tuple(self.joint_upper.tolist()))
 
     @property
     def sha256(self) -> str:
@@ -98,6 +107,8 @@ def _update(digest: hashlib._Hash, value: object) -> None:
     """Feeds a record's names, dtypes, shapes and bytes into `digest`."""
     if isinstance(value, (HandDescription, Primitive)):
         for field in fields(value):
+            if field.name == "couplings" and not value.couplings:
+                continue  # a hand without has the hash that it had before there were any
             digest.update(field.name.encode())
             _update(digest, getattr(value, field.name))
     elif isinstance(value, tuple):
@@ -143,6 +154,14 @@ def mirror(hand: HandDescription) -> HandDescription:
 def mirror_direction(direction: np.ndarray) -> np.ndarray:
     """Returns the mirror image of a direction of the hand's frame."""
     return direction * _POSITION
+
+
+def on_couplings(hand: HandDescription, joints: np.ndarray) -> np.ndarray:
+    """Returns joint values (..., J), rad, within limits as their couplings have them; without couplings as they are."""
+    if not hand.couplings:
+        return joints
+    table = hand.coordinates
+    return table.joints_at(np.clip(table.coordinates_of(joints), table.lower, table.upper))
 
 
 class Chain(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,11 +17,15 @@ from bimangrasp.geometry.farthest_point_sampling import farthest_points, key_gen
 from bimangrasp.geometry.rotation import cross_matrix, rot6d_to_matrix
 from bimangrasp.grasp import Grasps
 from bimangrasp.hands.collision_shapes import HandShapes, LinkFrames, inscribed_spheres, shape_surface
+from bimangrasp.hands.coupled_joints import CoupledJoints
 from bimangrasp.hands.description import HandDescription, mirror, mirror_direction
 from bimangrasp.hands.reach import HandReach
 
 SURFACE_SAMPLES_PER_POINT = 100
 """Area-uniform samples from which each surface point is chosen as one of the farthest (released code)."""
+
+OFF_COUPLING = 1e-3
+"""Joint values of other programs may be off their couplings by this, rad: they are rounded, or of another simulator."""
 
 
 class Spheres(NamedTuple):
@@ -44,6 +49,8 @@ class HandModel:
         names: link names.
         joint_names: joint names, in the order of the joint axis.
         joint_lower, joint_upper, joint_mean: (hand, joint) rad.
+        coupled: how all joints follow from the coordinates; None where the joints are the coordinates.
+        coordinate_lower, coordinate_upper, coordinate_mean: (hand, coordinate) rad; see `CoordinateTable`.
         candidate_link, candidate_position: contact candidates in link coordinates, float64.
         keypoint_link, keypoint_position: penetration keypoints in link coordinates.
         palm_normal, finger_direction: (hand, 3) unit vectors in the hand's frame.
@@ -84,6 +91,15 @@ class HandModel:
         self.joint_lower, self.joint_upper = table("joint_lower"), table("joint_upper")
         self.device, self.dtype = self.joint_lower.device, dtype  # a tensor's device has an index, which Warp asks for
         self.joint_mean = table("joint_mean")
+        self.coupled = CoupledJoints(hands, device) if left.couplings else None
+        self.coordinate_lower, self.coordinate_upper = self.joint_lower, self.joint_upper
+        self.coordinate_mean = self.joint_mean
+        if self.coupled:
+            ranges = [np.stack([getattr(t, name) for t in self.coupled.tables]) for name in ("lower", "upper")]
+            self.coordinate_lower, self.coordinate_upper = (
+                torch.as_tensor(end, dtype=dtype, device=device) for end in ranges
+            )
+            self.coordinate_mean = self.coupled.coordinates_of(self.joint_mean[None])[0]
         self.candidate_link = table("candidate_link", None)
         self.candidate_position = table("candidate_position", torch.float64)
         self.keypoint_link = table("keypoint_link", None)
@@ -97,6 +113,11 @@ class HandModel:
     def joint_count(self) -> int:
         """Number of joints of one hand."""
         return len(self.joint_names)
+
+    @property
+    def coordinate_count(self) -> int:
+        """Number of values of one hand that are free: joints that follow no other, and tendons."""
+        return self.coordinate_lower.shape[1]
 
     @property
     def candidate_count(self) -> int:
@@ -131,6 +152,39 @@ class HandModel:
         self._fixed_rotation, self._fixed_translation = fixed[..., :3, :3], fixed[..., :3, 3]
         turn = cross_matrix(torch.nn.functional.pad(axis, (0, 0, 0, 1)))
         self._turn, self._turn_squared = turn, turn @ turn
+
+    def joints_at(self, coordinates: Float[Tensor, "batch hand coordinate"]) -> Float[Tensor, "batch hand joint"]:
+        """Returns the values of all joints, rad, at these coordinates."""
+        return self.coupled.joints_at(coordinates) if self.coupled else coordinates
+
+    def coordinates_of(self, joints: Float[Tensor, "batch hand joint"]) -> Float[Tensor, "batch hand coordinate"]:
+        """Returns the coordinates of joint values that are on their couplings."""
+        return self.coupled.coordinates_of(joints) if self.coupled else joints
+
+    def onto_couplings(self, joints: Float[Tensor, "batch hand joint"], what: str) -> Float[Tensor, "batch hand joint"]:
+        """Returns joint values of another program on the couplings, of which they may be off by rounding; NaN passes.
+
+        Raises:
+            InputError: naming the joint that is farthest off.
+        """
+        placed = self.joints_at(self.coordinates_of(joints))
+        off = (joints - placed).abs().nan_to_num(0.0)
+        if off.numel() and off.max() > OFF_COUPLING:
+            row, _, joint = np.unravel_index(int(off.argmax()), off.shape)
+            raise InputError(
+                f"{what} has joints off the couplings of these hands: {self.joint_names[joint]!r} of grasp {row} by "
+                f"{off.max():.3g} rad, so that no motors can command it; take hands whose joints are free"
+            )
+        return placed
+
+    def grasps_at(self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"]) -> Grasps:
+        """Returns the grasps whose translation, rotation and coordinates are in a row."""
+        grasps = Grasps.from_pose(pose, candidate)
+        return replace(grasps, joints=self.joints_at(grasps.joints)) if self.coupled else grasps
+
+    def pose_of(self, grasps: Grasps) -> Float[Tensor, "batch hand dof"]:
+        """Returns what the sampler moves: translation, rotation and coordinates of each hand in a row."""
+        return replace(grasps, joints=self.coordinates_of(grasps.joints)).pose if self.coupled else grasps.pose
 
     def link_frames(self, grasps: Grasps) -> LinkFrames:
         """Returns the poses of all links in the object's frame, entry [b, h, l] of link l of hand h of sample b.
@@ -263,6 +317,12 @@ def _check_same_tree(left: HandDescription, right: HandDescription) -> None:
         counts = len(getattr(left, name)), len(getattr(right, name))
         if counts[0] != counts[1]:
             raise InputError(f"{name} has {counts[0]} entries for the left hand and {counts[1]} for the right one")
+    couplings = [
+        ([t.joints for t in hand.couplings.tendons], [f[:2] for f in hand.couplings.followers])
+        for hand in (left, right)
+    ]
+    if couplings[0] != couplings[1]:
+        raise InputError("the hands' couplings join other joints; state them for both in hand.couplings")
     kinds = [[(shape.link, shape.shape) for shape in hand.primitives] for hand in (left, right)]
     if kinds[0] != kinds[1]:
         raise InputError("the hands' collision shapes differ in kind or link; use the mirror of one hand")

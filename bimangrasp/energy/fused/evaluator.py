@@ -18,8 +18,8 @@ from bimangrasp.energy.fused.branches import Kernel, Program
 from bimangrasp.energy.fused.geometry import Grid
 from bimangrasp.energy.fused.penetration_kernels import near_shapes, penetrations, point_penetrations, shape_sums
 from bimangrasp.energy.fused.point_kernels import contacts_to_object, depths, place_keypoints, push_keypoints
-from bimangrasp.energy.fused.tables import HandTables, ObjectTables, grid_of, spheres_of
-from bimangrasp.energy.fused.tree_kernels import gradients, link_frames, shape_frames, totals
+from bimangrasp.energy.fused.tables import HandTables, ObjectTables, couplings_of, grid_of, spheres_of
+from bimangrasp.energy.fused.tree_kernels import gather, gradients, link_frames, shape_frames, spread, totals
 from bimangrasp.energy.fused.wrench_kernel import equilibrium_kernel, wrench_kernel
 from bimangrasp.energy.wrench import FEWEST_CONTACTS
 from bimangrasp.energy_terms import ENERGY_TERMS, Slot
@@ -96,6 +96,7 @@ class FusedEvaluator:
         self._candidate = torch.zeros((tile, 2, contacts), dtype=torch.int64, device=self._torch_device)
         self._scale = torch.ones(tile, device=self._torch_device)
         self.program = self._planned(share)
+        self._couplings = _Couplings.of(hands, self._pose, self._gradient)
 
     def _room(self, record: Any, length: int, **other_lengths: int) -> object:
         """Returns a record whose arrays (sample, hand, length) are zeros.
@@ -200,20 +201,29 @@ class FusedEvaluator:
 
     def evaluation(self, pose: Tensor, candidate: Tensor, rows: slice) -> Evaluation:
         """See `Evaluator`."""
-        self._run(pose, candidate, rows)
-        return Evaluation(self._terms[Slot.total, : len(pose)].clone(), self._gradient[: len(pose)].clone())
+        gradient = self._evaluate(pose, candidate, rows)
+        return Evaluation(self._terms[Slot.total, : len(pose)].clone(), gradient.clone())
 
     def evaluate_into(
         self, pose: Tensor, candidate: Tensor, rows: slice, energy: Float[Tensor, " tile"], gradient: Tensor
     ) -> None:
         """Writes what `evaluation` returns into tensors of the caller."""
-        self._run(pose, candidate, rows)
+        by_pose = self._evaluate(pose, candidate, rows)
         energy.copy_(self._terms[Slot.total, : len(pose)])
-        gradient.copy_(self._gradient[: len(pose)])
+        gradient.copy_(by_pose)
 
     def parts(self) -> list[tuple[str, Callable[[], None]]]:
         """Returns the kernels of an evaluation with the part each belongs to; they run on what the last one left."""
         return [(kernel.part, kernel.launch.launch) for kernel in self.program.kernels]
+
+    def _evaluate(self, pose: Tensor, candidate: Tensor, rows: slice) -> Tensor:
+        """Leaves the terms of these grasps in the workspace, and returns the gradient by what the sampler moves."""
+        if not self._couplings:
+            self._run(pose, candidate, rows)
+            return self._gradient[: len(pose)]
+        self._couplings.spread(pose, self.stream())
+        self._run(self._pose[: len(pose)], candidate, rows)
+        return self._couplings.gather(len(pose), self.stream())
 
     def _run(
         self, pose: Float[Tensor, "batch hand dof"], candidate: Int[Tensor, "batch hand contact"], rows: slice
@@ -230,6 +240,42 @@ class FusedEvaluator:
         if not self.device.is_cuda:
             return None
         return self.program.known(torch.cuda.current_stream(self._torch_device))
+
+
+class _Couplings:
+    """What an evaluation of coupled hands begins and ends with, on memory of its own."""
+
+    def __init__(self, tables: records.Couplings, coordinates: int, pose: Tensor, gradient: Tensor):
+        self._free = pose.new_zeros((*pose.shape[:2], 9 + coordinates))
+        self._by_coordinate = torch.zeros_like(self._free)
+        device = tables.parent.device
+        block = {"block_dim": CUDA_BLOCK} if device.is_cuda else {}
+
+        def recorded(kernel: wp.Kernel, *tensors: Tensor) -> wp.Launch:
+            first, last = map(wp.from_torch, tensors)
+            arguments = [first, tables, last]
+            return wp.launch(kernel, pose.shape[:2], arguments, device=device, record_cmd=True, **block)
+
+        self._spread = recorded(spread, self._free, pose)
+        self._gather = recorded(gather, gradient, self._by_coordinate)
+
+    @classmethod
+    def of(cls, hands: HandModel, pose: Tensor, gradient: Tensor) -> _Couplings | None:
+        """Returns them for a workspace; None where joints are the coordinates."""
+        tables = couplings_of(hands, len(pose))
+        return cls(tables, hands.coordinate_count, pose, gradient) if tables else None
+
+    def spread(self, free: Tensor, stream: wp.Stream | None) -> None:
+        """Leaves the poses whose coordinates are given in the workspace."""
+        self._free[: len(free)] = free
+        self._spread.set_dim((len(free), 2))
+        self._spread.launch(stream)
+
+    def gather(self, count: int, stream: wp.Stream | None) -> Tensor:
+        """Returns the gradient by coordinates of what the workspace holds."""
+        self._gather.set_dim((count, 2))
+        self._gather.launch(stream)
+        return self._by_coordinate[:count]
 
 
 _hand_tables: WeakKeyDictionary[HandModel, HandTables] = WeakKeyDictionary()

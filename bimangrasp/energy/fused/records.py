@@ -38,6 +38,26 @@ class Tree:
 
 
 @wp.struct
+class Couplings:
+    """How joints follow from coordinates, for N nodes of which the joints are the first; see `CoordinateTable`.
+
+    Attributes:
+        order, parent, coordinate: (N) see there.
+        knots: (2, N, S - 1) with one more, infinity, where there are none.
+        polynomial: (2, N, 5 S) the five coefficients of a piece after those of the one before.
+        value, slope: (B, 2, N) of each node, and by its coordinate.
+    """
+
+    order: wp.array(dtype=int)
+    parent: wp.array(dtype=int)
+    coordinate: wp.array(dtype=int)
+    knots: wp.array3d(dtype=wp.float64)
+    polynomial: wp.array3d(dtype=wp.float64)
+    value: wp.array3d(dtype=wp.float64)
+    slope: wp.array3d(dtype=wp.float64)
+
+
+@wp.struct
 class Shapes:
     """The collision shapes of both hands; see `HandShapes`.
 

@@ -19,6 +19,14 @@ from bimangrasp.objects.model import ObjectModel
 BALL_SLACK = 1e-5
 """Balls grow by this share, so that float32 rounding culls no point that is inside a shape."""
 
+_SCALARS = {
+    int: np.int32,
+    wp.uint64: np.uint64,
+    wp.float64: np.float64,
+    wp.vec3d: np.float64,
+    wp.mat33d: np.float64,
+}
+
 
 @dataclass(frozen=True)
 class HandTables:
@@ -102,6 +110,24 @@ def _tree(hands: HandModel, device: wp.Device) -> records.Tree:
     return tree
 
 
+def couplings_of(hands: HandModel, tile: int) -> records.Couplings | None:
+    """Returns how joints follow from coordinates, with room for a tile; None where the joints are the coordinates."""
+    if not hands.coupled:
+        return None
+    device, first = wp.device_from_torch(hands.device), hands.coupled.tables[0]
+    knots, polynomial = (part.cpu().numpy() for part in (hands.coupled.knots, hands.coupled.polynomial))
+    couplings = records.Couplings()
+    for name in ("order", "parent", "coordinate"):
+        setattr(couplings, name, _array(getattr(first, name), int, device))
+    knots = np.concatenate((knots, np.full((*knots.shape[:2], 1), np.inf)), axis=2)
+    couplings.knots = _array(knots, wp.float64, device)
+    couplings.polynomial = _array(polynomial.reshape(*polynomial.shape[:2], -1), wp.float64, device)
+    room = (tile, 2, len(first.order))
+    couplings.value = wp.zeros(room, dtype=wp.float64, device=device)
+    couplings.slope = wp.zeros(room, dtype=wp.float64, device=device)
+    return couplings
+
+
 def _shapes(hands: HandModel, device: wp.Device) -> tuple[records.Shapes, tuple[wp.Mesh, ...]]:
     """Returns the collision shapes, and what finds the nearest triangles of those that are meshes."""
     from_torch, count = hands.shapes, len(hands.shapes.link)
@@ -182,5 +208,5 @@ def _mesh(mesh: TriangleMesh, device: wp.Device) -> wp.Mesh:
 def _array(values: object, dtype: type, device: wp.Device) -> wp.array:
     """Returns a table on the device."""
     values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    scalar = {int: np.int32, wp.uint64: np.uint64, wp.vec3d: np.float64, wp.mat33d: np.float64}.get(dtype, np.float32)
+    scalar = _SCALARS.get(dtype, np.float32)
     return wp.array(np.ascontiguousarray(values, scalar), dtype=dtype, device=device)

@@ -1,15 +1,19 @@
-"""Walks the hands' trees: from the root up for poses, from the fingertips down for gradient and totals."""
+"""Walks the hands' trees: from the root up for poses, from the fingertips down for gradient and totals.
+
+Of coupled hands it takes coordinates to all joints first, and the gradient by joints to the one by coordinates last.
+"""
 
 import warp as wp
 
 from bimangrasp.energy.fused import records
 from bimangrasp.energy.fused.geometry import rotation, rotation_adjoint
-from bimangrasp.energy.fused.records import ROOT_DOF, ContactTable, KeypointTable, Tree, Weights, Wrenches
+from bimangrasp.energy.fused.records import ROOT_DOF, ContactTable, Couplings, KeypointTable, Tree, Weights, Wrenches
 from bimangrasp.energy_terms import ENERGY_TERMS, Slot
+from bimangrasp.hands.couplings import DEGREES
 
 wp.set_module_options({"enable_backward": False})
 
-TERM_COUNT = wp.constant(len(ENERGY_TERMS))
+TERM_COUNT, DEGREE_COUNT = wp.constant(len(ENERGY_TERMS)), wp.constant(DEGREES)
 
 
 @wp.func
@@ -180,3 +184,47 @@ def totals(
     for slot in range(1, TERM_COUNT):
         total += weights[slot] * terms[slot, b]
     terms[Slot.total, b] = total
+
+
+@wp.kernel
+def spread(free: wp.array3d(dtype=float), couplings: Couplings, pose: wp.array3d(dtype=float)):
+    """Writes the pose whose coordinates are free, and each node's slope; see `CoupledJoints`."""
+    b, h = wp.tid()
+    for axis in range(ROOT_DOF):
+        pose[b, h, axis] = free[b, h, axis]
+    joints = pose.shape[2] - ROOT_DOF
+    for place in range(couplings.order.shape[0]):
+        node = couplings.order[place]
+        parent = couplings.parent[node]
+        given = wp.float64(free[b, h, ROOT_DOF + couplings.coordinate[node]])
+        slope = wp.float64(1.0)
+        if parent >= 0:
+            given = couplings.value[b, h, parent]
+            slope = couplings.slope[b, h, parent]
+        first = int(0)
+        for knot in range(couplings.knots.shape[2]):
+            if given > couplings.knots[h, node, knot]:
+                first += DEGREE_COUNT
+        value = wp.float64(0.0)
+        change = wp.float64(0.0)
+        for down in range(DEGREE_COUNT):
+            change = change * given + value
+            value = value * given + couplings.polynomial[h, node, first + DEGREE_COUNT - 1 - down]
+        couplings.value[b, h, node] = value
+        couplings.slope[b, h, node] = slope * change
+        if node < joints:
+            pose[b, h, ROOT_DOF + node] = float(value)
+
+
+@wp.kernel
+def gather(by_joint: wp.array3d(dtype=float), couplings: Couplings, by_coordinate: wp.array3d(dtype=float)):
+    """Adds up the gradient by a pose's joints to the one by its coordinates."""
+    b, h = wp.tid()
+    for axis in range(ROOT_DOF):
+        by_coordinate[b, h, axis] = by_joint[b, h, axis]
+    for c in range(ROOT_DOF, by_coordinate.shape[2]):
+        total = wp.float64(0.0)
+        for joint in range(by_joint.shape[2] - ROOT_DOF):
+            if couplings.coordinate[joint] == c - ROOT_DOF:
+                total += couplings.slope[b, h, joint] * wp.float64(by_joint[b, h, ROOT_DOF + joint])
+        by_coordinate[b, h, c] = float(total)
