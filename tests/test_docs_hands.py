@@ -30,7 +30,7 @@ def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: py
         extra = ["dry_run=true"] if "mode=scale" in words else []
         monkeypatch.setattr("sys.argv", ["main.py", *words, *extra])
         codes.append(main.main())
-    assert codes == [2, 0, 0, 0, 0], capsys.readouterr().err
+    assert codes == [2, 0, 0, 0, 0, 0], capsys.readouterr().err
     shown = capsys.readouterr().out
     assert "hand/my_hand.yaml: look at it" in shown and "40 contact candidates on 4 links" in shown
     assert {path.name for path in Path("hand").iterdir()} == {

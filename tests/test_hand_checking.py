@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import coupled_hands
 import numpy as np
 import pytest
 import quick_conf
@@ -16,6 +17,7 @@ import conf
 import main
 import scale
 from bimangrasp.errors import InputError
+from bimangrasp.hand_files.config import CouplingRule
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import mirror
 from scale.modes import check_hand
@@ -186,3 +188,52 @@ def test_without_opengl_the_yaml_is_written_and_the_report_says_why_there_is_no_
     report = check(**TOLD)
     assert report.yaml.is_file() and "no picture can be drawn" in str(report)
     assert not list(Path().rglob("*.png"))
+
+
+def test_couplings_are_listed_with_motors_and_ranges():
+    shown = str(scale.check_hand(quick_conf.load("mode=hand", "hand=shadow_coupled")))
+    assert "22 joints moved by 18 motors" in shown
+    assert len(re.findall(r"^[FMRL]FJ[01] .* shares tendon (FF|MF|RF|LF)$", shown, re.MULTILINE)) == 8
+    assert "tendon MF = 0.5 MFJ1 + 0.5 MFJ0, 0.000 to 1.571 rad by a motor" in shown
+    assert "orange from each joint to the next that moves with it" in shown
+
+
+@pytest.mark.parametrize("name", ["shadow", "allegro"])
+def test_a_hand_without_couplings_lists_none(name: str):
+    shown = str(scale.check_hand(quick_conf.load("mode=hand", f"hand={name}")))
+    assert not re.search("coupling|tendon|motor|orange", shown)
+
+
+INSPIRE = {"palm_normal": [0.0, -1.0, 0.0], "finger_direction": [0.0, 0.0, 1.0], "side": "right"}
+
+
+def test_a_hand_of_six_motors_goes_from_its_file_to_a_yaml_that_loads():
+    Path("right.xml").write_text(coupled_hands.inspire())
+    report = check("inspire.yaml", **INSPIRE)
+    shown = str(report)
+    assert "12 joints moved by 6 motors" in shown
+    assert "= -0.04545 + 1.064 index_proximal" in shown and "= 1.334 thumb_pitch" in shown
+    hand = conf.load(["hand=inspire"], ".").hand
+    assert set(hand.joint_mean) == set(coupled_hands.INSPIRE_MOTORS), "what follows has the mean of its leader"
+    right = load_hands(hand)[1]
+    assert right.sha256 == report.pair[1].sha256 and len(right.coordinates.free) == 6
+
+
+def test_couplings_that_are_typed_are_in_the_yaml():
+    rules = {
+        "index_3": CouplingRule(follows="index_2", polynomial=[0.0, 0.8]),
+        "M": CouplingRule(tendon={"middle_2": 1.0, "middle_3": 2.0}),
+        "R": CouplingRule(tendon={"ring_2": 1.0, "ring_3": 2.0}, follows="index_1", polynomial=[0.1, 1.0]),
+    }
+    report = check("mine.yaml", **TOLD, couplings=rules)
+    hand = conf.load(["hand=mine"], ".").hand
+    assert hand.couplings == rules
+    assert load_hands(hand)[1].sha256 == report.pair[1].sha256
+    assert "tendon R = 0.3333 ring_2 + 0.6667 ring_3 = 0.03333 + 0.3333 index_1" in str(report)
+
+
+def test_a_coupling_that_is_removed_is_so_in_the_yaml():
+    Path("right.xml").write_text(coupled_hands.ability())
+    check("freed.yaml", **INSPIRE, couplings={"ring_q2": CouplingRule(coupled=False)})
+    right = load_hands(conf.load(["hand=freed"], ".").hand)[1]
+    assert len(right.couplings.followers) == 3 and len(right.coordinates.free) == 7

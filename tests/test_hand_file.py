@@ -94,13 +94,15 @@ def test_meshes_of_a_package_are_found_above_the_file(allegro: HandDescription, 
         np.testing.assert_allclose(np.ptp(tips[0].vertices, axis=0), [0.02, 0.02, 0.03], atol=1e-6)
 
 
-def test_a_mimic_joint_is_said_not_to_count(allegro: HandDescription, tmp_path: Path):
+def test_a_mimic_joint_follows(allegro: HandDescription, tmp_path: Path):
     text = urdf(allegro).replace(
         'name="index_3" type="revolute">', 'name="index_3" type="revolute"><mimic joint="index_2" multiplier="1"/>'
     )
     (tmp_path / "hand.urdf").write_text(text)
     inspection = inspect_hand(str(tmp_path / "hand.urdf"))
-    assert [line for line in inspection.warnings if "1 equality or mimic constraints do not count" in line]
+    (follower,) = inspection.hand.couplings.followers
+    assert [inspection.hand.joint_names[node] for node in follower[:2]] == ["index_3", "index_2"]
+    assert not [line for line in inspection.warnings if "mimic" in line or "equality" in line]
 
 
 URDF = '<robot name="r"><link name="a"><collision><geometry>{}</geometry></collision></link></robot>'

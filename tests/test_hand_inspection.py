@@ -114,10 +114,12 @@ def test_two_parallel_jaws_have_no_palm_normal(tmp_path: Path):
 
 TENDON = '<tendon><fixed name="t"><joint joint="index_2" coef="1"/></fixed></tendon></mujoco>'
 COUPLED = '<equality><joint joint1="index_2" joint2="index_3"/></equality></mujoco>'
+PINNED = '<equality><connect name="pin" body1="index_distal" body2="palm" anchor="0 0 0"/></equality></mujoco>'
 ODD = {
     "as it is": (lambda text: text, []),
-    "coupled": (lambda text: text.replace("</mujoco>", COUPLED), ["1 equality or mimic constraints do not count"]),
-    "tendon": (lambda text: text.replace("</mujoco>", TENDON), ["1 tendons do not count"]),
+    "coupled": (lambda text: text.replace("</mujoco>", COUPLED), []),
+    "tendon of one joint": (lambda text: text.replace("</mujoco>", TENDON), []),
+    "unread": (lambda text: text.replace("</mujoco>", PINNED), ["not read: equality 'pin' is of type connect"]),
     "free": (lambda text: text.replace('<body name="palm">', '<body name="palm"><freejoint/>'), ["free joint"]),
     "floor": (
         lambda text: text.replace("<worldbody>", '<worldbody><geom type="plane" size="1 1 1"/>'),

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from coupled_hands import coupled_shadow
 from scene import built_in_hands
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_setup.picture import Panel, draw, panels_of, panels_of_frame, png
+from bimangrasp.hand_setup.picture import Panel, draw, joined_joints, panels_of, panels_of_frame, png
+from bimangrasp.hands.description import frames_at
 from bimangrasp.visualization import renderer
 from bimangrasp.visualization.renderer import BACKGROUND
 
@@ -82,6 +84,32 @@ def test_keypoints_are_seen_in_a_hand_of_glass(pair):
     panel = panels_of(*pair)[3]
     blue = [(p[..., 2] - p[..., 0] > 60).sum() for p in (seen([panel]), seen([panel._replace(inside=False)]))]
     assert panel.inside and blue[0] > 300 and blue[0] > 5 * blue[1]
+
+
+@pytest.mark.slow
+def test_joints_that_move_together_are_joined_in_a_panel_of_their_own():
+    pair = coupled_shadow().descriptions
+    panel = panels_of(*pair)[4]
+    orange = [
+        ((p[..., 0] - p[..., 2] > 60) & (p[..., 1] - p[..., 2] > 25)).sum()
+        for p in (seen([panel]), seen([panel._replace(coupled=False)]))
+    ]
+    assert panel.coupled and orange[0] > 60 and orange[0] > 5 * orange[1]
+
+
+def test_free_hands_have_no_panel_for_couplings(pair):
+    assert len(panels_of(*pair)) == 4 and joined_joints(pair[1], frames_at(pair[1], pair[1].joint_mean)) == []
+
+
+def test_rods_go_from_joint_to_joint():
+    hand = coupled_shadow().descriptions[1]
+    frames = frames_at(hand, hand.joint_mean)
+    rods = joined_joints(hand, frames)
+    names = [[hand.joint_names[joint] for joint in joints] for joints in hand.coordinates.moved]
+    assert len(rods) == sum(len(joints) - 1 for joints in names) and not any("THJ0" in joints for joints in names)
+    assert ["FFJ1", "FFJ0", "MFJ2"] in names
+    place = {name: frames[link, :3, 3] for name, link in zip(hand.joint_names, hand.joint_link, strict=True)}
+    assert any(np.array_equal(rod, np.stack((place["FFJ1"], place["FFJ0"]))) for rod in rods)
 
 
 @pytest.mark.slow

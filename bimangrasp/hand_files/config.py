@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +32,23 @@ class CandidateRule(Checked):
 
 
 @dataclass
+class CouplingRule(Checked):
+    """How a joint, or a tendon, is coupled.
+
+    Attributes:
+        follows: the joint or tendon of which the value is a polynomial; empty for a constant.
+        polynomial: up to five coefficients in ascending degree, rad: [offset, factor, ...]; by default [0, 1].
+        tendon: joint -> coefficient, for a tendon by which these joints share one value, their weighted sum.
+        coupled: false for a coupling of the file that does not count; its joints move by themselves.
+    """
+
+    follows: str = ""
+    polynomial: list[float] = field(default_factory=list)
+    tendon: dict[str, float] = field(default_factory=dict)
+    coupled: bool = True
+
+
+@dataclass
 class HandConfig(Checked):
     """A pair of hands.
 
@@ -49,6 +66,7 @@ class HandConfig(Checked):
         surface_points: how many points on each hand's collision geometry stand for it in the inter-hand term.
         side: which hand the file has, "right" or "left".
         left_mjcf: the left hand's own file, where `mjcf` is the right one; empty for the mirror image.
+        couplings: name of a joint or tendon -> how it is coupled, beside or in place of what the file says.
     """
 
     name: Annotated[str, TEXT]
@@ -63,6 +81,7 @@ class HandConfig(Checked):
     surface_points: Annotated[int, at_least(1)]
     side: Annotated[str, SIDE] = "right"
     left_mjcf: str = ""
+    couplings: dict[str, CouplingRule] = field(default_factory=dict)
 
 
 def find_mjcf(mjcf: str) -> Path:

@@ -17,7 +17,15 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco, read_bare_hand, read_mjcf_hand
 from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, place_candidates, unit_vector, with_tables
-from bimangrasp.hands.description import HandDescription, Primitive, frames_at, mirror, path_from_root, points_of_links
+from bimangrasp.hands.description import (
+    HandDescription,
+    Primitive,
+    frames_at,
+    mirror,
+    on_couplings,
+    path_from_root,
+    points_of_links,
+)
 
 SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])[_:./-]*", re.IGNORECASE)
 """Marks of the side in names of links and joints, which are dropped before names of two hands are compared."""
@@ -95,6 +103,11 @@ def _check(config: HandConfig) -> None:
             f"{list(config.finger_direction)} are not perpendicular; fingers are stretched along the palm."
         )
     if config.format != "mjcf":
+        if config.couplings:
+            raise InputError(
+                f"hand.couplings={list(config.couplings)} goes with hand.format=mjcf; hands of BimanGrasp's release "
+                "have 22 free joints: hand=shadow_coupled has the couplings of the real hand"
+            )
         return
     if config.candidates.per_link < 1:
         raise InputError(f"hand.candidates.per_link={config.candidates.per_link}; wanted at least 1.")
@@ -106,8 +119,8 @@ def read_left_hand(right: HandDescription, config: HandConfig) -> HandDescriptio
     """Returns the hand of `hand.left_mjcf` as the twin of the right one, in the frame of its own root.
 
     It has the right hand's names, order and directions of joints: where a joint of the file turns against the right
-    hand's mirror image, its axis and limits are reversed, so that equal values bend both hands alike. Candidates are
-    placed on its own shapes, by the rule for the right hand.
+    hand's mirror image, its axis and limits are reversed, so that equal values bend both hands alike. So its couplings
+    are the right hand's. Candidates are placed on its own shapes, by the rule for the right hand.
 
     Raises:
         InputError: the file has other links or joints, or its hand is not close to the mirror image.
@@ -126,10 +139,11 @@ def read_left_hand(right: HandDescription, config: HandConfig) -> HandDescriptio
     links, positions = place_candidates(left.primitives, names, replace(config.candidates, palmar=palmar))
     keypoints = points_of_links(frames_right, right.keypoint_link, right.keypoint_position) @ reflection.T + shift
     T_link_hand = np.linalg.inv(frames_left)
+    left = replace(left, couplings=right.couplings)
     return replace(
         left,
         side="left",
-        joint_mean=np.clip(right.joint_mean, left.joint_lower, left.joint_upper),
+        joint_mean=on_couplings(left, np.clip(right.joint_mean, left.joint_lower, left.joint_upper)),
         candidate_link=links,
         candidate_position=positions,
         keypoint_link=right.keypoint_link,
@@ -238,7 +252,7 @@ def read_release_hands(config: HandConfig) -> tuple[HandDescription, HandDescrip
         raise InputError(
             f"the left hand's joints are {left.joint_names}, the right hand's {right.joint_names}; wanted the same."
         )
-    mean = joint_mean(config, right.joint_names, right.joint_lower, right.joint_upper)
+    mean = joint_mean(config, right)
     turns_about_y = np.abs(left.joint_axis[:, 1]) > 0.5
     twin = mirror(left)
     left = replace(

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
+from bimangrasp.hand_files.couplings import coupled
 from bimangrasp.hand_files.tables import joint_mean, keypoints, place_candidates, with_tables
 from bimangrasp.hands.description import HandDescription, Primitive
 
@@ -39,22 +40,24 @@ _GEOM = mujoco.mjtGeom
 def read_mjcf_hand(config: HandConfig) -> HandDescription:
     """Returns the hand of `config.mjcf`.
 
-    `hand_of` and `read_primitives` define what is a link, a joint and a collision shape. Tendons, equalities and
-    actuators of the file are ignored: every hinge moves independently.
+    `hand_of` and `read_primitives` define what is a link, a joint and a collision shape, `read_couplings` what moves
+    together.
 
     Raises:
         InputError: the file is missing, MuJoCo refuses it, it holds something that a hand cannot have, or the
             YAML names a link or joint that it does not have.
     """
-    hand = read_bare_hand(config.mjcf)
+    path = find_mjcf(config.mjcf)
+    model = compile_hand(path)
+    hand = coupled(hand_of(model, str(path)), model, config.couplings)
     candidates = place_candidates(hand.primitives, hand.link_names, config.candidates)
-    mean = joint_mean(config, hand.joint_names, hand.joint_lower, hand.joint_upper)
+    mean = joint_mean(config, hand)
     hand = with_tables(hand, config, candidates, keypoints(config, hand.link_names))
     return replace(hand, side=config.side, joint_mean=mean)
 
 
 def read_bare_hand(mjcf: str) -> HandDescription:
-    """Returns tree and shapes of a file, as `hand_of` does.
+    """Returns tree and shapes of a file, as `hand_of` does, every joint by itself.
 
     Raises:
         InputError: see `read_mjcf_hand`.
@@ -100,6 +103,20 @@ def compile_hand(path: Path) -> mujoco.MjModel:
 def is_urdf(path: Path) -> bool:
     """Whether a file that can be read is a URDF."""
     return _parsed(path).tag == "robot"
+
+
+def unread_mimics(path: Path) -> list[str]:
+    """Returns a phrase for each joint of a URDF that mimics something else than a hinge, which MuJoCo leaves free."""
+    root = _parsed(path)
+    kinds = {joint.get("name"): joint.get("type") for joint in root.findall("joint")}
+    mimics = [
+        (joint, joint.find("mimic").get("joint")) for joint in root.findall("joint") if joint.find("mimic") is not None
+    ]
+    return [
+        f"joint {joint.get('name')!r} mimics {leader!r}, which is no hinge of the file"
+        for joint, leader in mimics
+        if kinds.get(leader) not in ("revolute", "continuous")
+    ]
 
 
 def _parsed(path: Path) -> ElementTree.Element:
@@ -186,8 +203,8 @@ class KinematicTree(NamedTuple):
 def hand_of(model: mujoco.MjModel, source: str) -> HandDescription:
     """Returns tree and shapes of a compiled hand: all that can be read from its model.
 
-    Side, palm normal and finger direction are empty, there are no candidates and keypoints, and the means are the joint
-    values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
+    Side, palm normal and finger direction are empty, there are no candidates, keypoints and couplings, and the means
+    are the joint values nearest to 0. Such a hand can be inspected and drawn, but cannot grasp.
 
     The root is the one top body whose tree has joints; its pose in the world and a free joint on it do not
     count. A body with several hinges, or with a hinge beside its origin, becomes a chain of links:

@@ -11,7 +11,10 @@ import numpy as np
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import CandidateRule, HandConfig
 from bimangrasp.hands.collision_shapes import shape_surface
-from bimangrasp.hands.description import HandDescription, Primitive
+from bimangrasp.hands.description import HandDescription, Primitive, on_couplings
+
+MEAN_TOLERANCE = 1e-3
+"""How far a mean in a YAML, which has three decimals, may be off its coupling, rad."""
 
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0  # fractional parts of its multiples spread evenly, whatever their number
 _PLASTIC = np.array([0.7548776662466927, 0.5698402909980532])  # the same in two dimensions
@@ -30,23 +33,46 @@ def check_names(mentioned: Iterable[str], names: Sequence[str], key: str) -> Non
             raise InputError(f"{key} names {name!r}, which the hand does not have. Nearest: {', '.join(nearest)}.")
 
 
-def joint_mean(config: HandConfig, names: Sequence[str], lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Returns the (J,) means of the joints' first values, rad; every joint must have one within its limits.
+def joint_mean(config: HandConfig, hand: HandDescription) -> np.ndarray:
+    """Returns the (J,) means of the joints' first values, rad, on the couplings of the hand.
+
+    Every joint must have one within its limits, but for those that follow others: their leaders have it.
 
     Raises:
-        InputError: an unknown or missing joint, or a mean outside of the limits.
+        InputError: an unknown or missing joint, or a mean outside of the limits or off its coupling.
     """
+    names, lower, upper = hand.joint_names, hand.joint_lower, hand.joint_upper
     check_names(config.joint_mean, names, "hand.joint_mean")
-    missing = [name for name in names if name not in config.joint_mean]
+    following = {names[follower.node] for follower in hand.couplings.followers if follower.node < len(names)}
+    missing = [name for name in names if name not in config.joint_mean and name not in following]
     if missing:
         raise InputError(f"hand.joint_mean lacks {', '.join(missing)}; give each joint its mean first value in rad.")
     for name, low, high in zip(names, lower, upper, strict=True):
-        if not low <= config.joint_mean[name] <= high:
+        if name in config.joint_mean and not low <= config.joint_mean[name] <= high:
             raise InputError(
                 f"hand.joint_mean of {name!r} is {config.joint_mean[name]:g} rad; "
                 f"wanted a value within the joint's limits, {low:g} to {high:g} rad."
             )
-    return np.array([config.joint_mean[name] for name in names], np.float64)
+    mean = np.array([config.joint_mean.get(name, 0.0) for name in names], np.float64)
+    return _coupled_mean(config, hand, mean, following) if hand.couplings else mean
+
+
+def _coupled_mean(config: HandConfig, hand: HandDescription, mean: np.ndarray, following: set[str]) -> np.ndarray:
+    """Returns the means of all joints where the leaders and tendons of these are."""
+    table = hand.coordinates
+    placed = table.joints_at(table.coordinates_of(mean))
+    for name, value, low, high in zip(hand.joint_names, placed, hand.joint_lower, hand.joint_upper, strict=True):
+        if name in following and abs(config.joint_mean.get(name, value) - value) > MEAN_TOLERANCE:
+            raise InputError(
+                f"hand.joint_mean of {name!r} is {config.joint_mean[name]:g} rad, but it follows by a coupling and is "
+                f"then at {value:.4g} rad; give it that value, or leave it out of hand.joint_mean."
+            )
+        if not low - MEAN_TOLERANCE <= value <= high + MEAN_TOLERANCE:
+            raise InputError(
+                f"hand.joint_mean puts {name!r} at {value:.4g} rad by its coupling; wanted its leader's mean so that "
+                f"it is within its limits, {low:g} to {high:g} rad."
+            )
+    return on_couplings(hand, mean)
 
 
 def keypoints(config: HandConfig, link_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
-from bimangrasp.hand_files.read_hand import compile_hand, hand_of
+from bimangrasp.hand_files.couplings import Rules, coupled, read_couplings
+from bimangrasp.hand_files.read_hand import compile_hand, hand_of, unread_mimics
 from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import (
     Chain,
@@ -61,7 +63,7 @@ class HandInspection(NamedTuple):
 
     Attributes:
         path: the file.
-        hand: its tree and shapes; side, palm normal, finger direction, candidates and keypoints are empty.
+        hand: its tree, shapes and couplings; side, palm normal, finger direction, candidates and keypoints are empty.
         palm: the link that carries the fingers.
         chains: the fingers, in the order of the tree.
         thumb: which of them is the thumb; None where none stands out.
@@ -82,8 +84,12 @@ class HandInspection(NamedTuple):
     frames: np.ndarray
 
 
-def inspect_hand(mjcf: str) -> HandInspection:
+def inspect_hand(mjcf: str, couplings: Rules | None = None) -> HandInspection:
     """Returns what can be read from the file of one hand.
+
+    Args:
+        mjcf: the file.
+        couplings: those of the hand's YAML.
 
     Raises:
         InputError: it cannot be a hand; the message says what to change.
@@ -91,7 +97,8 @@ def inspect_hand(mjcf: str) -> HandInspection:
     path = find_mjcf(mjcf)
     model = compile_hand(path)
     _refuse_unlimited(model, path)
-    hand = hand_of(model, str(path))
+    free = hand_of(model, str(path))
+    hand = replace(coupled(free, model, couplings or {}), joint_mean=free.joint_mean)  # what is guessed is of its shape
     chains = find_chains(hand)
     if len(chains) > MAX_FINGERS:
         _refuse_two_hands(hand, path)
@@ -99,7 +106,13 @@ def inspect_hand(mjcf: str) -> HandInspection:
     tips = np.stack([_tip(hand, frames, chain) for chain in chains])
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
     size = np.ptp(np.concatenate(corners), axis=0)
-    warnings = [*_ignored_parts(model), *_shape_warnings(hand, chains), *_size_warnings(size, chains)]
+    unread = [*read_couplings(model, hand.joint_names).unread, *unread_mimics(path)]
+    warnings = [
+        *_unread_couplings(unread, hand),
+        *_ignored_parts(model),
+        *_shape_warnings(hand, chains),
+        *_size_warnings(size, chains),
+    ]
     inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, frames)
     return inspection._replace(thumb=_find_thumb(inspection))
 
@@ -246,13 +259,17 @@ def _refuse_two_hands(hand: HandDescription, path: Path) -> None:
         )
 
 
+def _unread_couplings(unread: list[str], hand: HandDescription) -> list[str]:
+    """Returns a warning for each coupling of the file that does not count."""
+    advice = (
+        f"if it couples joints, state it: +hand.couplings.{hand.joint_names[-1]}={{follows:{hand.joint_names[-2]}}}"
+    )
+    return [f"not read: {what}; {advice}" for what in unread] if len(hand.joint_names) > 1 else []
+
+
 def _ignored_parts(model: mujoco.MjModel) -> list[str]:
     """Returns a warning for each thing in the model that is ignored."""
     warnings = []
-    if model.neq:
-        warnings.append(f"{model.neq} equality or mimic constraints do not count: every hinge moves on its own")
-    if model.ntendon:
-        warnings.append(f"{model.ntendon} tendons do not count: every hinge moves on its own")
     if (model.jnt_type == int(mujoco.mjtJoint.mjJNT_FREE)).any():
         warnings.append("the free joint of the root does not count: the optimizer places the hand")
     moving = {int(model.body_rootid[body]) for body in model.jnt_bodyid}

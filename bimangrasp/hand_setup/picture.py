@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from bimangrasp.visualization.renderer import (
 )
 
 HAND, GLASS = (0.80, 0.76, 0.72, 1.0), (0.80, 0.76, 0.72, 0.35)
-CANDIDATE, KEYPOINT = (0.85, 0.12, 0.10, 1.0), (0.15, 0.45, 0.85, 0.6)
+CANDIDATE, KEYPOINT, COUPLING = (0.85, 0.12, 0.10, 1.0), (0.15, 0.45, 0.85, 0.6), (0.95, 0.55, 0.05, 1.0)
 AXES = ((0.85, 0.2, 0.2, 1.0), (0.2, 0.65, 0.25, 1.0), (0.2, 0.35, 0.85, 1.0))
 FACING_Y = 90.0
 """Azimuth of a camera that looks along y, degrees."""
@@ -63,24 +64,30 @@ class Panel(NamedTuple):
         back: (3,) unit vector from the hand to the viewer, in the hand's frame.
         up: (3,) unit vector that is up in the picture.
         inside: show keypoints inside a transparent hand instead of the candidates on it.
+        coupled: show inside a transparent hand which joints move together instead.
     """
 
     hand: HandDescription
     back: np.ndarray
     up: np.ndarray
     inside: bool = False
+    coupled: bool = False
 
 
 def panels_of(left: HandDescription, right: HandDescription) -> list[Panel]:
-    """Returns both hands with the palm to the viewer, and the right one from both sides: candidates, keypoints."""
+    """Returns both hands with the palm to the viewer, and the right one from both sides: candidates, keypoints.
+
+    Of a hand with couplings there is one panel more, with these.
+    """
     aside = np.cross(right.finger_direction, right.palm_normal)
     normal, up = right.palm_normal, right.finger_direction
-    return [
+    panels = [
         Panel(left, left.palm_normal, left.finger_direction),
         Panel(right, normal, up),
         Panel(right, 0.7 * normal - aside, up),
         Panel(right, 0.4 * normal + aside, up, inside=True),
     ]
+    return [*panels, Panel(right, normal + 0.7 * aside, up, coupled=True)] if right.couplings else panels
 
 
 def panels_of_frame(hand: HandDescription) -> list[Panel]:
@@ -93,7 +100,8 @@ def draw(panels: list[Panel], keypoint_distance: float, width: int, height: int)
     """Returns a (height, width, 3) uint8 picture with the panels side by side.
 
     Candidates are small red balls, keypoints blue ones as wide as the distance at which two of them cost energy: they
-    never overlap in an open hand. Red, green and blue arrows are x, y and z of the hand's frame.
+    never overlap in an open hand. Orange rods in a hand of glass join joints that move together. Red, green and blue
+    arrows are x, y and z of the hand's frame.
 
     Args:
         panels: what to draw.
@@ -180,27 +188,50 @@ def _scene(panel: Panel, keypoint_distance: float) -> tuple[mujoco.MjSpec, np.nd
     for number, shape in enumerate(hand.primitives):
         shrunk = replace(shape, size=np.maximum(shape.size - number * SHRINK * (shape.size > 0), 0.0))
         T = frames[shape.link] @ shape.T_link_shape
-        add_shape(spec, body, str(number), shrunk, T, rgba=GLASS if panel.inside else HAND, **NO_CONTACT)
+        add_shape(
+            spec, body, str(number), shrunk, T, rgba=GLASS if panel.inside or panel.coupled else HAND, **NO_CONTACT
+        )
         corners.append(shape_surface(replace(shrunk, T_link_shape=T), OUTLINE_SECTIONS).vertices)
     points = np.concatenate(corners)
     length = float(np.ptp(points, axis=0).max())
+    if panel.coupled:
+        for ends in joined_joints(hand, frames):
+            _add_rod(body, ends, 2 * ROD * length, COUPLING)
+            for end in ends:
+                _add_ball(body, end, 4 * ROD * length, COUPLING)
+    else:
+        _add_points(body, panel, frames, keypoint_distance)
+    arrow_tips = []
+    for axis, color in enumerate(AXES):
+        tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
+        _add_rod(body, np.stack((np.zeros(3), tip)), ROD * length, color)
+        _add_ball(body, tip, 3 * ROD * length, color)
+        arrow_tips.append(tip + 3 * ROD * length * np.eye(3)[axis])
+    points = np.concatenate((points, arrow_tips)) @ rotation.T
+    spec.stat.center, spec.stat.extent = points.mean(axis=0), length
+    return spec, points
+
+
+def _add_points(body: mujoco.MjsBody, panel: Panel, frames: np.ndarray, keypoint_distance: float) -> None:
+    """Adds a ball for each keypoint in a hand, or for each candidate on it."""
+    hand = panel.hand
     if panel.inside:
         marks, radius, color = (hand.keypoint_link, hand.keypoint_position), keypoint_distance / 2, KEYPOINT
     else:
         marks, radius, color = (hand.candidate_link, hand.candidate_position), DOT * keypoint_distance, CANDIDATE
     for center in points_of_links(frames, *marks):
         _add_ball(body, center, radius, color)
-    arrow_tips = []
-    for axis, color in enumerate(AXES):
-        tip = (max(points[:, axis].max(), 0.0) + ARROW * length) * np.eye(3)[axis]
-        ends = np.concatenate((np.zeros(3), tip))
-        rod = mujoco.mjtGeom.mjGEOM_CAPSULE
-        body.add_geom(type=rod, fromto=ends, size=[ROD * length, 0, 0], rgba=color, **NO_CONTACT)
-        _add_ball(body, tip, 3 * ROD * length, color)
-        arrow_tips.append(tip + 3 * ROD * length * np.eye(3)[axis])
-    points = np.concatenate((points, arrow_tips)) @ rotation.T
-    spec.stat.center, spec.stat.extent = points.mean(axis=0), length
-    return spec, points
+
+
+def joined_joints(hand: HandDescription, frames: np.ndarray) -> list[np.ndarray]:
+    """Returns the ends (2, 3) of rods between joints that move together, each from one to the next in the tree, m."""
+    places = frames[hand.joint_link, :3, 3]
+    return [places[list(pair)] for joints in hand.coordinates.moved for pair in pairwise(joints)]
+
+
+def _add_rod(body: mujoco.MjsBody, ends: np.ndarray, radius: float, color: tuple) -> None:
+    rod = mujoco.mjtGeom.mjGEOM_CAPSULE
+    body.add_geom(type=rod, fromto=ends.ravel(), size=[radius, 0, 0], rgba=color, **NO_CONTACT)
 
 
 def _add_ball(body: mujoco.MjsBody, center: np.ndarray, radius: float, color: tuple) -> None:

@@ -14,9 +14,9 @@ from scipy.optimize import minimize
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
-from bimangrasp.hand_files.tables import check_names
+from bimangrasp.hand_files.tables import check_names, joint_mean
 from bimangrasp.hand_setup.inspection import HandInspection, base_of, farther_limit, fingers_of, tip_at
-from bimangrasp.hands.description import HandDescription, frames_at
+from bimangrasp.hands.description import HandDescription, frames_at, on_couplings
 
 LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
 """Number of links with shapes, counted from the tip, that get contact candidates."""
@@ -68,7 +68,7 @@ def propose(inspection: HandInspection, config: HandConfig, keypoint_distance: f
     proposed = replace(config, candidates=replace(config.candidates, palmar=palmar), joint_mean=joint_means)
     if config.keypoints:
         return proposed
-    mean = np.array([joint_means[name] for name in inspection.hand.joint_names])
+    mean = joint_mean(proposed, inspection.hand)
     return replace(proposed, keypoints=_keypoints(inspection, mean, keypoint_distance))
 
 
@@ -183,8 +183,10 @@ def _joint_mean(inspection: HandInspection, config: HandConfig) -> dict[str, flo
             mean[joint] += _slight_bend(inspection, config, number, joint)
     if inspection.thumb is not None:
         mean = _opposed(inspection, mean, _grasp_center(inspection, config))
-    values = {name: _within_limits(hand, joint, mean[joint]) for joint, name in enumerate(hand.joint_names)}
-    return values | config.joint_mean
+    mean = on_couplings(hand, mean)
+    following = {follower.node for follower in hand.couplings.followers}  # their leaders' means are theirs
+    named = [(joint, name) for joint, name in enumerate(hand.joint_names) if joint not in following]
+    return {name: _within_limits(hand, joint, mean[joint]) for joint, name in named} | config.joint_mean
 
 
 def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, joint: int) -> float:
@@ -206,7 +208,7 @@ def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -
     def posed(values: np.ndarray) -> np.ndarray:
         joint_values = mean.copy()
         joint_values[joints] = values
-        return joint_values
+        return on_couplings(hand, joint_values)
 
     def cost(values: np.ndarray) -> float:
         gap = tip_at(inspection, inspection.thumb, frames_at(hand, posed(values))) - target
@@ -234,7 +236,7 @@ def _keypoints(inspection: HandInspection, mean: np.ndarray, minimum_distance: f
     hand = inspection.hand
     generator = np.random.default_rng(0)
     poses = generator.uniform(hand.joint_lower, hand.joint_upper, (RANDOM_POSES, len(mean)))
-    poses = np.concatenate((mean[None], poses, [hand.joint_lower, hand.joint_upper]))
+    poses = on_couplings(hand, np.concatenate((mean[None], poses, [hand.joint_lower, hand.joint_upper])))
     frames = np.stack([frames_at(hand, pose) for pose in poses])
     chosen: list[_KeypointCandidate] = []
     for number in range(len(inspection.chains)):

@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from bimangrasp.hand_setup.inspection import (
 )
 from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
 from bimangrasp.hand_setup.proposal import hand_yaml, propose, rounded
+from bimangrasp.hands.couplings import DEGREES, coupling_rules
 from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
 from scale.formatting import table
 from scale.modes.paths import HandPaths
@@ -144,7 +145,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     hand = config.hand
     if paths.picture.exists() and not is_ours(paths.picture):
         raise path_settings.taken(paths.picture, "picture of mode=hand")
-    inspection = inspect_hand(hand.mjcf)
+    inspection = inspect_hand(hand.mjcf, hand.couplings)
     questions = _questions(inspection, hand)
     if questions:
         shown = "shows the hand along x, -y and z of that frame (x red, y green, z blue)."
@@ -159,6 +160,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     if paths.yaml:
         path_settings.write(paths.yaml, hand_yaml(complete, inspection.path.name).encode())
     shown = "shows left and right hand, right hand from both sides; candidates red, keypoints blue"
+    shown += ", orange from each joint to the next that moves with it" if right.couplings else ""
     picture = _draw(paths.picture, panels_of(left, right), shown, config)
     return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
 
@@ -262,7 +264,7 @@ def _overview(inspection: HandInspection) -> list[str]:
     size = " x ".join(f"{side:.3f}" for side in inspection.size)
     lines = [
         f"{inspection.path}: {'URDF' if is_urdf(inspection.path) else 'MJCF'}, {len(hand.link_names)} links, "
-        f"{len(hand.joint_names)} joints, {len(hand.primitives)} collision shapes ({kinds}), {size} m",
+        f"{len(hand.joint_names)} joints{_motors(hand)}, {len(hand.primitives)} collision shapes ({kinds}), {size} m",
         f"palm: {hand.link_names[inspection.palm]}",
     ]
     for number, chain in enumerate(inspection.chains):
@@ -271,12 +273,51 @@ def _overview(inspection: HandInspection) -> list[str]:
     return lines
 
 
+def _motors(hand: HandDescription) -> str:
+    """Returns how many motors move the joints, where these are fewer."""
+    return f" moved by {len(hand.coordinates.free)} motors" if hand.couplings else ""
+
+
 def _joints(inspection: HandInspection, config: HandConfig) -> list[str]:
-    """Returns a table of the joints."""
+    """Returns a table of the joints, and the couplings that hold more than one."""
     hand = inspection.hand
     rows = []
     for joint, name in enumerate(hand.joint_names):
         moved = hand.link_names[hand.joint_link[joint]]
         mean = f"{config.joint_mean[name]:.3f}" if name in config.joint_mean else ""
         rows.append((name, moved, f"{hand.joint_lower[joint]:.3f}", f"{hand.joint_upper[joint]:.3f}", mean))
-    return table(("joint", "moves", "lower (rad)", "upper (rad)", "mean (rad)"), rows, right=(2, 3, 4))
+    head = ("joint", "moves", "lower (rad)", "upper (rad)", "mean (rad)")
+    if not hand.couplings:
+        return table(head, rows, right=(2, 3, 4))
+    rules = coupling_rules(hand.couplings, hand.joint_names)
+    member_of = {joint: name for name, rule in rules.items() for joint in rule.get("tendon", ())}
+    rows = [(*row, _coupling(rules.get(row[0], {}), member_of.get(row[0]))) for row in rows]
+    return [*table((*head, "coupling"), rows, right=(2, 3, 4)), *_tendons(hand, rules)]
+
+
+def _coupling(rule: dict[str, Any], tendon: str | None) -> str:
+    """Returns how a joint is coupled; empty where it moves by itself."""
+    return f"shares tendon {tendon}" if tendon else _formula(rule) if rule else ""
+
+
+def _formula(rule: dict[str, Any]) -> str:
+    """Returns the polynomial by which a node follows another."""
+    powers = ["", f" {rule['follows']}", *(f" {rule['follows']}^{degree}" for degree in range(2, DEGREES))]
+    terms = [f"{c:.4g}{power}" for c, power in zip(rule["polynomial"], powers, strict=False) if c]
+    return f"= {' + '.join(terms) or '0'}".replace("+ -", "- ")
+
+
+def _tendons(hand: HandDescription, rules: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns a line for each tendon, with the range of its value where a motor pulls it."""
+    coordinates, joints = hand.coordinates, len(hand.joint_names)
+    lines = []
+    for number, tendon in enumerate(hand.couplings.tendons, start=joints):
+        shared = " + ".join(f"{c:.4g} {joint}" for joint, c in rules[tendon.name]["tendon"].items())
+        line = f"tendon {tendon.name} = {shared}"
+        if number in coordinates.free:
+            place = coordinates.free.tolist().index(number)
+            line += f", {coordinates.lower[place]:.3f} to {coordinates.upper[place]:.3f} rad by a motor"
+        else:
+            line += f" {_formula(rules[tendon.name])}"
+        lines.append(line.replace("+ -", "- "))
+    return lines
