@@ -8,10 +8,14 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from bimangrasp.hands.couplings import FIXED
 from bimangrasp.hands.description import HandDescription, Primitive
 
 NO_CONTACT = {"contype": 0, "conaffinity": 0}
 """Attributes of a geom that is displayed and never collides."""
+
+COUPLING_SOLREF, COUPLING_SOLIMP = (0.01, 1.0), (0.99, 0.999, 0.001, 0.5, 2.0)
+"""Reference and impedance of couplings: as stiff as the steps of 4 ms bear, since linkages hardly yield."""
 
 _KINDS = {
     "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
@@ -35,6 +39,43 @@ def add_links(root: mujoco.MjsBody, hand: HandDescription, side: str) -> list[mu
 def link_name(hand: HandDescription, side: str, link: int) -> str:
     """Returns the name of a link's body."""
     return f"{side}/{hand.link_names[link]}"
+
+
+def add_couplings(spec: mujoco.MjSpec, hand: HandDescription, side: str) -> None:
+    """Adds the couplings of a hand whose joints `<side>/<joint>` are there: equalities, and tendons `<side>/<tendon>`.
+
+    Joints of the scene have their reference at 0, so that polynomials are of joint values and tendon values.
+    """
+    names, joints = node_names(hand, side), len(hand.joint_names)
+    pulled = {joints + number: tendon for number, tendon in enumerate(hand.couplings.tendons)}
+    for node, tendon in pulled.items():
+        _add_tendon(spec, names[node], [(names[joint], c) for joint, c in zip(*tendon[1:], strict=True)])
+    for follower in hand.couplings.followers:
+        ends = [node for node in (follower.node, follower.leader) if node != FIXED]
+        kind = mujoco.mjtEq.mjEQ_JOINT, mujoco.mjtObj.mjOBJ_JOINT
+        objects = [names[node] for node in ends]
+        if any(node in pulled for node in ends):  # an equality is of two tendons; a joint gets one of its own
+            kind = mujoco.mjtEq.mjEQ_TENDON, mujoco.mjtObj.mjOBJ_TENDON
+            for place, node in enumerate(ends):
+                if node not in pulled:
+                    objects[place] = f"{names[follower.node]} to {names[node]}"
+                    _add_tendon(spec, objects[place], [(names[node], 1.0)])
+        equality = spec.add_equality(type=kind[0], objtype=kind[1], name1=objects[0])
+        if len(objects) > 1:
+            equality.name2 = objects[1]
+        equality.data[: len(follower.polynomial)] = follower.polynomial
+        equality.solref, equality.solimp = COUPLING_SOLREF, COUPLING_SOLIMP
+
+
+def _add_tendon(spec: mujoco.MjSpec, name: str, members: list[tuple[str, float]]) -> None:
+    tendon = spec.add_tendon(name=name)
+    for joint, coefficient in members:
+        tendon.wrap_joint(joint, coefficient)
+
+
+def node_names(hand: HandDescription, side: str) -> list[str]:
+    """Returns the names of a hand's joints and then of its tendons, as they are in a scene."""
+    return [f"{side}/{name}" for name in (*hand.joint_names, *(tendon.name for tendon in hand.couplings.tendons))]
 
 
 def weigh_shapeless(bodies: list[mujoco.MjsBody], hand: HandDescription, mass: float, inertia: float) -> None:

@@ -108,7 +108,7 @@ class PhysicsConfig(Checked):
 
 @dataclass
 class HandDynamicsConfig(Checked):
-    """How hands move: position actuators on all joints, the root free or fixed.
+    """How hands move: a position actuator on each joint or tendon that is free, the root free or fixed.
 
     Attributes:
         floating: the root is a free body, pulled to its target by a weld; else it is at its target at all times.

@@ -59,19 +59,21 @@ class Stages(NamedTuple):
 
 
 class _Posed(NamedTuple):
-    """Grasps in float64, joints within their limits, and how their contacts move with the joints."""
+    """Grasps in float64, joints within their limits, and how their contacts move with the coordinates of the joints.
+
+    `coordinates` are what motors command; without couplings they are the joints.
+    """
 
     translation: Float[Tensor, "grasp 2 3"]
     rotation: Float[Tensor, "grasp 2 3 3"]
-    joints: Float[Tensor, "grasp 2 joint"]
+    coordinates: Float[Tensor, "grasp 2 coordinate"]
     point: Float[Tensor, "grasp 2 contact 3"]
-    jacobian: Float[Tensor, "grasp 2 contact 3 joint"]
+    jacobian: Float[Tensor, "grasp 2 contact 3 coordinate"]
     normal: Float[Tensor, "grasp 2 contact 3"]
 
-    @property
-    def poses(self) -> Poses:
-        """The poses as arrays."""
-        return Poses(*(part.numpy() for part in self[:3]))
+    def poses(self, hands: HandModel) -> Poses:
+        """Returns the poses as arrays, with all joints."""
+        return Poses(self.translation.numpy(), self.rotation.numpy(), hands.joints_at(self.coordinates).numpy())
 
 
 def stages_of(
@@ -92,68 +94,76 @@ def stages_of(
             `grasps`.
     """
     posed = _posed(hands, grasps)
-    lower, upper = hands.joint_lower.double(), hands.joint_upper.double()
+    lower, upper = hands.coordinate_lower.double(), hands.coordinate_upper.double()
     if rule.rule == "forces":
-        opened = [(posed.joints + _off_contacts(posed, c, rule.damping), retreat) for c, retreat in rule.openings]
+        opened = [(posed.coordinates + _off_contacts(posed, c, rule.damping), retreat) for c, retreat in rule.openings]
     elif rule.rule == "contacts":
-        opened = [(posed.joints + _off_contacts(posed, rule.clearance, rule.damping), rule.retreat)]
+        opened = [(posed.coordinates + _off_contacts(posed, rule.clearance, rule.damping), rule.retreat)]
     else:
-        turn = -rule.opening * closing_joints(hands) if rule.rule == "palm" else torch.zeros_like(posed.joints)
-        opened = [(posed.joints + turn, rule.retreat)]
+        turn = (
+            -rule.opening * closing_coordinates(hands) if rule.rule == "palm" else torch.zeros_like(posed.coordinates)
+        )
+        opened = [(posed.coordinates + turn, rule.retreat)]
     palm = (posed.rotation @ hands.palm_normal.double()[..., None]).squeeze(-1)
+    within = [coordinates.clamp(lower, upper) for coordinates, _ in opened]
     pre_grasps = tuple(
-        posed._replace(translation=posed.translation - retreat * palm, joints=joints.clamp(lower, upper)).poses
-        for joints, retreat in opened
+        posed._replace(translation=posed.translation - retreat * palm, coordinates=coordinates).poses(hands)
+        for coordinates, (_, retreat) in zip(within, opened, strict=True)
     )
     if rule.rule == "forces":
         contacts = _contacts_of(posed, grasps, surface)
         force, residual = _balanced(posed, contacts, rule)
-        squeeze = _forced_squeeze(posed, contacts, torch.as_tensor(force), rule, dynamics)
-        return Stages(pre_grasps, posed.poses, squeeze, force, residual)
-    beyond = posed.joints + rule.squeeze * (posed.joints - torch.as_tensor(pre_grasps[0].joints))
-    squeeze = posed._replace(joints=beyond.clamp(lower, upper)).poses
+        squeeze = _forced_squeeze(posed, contacts, torch.as_tensor(force), rule, dynamics).poses(hands)
+        return Stages(pre_grasps, posed.poses(hands), squeeze, force, residual)
+    beyond = posed.coordinates + rule.squeeze * (posed.coordinates - within[0])
+    squeeze = posed._replace(coordinates=beyond.clamp(lower, upper)).poses(hands)
     no_force = np.full((len(beyond), 2 * posed.point.shape[2], 3), np.nan)
-    return Stages(pre_grasps, posed.poses, squeeze, no_force, np.full(len(beyond), NOT_BALANCED))
+    return Stages(pre_grasps, posed.poses(hands), squeeze, no_force, np.full(len(beyond), NOT_BALANCED))
 
 
 def _posed(hands: HandModel, grasps: ObjectGrasps) -> _Posed:
     translation, rotation, joints, normal = (torch.as_tensor(part).double() for part in (*grasps.poses, grasps.normal))
-    joints = joints.clamp(hands.joint_lower.double(), hands.joint_upper.double())
-    frames = hands.frames_from_root(rotation, translation, joints)
+    coordinates = hands.coordinates_of(joints)
+    coordinates = coordinates.clamp(hands.coordinate_lower.double(), hands.coordinate_upper.double())
+    frames = hands.frames_from_root(rotation, translation, hands.joints_at(coordinates))
     candidate = torch.as_tensor(grasps.candidate).long()
     point = hands.contact_points(frames, candidate)
     link = hands.candidate_link[torch.arange(2)[:, None], candidate]
-    return _Posed(translation, rotation, joints, point, _jacobian(hands, frames, point, link), normal)
+    jacobian = _by_coordinates(hands, coordinates, _jacobian(hands, frames, point, link))
+    return _Posed(translation, rotation, coordinates, point, jacobian, normal)
 
 
-def closing_joints(hands: HandModel) -> Float[Tensor, "2 joint"]:
-    """Returns 1 or -1 for joints that close the hand in that direction, 0 for those that spread the fingers.
+def closing_coordinates(hands: HandModel) -> Float[Tensor, "2 coordinate"]:
+    """Returns 1 or -1 for coordinates that close the hand in that direction, 0 for those that spread the fingers.
 
     A joint closes if it moves the contact candidates along the palm normal, seen from the hand with its joints at 0
     (or at the limit nearest to 0): bent fingers move along the palm.
     """
-    joints = torch.zeros_like(hands.joint_lower).clamp(hands.joint_lower, hands.joint_upper)[None].double()
+    lower, upper = hands.coordinate_lower, hands.coordinate_upper
+    coordinates = torch.zeros_like(lower).clamp(lower, upper)[None].double()
+    joints = hands.joints_at(coordinates)
     root = torch.eye(3, dtype=torch.float64).expand(1, 2, 3, 3)
     frames = hands.frames_from_root(root, torch.zeros((1, 2, 3), dtype=torch.float64), joints)
     every = torch.arange(hands.candidate_count).expand(1, 2, -1)
     motion = _jacobian(hands, frames, hands.contact_points(frames, every), hands.candidate_link[None])
+    motion = _by_coordinates(hands, coordinates, motion)
     closing = (hands.palm_normal.double()[:, None, None] @ motion).squeeze(-2).sum(dim=2)[0]
     return torch.where(closing.abs() > motion.norm(dim=-2).sum(dim=2)[0] / 2, closing.sign(), 0)
 
 
-def _off_contacts(posed: _Posed, clearance: float, damping: float) -> Float[Tensor, "grasp 2 joint"]:
-    """Returns the least turn of the joints that moves the contacts by the clearance along their normals, damped."""
+def _off_contacts(posed: _Posed, clearance: float, damping: float) -> Float[Tensor, "grasp 2 coordinate"]:
+    """Returns the least turn that moves the contacts by the clearance along their normals, damped."""
     along = (posed.normal[..., None, :] @ posed.jacobian).squeeze(-2)
     return _damped(along, torch.full_like(along[..., 0], clearance), damping)
 
 
 def _damped(
-    along: Float[Tensor, "grasp 2 contact joint"], wanted: Float[Tensor, "grasp 2 contact"], damping: float
-) -> Float[Tensor, "grasp 2 joint"]:
-    """Returns the least turn of the joints that moves each contact as wanted: A^T (A A^T + damping^2)^-1 wanted.
+    along: Float[Tensor, "grasp 2 contact coordinate"], wanted: Float[Tensor, "grasp 2 contact"], damping: float
+) -> Float[Tensor, "grasp 2 coordinate"]:
+    """Returns the least turn that moves each contact as wanted: A^T (A A^T + damping^2)^-1 wanted.
 
     Args:
-        along: A, how far each contact moves with each joint, m/rad.
+        along: A, how far each contact moves with each coordinate, m/rad.
         wanted: motion of each contact, m.
         damping: m/rad.
     """
@@ -195,11 +205,12 @@ def _forced_squeeze(
     force: Float[Tensor, "grasp both_contacts 3"],
     rule: PoseConfig,
     dynamics: HandDynamicsConfig,
-) -> Poses:
+) -> _Posed:
     """Returns targets that close the gaps and then press with the forces.
 
-    joints = grasp + closing + J^T f / kp, where f are the forces and J the contacts' Jacobian, and the last part is
-    within the actuators' limit. A floating root yields to the force on its hand, so its target goes beyond it as far.
+    coordinates = grasp + closing + J^T f / kp, where f are the forces and J the contacts' Jacobian by the coordinates,
+    and the last part is within the actuators' limit. A floating root yields to the force on its hand, so its target
+    goes beyond it as far.
     """
     force = force.reshape(posed.point.shape)
     inward = -(contacts.normal[..., None, :] @ posed.jacobian).squeeze(-2)
@@ -207,7 +218,8 @@ def _forced_squeeze(
     torque = (posed.jacobian.mT @ force[..., None]).squeeze(-1).sum(dim=2)
     pressing = torque.clamp(-dynamics.force_limit, dynamics.force_limit) / dynamics.kp
     yielding = rule.root_compliance * force.sum(dim=2) if dynamics.floating else 0.0
-    return posed._replace(translation=posed.translation + yielding, joints=posed.joints + closing + pressing).poses
+    coordinates = posed.coordinates + closing + pressing
+    return posed._replace(translation=posed.translation + yielding, coordinates=coordinates)
 
 
 def _jacobian(
@@ -223,6 +235,15 @@ def _jacobian(
     arm = point[:, :, :, None] - frames.translation[:, :, None, joint_link]
     motion = torch.linalg.cross(axis[:, :, None], arm, dim=-1)
     return (motion * moved_links(hands).T[link][..., None]).mT
+
+
+def _by_coordinates(
+    hands: HandModel,
+    coordinates: Float[Tensor, "grasp 2 coordinate"],
+    by_joints: Float[Tensor, "grasp 2 point 3 joint"],
+) -> Float[Tensor, "grasp 2 point 3 coordinate"]:
+    """Returns how points move with each coordinate, m/rad, from how they move with each joint."""
+    return by_joints @ hands.coupled.jacobian(coordinates)[:, :, None] if hands.coupled else by_joints
 
 
 def moved_links(hands: HandModel) -> Bool[Tensor, "joint link"]:

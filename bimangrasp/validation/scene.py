@@ -16,8 +16,17 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.errors import InputError
 from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hand_files.read_hand import quiet_mujoco
-from bimangrasp.hands.description import HandDescription, rigid_parts
-from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, weigh_shapeless
+from bimangrasp.hands.couplings import CoordinateTable
+from bimangrasp.hands.description import HandDescription, on_couplings, rigid_parts
+from bimangrasp.hands.mujoco_bodies import (
+    add_couplings,
+    add_links,
+    add_mesh,
+    add_shape,
+    link_name,
+    node_names,
+    weigh_shapeless,
+)
 from bimangrasp.validation.config import HandDynamicsConfig, PhysicsConfig, ProtocolConfig
 
 SIDES = ("left", "right")
@@ -45,6 +54,7 @@ class Scene:
         root_qpos: index of the first of seven coordinates of each hand's root; empty where roots do not float.
         joint_qpos: (2, J) indices of the joints' coordinates.
         object_qpos: index of the first of the object's seven coordinates.
+        commands: how each hand's targets follow from its joints, see `CoordinateTable`; None where they are the joints.
     """
 
     model: mujoco.MjModel
@@ -57,6 +67,7 @@ class Scene:
     root_qpos: tuple[int, ...]
     joint_qpos: np.ndarray
     object_qpos: int
+    commands: tuple[CoordinateTable, CoordinateTable] | None = None
 
 
 def build_scene(
@@ -67,7 +78,8 @@ def build_scene(
 ) -> Scene:
     """Returns the scene of one object at one size.
 
-    A hand has the links, joints and shapes of its description; all its joints are driven. Its links do not touch
+    A hand has the links, joints, shapes and couplings of its description; an actuator drives each joint that follows no
+    other, and each tendon that does not. Its links do not touch
     neighbors in the tree, nor links that overlap them both with all joints in the middle of their ranges and at the
     mean of their first values: such shapes overlap by design (a finger's root in the palm), and the forces that part
     them would work against the actuators. One posture is not enough: in the middle two fingers may cross.
@@ -155,8 +167,14 @@ def _add_hand(
         root.add_freejoint(name=f"{side} root")
         _add_weld(spec, side, root.name, parking_place, dynamics)
     bodies = add_links(root, hand, side)
+    names = node_names(hand, side)
     for joint, link in enumerate(hand.joint_link):
-        _add_joint(spec, bodies[link], hand, joint, f"{side}/{hand.joint_names[joint]}", dynamics)
+        _add_joint(bodies[link], hand, joint, names[joint], dynamics)
+    add_couplings(spec, hand, side)
+    for node in hand.coordinates.free.tolist():
+        is_joint = node < len(hand.joint_names)
+        kind = mujoco.mjtTrn.mjTRN_JOINT if is_joint else mujoco.mjtTrn.mjTRN_TENDON
+        _add_actuator(spec, names[node], kind, dynamics)
     physics = protocol.physics
     material = {"density": dynamics.density, "solimp": physics.hand_solimp, "solref": physics.hand_solref}
     for number, shape in enumerate(hand.primitives):
@@ -182,17 +200,9 @@ def _add_weld(
 
 
 def _add_joint(
-    spec: mujoco.MjSpec,
-    body: mujoco.MjsBody,
-    hand: HandDescription,
-    joint: int,
-    name: str,
-    dynamics: HandDynamicsConfig,
+    body: mujoco.MjsBody, hand: HandDescription, joint: int, name: str, dynamics: HandDynamicsConfig
 ) -> None:
-    """Adds a hinge and its actuator.
-
-    Targets are not clamped to the joint's range: a squeeze beyond it presses on, up to the force limit.
-    """
+    """Adds a hinge."""
     body.add_joint(
         name=name,
         type=mujoco.mjtJoint.mjJNT_HINGE,
@@ -203,7 +213,14 @@ def _add_joint(
         armature=dynamics.joint_armature,
         frictionloss=dynamics.joint_frictionloss,
     )
-    actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+
+
+def _add_actuator(spec: mujoco.MjSpec, target: str, kind: mujoco.mjtTrn, dynamics: HandDynamicsConfig) -> None:
+    """Adds the actuator of a joint or tendon; a tendon's value is an angle, so it has the same gains.
+
+    Targets are not clamped to the joint's range: a squeeze beyond it presses on, up to the force limit.
+    """
+    actuator = spec.add_actuator(name=target, target=target, trntype=kind)
     actuator.gainprm[0] = dynamics.kp  # with the affine bias: torque = kp (target - joint) - kd speed
     actuator.biastype = mujoco.mjtBias.mjBIAS_AFFINE
     actuator.biasprm[:3] = (0.0, -dynamics.kp, -dynamics.kd)
@@ -234,7 +251,7 @@ def _excluded_link_pairs(model: mujoco.MjModel, hand: HandDescription, side: str
         or parent_part.get(parts[second]) == parts[first]
         or parent_part.get(parts[first]) == parts[second]
     }
-    mid_range = (hand.joint_lower + hand.joint_upper) / 2
+    mid_range = on_couplings(hand, (hand.joint_lower + hand.joint_upper) / 2)
     overlapping = _overlapping_links(model, hand, side, mid_range)
     return pairs | (overlapping & _overlapping_links(model, hand, side, hand.joint_mean))
 
@@ -282,6 +299,7 @@ def _scene(model: mujoco.MjModel, hands: tuple[HandDescription, HandDescription]
         root_qpos=roots,
         joint_qpos=np.array(joints),
         object_qpos=int(model.joint("object").qposadr[0]),
+        commands=tuple(hand.coordinates for hand in hands) if hands[LEFT].couplings else None,
     )
 
 
@@ -295,13 +313,13 @@ def _self_pairs(model: mujoco.MjModel, geoms: np.ndarray, excluded: set[int]) ->
 
 def set_pose(scene: Scene, data: mujoco.MjData, pose: HandPoses) -> None:
     """Sets the pose of both hands, at rest and with the pose as their target, and the object where it starts."""
-    set_targets(data, pose)
+    set_targets(scene, data, pose)
     data.qpos[:] = coordinates_at(scene, pose)
 
 
-def set_targets(data: mujoco.MjData, target: HandPoses) -> None:
-    """Sets the targets of both roots and of all joints."""
-    for name, values in target_of(target)._asdict().items():
+def set_targets(scene: Scene, data: mujoco.MjData, target: HandPoses) -> None:
+    """Sets the targets of both roots and of all motors."""
+    for name, values in target_of(scene, target)._asdict().items():
         getattr(data, name)[:] = values
 
 
@@ -310,7 +328,7 @@ class Target(NamedTuple):
 
     Attributes:
         mocap_pos, mocap_quat: of both roots, quaternions scalar first.
-        ctrl: of the joints of the left hand, then of the right.
+        ctrl: of the joints and tendons with a motor of the left hand, then of the right.
     """
 
     mocap_pos: Float[np.ndarray, "*grasp hand 3"]
@@ -318,16 +336,20 @@ class Target(NamedTuple):
     ctrl: Float[np.ndarray, "*grasp actuator"]
 
 
-def target_of(pose: HandPoses) -> Target:
+def target_of(scene: Scene, pose: HandPoses) -> Target:
     """Returns the targets at a pose, or at a pose of each of several grasps."""
+    commands = pose.joints
+    if scene.commands:
+        sides = enumerate(scene.commands)
+        commands = np.stack([table.coordinates_of(pose.joints[..., side, :]) for side, table in sides], axis=-2)
     quaternions = Rotation.from_matrix(pose.rotation.reshape(-1, 3, 3)).as_quat(scalar_first=True)
     grasps = pose.joints.shape[:-2]
-    return Target(pose.translation, quaternions.reshape(*grasps, 2, 4), pose.joints.reshape(*grasps, -1))
+    return Target(pose.translation, quaternions.reshape(*grasps, 2, 4), commands.reshape(*grasps, -1))
 
 
 def coordinates_at(scene: Scene, pose: HandPoses) -> Float[np.ndarray, "*grasp coordinate"]:
     """Returns all coordinates with both hands at a pose and the object where it starts; see `target_of`."""
-    target = target_of(pose)
+    target = target_of(scene, pose)
     qpos = np.broadcast_to(scene.model.qpos0, (*target.ctrl.shape[:-1], scene.model.nq)).copy()
     qpos[..., scene.joint_qpos] = pose.joints
     for hand, first in enumerate(scene.root_qpos):

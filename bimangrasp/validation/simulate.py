@@ -119,7 +119,7 @@ def _approach(scene: Scene, data: mujoco.MjData, waypoints: list[HandPoses]) -> 
     trial = scene.protocol.trial
     for start, end in pairwise(waypoints):
         for stage in range(1, trial.stages + 1):
-            set_targets(data, interpolate(start, end, stage / trial.stages))
+            set_targets(scene, data, interpolate(start, end, stage / trial.stages))
             _step(scene, data, trial.steps_per_stage)
 
 

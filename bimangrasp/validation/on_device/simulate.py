@@ -122,10 +122,10 @@ def _squeezed(
     trial = scene.protocol.trial
     waypoints = [_stacked([getattr(of_grasp, name) for of_grasp in poses]) for name in trial.waypoints]
     worlds = Worlds(scene.slipping_model, len(poses), room, device)
-    worlds.write({"qpos": coordinates_at(scene, waypoints[0])} | target_of(waypoints[0])._asdict())
+    worlds.write({"qpos": coordinates_at(scene, waypoints[0])} | target_of(scene, waypoints[0])._asdict())
     for start, end in pairwise(waypoints):
         for stage in range(1, trial.stages + 1):
-            worlds.write(target_of(interpolate(start, end, stage / trial.stages))._asdict())
+            worlds.write(target_of(scene, interpolate(start, end, stage / trial.stages))._asdict())
             worlds.run(trial.steps_per_stage)
         on_look()
     return worlds.read()
