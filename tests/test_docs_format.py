@@ -36,7 +36,7 @@ def test_every_attribute_is_named(tmp_path):
     section = TEXT.split("## Attributes")[1].split("##")[0]
     named = set(re.findall(r"`([a-z_0-9]+)`", section)) - {"quota", "partial", "barren", "max_rounds"}
     with h5py.File(tmp_path / "mug.h5") as file:
-        assert set(file.attrs) - {"quota"} <= named <= set(file.attrs) | {"judging"}
+        assert set(file.attrs) - {"quota"} <= named <= set(file.attrs) | {"judging", "couplings"}
 
 
 def test_the_content_hash_is_made_as_described(tmp_path):

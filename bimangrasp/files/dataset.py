@@ -77,7 +77,8 @@ class GraspDataset(torch.utils.data.Dataset):
     """N grasps, or a choice of them and of their columns. Immutable; every choice is another view of the same files.
 
     `data[3]` is one grasp, column name -> array; `data[2:9]`, `data[[4, 1]]` and `data[mask]` are views; and
-    `data["energy/total"]` is a column. `joint_names`, `fields` and `codes` say what the numbers are.
+    `data["energy/total"]` is a column. `joint_names`, `couplings`, `fields` and `codes` say what the
+    numbers are.
     It may be pickled and used by workers of a DataLoader, forked or spawned, since it holds no open file.
     """
 
@@ -99,6 +100,11 @@ class GraspDataset(torch.utils.data.Dataset):
     def joint_names(self) -> tuple[str, ...]:
         """Names of the joint axis, for both hands."""
         return self._store.files[0].joint_names
+
+    @cached_property
+    def couplings(self) -> dict[str, dict[str, Any]]:
+        """Joint or tendon -> which joint it follows, with the polynomial, or which joints share it; empty for none."""
+        return header_of(self._store.files[0].path).hand.couplings
 
     @property
     def hand_name(self) -> str:

@@ -27,6 +27,8 @@ class HandTable:
         joint_names: J names, in the order of `hand/joints`.
         candidate_link: (2, K) names of the links that carry the candidates.
         candidate_position: (2, K, 3) float32, m, link coordinates.
+        couplings: joint or tendon -> which joint it follows or which joints share it, see `coupling_rules`; of both
+            hands.
     """
 
     name: str
@@ -34,6 +36,7 @@ class HandTable:
     joint_names: tuple[str, ...]
     candidate_link: np.ndarray
     candidate_position: np.ndarray
+    couplings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def as_json(value: Any) -> str:
 def header_attributes(header: Header) -> dict[str, Any]:
     """Returns the file attributes of a header; dicts become JSON text."""
     hand = header.hand
+    couplings = {"couplings": as_json(hand.couplings)} if hand.couplings else {}
     return {
         "format": FORMAT,
         "format_version": VERSION,
@@ -119,6 +123,7 @@ def header_attributes(header: Header) -> dict[str, Any]:
         "joint_names": _texts(np.array(hand.joint_names)),
         "candidate_link": _texts(hand.candidate_link),
         "candidate_position": np.asarray(hand.candidate_position, np.float32),
+        **couplings,
         "energy_weights": as_json(header.energy_weights),
         "run_key": as_json(header.run_key),
         "object_key": as_json(header.object_key),
@@ -177,6 +182,7 @@ def read_header(file: h5py.File, name: str = "") -> Header:
         joint_names=tuple(text(name) for name in attributes["joint_names"]),
         candidate_link=np.char.decode(attributes["candidate_link"], "utf-8"),
         candidate_position=attributes["candidate_position"],
+        couplings=json.loads(attributes.get("couplings", "{}")),
     )
     return Header(
         object_code=text(attributes["object_code"]),

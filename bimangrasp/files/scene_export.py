@@ -18,7 +18,15 @@ from bimangrasp.grasp import LEFT, RIGHT
 from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import HandDescription
 from bimangrasp.hands.model import HandModel
-from bimangrasp.hands.mujoco_bodies import add_links, add_mesh, add_shape, link_name, quaternion, weigh_shapeless
+from bimangrasp.hands.mujoco_bodies import (
+    add_couplings,
+    add_links,
+    add_mesh,
+    add_shape,
+    link_name,
+    quaternion,
+    weigh_shapeless,
+)
 
 COLUMNS = ("hand/translation", "hand/rotation", "hand/joints", "object_scale")
 SIDES = ("left", "right")
@@ -94,8 +102,8 @@ def grasp_meshes(grasp: Placed) -> GraspMeshes:
 def grasp_scene(grasp: Placed) -> mujoco.MjSpec:
     """Returns an MJCF scene: bodies `left/<link>`, `right/<link>` with their joints, and `object`.
 
-    The roots of the hands and the object are fixed; joints are free to move and have no actuators. The keyframe
-    `grasp` holds their values. Meshes are drawn as they are, and collide, as ever in MuJoCo, as their hulls.
+    The roots of the hands and the object are fixed; joints move as their couplings let them and have no actuators. The
+    keyframe `grasp` holds their values. Meshes are drawn as they are, and collide, as ever in MuJoCo, as their hulls.
     """
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
@@ -125,4 +133,5 @@ def _add_hand(spec: mujoco.MjSpec, grasp: Placed, side: int) -> None:
         )
     for number, shape in enumerate(hand.primitives):
         add_shape(spec, bodies[shape.link], f"{name}/{number}", shape, shape.T_link_shape, rgba=COLORS[side])
+    add_couplings(spec, hand, name)
     weigh_shapeless(bodies, hand, mass=1e-3, inertia=1e-7)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from bimangrasp.files.dataset import GraspDataset
-from bimangrasp.files.header import Header
+from bimangrasp.files.header import Header, as_json
 
 ROWS_AT_ONCE = 100_000
 
@@ -33,6 +33,8 @@ def write_npz(file: BinaryIO, grasps: GraspDataset, header: Header) -> None:
         "candidate_link": hand.candidate_link,
         "candidate_position": hand.candidate_position,
     }
+    if hand.couplings:
+        about["couplings"] = np.array(as_json(hand.couplings))
     with zipfile.ZipFile(file, "w") as archive:
         for name, value in about.items():
             _add(archive, name, value)

@@ -3,7 +3,7 @@
 Each dict has `qpos_left` and `qpos_right`, where the hands start as `qpos_left_st` and `qpos_right_st` (optional), the
 object's `scale`, and energies under their names. A qpos has the hand's joints by name (`robot0:FFJ3`, ...), its root's
 translation `WRJTx, WRJTy, WRJTz` (m) and its rotation `WRJRx, WRJRy, WRJRz` (rad, Euler angles in sxyz order), in the
-object's frame.
+object's frame. Of hands with couplings ours have `couplings`, which BimanGrasp's code does not read: hand -> rules.
 
 Joint values are those of the release's hands (`hand=release`). They and the built-in Shadow hands have the same links,
 joint axes and order of joints. The release puts `robot0:` before the names; and where our left hand mirrors the right
@@ -33,6 +33,7 @@ _ROTATION = ("WRJRx", "WRJRy", "WRJRz")
 _HANDS = ("qpos_left", "qpos_right")
 _STARTS = ("qpos_left_st", "qpos_right_st")
 _SCALE = "scale"
+_COUPLINGS = "couplings"
 
 RELEASED_TERMS = {
     "energy": "total",
@@ -68,6 +69,7 @@ class ReleasedResults(NamedTuple):
         scale: factor on the object's mesh.
         energies: name -> (N,) values.
         unread: keys of the file whose values are no numbers, which are left out.
+        couplings: "left" and "right" -> which joints follow which, see `coupling_rules`; empty where all are free.
     """
 
     poses: Poses
@@ -76,6 +78,7 @@ class ReleasedResults(NamedTuple):
     scale: Float[np.ndarray, " grasp"]
     energies: dict[str, Float[np.ndarray, " grasp"]]
     unread: tuple[str, ...] = ()
+    couplings: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - a default that nobody writes to
 
 
 def read_results(path: str) -> ReleasedResults:
@@ -89,7 +92,7 @@ def read_results(path: str) -> ReleasedResults:
         _check_keys(path, row, entry, entries[0])
     first = entries[0] if entries else {}
     joint_names = _joint_names(first.get(_HANDS[0]))
-    others = [key for key in first if key not in (*_HANDS, *_STARTS, _SCALE)]
+    others = [key for key in first if key not in (*_HANDS, *_STARTS, _SCALE, _COUPLINGS)]
     energies = [key for key in others if isinstance(key, str) and as_number(first[key]) is not None]
     return ReleasedResults(
         _poses(path, entries, _HANDS, joint_names),
@@ -174,6 +177,8 @@ def _entry(results: ReleasedResults, row: int) -> dict[str, Any]:
     for poses, keys in ((results.poses, _HANDS), (results.starts, _STARTS)):
         if poses is not None:
             entry |= {key: _qpos(poses, row, hand, results.joint_names) for hand, key in enumerate(keys)}
+    if results.couplings:
+        entry[_COUPLINGS] = results.couplings
     return entry | {name: float(values[row]) for name, values in results.energies.items()}
 
 
@@ -186,6 +191,32 @@ def _qpos(poses: Poses, row: int, hand: int, joints: Sequence[str]) -> dict[str,
 def left_signs(joint_names: Sequence[str]) -> Float[np.ndarray, " joint"]:
     """Returns by what a joint value of our left hand is multiplied to be one of the release's, and the other way."""
     return np.array([1.0 if name.removeprefix(PREFIX) in ABOUT_Y else -1.0 for name in joint_names])
+
+
+def released_couplings(rules: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the couplings of our Shadow hands as those of the release's, "left" and "right" -> rules.
+
+    Args:
+        rules: of our hands, see `coupling_rules`; those of the release's own hands are empty, as these have none.
+    """
+    signs = {"left": dict(zip(SHADOW, left_signs(SHADOW).tolist(), strict=True)), "right": dict.fromkeys(SHADOW, 1.0)}
+    return {side: {_renamed(n): _signed(n, r, sign) for n, r in rules.items()} for side, sign in signs.items() if rules}
+
+
+def _renamed(name: str) -> str:
+    return PREFIX + name if name in SHADOW else name
+
+
+def _signed(name: str, rule: Mapping[str, Any], sign: Mapping[str, float]) -> dict[str, Any]:
+    """Returns the rule of a joint or tendon where joints have these signs."""
+    signed: dict[str, Any] = {}
+    if "tendon" in rule:
+        signed["tendon"] = {_renamed(joint): c * sign[joint] for joint, c in rule["tendon"].items()}
+    if "polynomial" in rule:
+        own, leader = sign.get(name, 1.0), sign.get(rule["follows"], 1.0)
+        polynomial = [own * c * leader**degree for degree, c in enumerate(rule["polynomial"])]
+        signed |= {"follows": _renamed(rule["follows"]), "polynomial": polynomial}
+    return signed
 
 
 def to_released(poses: Poses, joint_names: tuple[str, ...], what: str) -> Poses:

@@ -3,13 +3,14 @@
 Its documented fields: `obj_pose` (x, y, z, and the quaternion w, x, y, z), `obj_scale` and `obj_path` of the object;
 `pregrasp_qpos`, `grasp_qpos` and `squeeze_qpos` of the hand, each its root's pose in the same form and then its joints.
 The joints are those of the hand that made the grasps, in its own order and frame; `joint_names` beside them has their
-names.
+names, and `couplings`, where there are any, which of them follow which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +34,11 @@ class BenchFile(NamedTuple):
 
 
 def bench_files(
-    code: str, joint_names: tuple[str, ...], stages: tuple[Poses, ...], object_scale: Float[np.ndarray, " grasp"]
+    code: str,
+    joint_names: tuple[str, ...],
+    stages: tuple[Poses, ...],
+    object_scale: Float[np.ndarray, " grasp"],
+    couplings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[BenchFile]:
     """Yields the files of the grasps of one object, which lies at the origin.
 
@@ -42,6 +47,7 @@ def bench_files(
         joint_names: of the joint axis.
         stages: pre-grasp, grasp and squeeze.
         object_scale: factor on the object's mesh.
+        couplings: of the joints, see `coupling_rules`.
     """
     qpos = [_qpos(poses) for poses in stages]
     for number in range(stages[0].count):
@@ -55,6 +61,8 @@ def bench_files(
                 "joint_names": list(joint_names),
                 "hand_side": name,
             }
+            if couplings:
+                content[()]["couplings"] = dict(couplings)
             yield BenchFile(name, number, object_image(content))
 
 

@@ -55,13 +55,19 @@ class Synthesizer:
 
     def hand_table(self) -> HandTable:
         """Returns what files say of the hands, read by MuJoCo alone."""
+        from bimangrasp.hands.couplings import coupling_rules
         from bimangrasp.hands.description import pair_sha256
 
         left, right = _hands(self.hand, self.hands)
         count = max(len(left.candidate_link), len(right.candidate_link))
         links, positions = zip(*(_candidates(hand, count) for hand in (left, right)), strict=True)
         return HandTable(
-            self.hand.name, pair_sha256(left, right), right.joint_names, np.stack(links), np.stack(positions)
+            self.hand.name,
+            pair_sha256(left, right),
+            right.joint_names,
+            np.stack(links),
+            np.stack(positions),
+            coupling_rules(right.couplings, right.joint_names),
         )
 
     def load(self, device: str, threads: int) -> OptimizerRunner:

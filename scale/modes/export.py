@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,14 @@ from bimangrasp.files.reader import header_of
 from bimangrasp.files.tables import write_csv, write_npz, write_parquet
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.model import HandModel
-from bimangrasp.interop.bimangrasp_results import RELEASED, RELEASED_TERMS, ReleasedResults, results_image, to_released
+from bimangrasp.interop.bimangrasp_results import (
+    RELEASED,
+    RELEASED_TERMS,
+    ReleasedResults,
+    released_couplings,
+    results_image,
+    to_released,
+)
 from bimangrasp.interop.dexgraspbench import bench_files
 from bimangrasp.poses import Poses
 from bimangrasp.validation.pose_rules import ObjectGrasps, stages_of
@@ -96,6 +103,7 @@ def _npy(job: ExportJob) -> tuple[int, int]:
         RELEASED,
         good.columns["object_scale"].astype(float),
         {key: good.columns[f"energy/{term}"].astype(float) for key, term in RELEASED_TERMS.items()},
+        couplings=released_couplings(good.couplings),
     )
     RunFolder(job.target.parent).write(job.target, results_image(results))
     return results.poses.count, good.left_out
@@ -106,7 +114,7 @@ def _bench(config: Config, job: ExportJob) -> tuple[int, int]:
     for source in job.sources:
         good = _finite(source)
         stages, sizes = _stages(config, source, good.columns), good.columns["object_scale"].astype(float)
-        for file in bench_files(good.code, good.joint_names, stages, sizes):
+        for file in bench_files(good.code, good.joint_names, stages, sizes, good.couplings):
             path = job.target / file.side / file_name(good.code) / f"{good.rows[file.number]}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.image)
@@ -138,6 +146,7 @@ class _FiniteGrasps(NamedTuple):
         rows: which rows of the file they are.
         columns: of these rows.
         left_out: how many failed.
+        couplings: of the joints, see `GraspDataset.couplings`.
     """
 
     code: str
@@ -145,6 +154,7 @@ class _FiniteGrasps(NamedTuple):
     rows: np.ndarray
     columns: dict[str, np.ndarray]
     left_out: int
+    couplings: dict[str, dict[str, Any]]
 
 
 def _finite(source: Path) -> _FiniteGrasps:
@@ -153,7 +163,8 @@ def _finite(source: Path) -> _FiniteGrasps:
     columns = grasps.arrays()
     good = poses_of(columns, "hand").finite & np.isfinite(columns["energy/total"])
     kept = {name: column[good] for name, column in columns.items()}
-    return _FiniteGrasps(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, int((~good).sum()))
+    left_out = int((~good).sum())
+    return _FiniteGrasps(grasps.codes[0], grasps.joint_names, np.flatnonzero(good), kept, left_out, grasps.couplings)
 
 
 def poses_of(columns: dict[str, np.ndarray], group: str) -> Poses:

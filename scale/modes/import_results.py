@@ -114,6 +114,8 @@ def _imported(config: Config, source: Path, results: ReleasedResults) -> _Import
 
     def ours(poses: Poses) -> Poses:
         taken = from_released(poses, results.joint_names, hands.joint_names, f"result file {source}")
+        joints = hands.onto_couplings(torch.as_tensor(taken.joints), f"result file {source}")
+        taken = taken._replace(joints=joints.numpy())
         return Poses(*(part.astype(np.float32) for part in taken))
 
     poses = ours(results.poses)

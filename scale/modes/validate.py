@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
+import torch
 from rich.console import Console
 
 from bimangrasp.errors import InputError
@@ -222,6 +223,7 @@ def _released(path: Path, hands: HandModel, config: Config) -> Given:
         )
     order = [results.joint_names.index(name) for name in hands.joint_names]
     poses = results.poses._replace(joints=results.poses.joints[:, :, order])
+    poses = poses._replace(joints=hands.onto_couplings(torch.as_tensor(poses.joints), str(path)).numpy())
     obj = ObjectModel(mesh_named(path, path.stem, config.object_root), config.object)
     candidate, normal = nearest_contacts(hands, obj, poses, results.scale, config.contacts_per_hand)
     return Given(path.stem, ObjectGrasps(poses, candidate, normal, results.scale), {"mesh_sha256": obj.sha256})
