@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import coupled_hands
@@ -139,7 +140,7 @@ def test_what_cannot_be_read_is_named(said: str, tmp_path: Path):
         len(r.tendon) - 1 for r in found.rules.values() if r.tendon
     ), "what is not read moves freely"
     path = coupled_hands.written(tmp_path, "toy.xml", toy(UNREAD[said]))
-    assert [line for line in inspect_hand(path).warnings if said in line and "state it: +hand.couplings." in line]
+    assert [line for line in inspect_hand(path).warnings if said in line and "such as +hand.couplings." in line]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,14 @@ WRONG = {
         ["hand=shadow", FOLLOWS, "+hand.couplings.FFJ1={follows:FFJ0}"],
         r"ring: .*FFJ0.*\+hand.couplings.FFJ",
     ),
-    "two couplings": (["hand=shadow_coupled", FOLLOWS], r"'FFJ0' has two couplings: tendon 'FF' and 'FFJ1'"),
+    "two couplings": (
+        ["hand=shadow_coupled", FOLLOWS],
+        r"tendon 'FF' and one of its own; .*FF.coupled=false or .*FFJ0.coupled",
+    ),
+    "two tendons": (
+        ["hand=shadow_coupled", "+hand.couplings.T={tendon:{FFJ0:1,THJ0:1}}"],
+        r"'FFJ0' has two couplings: tendon 'T' and tendon 'FF'; .*T.coupled=false or .*FF.coupled=false",
+    ),
     "unknown leader": (["hand=shadow", "+hand.couplings.FFJ0={follows:FFJ9}"], "FFJ9.*Nearest: FFJ"),
     "unknown follower": (["hand=shadow", "+hand.couplings.FFJ9={follows:FFJ0}"], "FFJ9.*Nearest: FFJ"),
     "unknown member": (["hand=shadow", "+hand.couplings.T={tendon:{FFJ0:1,FFJ9:1}}"], "T.tendon names 'FFJ9'"),
@@ -289,4 +297,6 @@ def test_rules_go_through_names_and_back(tmp_path: Path):
     rules = rules_of(hand.couplings, hand.joint_names)
     assert all(isinstance(rule, CouplingRule) for rule in rules.values())
     free = hand_of(model_of(""), "toy")
+    turned = {name: replace(rule, tendon=dict(reversed(rule.tendon.items()))) for name, rule in reversed(rules.items())}
+    assert coupled(free, model_of(""), turned).sha256 == hand.sha256, "their order is nothing"
     assert coupled(free, model_of(""), rules).couplings == hand.couplings

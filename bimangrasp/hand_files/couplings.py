@@ -279,6 +279,9 @@ def _resolved(rules: Rules, joint_names: Sequence[str]) -> Couplings:
     pulled = [name for name, rule in rules.items() if rule.tendon]
     for name, rule in rules.items():
         _check_rule(name, rule, joint_names, pulled)
+    # in the order of the joints, so that a hand has one hash whatever the order of its rules
+    members = {name: sorted(rules[name].tendon.items(), key=lambda item: joint_names.index(item[0])) for name in pulled}
+    pulled.sort(key=lambda name: joint_names.index(members[name][0][0]))
     sizes = {name: sum(abs(c) for c in rules[name].tendon.values()) for name in pulled}
     node_of = {name: number for number, name in enumerate((*joint_names, *pulled))}
     followers = []
@@ -293,8 +296,8 @@ def _resolved(rules: Rules, joint_names: Sequence[str]) -> Couplings:
     tendons = [
         Tendon(
             name,
-            tuple(node_of[joint] for joint in rules[name].tendon),
-            tuple(float(c) / sizes[name] for c in rules[name].tendon.values()),
+            tuple(node_of[joint] for joint, _ in members[name]),
+            tuple(float(c) / sizes[name] for _, c in members[name]),
         )
         for name in pulled
     ]
@@ -328,13 +331,16 @@ def _check_rule(name: str, rule: CouplingRule, joint_names: Sequence[str], tendo
 def _check_order(tendons: Sequence[Tendon], followers: Sequence[Follower], names: Sequence[str], joints: int) -> None:
     """Refuses joints that two couplings move, rings, and hands of which nothing is free."""
     above: dict[int, int] = {follower.node: follower.leader for follower in followers}
+    following = set(above)
     for number, tendon in enumerate(tendons, start=joints):
         for joint in tendon.joints:
             if joint in above:
-                other = names[above[joint]] if above[joint] != FIXED else "a constant"
+                is_shared = joint not in following
+                other = names[above[joint] if is_shared else joint]
                 raise InputError(
-                    f"joint {names[joint]!r} has two couplings: tendon {tendon.name!r} and {other!r}; remove one: "
-                    f"+hand.couplings.{tendon.name}.coupled=false"
+                    f"joint {names[joint]!r} has two couplings: tendon {tendon.name!r} and "
+                    f"{f'tendon {other!r}' if is_shared else 'one of its own'}; remove one: "
+                    f"+hand.couplings.{tendon.name}.coupled=false or +hand.couplings.{other}.coupled=false"
                 )
             above[joint] = number
     for node in above:

@@ -261,10 +261,9 @@ def _refuse_two_hands(hand: HandDescription, path: Path) -> None:
 
 def _unread_couplings(unread: list[str], hand: HandDescription) -> list[str]:
     """Returns a warning for each coupling of the file that does not count."""
-    advice = (
-        f"if it couples joints, state it: +hand.couplings.{hand.joint_names[-1]}={{follows:{hand.joint_names[-2]}}}"
-    )
-    return [f"not read: {what}; {advice}" for what in unread] if len(hand.joint_names) > 1 else []
+    first, last = hand.joint_names[0], hand.joint_names[-1]
+    advice = f"if joints move together by it, state that, such as +hand.couplings.{last}={{follows:{first}}}"
+    return [f"not read: {what}; {advice}" for what in unread]
 
 
 def _ignored_parts(model: mujoco.MjModel) -> list[str]:

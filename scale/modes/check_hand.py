@@ -45,6 +45,9 @@ PERPENDICULAR_RAD = 0.35
 MIN_GUESS_COSINE = 0.5
 """A palm normal whose cosine with the guessed normal is below this causes a warning."""
 
+SHOWN_RAD = 5e-4
+"""What angles of three decimals tell apart."""
+
 
 class Question(NamedTuple):
     """Something that the file does not state.
@@ -292,7 +295,18 @@ def _joints(inspection: HandInspection, config: HandConfig) -> list[str]:
     rules = coupling_rules(hand.couplings, hand.joint_names)
     member_of = {joint: name for name, rule in rules.items() for joint in rule.get("tendon", ())}
     rows = [(*row, _coupling(rules.get(row[0], {}), member_of.get(row[0]))) for row in rows]
-    return [*table((*head, "coupling"), rows, right=(2, 3, 4)), *_tendons(hand, rules)]
+    return [*table((*head, "coupling"), rows, right=(2, 3, 4)), *_tendons(hand, rules), *_narrowed(hand)]
+
+
+def _narrowed(hand: HandDescription) -> list[str]:
+    """Returns a line for each joint that stays in a part of its range, where what follows it is within limits."""
+    coordinates, lines = hand.coordinates, []
+    for node, low, high in zip(coordinates.free, coordinates.lower, coordinates.upper, strict=True):
+        if node < len(hand.joint_names):
+            own = hand.joint_lower[node], hand.joint_upper[node]
+            if max(abs(low - own[0]), abs(high - own[1])) > SHOWN_RAD:
+                lines.append(f"{hand.joint_names[node]} stays within {low:.3f} to {high:.3f} rad for what follows it")
+    return lines
 
 
 def _coupling(rule: dict[str, Any], tendon: str | None) -> str:
