@@ -19,7 +19,16 @@ from bimangrasp.hands.model import HandModel
 from bimangrasp.poses import Poses
 from bimangrasp.validation.evaluate import Simulations, evaluate_grasps, verdict_columns
 from bimangrasp.validation.pose_rules import ObjectGrasps, stages_of
-from bimangrasp.validation.scene import GraspPoses, HandPoses, build_scene, interpolate, set_pose, set_targets
+from bimangrasp.validation.scene import (
+    GraspPoses,
+    HandPoses,
+    build_scene,
+    coordinates_at,
+    interpolate,
+    set_pose,
+    set_targets,
+    target_of,
+)
 from bimangrasp.validation.simulate import simulate_grasp
 
 F64 = torch.float64
@@ -133,6 +142,32 @@ def test_couplings_hardly_yield_to_the_torques_of_a_grasp():
         data.qfrc_applied[scene.model.jnt_dofadr[scene.model.joint(f"left/{hands.joint_names[follower]}").id]] = -0.5
     mujoco.mj_step(scene.model, data, nstep=500)
     assert 1e-6 < np.abs(coupling_residual(scene.model, data)).max() < 0.01
+
+
+@pytest.mark.slow
+def test_a_device_moves_coupled_hands_as_mujoco_does():
+    pytest.importorskip("mujoco_warp", reason="needs MuJoCo Warp")
+    from bimangrasp.validation.on_device.worlds import Worlds
+
+    hands = coupled_shadow()
+    scene = build_scene(*hands.descriptions, BOX, BENCH.validation)
+    model = scene.slipping_model
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)  # fingers that cross would part at random
+    ends = pose_of(hands, 0), pose_of(hands, 5)
+    several = [HandPoses(*(np.stack([part, part]) for part in pose)) for pose in ends]
+    worlds = Worlds(model, 2, quick_conf.load("validation=bench_warp").validation.simulator, "cpu")
+    data = mujoco.MjData(model)
+    set_pose(scene, data, ends[0])
+    worlds.write({"qpos": coordinates_at(scene, several[0])} | target_of(scene, several[0])._asdict())
+    for share in (0.5, 1.0):
+        worlds.write(target_of(scene, interpolate(*several, share))._asdict())
+        worlds.run(10)
+        set_targets(scene, data, interpolate(*ends, share))
+        mujoco.mj_step(model, data, nstep=10)
+    moved = worlds.read()["qpos"]
+    assert np.abs(data.qpos - coordinates_at(scene, ends[0])).max() > 0.05
+    for world in moved:
+        np.testing.assert_allclose(world[scene.joint_qpos], data.qpos[scene.joint_qpos], atol=1e-4)
 
 
 def grasps_of(hands: HandModel, count=3) -> ObjectGrasps:

@@ -113,7 +113,7 @@ def test_joints_stay_within_their_limits():
 
 def test_a_hand_of_one_joint_opens():
     hands = HandModel(palm("left"), palm("right"), surface_points=8)
-    assert pregrasp.closing_joints(hands).tolist() == [[1], [1]]
+    assert pregrasp.closing_coordinates(hands).tolist() == [[1], [1]]
 
 
 # ---- rule "forces"
