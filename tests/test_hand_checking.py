@@ -212,6 +212,7 @@ def test_a_hand_of_six_motors_goes_from_its_file_to_a_yaml_that_loads():
     report = check("inspire.yaml", **INSPIRE)
     shown = str(report)
     assert "12 joints moved by 6 motors" in shown
+    assert "thumb_pitch stays within 0.000 to 0.600 rad for what follows it" in shown
     assert "= -0.04545 + 1.064 index_proximal" in shown and "= 1.334 thumb_pitch" in shown
     hand = conf.load(["hand=inspire"], ".").hand
     assert set(hand.joint_mean) == set(coupled_hands.INSPIRE_MOTORS), "what follows has the mean of its leader"

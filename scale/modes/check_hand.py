@@ -305,8 +305,13 @@ def _narrowed(hand: HandDescription) -> list[str]:
         if node < len(hand.joint_names):
             own = hand.joint_lower[node], hand.joint_upper[node]
             if max(abs(low - own[0]), abs(high - own[1])) > SHOWN_RAD:
-                lines.append(f"{hand.joint_names[node]} stays within {low:.3f} to {high:.3f} rad for what follows it")
+                lines.append(f"{hand.joint_names[node]} stays within {_span(low, high)} for what follows it")
     return lines
+
+
+def _span(low: float, high: float) -> str:
+    """Returns a range of angles; 0 has no sign."""
+    return f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f} rad"
 
 
 def _coupling(rule: dict[str, Any], tendon: str | None) -> str:
@@ -330,7 +335,7 @@ def _tendons(hand: HandDescription, rules: dict[str, dict[str, Any]]) -> list[st
         line = f"tendon {tendon.name} = {shared}"
         if number in coordinates.free:
             place = coordinates.free.tolist().index(number)
-            line += f", {coordinates.lower[place]:.3f} to {coordinates.upper[place]:.3f} rad by a motor"
+            line += f", {_span(coordinates.lower[place], coordinates.upper[place])} by a motor"
         else:
             line += f" {_formula(rules[tendon.name])}"
         lines.append(line.replace("+ -", "- "))
