@@ -220,6 +220,10 @@ WRONG = {
         ["hand=shadow", FOLLOWS, "+hand.couplings.FFJ1={follows:FFJ0}"],
         r"ring: .*FFJ0.*\+hand.couplings.FFJ",
     ),
+    "ring of a tendon": (
+        ["hand=shadow_coupled", "+hand.couplings.FF={follows:FFJ0}"],
+        r"ring: .*FF -> FFJ0.*\+hand.couplings.FF.coupled=false",
+    ),
     "two couplings": (
         ["hand=shadow_coupled", FOLLOWS],
         r"tendon 'FF' and one of its own; .*FF.coupled=false or .*FFJ0.coupled",
@@ -246,6 +250,12 @@ WRONG = {
         r"joint_mean of 'FFJ0' is 0 rad.* at 0.6 rad; give it that value",
     ),
 }
+
+
+def test_a_hand_of_which_nothing_is_free_is_refused():
+    fixed = {name: CouplingRule(polynomial=[0.2]) for name in JOINTS}
+    with pytest.raises(InputError, match="wanted one at least that is free"):
+        coupled(hand_of(model_of(""), "toy"), model_of(""), fixed)
 
 
 @pytest.mark.parametrize("fault", WRONG)

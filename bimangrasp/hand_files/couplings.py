@@ -345,13 +345,12 @@ def _check_order(tendons: Sequence[Tendon], followers: Sequence[Follower], names
             above[joint] = number
     for node in above:
         path = [node]
-        while (following := above.get(path[-1], FIXED)) != FIXED:
-            path.append(following)
-            if following == node:
+        while (leader := above.get(path[-1], FIXED)) != FIXED:
+            path.append(leader)
+            if leader == node:
                 ring = " -> ".join(names[part] for part in path)
-                raise InputError(
-                    f"couplings in a ring: {ring}; remove one: +hand.couplings.{names[node]}.coupled=false"
-                )
+                removable = next(names[part] for part in path if part in following)
+                raise InputError(f"couplings in a ring: {ring}; remove one: +hand.couplings.{removable}.coupled=false")
             if len(path) > len(names):
                 break  # it leads into a ring that is found from there
     if len(above) == len(names):
