@@ -188,6 +188,9 @@ def test_free_hands_compute_nothing():
     hands = built_in_hands("shadow")
     joints = hands.joint_mean[None]
     assert hands.coupled is None and hands.joints_at(joints) is joints and hands.coordinates_of(joints) is joints
+    table, hand = hands.descriptions[1].coordinates, hands.descriptions[1]
+    assert np.array_equal(table.lower, hand.joint_lower) and np.array_equal(table.upper, hand.joint_upper)
+    assert np.array_equal(table.weights, np.eye(22)) and table.free.tolist() == list(range(22))
     assert hands.coordinate_lower is hands.joint_lower and hands.coordinate_count == hands.joint_count
 
 

@@ -231,7 +231,8 @@ def _ranges(table: CoordinateTable, lower: np.ndarray, upper: np.ndarray) -> tup
     for number in range(len(table.free)):
         moved = np.flatnonzero(table.coordinate[: len(lower)] == number)
         own = np.sort([(table.weights[number] * limit).sum() for limit in _own_limits(table, number, lower, upper)])
-        ends.append(_range(table, number, own, (moved, lower[moved], upper[moved])))
+        is_alone = moved.tolist() == [table.free[number]]
+        ends.append(own if is_alone else _range(table, number, own, (moved, lower[moved], upper[moved])))
     return tuple(np.array(ends).reshape(-1, 2).T)
 
 
