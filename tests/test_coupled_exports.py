@@ -66,6 +66,18 @@ def test_a_file_says_which_joints_follow_which(file: Path):
         assert read_header(opened).hand.couplings == data.couplings
 
 
+@pytest.mark.slow
+def test_a_run_carries_couplings_into_its_final_files(small_config):
+    config = small_config("hand=shadow_coupled", "experiment=null", target_count_per_object=4)
+    assert scale.run(config).exit_code == 0
+    data = bimangrasp.load(Path(config.output_root) / config.exp_name)
+    assert data.couplings == TENDONS and len(data) == 4
+    model = HandModel(*load_hands(config.hand), 64, dtype=torch.float64)
+    for name in ("hand/joints", "initial/joints"):
+        joints = torch.as_tensor(data[name]).double()
+        assert (model.joints_at(model.coordinates_of(joints)) - joints).abs().max() < 1e-6
+
+
 def test_a_file_of_free_hands_is_as_before(tmp_path: Path):
     write_final(tmp_path / "bowl.h5", "bowl", 2)
     with h5py.File(tmp_path / "bowl.h5") as opened:

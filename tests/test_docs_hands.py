@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import quick_conf
-from documents import PAGES, commands, keys_of
+import yaml
+from documents import PAGES, blocks, commands, keys_of
 from hand_texts import TEXTS
 
 import conf
 import main
+from bimangrasp.hand_files.config import CouplingRule
+from bimangrasp.hand_files.loading import load_hands
 from conf import groups
 from scale.modes import check_hand, paths
 
@@ -36,6 +40,18 @@ def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: py
     assert {path.name for path in Path("hand").iterdir()} == {
         *("right.png", "my_hand.yaml", "my_hand.png", "tips.yaml", "tips.png")
     }
+
+
+def test_the_couplings_that_are_shown_are_those_of_a_hand():
+    (block,) = blocks(TEXT, "yaml")
+    rules = {name: CouplingRule(**rule) for name, rule in yaml.safe_load(block)["couplings"].items()}
+    config = quick_conf.load("hand=shadow").hand
+    means = {name: mean for name, mean in config.joint_mean.items() if name not in ("THJ0", "LFJ4")}
+    right = load_hands(replace(config, couplings=rules, joint_mean=means))[1]
+    assert len(right.coordinates.free) == 19 and [tendon.name for tendon in right.couplings.tendons] == ["FF"]
+    of_yaml = load_hands(quick_conf.load("hand=shadow_coupled").hand)[1]
+    assert right.couplings.tendons[0] == of_yaml.couplings.tendons[0]
+    assert f"{len(of_yaml.coordinates.free)} motors" in TEXT
 
 
 def test_every_named_key_exists():
