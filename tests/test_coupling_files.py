@@ -15,7 +15,7 @@ from coupled_hands import JOINTS, toy
 import conf
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import CouplingRule
-from bimangrasp.hand_files.couplings import coupled, read_couplings, rules_of
+from bimangrasp.hand_files.couplings import coupled, placed_on_couplings, read_couplings, rules_of
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco, unread_mimics
 from bimangrasp.hand_setup.inspection import inspect_hand
@@ -90,6 +90,7 @@ def test_a_tendon_of_joints_that_lead_each_other_is_one_motor():
     assert set(found.rules) == {"c"} and not found.unread
 
 
+WITHOUT_U = TENDONS.replace('<fixed name="u"><joint joint="c" coef="1"/><joint joint="d" coef="3"/></fixed>', "")
 UNREAD = {
     "equality 'pin' is of type connect": (
         '<equality><connect name="pin" body1="La" body2="Lc" anchor="0 0 0"/></equality>'
@@ -119,13 +120,21 @@ UNREAD = {
         '<actuator><position tendon="t"/><position tendon="x"/></actuator>'
     ),
     "tendon 't' is 2 a + -1 b, of which a joint follows by an equality": (
-        TENDONS.replace('<fixed name="u"><joint joint="c" coef="1"/><joint joint="d" coef="3"/></fixed>', "")
-        + PULLED
-        + '<equality><joint joint1="b" joint2="c"/></equality>'
+        WITHOUT_U + PULLED + '<equality><joint joint1="b" joint2="c"/></equality>'
     ),
-    "ties 2 a + -1 b to tendon 'u', but motors move these joints": (
+    "ties tendons 't' and 'u', but motors of their own move joints of 2 a + -1 b": (
         TENDONS + '<equality><tendon tendon1="t" tendon2="u"/></equality>'
         '<actuator><position joint="a"/><position joint="b"/></actuator>'
+    ),
+    "ties tendons 'v' and 't', but motors of their own move joints of 2 a + -1 b": (
+        WITHOUT_U + '<equality><tendon tendon1="v" tendon2="t"/></equality>'
+        '<actuator><position joint="a"/><position joint="b"/></actuator>'
+    ),
+    "tendon 't' is limited to -0.1 ... 0.5; only the limits of its joints count": (
+        WITHOUT_U.replace('name="t"', 'name="t" limited="true" range="-0.1 0.5"') + PULLED
+    ),
+    "the motor of tendon 't' is limited to 0 ... 0.5, its joints to ": (
+        WITHOUT_U + '<actuator><position tendon="t" ctrllimited="true" ctrlrange="0 0.5"/></actuator>'
     ),
 }
 
@@ -226,11 +235,11 @@ WRONG = {
     ),
     "two couplings": (
         ["hand=shadow_coupled", FOLLOWS],
-        r"tendon 'FF' and one of its own; .*FF.coupled=false or .*FFJ0.coupled",
+        r"tendon 'FF' and one of its own; .*FF.coupled=false removes it, and .*FFJ0.coupled",
     ),
     "two tendons": (
         ["hand=shadow_coupled", "+hand.couplings.T={tendon:{FFJ0:1,THJ0:1}}"],
-        r"'FFJ0' has two couplings: tendon 'T' and tendon 'FF'; .*T.coupled=false or .*FF.coupled=false",
+        r"'FFJ0' has two couplings: tendon 'T' and tendon 'FF'; .*T.coupled=false removes it, and .*FF.coupled=false",
     ),
     "unknown leader": (["hand=shadow", "+hand.couplings.FFJ0={follows:FFJ9}"], "FFJ9.*Nearest: FFJ"),
     "unknown follower": (["hand=shadow", "+hand.couplings.FFJ9={follows:FFJ0}"], "FFJ9.*Nearest: FFJ"),
@@ -243,13 +252,73 @@ WRONG = {
     "says nothing": (["hand=shadow", "+hand.couplings.FFJ0={}"], "FFJ0 says nothing"),
     "never within limits": (
         ["hand=shadow", "+hand.couplings.FFJ0={follows:FFJ1,polynomial:[5]}"],
-        r"'FFJ0' never leave it within its limits.*\+hand.couplings.FFJ0.coupled=false",
+        r"'FFJ0' never leave all .* within their limits.*\+hand.couplings.FFJ0.coupled=false",
+    ),
+    "a factor without a leader": (
+        ["hand=shadow", "+hand.couplings.FFJ0={polynomial:[0.1,0.8]}"],
+        r"polynomial is \[0.1, 0.8\] and follows nothing; wanted hand.couplings.FFJ0.follows=",
+    ),
+    "removal of a joint that a tendon moves": (
+        ["hand=shadow_coupled", "+hand.couplings.FFJ0.coupled=false"],
+        r"'FFJ0' is coupled by tendon 'FF'; \+hand.couplings.FF.coupled=false removes it",
+    ),
+    "the other way round": (
+        ["hand=shadow", "+hand.couplings.FFJ0={follows:FFJ1,polynomial:[0,-1]}"],
+        r"'FFJ1' and 'FFJ0' move together and have no range .* is the sign of the factor right\?",
     ),
     "mean off its coupling": (
         ["hand=shadow", "+hand.couplings.FFJ0={follows:FFJ1}"],
-        r"joint_mean of 'FFJ0' is 0 rad.* at 0.6 rad; give it that value",
+        r"joint_mean of 'FFJ0' is 0 rad.* at 0.6 rad; give it that value: hand.joint_mean.FFJ0=0.6",
     ),
 }
+
+
+def test_numbers_alone_keep_the_leader_of_the_file():
+    model = model_of(READ["chain"])
+    hand = coupled(hand_of(model, "toy"), model, {"b": CouplingRule(polynomial=[0.05, 0.25])})
+    rules = rules_of(hand.couplings, hand.joint_names)
+    assert (rules["b"].follows, rules["b"].polynomial) == ("a", [0.05, 0.25])
+
+
+def test_an_equality_that_is_said_twice_is_one():
+    twice = '<joint joint1="c" joint2="b" polycoef="0 0.5"/>' * 2
+    found = read_couplings(model_of(f"<equality>{twice}</equality>"), list(JOINTS))
+    assert set(found.rules) == {"c"} and found.rules["c"].follows == "b" and not found.unread
+
+
+def test_a_tendon_over_a_chain_is_the_motor_of_its_leader():
+    members = "".join(f'<joint joint="{name}" coef="1"/>' for name in "efg")
+    found = read_couplings(
+        model_of(
+            f'<tendon><fixed name="t">{members}</fixed></tendon><actuator><position tendon="t"/></actuator><equality>'
+            '<joint joint1="f" joint2="e" polycoef="0 0.5"/><joint joint1="g" joint2="f" polycoef="0 0.5"/></equality>'
+        ),
+        list(JOINTS),
+    )
+    assert set(found.rules) == {"f", "g"} and not found.unread
+
+
+def test_limits_of_a_left_hand_that_fit_no_coupling_are_refused_with_its_file():
+    model = model_of(READ["one leads two"])
+    hand = coupled(hand_of(model, "toy"), model, {})
+    upper, lower = hand.joint_upper.copy(), hand.joint_lower.copy()
+    a, b = hand.joint_names.index("a"), hand.joint_names.index("b")
+    lower[a], upper[a], lower[b], upper[b] = 0.0, 0.1, 0.5, 1.0
+    with pytest.raises(InputError, match=r"'b' never leave .* change their ranges in hand.left_mjcf='left.xml'"):
+        placed_on_couplings(
+            replace(hand, joint_lower=lower, joint_upper=upper), hand.joint_mean, "hand.left_mjcf='left.xml'"
+        )
+
+
+def test_what_hydra_cannot_name_is_removed_in_the_yaml():
+    text = toy('<equality><joint joint1="f" joint2="e" polycoef="0 -1"/></equality>').replace('"f"', '"robot0:f"')
+    with quiet_mujoco():
+        model = mujoco.MjSpec.from_string(text).compile()
+    hand = hand_of(model, "toy")
+    for name in ("e", "robot0:f"):
+        hand.joint_lower[hand.joint_names.index(name)] = 0.0
+    with pytest.raises(InputError, match=r"a line 'robot0:f': \{coupled: false\} below couplings"):
+        coupled(hand, model, {})
 
 
 def test_a_hand_of_which_nothing_is_free_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,6 +19,12 @@ from bimangrasp.hands.description import HandDescription, on_couplings
 
 Rules = Mapping[str, CouplingRule]
 """Name of a joint or tendon -> how it is coupled."""
+
+LEAST_RANGE = 1e-3
+"""Below this a coordinate whose joints have ranges has none, rad: a coupling has the wrong sign."""
+
+NARROW = 1e-3
+"""Limits of a motor that are closer to each other than its joints' are named from this on, rad."""
 
 _EQUALITY = mujoco.mjtEq
 
@@ -41,20 +48,64 @@ def coupled(hand: HandDescription, model: mujoco.MjModel, stated: Rules) -> Hand
         InputError: the couplings contradict each other, or the joints' limits.
     """
     rules = read_couplings(model, hand.joint_names).rules
-    removed = [name for name, rule in stated.items() if not (rule.coupled or rule.tendon or rule.follows)]
-    check_names(removed, [*hand.joint_names, *rules], "hand.couplings")
-    couplings = _resolved(rules | dict(stated), hand.joint_names)
+    stated = {name: _completed(rule, rules.get(name, CouplingRule())) for name, rule in stated.items()}
+    _check_removals(stated, rules, hand.joint_names)
+    couplings = _resolved(rules | stated, hand.joint_names)
     hand = replace(hand, couplings=couplings)
     if not couplings:
         return hand
+    return replace(hand, joint_mean=placed_on_couplings(hand, hand.joint_mean, "the hand's file"))
+
+
+def placed_on_couplings(hand: HandDescription, joints: np.ndarray, source: str) -> np.ndarray:
+    """Returns joint values (J,), rad, on the couplings of a hand.
+
+    Raises:
+        InputError: limits leave a coupling no range to move in; it names the joint, and `source` has the limits.
+    """
     try:
-        return replace(hand, joint_mean=on_couplings(hand, hand.joint_mean))
+        placed = on_couplings(hand, joints)
     except ValueError as error:
         joint = hand.joint_names[error.args[0]]
         raise InputError(
-            f"the couplings of {joint!r} never leave it within its limits; change its range in the hand's file, or its "
-            f"coupling: +hand.couplings.{joint}.coupled=false removes it"
+            f"the couplings of {joint!r} never leave all that move with it within their limits; change their ranges in "
+            f"{source}, or a coupling: {_removal(joint)}"
         ) from error
+    table = hand.coordinates
+    for number, moved in enumerate(table.moved):
+        least = min((hand.joint_upper[joint] - hand.joint_lower[joint] for joint in moved), default=np.inf)
+        if table.upper[number] - table.lower[number] < LEAST_RANGE < least:
+            names = " and ".join(repr(hand.joint_names[joint]) for joint in moved)
+            raise InputError(
+                f"{names} move together and have no range in which all are within their limits: one would have to turn "
+                f"the other way; is the sign of the factor right? {_removal(hand.joint_names[moved[-1]])}, and "
+                f"hand.couplings states another one"
+            )
+    return placed
+
+
+def _completed(rule: CouplingRule, known: CouplingRule) -> CouplingRule:
+    """Returns a stated rule with the leader that the file gives, where only the numbers are stated."""
+    is_number = rule.polynomial and not (rule.follows or rule.tendon) and any(rule.polynomial[1:])
+    return replace(rule, follows=known.follows) if is_number else rule
+
+
+def _check_removals(stated: Rules, rules: Rules, joint_names: Sequence[str]) -> None:
+    """Refuses to remove what is not there."""
+    removed = [name for name, rule in stated.items() if not (rule.coupled or rule.tendon or rule.follows)]
+    check_names(removed, [*joint_names, *rules], "hand.couplings")
+    all_rules = rules | dict(stated)
+    for name in removed:
+        pulling = [tendon for tendon, rule in all_rules.items() if rule.coupled and name in rule.tendon]
+        if name not in rules and pulling:
+            raise InputError(f"joint {name!r} is coupled by tendon {pulling[0]!r}; {_removal(pulling[0])}")
+
+
+def _removal(name: str) -> str:
+    """Returns what removes a coupling; Hydra takes no other letters in the name of a key."""
+    if re.fullmatch(r"\w+", name):
+        return f"+hand.couplings.{name}.coupled=false removes it"
+    return f"a line {name!r}: {{coupled: false}} below couplings in the hand's YAML removes it"
 
 
 def rules_of(couplings: Couplings, joint_names: Sequence[str]) -> dict[str, CouplingRule]:
@@ -155,16 +206,18 @@ class _Reader:
         if len(given.members) == 1:
             ((leader, scale),) = given.members.items()
         absolute = pulls[0].reference + polynomial(Polynomial([-given.reference, scale]))
+        motored = [pull for pull in pulls if len(pull.members) > 1 and not self._driven.isdisjoint(pull.members)]
+        if motored:
+            ties = f"{what} ties tendons {pulls[0].name!r} and {given.name!r}"
+            self.unread.append(f"{ties}, but motors of their own move joints of {_sum(motored[0])}")
+            return
+        self._share(given)
         if len(pulls[0].members) == 1:
             ((joint, coefficient),) = pulls[0].members.items()
-            self._share(given)
             self._follow(joint, leader, absolute / coefficient, what)
-        elif self._driven.isdisjoint(pulls[0].members):
-            self._share(given)
+        else:
             self._share(pulls[0])
             self._follow(pulls[0].name, leader, absolute, what)
-        else:
-            self.unread.append(f"{what} ties {_sum(pulls[0])} to tendon {given.name!r}, but motors move these joints")
 
     def _add_constant(self, pull: _Pull, length: float, what: str) -> None:
         """Reads a tendon of constant length: of two joints one follows the other."""
@@ -181,6 +234,9 @@ class _Reader:
     def _follow(self, name: str, leader: str, polynomial: Polynomial, what: str) -> None:
         """Lets a joint or tendon follow another; the other way round where only the follower has a motor."""
         coefficients = np.trim_zeros(polynomial.coef, "b")
+        earlier = self.rules.get(name, CouplingRule())
+        if earlier.polynomial and earlier.follows == leader and _are_equal(earlier.polynomial, coefficients):
+            return  # the same is said twice
         is_taken = name in self.rules and self.rules[name].follows != "" or name in self._driven - {leader}
         if leader and len(coefficients) == 2 and is_taken and leader not in self._driven and leader not in self.rules:
             name, leader = leader, name
@@ -222,15 +278,35 @@ class _Reader:
             self.unread.append(f"{what} is {_sum(pull)}, of which a joint follows by an equality")
         else:
             self._share(pull._replace(members=members))
+            self._say_limits(tendon, what)
+
+    def _say_limits(self, tendon: int, what: str) -> None:
+        """Says of a tendon that its own limits, or those of its motor, are not read."""
+        model = self._model
+        if model.tendon_limited[tendon]:
+            low, high = model.tendon_range[tendon]
+            self.unread.append(f"{what} is limited to {low:g} ... {high:g}; only the limits of its joints count")
+        ends = np.zeros(2)
+        for joint, coefficient in self._pull(tendon).members.items():
+            ends += np.sort(coefficient * model.joint(joint).range)
+        for actuator in np.flatnonzero(model.actuator_trnid[:, 0] == tendon):
+            is_its = model.actuator_trntype[actuator] == int(mujoco.mjtTrn.mjTRN_TENDON)
+            low, high = model.actuator_ctrlrange[actuator]
+            if is_its and model.actuator_ctrllimited[actuator] and (low > ends[0] + NARROW or high < ends[1] - NARROW):
+                self.unread.append(
+                    f"the motor of {what} is limited to {low:g} ... {high:g}, its joints to {ends[0]:g} ... "
+                    f"{ends[1]:g}; only the limits of its joints count"
+                )
 
     def _without_followers(self, members: dict[str, float]) -> dict[str, float]:
         """Returns what a tendon is of the joints that lead, where others of it follow these in proportion."""
-        members = dict(members)
-        for joint in list(members):
-            rule = self.rules.get(joint, CouplingRule())
-            if rule.follows in members and len(rule.polynomial) == 2 and not rule.polynomial[0]:
-                members[rule.follows] += members.pop(joint) * rule.polynomial[1]
-        return {joint: coefficient for joint, coefficient in members.items() if coefficient}
+        led: dict[str, float] = {}
+        for joint, coefficient in members.items():
+            leader, factor = joint, coefficient
+            while (rule := self.rules.get(leader)) and rule.follows in members and _is_proportion(rule):
+                leader, factor = rule.follows, factor * rule.polynomial[1]
+            led[leader] = led.get(leader, 0.0) + factor
+        return {joint: coefficient for joint, coefficient in led.items() if coefficient}
 
     def _pull(self, tendon: int) -> _Pull | None:
         """Returns a fixed tendon of hinges of the hand; None for any other."""
@@ -248,7 +324,17 @@ class _Reader:
 
 def _tendon_name(name: str, joint_names: Sequence[str]) -> str:
     """Returns a name that is no joint's."""
-    return f"{name} tendon" if name in joint_names else name
+    return f"{name}_tendon" if name in joint_names else name
+
+
+def _is_proportion(rule: CouplingRule) -> bool:
+    """Whether a joint is its leader's value times a factor."""
+    return len(rule.polynomial) == 2 and not rule.polynomial[0]
+
+
+def _are_equal(polynomial: Sequence[float], other: np.ndarray) -> bool:
+    """Whether two polynomials have the same coefficients, but for rounding."""
+    return len(polynomial) == len(other) and np.allclose(polynomial, other)
 
 
 def _takes_position(model: mujoco.MjModel, actuator: int) -> bool:
@@ -322,6 +408,11 @@ def _check_rule(name: str, rule: CouplingRule, joint_names: Sequence[str], tendo
     coefficients = list(rule.tendon.values())
     if rule.tendon and (len(coefficients) < 2 or not all(np.isfinite(c) and c for c in coefficients)):
         raise InputError(f"{key}.tendon is {dict(rule.tendon)}; wanted two joints or more, none with the coefficient 0")
+    if any(rule.polynomial[1:]) and not (rule.follows or rule.tendon):
+        raise InputError(
+            f"{key}.polynomial is {list(rule.polynomial)} and follows nothing; wanted {key}.follows=<a joint> with it, "
+            f"or the one number at which it is fixed"
+        )
     if len(rule.polynomial) > DEGREES or not np.isfinite(np.array(rule.polynomial, float)).all():
         raise InputError(
             f"{key}.polynomial is {list(rule.polynomial)}; wanted up to {DEGREES} numbers, [offset, factor]"
@@ -339,8 +430,8 @@ def _check_order(tendons: Sequence[Tendon], followers: Sequence[Follower], names
                 other = names[above[joint] if is_shared else joint]
                 raise InputError(
                     f"joint {names[joint]!r} has two couplings: tendon {tendon.name!r} and "
-                    f"{f'tendon {other!r}' if is_shared else 'one of its own'}; remove one: "
-                    f"+hand.couplings.{tendon.name}.coupled=false or +hand.couplings.{other}.coupled=false"
+                    f"{f'tendon {other!r}' if is_shared else 'one of its own'}; {_removal(tendon.name)}, and "
+                    f"{_removal(other)}"
                 )
             above[joint] = number
     for node in above:
@@ -350,7 +441,7 @@ def _check_order(tendons: Sequence[Tendon], followers: Sequence[Follower], names
             if leader == node:
                 ring = " -> ".join(names[part] for part in path)
                 removable = next(names[part] for part in path if part in following)
-                raise InputError(f"couplings in a ring: {ring}; remove one: +hand.couplings.{removable}.coupled=false")
+                raise InputError(f"couplings in a ring: {ring}; {_removal(removable)}")
             if len(path) > len(names):
                 break  # it leads into a ring that is found from there
     if len(above) == len(names):

@@ -15,6 +15,7 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.couplings import placed_on_couplings
 from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco, read_bare_hand, read_mjcf_hand
 from bimangrasp.hand_files.tables import by_link, check_names, joint_mean, place_candidates, unit_vector, with_tables
 from bimangrasp.hands.description import (
@@ -22,7 +23,6 @@ from bimangrasp.hands.description import (
     Primitive,
     frames_at,
     mirror,
-    on_couplings,
     path_from_root,
     points_of_links,
 )
@@ -139,11 +139,11 @@ def read_left_hand(right: HandDescription, config: HandConfig) -> HandDescriptio
     links, positions = place_candidates(left.primitives, names, replace(config.candidates, palmar=palmar))
     keypoints = points_of_links(frames_right, right.keypoint_link, right.keypoint_position) @ reflection.T + shift
     T_link_hand = np.linalg.inv(frames_left)
-    left = replace(left, couplings=right.couplings)
+    left, source = replace(left, couplings=right.couplings), f"hand.left_mjcf={config.left_mjcf!r}"
     return replace(
         left,
         side="left",
-        joint_mean=on_couplings(left, np.clip(right.joint_mean, left.joint_lower, left.joint_upper)),
+        joint_mean=placed_on_couplings(left, np.clip(right.joint_mean, left.joint_lower, left.joint_upper), source),
         candidate_link=links,
         candidate_position=positions,
         keypoint_link=right.keypoint_link,

@@ -65,7 +65,7 @@ def _coupled_mean(config: HandConfig, hand: HandDescription, mean: np.ndarray, f
         if name in following and abs(config.joint_mean.get(name, value) - value) > MEAN_TOLERANCE:
             raise InputError(
                 f"hand.joint_mean of {name!r} is {config.joint_mean[name]:g} rad, but it follows by a coupling and is "
-                f"then at {value:.4g} rad; give it that value, or leave it out of hand.joint_mean."
+                f"then at {value:.4g} rad; give it that value: hand.joint_mean.{name}={value:.4g}."
             )
         if not low - MEAN_TOLERANCE <= value <= high + MEAN_TOLERANCE:
             raise InputError(

@@ -32,8 +32,6 @@ class CoupledJoints:
         self.polynomial = table([_widened(t.polynomial, most, 0.0) for t in self.tables])
         self._weights = table([t.weights for t in self.tables])
         self._hand = torch.arange(2, device=device)[:, None]
-        self._onto = torch.zeros((joints, len(first.free)), dtype=torch.float64, device=device)
-        self._onto[torch.arange(joints), torch.as_tensor(first.coordinate[:joints])] = 1.0
         self._joints = joints
         self._levels = []  # nodes that are computed together, what they are computed from, and whether those are nodes
         depth = np.zeros(len(first.parent), np.int64)
