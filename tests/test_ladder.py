@@ -44,6 +44,7 @@ LADDER = {
         "validation.on_device": "builtin objects hand_files validation",
         "visualization": "errors energy_terms builtin grasp poses objects hands hand_files files",
         "hand_setup": "errors hands hand_files visualization",
+        "diagnosis": "errors hands validation",
         "": "files",
     },
     "scale": {

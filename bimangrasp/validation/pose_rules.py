@@ -215,7 +215,7 @@ def _forced_squeeze(
     force = force.reshape(posed.point.shape)
     inward = -(contacts.normal[..., None, :] @ posed.jacobian).squeeze(-2)
     closing = _damped(inward, contacts.gap.clamp(-LARGEST_GAP, LARGEST_GAP), rule.closing_damping)
-    torque = (posed.jacobian.mT @ force[..., None]).squeeze(-1).sum(dim=2)
+    torque = _torques(posed, force)
     pressing = torque.clamp(-dynamics.force_limit, dynamics.force_limit) / dynamics.kp
     yielding = rule.root_compliance * force.sum(dim=2) if dynamics.floating else 0.0
     coordinates = posed.coordinates + closing + pressing
@@ -254,3 +254,23 @@ def moved_links(hands: HandModel) -> Bool[Tensor, "joint link"]:
     for link, parent in enumerate(hand.parent[1:], start=1):
         moves[:, link] |= moves[:, parent]
     return torch.as_tensor(moves)
+
+
+def motor_torques(
+    hands: HandModel, grasps: ObjectGrasps, force: Float[np.ndarray, "grasp both_contacts 3"]
+) -> Float[np.ndarray, "grasp 2 coordinate"]:
+    """Returns what motors have to do for forces of the contacts on the object, N m: J^T f at the grasp, no limit.
+
+    Args:
+        hands: both hands, on the CPU.
+        grasps: the grasps.
+        force: as in `Stages`, N.
+    """
+    posed = _posed(hands, grasps)
+    forces = torch.as_tensor(force).double().reshape(posed.point.shape)
+    return _torques(posed, forces).numpy()
+
+
+def _torques(posed: _Posed, force: Float[Tensor, "grasp 2 contact 3"]) -> Float[Tensor, "grasp 2 coordinate"]:
+    """Returns J^T f of each hand's contacts, N m."""
+    return (posed.jacobian.mT @ force[..., None]).squeeze(-1).sum(dim=2)

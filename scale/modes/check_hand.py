@@ -1,4 +1,4 @@
-"""Runs `mode=hand`: inspects a hand's file, asks what it does not state, writes the hand's YAML, draws and reports."""
+"""Runs `mode=hand`: inspects a hand's file, asks what it does not state, writes its YAML, draws, tests and reports."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bimangrasp.builtin import ASSET_ROOT
+from bimangrasp.diagnosis.causes import Diagnosis
 from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
@@ -32,7 +33,9 @@ from bimangrasp.hand_setup.proposal import hand_yaml, propose, rounded
 from bimangrasp.hands.couplings import DEGREES, coupling_rules
 from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
 from scale.formatting import table
+from scale.modes.diagnose_hand import diagnose_hand
 from scale.modes.paths import HandPaths
+from scale.settings.parsing import resolve_objects
 from scale.settings.schema import Config
 from scale.store import path_settings
 
@@ -75,6 +78,7 @@ class HandReport(NamedTuple):
         warnings: warnings about the settings; `inspection` has those about the file.
         out: the setting `out`: where the YAML is to be written.
         pair: the left and the right hand, if no question is open.
+        diagnoses: why grasps fail, object by object, if `hand_test` asks for some.
     """
 
     inspection: HandInspection
@@ -85,6 +89,7 @@ class HandReport(NamedTuple):
     warnings: list[str]
     out: str
     pair: tuple[HandDescription, HandDescription] | None = None
+    diagnoses: tuple[Diagnosis, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -130,6 +135,7 @@ class HandReport(NamedTuple):
             f"{len(right.keypoint_link)} penetration keypoints",
             self.picture,
         ]
+        lines += [line for diagnosis in self.diagnoses for line in str(diagnosis).splitlines()]
         if self.yaml:
             folder = self.yaml.parent.parent
             lines += [
@@ -146,6 +152,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
         InputError: the file cannot be a hand, the settings contradict it, or the YAML exists already.
     """
     hand = config.hand
+    objects = resolve_objects(config.object_root, config.object_code_list) if config.hand_test else []
     if paths.picture.exists() and not is_ours(paths.picture):
         raise path_settings.taken(paths.picture, "picture of mode=hand")
     inspection = inspect_hand(hand.mjcf, hand.couplings)
@@ -165,7 +172,10 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     shown = "shows left and right hand, right hand from both sides; candidates red, keypoints blue"
     shown += ", orange from each joint to the next that moves with it" if right.couplings else ""
     picture = _draw(paths.picture, panels_of(left, right), shown, config)
-    return HandReport(inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right))
+    diagnoses = diagnose_hand(replace(config, hand=complete), (left, right), objects) if objects else []
+    return HandReport(
+        inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right), tuple(diagnoses)
+    )
 
 
 def _absolute(file: str) -> str:

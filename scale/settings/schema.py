@@ -198,6 +198,7 @@ class Config(Checked):
         validators: how many grasps are simulated at once, by processes under filter=physics and by threads under
             `mode=validate`; 0 is one for each core.
         backlog_s: no more rounds are made while so many wait that validators test for longer than this, s.
+        hand_test: how many grasps `mode=hand` makes and tests on each object to say why they fail; 0 makes none.
         dry_run: print the plan and write nothing.
         ray, filter, dedup, view, hand, energy, optimizer, initialization, object, validation, poses, pieces, prepare:
             see there.
@@ -245,6 +246,7 @@ class Config(Checked):
     path: str
     format: Annotated[str, among("npy", "npz", "csv", "parquet", "dexgraspbench")]
     out: str
+    hand_test: Annotated[int, at_least(0)]
     validators: Annotated[int, at_least(0)]
     backlog_s: Annotated[float, POSITIVE]
     dry_run: bool
