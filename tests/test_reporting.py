@@ -21,6 +21,7 @@ from toy_files import grasp_columns, header, shadow_table, write_final
 
 import scale
 from bimangrasp import builtin
+from bimangrasp.diagnosis.causes import ADVICE, Cause
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.errors import InputError
 from scale.controller.event_loop import EventLoop
@@ -335,6 +336,33 @@ def test_an_object_with_its_one_round_is_not_short(tmp_path):
         file.write(json.dumps({"event": "end", "time": 1020.0, "exit_code": 0}) + "\n")
     page, written = report(tmp_path)
     assert written.outcome.state == "finished" and page.table("objects")["mug"][-3:] == ["7", "1.7", "generated"]
+
+
+def fallen_short(root: Path, **entry: object) -> str:
+    """The head of the page about a run whose object has too few grasps."""
+    folder = journalled(root, START, OBJECTS, READY, done(0, 1010.0, 0), done(1, 1011.0, 0))
+    entry = {"index": 0, "collected": 0, "end_reason": "barren", "rejected": {}} | entry
+    folder.manifest.write_text(json.dumps({"objects": {"mug": entry}}))
+    with folder.journal.open("a") as file:
+        file.write(json.dumps({"event": "end", "time": 1020.0, "exit_code": 3}) + "\n")
+    return report(root)[0].text.split("Objects")[0]
+
+
+def test_an_object_that_falls_short_has_its_causes_and_what_to_try(tmp_path):
+    rejected = {"physics/moved": 5, "physics/penetration": 20, "physics/turned": 4, "duplicate": 1, "not_finite": 2}
+    head = fallen_short(tmp_path, rejected=rejected | {"physics/lost_contact": 0})
+    told = re.findall(r"mug, (\d+) of 32: ([^.]*)\. To try: (\S+)", head)
+    assert told == [
+        ("20", Cause.DEPTH.value, "raise"),
+        ("5", Cause.MOVED.value, "squeeze"),
+        ("4", Cause.TURNED.value, "raise"),
+    ]
+    assert ADVICE[Cause.MOVED] in head and "hand_test=32 and object_code_list=[mug]" in head
+
+
+def test_no_cause_is_told_where_none_is_known(tmp_path):
+    assert "To try" not in fallen_short(tmp_path / "a", rejected={"duplicate": 32})
+    assert "hand_test" not in fallen_short(tmp_path / "b")
 
 
 def test_markup_in_tracebacks_reasons_and_logs_stays_text(tmp_path):

@@ -16,7 +16,7 @@ class Cause(Enum):
     CONTACT = "fingers do not touch the object"
     LIMITS = "joints stand at their limits"
     HANDS = "the hands are in each other"
-    DEPTH = "a hand stands too deep in the object"
+    DEPTH = "a hand starts too deep in the object, the other hand or itself"
     BALANCE = "the forces of the contacts cannot balance"
     MOTORS = "the motors are too weak for the squeeze"
     MOVED = "the object moved away when pushed"
@@ -32,7 +32,7 @@ ADVICE = {
     Cause.CONTACT: "raise energy.w_dis or num_iterations; allow other links to touch (hand.candidates.palmar)",
     Cause.LIMITS: "set hand.joint_mean nearer to the middle of these joints' ranges, or raise energy.w_joints",
     Cause.HANDS: "raise energy.w_spen, or make the objects larger (object.sizes)",
-    Cause.DEPTH: "raise energy.w_depth, or open the hands wider before the grasp (poses.openings)",
+    Cause.DEPTH: "raise energy.w_depth, between hands energy.w_spen, or open wider before the grasp (poses.openings)",
     Cause.BALANCE: "raise energy.w_equilibrium, contacts_per_hand or num_iterations",
     Cause.MOTORS: "set validation.hand.force_limit to what the motors can do, or squeeze less (poses.total_force)",
     Cause.MOVED: "squeeze harder (poses.total_force), or raise energy.w_equilibrium and num_iterations",

@@ -8,12 +8,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bimangrasp.diagnosis.causes import ADVICE as CAUSE_ADVICE
+from bimangrasp.diagnosis.causes import CAUSE_OF_REASON, Cause
 from scale.formatting import ADVICE, count, duration, last_line, number, spans
 from scale.report.history import FailedAttempt, History, Work
 
 if TYPE_CHECKING:
     from scale.report.file_statistics import FileStatistics
 NAMED = 8  # objects or rounds in a sentence; the tables have more
+CAUSES = 3  # of an object, in sentences
 LINE = 200  # letters of an error in a sentence
 ENDS = {0: "finished", 3: "short", 130: "stopped", 143: "stopped"}
 """Exit code -> state; any other one is a failure."""
@@ -246,7 +249,13 @@ def _shortfalls(objects: list[ObjectLine]) -> list[str]:
     """Returns why objects have less than was wanted; of those on which work would go on, how many there are."""
     short = [line for line in objects if line.is_short and line.end_reason != "in progress"]
     ended = [line for line in short if line.end_reason != "stopped"]
-    sentences = [f"{line.code}: {_why(line)}." for line in ended[:NAMED]]
+    sentences = [sentence for line in ended[:NAMED] for sentence in (f"{line.code}: {_why(line)}.", *_causes(line))]
+    explained = [line.code for line in ended if _causes(line)]
+    if explained:
+        sentences.append(
+            f"mode=hand with the run's settings, hand_test=32 and object_code_list=[{explained[0]}] measures palms, "
+            "reach, joints and motors on such grasps."
+        )
     if len(ended) > NAMED:
         sentences.append(f"{len(ended) - NAMED} more objects fell short, see the table.")
     if len(short) > len(ended):
@@ -259,6 +268,20 @@ def _why(line: ObjectLine) -> str:
     text = f"{line.collected} of {line.quota}, {ADVICE.get(line.end_reason, line.end_reason)}"
     reason, rows = max(line.rejected.items(), key=lambda item: item[1], default=("", 0))
     return f"{text}; of its {line.rows} rows {rows} were rejected for {reason}" if rows else text
+
+
+def _causes(line: ObjectLine) -> list[str]:
+    """Returns a sentence for each cause why grasps of an object do not count, that of most first, with what to try."""
+    if line.end_reason == "damaged":  # it has its grasps again with the same command
+        return []
+    rows: Counter[Cause] = Counter()
+    for reason, rejected in line.rejected.items():
+        if rejected and reason in CAUSE_OF_REASON:
+            rows[CAUSE_OF_REASON[reason]] += rejected
+    return [
+        f"{line.code}, {failed} of {line.rows}: {cause.value}. To try: {CAUSE_ADVICE[cause]}."
+        for cause, failed in rows.most_common(CAUSES)
+    ]
 
 
 def _skips(history: History) -> str:
