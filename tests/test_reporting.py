@@ -360,6 +360,23 @@ def test_an_object_that_falls_short_has_its_causes_and_what_to_try(tmp_path):
     assert ADVICE[Cause.MOVED] in head and "hand_test=32 and object_code_list=[mug]" in head
 
 
+@pytest.mark.slow
+def test_causes_are_measured_on_the_grasps_that_a_run_kept(tmp_path):
+    few = ("round_batch_size=6", "num_iterations=150", "max_rounds=1", "target_count_per_object=6", "kernels=plain")
+    weak = ("experiment=firm", "filter=physics", "validation.hand.force_limit=0.01", "keep_failed=true", "gpus=[cpu]")
+    config = quick_conf.load(*few, *weak, "validators=1", "object_code_list=[bowl]", output_root=tmp_path)
+    assert scale.run(config).exit_code == 3
+    page, written = report(tmp_path)
+    told = next(line for line in written.outcome.sentences if "To try" in line)
+    assert Cause.MOTORS.value in told and "validation.hand.force_limit=0.01 leaves" in told
+    assert "weakest finger" in page.text and "hand_test" not in page.text.split("Objects")[0] and not page.errors
+    folder = RunFolder(tmp_path / "demo")
+    folder.config.write_text(folder.config.read_text().replace("- 0.0\n  - -1.0\n", "- 0.0\n  - 1.0\n", 1))
+    page, written = report(tmp_path)
+    assert any(Cause.MOVED.value in line for line in written.outcome.sentences), "other hands than those of the grasps"
+    assert "weakest finger" not in page.text
+
+
 def test_no_cause_is_told_where_none_is_known(tmp_path):
     assert "To try" not in fallen_short(tmp_path / "a", rejected={"duplicate": 32})
     assert "hand_test" not in fallen_short(tmp_path / "b")

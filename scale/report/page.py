@@ -19,8 +19,9 @@ from scale.report.figures import curve_charts, energy_charts, speed_chart
 from scale.report.file_statistics import statistics_of
 from scale.report.history import Call, FailedAttempt, History, history_of
 from scale.report.lost_files import lost_files
+from scale.report.measured_causes import diagnoses_of
 from scale.report.status import no_run, status_of_parts
-from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, outcome
+from scale.report.summary import Outcome, alike_failures, error_line, named_rounds, object_lines, outcome
 from scale.settings.schema import Config
 from scale.store import journal, locks, path_settings
 from scale.store.events import Event, ProcessDied, TileHalved
@@ -85,7 +86,9 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
     run = _run_in(folder, now)
     past, folders = run.past, list(run.folders.values()) or [folder]
     statistics = statistics_of(folders)
-    came_out = outcome(past, run.manifest, run.is_running, statistics, run.lacking, run.lost)
+    objects = [] if run.is_running else object_lines(past, run.manifest, run.is_running, statistics, run.lost)
+    diagnoses = diagnoses_of(folders, objects)
+    came_out = outcome(past, run.manifest, run.is_running, statistics, run.lacking, run.lost, diagnoses)
     environment = Environment(loader=PackageLoader("scale.report", "pages"), autoescape=True, undefined=StrictUndefined)
     words = (number, duration, moment, devices, details, error_line, process_of, rounds_of)
     environment.globals |= {function.__name__: function for function in words}
@@ -96,6 +99,7 @@ def render(folder: RunFolder, now: float) -> tuple[Outcome, str]:
         history=past,
         statistics=statistics,
         outcome=came_out,
+        diagnoses=[str(diagnosis) for diagnosis in diagnoses.values()],
         parts=run.parts,
         objects=came_out.objects[:SHOWN_OBJECTS],
         rejects=rejects(past, came_out),

@@ -14,6 +14,7 @@ from scale.formatting import ADVICE, count, duration, last_line, number, spans
 from scale.report.history import FailedAttempt, History, Work
 
 if TYPE_CHECKING:
+    from bimangrasp.diagnosis.causes import Diagnosis
     from scale.report.file_statistics import FileStatistics
 NAMED = 8  # objects or rounds in a sentence; the tables have more
 CAUSES = 3  # of an object, in sentences
@@ -103,6 +104,7 @@ def outcome(
     statistics: FileStatistics,
     lacking: Sequence[str] = (),
     lost: Mapping[str, str] = MappingProxyType({}),
+    diagnoses: Mapping[str, Diagnosis] = MappingProxyType({}),
 ) -> Outcome:
     """Returns how a run came out.
 
@@ -113,6 +115,7 @@ def outcome(
         statistics: what the files tell.
         lacking: parts that are not there, each with what is wrong.
         lost: object code -> what is wrong with its final file.
+        diagnoses: object code -> why it is not held, where that was measured.
     """
     objects = object_lines(history, manifest, is_running, statistics, lost)
     files = [*lost.values(), *(fault for fault in statistics.unreadable if not _names_any(fault, lost.values()))]
@@ -127,7 +130,7 @@ def outcome(
         f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
         _progress(history, objects),
         _speed(history, objects, is_running),
-        *_shortfalls(objects),
+        *_shortfalls(objects, diagnoses),
         *lacking,
         second.get("text", ""),
         _skips(history),
@@ -245,15 +248,18 @@ def _speed(history: History, objects: list[ObjectLine], is_running: bool) -> str
     return f"{text}; about {duration(missing / rate)} to go." if is_running and missing else f"{text}."
 
 
-def _shortfalls(objects: list[ObjectLine]) -> list[str]:
+def _shortfalls(objects: list[ObjectLine], diagnoses: Mapping[str, Diagnosis]) -> list[str]:
     """Returns why objects have less than was wanted; of those on which work would go on, how many there are."""
     short = [line for line in objects if line.is_short and line.end_reason != "in progress"]
     ended = [line for line in short if line.end_reason != "stopped"]
-    sentences = [sentence for line in ended[:NAMED] for sentence in (f"{line.code}: {_why(line)}.", *_causes(line))]
-    explained = [line.code for line in ended if _causes(line)]
-    if explained:
+    sentences = []
+    for line in ended[:NAMED]:
+        diagnosis = diagnoses.get(line.code)
+        sentences += [f"{line.code}: {_why(line)}.", *(_measured(diagnosis) if diagnosis else _causes(line))]
+    unmeasured = [line.code for line in ended if line.code not in diagnoses and _causes(line)]
+    if unmeasured:
         sentences.append(
-            f"mode=hand with the run's settings, hand_test=32 and object_code_list=[{explained[0]}] measures palms, "
+            f"mode=hand with the run's settings, hand_test=32 and object_code_list=[{unmeasured[0]}] measures palms, "
             "reach, joints and motors on such grasps."
         )
     if len(ended) > NAMED:
@@ -268,6 +274,15 @@ def _why(line: ObjectLine) -> str:
     text = f"{line.collected} of {line.quota}, {ADVICE.get(line.end_reason, line.end_reason)}"
     reason, rows = max(line.rejected.items(), key=lambda item: item[1], default=("", 0))
     return f"{text}; of its {line.rows} rows {rows} were rejected for {reason}" if rows else text
+
+
+def _measured(diagnosis: Diagnosis) -> list[str]:
+    """Returns a sentence for each measured cause, that of most first, with what to try."""
+    return [
+        f"{diagnosis.code}, {failed} of {diagnosis.tried} measured: {cause.value}; {measured}. To try: {advice}."
+        for cause, failed, _, measured, advice in diagnosis.findings[:CAUSES]
+        if failed
+    ]
 
 
 def _causes(line: ObjectLine) -> list[str]:
