@@ -116,6 +116,28 @@ def test_a_palm_before_a_box_faces_it_and_its_back_does_not():
         assert ((found.palm_angle < np.pi / 2) == (sign == 1)).all()
 
 
+def test_contacts_on_both_sides_of_an_object_oppose_each_other():
+    config, hands, grasps = quick_conf.load(*COMMAND), shadow_hands(), posed(shadow_hands(), 1)
+    frames = hands.frames_from_root(*(torch.as_tensor(grasps.poses[part]) for part in (1, 0, 2)))
+    points = hands.contact_points(frames, torch.as_tensor(grasps.candidate))[0, 1].numpy()
+    grain = trimesh.creation.box((1e-3,) * 3).vertices + (points[0] + points[4]) / 2
+    found = measures_of(hands, [grain], grasps, config.validation, config.poses)
+    assert found.opposition[0, 1] == pytest.approx(np.pi, abs=0.1), "between finger and thumb"
+    assert found.opposition[0, 0] < 1.5, "far from the other hand"
+    assert found.gap[0, 1, [0, 4]] == pytest.approx(np.linalg.norm(points[0] - points[4]) / 2, abs=1e-3)
+
+
+def test_joints_at_either_limit_are_found():
+    config, hands, grasps = quick_conf.load(*COMMAND), shadow_hands(), posed(shadow_hands(), 1)
+    lower, upper = hands.joint_lower.numpy(), hands.joint_upper.numpy()
+    joints = np.stack([(lower + upper) / 2])
+    joints[0, 0, 3], joints[0, 1, 5] = lower[0, 3], upper[1, 5] + 0.1
+    grasps = grasps._replace(poses=grasps.poses._replace(joints=joints))
+    box = trimesh.creation.box((0.1, 0.1, 0.1)).vertices
+    found = measures_of(hands, [box], grasps, config.validation, config.poses)
+    assert np.argwhere(found.at_limit[0]).tolist() == [[0, 3], [1, 5]]
+
+
 def test_a_finger_touches_where_any_of_its_links_does():
     hands = shadow_hands()
     distance = np.full((2, 2, len(hands.names)), 0.01)
@@ -179,7 +201,8 @@ def test_a_small_hand_that_presses_from_one_side_cannot_reach():
 @pytest.mark.parametrize(("depths", "cause"), [([0.02, 0.0, 0.0], Cause.DEPTH), ([0.0, 0.02, 0.0], Cause.HANDS)])
 def test_what_stands_too_deep_is_told_apart(depths, cause):
     [finding] = findings_of(batch([Reason.PENETRATION], verdict={"start_penetration": np.array([depths])}))
-    assert finding.cause is cause and "20.0 mm deep" in finding.measured or "20.0 mm in each other" in finding.measured
+    assert finding.cause is cause
+    assert f"{1000 * depths[0]:.1f} mm deep in the object and {1000 * depths[1]:.1f} mm in each" in finding.measured
 
 
 def test_every_failed_grasp_has_a_cause():
