@@ -51,6 +51,7 @@ def check(cfg: DictConfig) -> Config:
         InputError: see `load`.
     """
     _refuse_numbers_for_text(cfg)
+    cfg = _with_floats(cfg)
     try:
         typed = OmegaConf.merge(OmegaConf.structured(Config), cfg)
         check_ranges(OmegaConf.to_container(typed, resolve=True))  # by the full key, which a dataclass does not know
@@ -97,6 +98,26 @@ def _refuse_numbers_for_text(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, throw_on_missing=False) if declared is str else None
         if value is not None and not isinstance(value, str):
             raise InputError(f"{key}={value!r} is read as {type(value).__name__}; wanted text: quote it in the YAML")
+
+
+def _with_floats(cfg: DictConfig) -> DictConfig:
+    """Returns the configuration with floats in the vectors of free mappings: OmegaConf refuses [0,0,1] there."""
+    copy = OmegaConf.create(cfg)
+    for key, declared in key_types().items():
+        is_free = get_origin(declared) is dict and get_origin(declared.__args__[1]) is list
+        value = OmegaConf.select(copy, key, throw_on_missing=False) if is_free else None
+        if isinstance(value, DictConfig):
+            OmegaConf.update(copy, key, _floats(OmegaConf.to_container(value)), merge=False)
+    return copy
+
+
+def _floats(value: Any) -> Any:
+    """Returns the value with each whole number in it as a float."""
+    if isinstance(value, dict):
+        return {key: _floats(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_floats(part) for part in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _explained(error: OmegaConfBaseException, cfg: DictConfig) -> str:

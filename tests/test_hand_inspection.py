@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 import quick_conf
 from hand_texts import FILES, TEXTS, TURN, turned, written
+from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
-from bimangrasp.hand_setup.inspection import (
-    HandInspection,
-    guess_finger_direction,
-    guess_palm_normal,
-    guess_side,
-    inspect_hand,
-    tip_at,
-)
+from bimangrasp.hand_setup.guesses import guess_finger_direction, guess_palm_normal, guess_side
+from bimangrasp.hand_setup.inspection import HandInspection, inspect_hand, tip_at
 
 CHAINS = {
     "shadow": [
@@ -98,18 +93,54 @@ def test_tips_are_where_mujoco_has_them():
     np.testing.assert_allclose(tip, [0, 0, 0.0007 + 0.0164 + 0.054 + 0.0384 + 0.0387], atol=1e-5)
 
 
-def test_two_parallel_jaws_have_no_palm_normal(tmp_path: Path):
+def jaws(tilt: float = 0.0) -> str:
+    """Two fingers that close toward each other, their bases tilted about y."""
     jaw = (
         '<body name="{0}" pos="{1} 0 0"><joint name="{0}" axis="0 {2} 0" range="0 1"/>'
         '<geom type="capsule" pos="0 0 0.04" size="0.01 0.03"/></body>'
     )
-    jaws = jaw.format("a", -0.03, 1) + jaw.format("b", 0.03, -1)
-    text = f'<mujoco><compiler angle="radian"/><worldbody><body name="p">{jaws}</body></worldbody></mujoco>'
-    inspection = inspect_hand(written(tmp_path, text))
+    both = jaw.format("a", -0.03, 1) + jaw.format("b", 0.03, -1)
+    body = f'<body name="p"><body name="q" euler="0 {tilt} 0">{both}</body></body>'
+    return f'<mujoco><compiler angle="radian"/><worldbody>{body}</worldbody></mujoco>'
+
+
+def test_two_parallel_jaws_hold_what_is_between_them(tmp_path: Path):
+    inspection = inspect_hand(written(tmp_path, jaws()))
     assert inspection.thumb is None
-    assert guess_palm_normal(inspection).value == ""
-    assert guess_finger_direction(inspection).value == "[0,0,1]"
+    normal, along = guess_palm_normal(inspection), guess_finger_direction(inspection)
+    assert normal.value == "[0,0,1]" and "stand around that axis" in normal.reason
+    assert along.value == "[1,0,0]" and "chosen" in along.reason
     assert guess_side(inspection, np.array([1.0, 0, 0]), np.array([0, 0, 1.0])).value == ""
+
+
+@pytest.mark.parametrize("degrees", [1, 21, 24, 40])
+def test_a_guess_near_an_axis_of_the_root_snaps_to_it_and_says_so(degrees: float, tmp_path: Path):
+    inspection = inspect_hand(written(tmp_path, jaws(np.radians(degrees))))
+    guess = guess_palm_normal(inspection)
+    if degrees < 22:
+        assert guess.value == "[0,0,1]"
+        assert f"{degrees} degrees from [{round(np.sin(np.radians(degrees)), 2)},0" in guess.reason
+        assert "snapped" in guess.reason
+    else:
+        expected = [np.sin(np.radians(degrees)), 0, np.cos(np.radians(degrees))]
+        np.testing.assert_allclose(json.loads(guess.value), expected, atol=1e-4)
+        assert "snapped" not in guess.reason
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("angle", np.linspace(-1.5, 1.5, 7))
+@pytest.mark.parametrize("axis", range(3))
+def test_the_two_directions_stay_perpendicular(name: str, angle: float, axis: int, tmp_path: Path):
+    euler = np.zeros(3)
+    euler[axis] = angle
+    inside = TEXTS[name].replace("<worldbody>", '<worldbody><body name="b"><body name="t">', 1)
+    text = inside.replace("</worldbody>", "</body></body></worldbody>")
+    quat = " ".join(map(str, np.roll(Rotation.from_rotvec(euler).as_quat(), 1)))
+    inspection = inspect_hand(written(tmp_path, text.replace('name="t"', f'quat="{quat}"')))
+    normal, along, _ = guesses(inspection)
+    assert abs(normal @ along) < 2e-4
+    given = guess_finger_direction(inspection, normal + 0.1)
+    assert abs(json.loads(given.value) @ (normal + 0.1)) < 2e-4
 
 
 TENDON = '<tendon><fixed name="t"><joint joint="index_2" coef="1"/></fixed></tendon></mujoco>'

@@ -1,4 +1,4 @@
-"""Inspects a hand's file: finds fingers, thumb, size and oddities, and guesses side and directions of the palm."""
+"""Inspects a hand's file: finds fingers, thumb, size and oddities."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ from bimangrasp.hands.description import (
     rigid_parts,
 )
 
-AXIS_SNAP_RAD = 0.35
-"""A guessed direction within this angle (20 degrees) of an axis of the hand's frame becomes that axis."""
-
-CLOSING_SHARE = 0.5
-"""Fraction of the range to their farther limits by which joints are bent to see where the fingertips move."""
-
 SYMMETRIC_RANGE = 0.8
 """A joint whose smaller range is more than this fraction of the larger one spreads a finger and does not close it."""
 
@@ -39,8 +33,9 @@ THUMB_NAMES = re.compile(r"(^|[^a-z])(thumb|th)([^a-z]|j\d|$)", re.IGNORECASE)
 PARALLEL_COSINE = 0.94
 """Fingers are parallel if the cosine of their directions is above this (20 degrees); the thumb is not parallel."""
 
-MIN_THUMB_OFFSET = 0.1
-"""A thumb whose sideways offset is less than this fraction of the hand's size does not determine the side."""
+LEAST_LEAD = 0.02
+"""A thumb is the finger without which the others agree better, by this length of their mean direction, than without any
+other one."""
 
 SMALLEST_HAND, LARGEST_HAND = 0.05, 0.6
 """Plausible sizes of a hand, m; others are probably in millimeters, or the file holds more than a hand."""
@@ -49,13 +44,6 @@ MAX_HULL_FACES = 500
 """Faces of a convex hull above which a warning is given: each optimizer step visits every face."""
 
 MAX_FINGERS = 5
-
-
-class Guess(NamedTuple):
-    """A guess at a value that the file does not state, and the reason for it; both empty without a guess."""
-
-    value: str
-    reason: str
 
 
 class HandInspection(NamedTuple):
@@ -117,45 +105,6 @@ def inspect_hand(mjcf: str, couplings: Rules | None = None) -> HandInspection:
     return inspection._replace(thumb=_find_thumb(inspection))
 
 
-def guess_finger_direction(inspection: HandInspection) -> Guess:
-    """Returns a guess at the direction of the stretched fingers."""
-    directions = [_direction(inspection, number) for number in fingers_of(inspection)]
-    return _direction_guess(np.sum(directions, axis=0), "the fingers point there with their joints at 0")
-
-
-def guess_palm_normal(inspection: HandInspection) -> Guess:
-    """Returns a guess at the palm normal: the direction in which the fingertips move when the joints close."""
-    fingers = fingers_of(inspection)
-    along = np.sum([_direction(inspection, number) for number in fingers], axis=0)
-    along = along / max(np.linalg.norm(along), 1e-12)
-    motion = np.zeros(3)
-    for number in fingers:
-        closed = inspection.hand.joint_mean.copy()
-        for joint in inspection.chains[number].joints:
-            closed[joint] += CLOSING_SHARE * farther_limit(inspection, joint)
-        frames = frames_at(inspection.hand, closed)
-        moved = tip_at(inspection, number, frames) - tip_at(inspection, number, inspection.frames)
-        motion += moved - (moved @ along) * along
-    return _direction_guess(motion, "the fingertips move there when their joints turn towards their farther limits")
-
-
-def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direction: np.ndarray) -> Guess:
-    """Returns "right" or "left": fingers up and the palm to the viewer, a right hand's thumb is on the left."""
-    if inspection.thumb is None:
-        return NO_GUESS
-    numbers = range(len(inspection.chains))
-    middles = [(base_of(inspection, i) + tip_at(inspection, i, inspection.frames)) / 2 for i in numbers]
-    others = np.delete(middles, inspection.thumb, axis=0)
-    aside = (middles[inspection.thumb] - others.mean(axis=0)) @ np.cross(finger_direction, palm_normal)
-    if abs(aside) < MIN_THUMB_OFFSET * inspection.size.max():
-        return NO_GUESS
-    name = inspection.hand.link_names[inspection.chains[inspection.thumb].tip]
-    return Guess("right" if aside > 0 else "left", f"the thumb, which ends in {name!r}, stands on that side")
-
-
-NO_GUESS = Guess("", "")
-
-
 def tip_at(inspection: HandInspection, finger: int, frames: np.ndarray) -> np.ndarray:
     """Returns the position of a fingertip where the links have these poses, (L, 4, 4), in the hand's frame, m."""
     T_hand_link = frames[inspection.chains[finger].tip]
@@ -181,22 +130,10 @@ def farther_limit(inspection: HandInspection, joint: int) -> float:
     return float(up if up > down else -down)
 
 
-def _direction(inspection: HandInspection, finger: int) -> np.ndarray:
+def direction_of(inspection: HandInspection, finger: int) -> np.ndarray:
     """Returns the unit vector from the base of a finger to its tip, joints at 0."""
     along = tip_at(inspection, finger, inspection.frames) - base_of(inspection, finger)
     return along / max(np.linalg.norm(along), 1e-12)
-
-
-def _direction_guess(vector: np.ndarray, reason: str) -> Guess:
-    """Returns the unit vector, or the axis that it is near to, as a guess; none where there is no direction in it."""
-    length = np.linalg.norm(vector)
-    if length < 1e-3:
-        return NO_GUESS
-    unit = vector / length
-    axis = np.argmax(np.abs(unit))
-    near = np.sign(unit[axis]) * np.eye(3)[axis]
-    direction = near if unit @ near > np.cos(AXIS_SNAP_RAD) else unit
-    return Guess("[" + ",".join(f"{round(float(x), 4) + 0.0:g}" for x in direction) + "]", reason)
 
 
 def _tip(hand: HandDescription, frames: np.ndarray, chain: Chain) -> np.ndarray:
@@ -224,10 +161,12 @@ def _find_thumb(inspection: HandInspection) -> int | None:
         return named_thumb[0]
     if len(chains) < 3:
         return None
-    directions = np.stack([_direction(inspection, number) for number in range(len(chains))])
+    directions = np.stack([direction_of(inspection, number) for number in range(len(chains))])
     # without the thumb the others agree best: the mean of their directions is then longest
     agreement = [np.linalg.norm(np.delete(directions, number, axis=0).mean(axis=0)) for number in range(len(chains))]
     thumb = int(np.argmax(agreement))
+    if agreement[thumb] - np.sort(agreement)[-2] < LEAST_LEAD:
+        return None  # fingers around an axis: each points away from the others alike
     mean = np.delete(directions, thumb, axis=0).mean(axis=0)
     return thumb if directions[thumb] @ mean / np.linalg.norm(mean) < PARALLEL_COSINE else None
 

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names, joint_mean
+from bimangrasp.hand_setup.guesses import point_along
 from bimangrasp.hand_setup.inspection import HandInspection, base_of, farther_limit, fingers_of, tip_at
 from bimangrasp.hands.description import HandDescription, frames_at, on_couplings
 
@@ -23,6 +24,9 @@ LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
 
 MAX_ALONG_COSINE = 0.5
 """A joint bends a link if the cosine of its axis with the link is below this; otherwise it twists the link."""
+
+SPREAD_COSINE = 0.7
+"""A joint of a finger spreads it, and bends nothing, if the cosine of its axis with the palm normal is above this."""
 
 MIN_FACING_COSINE = 0.3
 """A side faces like the palm if its cosine with the palm normal is above this."""
@@ -76,36 +80,68 @@ def _palmar(inspection: HandInspection, config: HandConfig) -> dict[str, list[fl
     """Returns link -> direction out of its palmar side, for the links that are named or by default."""
     names = inspection.hand.link_names
     check_names(config.candidates.palmar, names, "hand.candidates.palmar")
-    chosen = config.candidates.palmar or {names[link]: [] for link in _default_links(inspection)}
+    chosen = config.candidates.palmar or {
+        names[link]: [] for link in _default_links(inspection, np.array(config.palm_normal))
+    }
     return {
         name: direction or rounded(_palmar_direction(inspection, config, names.index(name)), 6)
         for name, direction in chosen.items()
     }
 
 
-def _default_links(inspection: HandInspection) -> list[int]:
-    """Returns the last links of each finger that have shapes, and the palm where it has some."""
+def _default_links(inspection: HandInspection, normal: np.ndarray) -> list[int]:
+    """Returns the palm and the last links of each finger that have shapes, without those that no joint bends."""
     shaped = {shape.link for shape in inspection.hand.primitives}
-    links = [inspection.palm] if inspection.palm in shaped else []
+    palm = [inspection.palm] if inspection.palm in shaped else []
+    links = [link for link in _last_links(inspection) if not is_unbent(inspection, link, normal)]
+    return sorted([*palm, *links])
+
+
+def _last_links(inspection: HandInspection) -> list[int]:
+    """Returns the last links of each finger that have shapes."""
+    shaped = {shape.link for shape in inspection.hand.primitives}
+    links = []
     for number, chain in enumerate(inspection.chains):
         count = LINKS_OF_THUMB if number == inspection.thumb else LINKS_OF_FINGER
         links += [link for link in chain.links if link in shaped][-count:]
-    return sorted(links)
+    return links
+
+
+def left_out(inspection: HandInspection, palm_normal: list[float]) -> list[str]:
+    """Returns the names of links without proposed candidates, of those at the fingers' ends: no joint bends them."""
+    normal = np.array(palm_normal)
+    links = [link for link in _last_links(inspection) if is_unbent(inspection, link, normal)]
+    return [inspection.hand.link_names[link] for link in links]
+
+
+def is_unbent(inspection: HandInspection, link: int, palm_normal: np.ndarray) -> bool:
+    """Whether a link's palmar side is not known: no joint bends it, and its finger lies along the palm."""
+    finger = _finger_of(inspection, link)
+    if finger is None or point_along(inspection, palm_normal):
+        return False
+    return _bend(inspection, finger, link, palm_normal) is None
+
+
+def _finger_of(inspection: HandInspection, link: int) -> int | None:
+    """Returns the finger that has a link; None for the palm."""
+    return next((number for number, chain in enumerate(inspection.chains) if link in chain.links), None)
 
 
 def _palmar_direction(inspection: HandInspection, config: HandConfig, link: int) -> np.ndarray:
     """Returns the unit vector out of the palmar side of a link, in its frame."""
     frames = inspection.frames
     normal = np.array(config.palm_normal)
-    finger = next((number for number, chain in enumerate(inspection.chains) if link in chain.links), None)
+    finger = _finger_of(inspection, link)
     if finger is None:
         return frames[link, :3, :3].T @ normal
-    bend = _bend(inspection, finger, link)
+    if finger != inspection.thumb and point_along(inspection, normal):
+        return frames[link, :3, :3].T @ _inward(inspection, finger, link, normal)
+    bend = _bend(inspection, finger, link, normal)
     if bend is None:
         name = inspection.hand.link_names[link]
         raise InputError(
             f"no joint bends the link {name!r}, so its palmar side is not known; give it: "
-            f"hand.candidates.palmar.{name}=[x,y,z], a unit vector in its frame"
+            f"+hand.candidates.palmar.{name}=[x,y,z], a unit vector in its frame"
         )
     joint, side = bend
     sign = _closing(inspection, finger, joint, side @ normal)
@@ -114,13 +150,27 @@ def _palmar_direction(inspection: HandInspection, config: HandConfig, link: int)
     return frames[link, :3, :3].T @ (sign * side)
 
 
-def _bend(inspection: HandInspection, finger: int, link: int) -> tuple[int, np.ndarray] | None:
-    """Returns the joint that bends a link, and the side (hand's frame) that leads when it turns positively; or None."""
+def _inward(inspection: HandInspection, finger: int, link: int, normal: np.ndarray) -> np.ndarray:
+    """Returns the unit vector from a link of a finger that points out of the palm toward the middle of the fingers."""
+    bases = np.stack([base_of(inspection, number) for number in fingers_of(inspection)])
+    toward = bases.mean(axis=0) - base_of(inspection, finger)
+    toward -= (toward @ normal) * normal
+    along = _along(inspection, finger, link)
+    inward = toward - (toward @ along) * along
+    return inward / max(np.linalg.norm(inward), 1e-12)
+
+
+def _bend(inspection: HandInspection, finger: int, link: int, normal: np.ndarray) -> tuple[int, np.ndarray] | None:
+    """Returns the joint that bends a link, and the side (hand's frame) that leads when it turns positively; or None.
+
+    A joint about the palm normal spreads a finger and bends nothing; a thumb's may.
+    """
     hand, chain = inspection.hand, inspection.chains[finger]
     along = _along(inspection, finger, link)
     for joint in reversed([j for j in chain.joints if hand.joint_link[j] <= link]):
         axis = _axis(inspection, joint)
-        if abs(axis @ along) < MAX_ALONG_COSINE:
+        spreads = finger != inspection.thumb and abs(axis @ normal) > SPREAD_COSINE
+        if abs(axis @ along) < MAX_ALONG_COSINE and not spreads:
             side = np.cross(axis, along)
             return joint, side / np.linalg.norm(side)
     return None
@@ -169,7 +219,9 @@ def _grasp_center(inspection: HandInspection, config: HandConfig) -> np.ndarray:
     bases = np.stack([base_of(inspection, number) for number in fingers])
     tips = np.stack([tip_at(inspection, number, inspection.frames) for number in fingers])
     length = np.linalg.norm(tips - bases, axis=1).mean()
-    ahead = THUMB_AHEAD * np.array(config.palm_normal) + THUMB_ABOVE * np.array(config.finger_direction)
+    ahead = THUMB_AHEAD * np.array(config.palm_normal)
+    if not point_along(inspection, np.array(config.palm_normal)):
+        ahead = ahead + THUMB_ABOVE * np.array(config.finger_direction)
     return bases.mean(axis=0) + length * ahead
 
 
@@ -191,11 +243,11 @@ def _joint_mean(inspection: HandInspection, config: HandConfig) -> dict[str, flo
 
 def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, joint: int) -> float:
     """Returns the angle by which a joint of a finger starts bent, rad; 0 for a joint that spreads the finger."""
-    hand = inspection.hand
-    bend = _bend(inspection, finger, int(hand.joint_link[joint]))
-    if bend is None or bend[0] != joint or abs(bend[1] @ np.array(config.palm_normal)) < MAX_ALONG_COSINE:
+    hand, normal = inspection.hand, np.array(config.palm_normal)
+    bend = _bend(inspection, finger, int(hand.joint_link[joint]), normal)
+    if bend is None or bend[0] != joint or abs(bend[1] @ normal) < MAX_ALONG_COSINE:
         return 0.0
-    closes = bend[1] @ np.array(config.palm_normal) > 0
+    closes = bend[1] @ normal > 0
     limits = hand.joint_upper if closes else hand.joint_lower
     return BENT_SHARE * float(limits[joint] - hand.joint_mean[joint])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from dataclasses import replace
@@ -19,21 +18,15 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hand_files.read_hand import is_urdf
-from bimangrasp.hand_setup.inspection import (
-    NO_GUESS,
-    Guess,
-    HandInspection,
-    guess_finger_direction,
-    guess_palm_normal,
-    guess_side,
-    inspect_hand,
-)
+from bimangrasp.hand_setup.guesses import guess_palm_normal, guess_side, vector_of
+from bimangrasp.hand_setup.inspection import HandInspection, inspect_hand
 from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
-from bimangrasp.hand_setup.proposal import hand_yaml, propose, rounded
+from bimangrasp.hand_setup.proposal import hand_yaml, left_out, propose, rounded
 from bimangrasp.hands.couplings import DEGREES, coupling_rules
 from bimangrasp.hands.description import HandDescription, frames_at, points_of_links
 from scale.formatting import table
 from scale.modes.diagnose_hand import diagnose_hand
+from scale.modes.hand_questions import Question, command, question_lines, questions_of
 from scale.modes.paths import HandPaths
 from scale.settings.parsing import resolve_objects
 from scale.settings.schema import Config
@@ -50,20 +43,6 @@ MIN_GUESS_COSINE = 0.5
 
 SHOWN_RAD = 5e-4
 """What angles of three decimals tell apart."""
-
-
-class Question(NamedTuple):
-    """Something that the file does not state.
-
-    Attributes:
-        key: name of the setting.
-        meaning: what the setting says, for people.
-        guess: a possible value, with its reason.
-    """
-
-    key: str
-    meaning: str
-    guess: Guess
 
 
 class HandReport(NamedTuple):
@@ -103,24 +82,13 @@ class HandReport(NamedTuple):
 
     def _question_lines(self) -> list[str]:
         """Returns the questions to the user, and the command to type."""
-        lines = [f"The file does not say {len(self.questions)} things, in the frame of the hand's root:"]
-        for key, meaning, guess in self.questions:
-            suggestion = f"perhaps {guess.value}: {guess.reason}" if guess.value else "no guess"
-            lines += [f"  {key}: {meaning}", f"      {suggestion}"]
-        return [*lines, self.picture, "Type what is right, for instance:", f"  {self._command()}"]
-
-    def _command(self) -> str:
-        """Returns the command with the guesses, and question marks where there is none."""
-        overrides = {"hand.mjcf": self.hand.mjcf}
-        for key in ("palm_normal", "finger_direction"):
-            direction = getattr(self.hand, key)
-            if direction:
-                overrides[f"hand.{key}"] = f"[{','.join(f'{x:g}' for x in direction)}]"
-        overrides |= {key: guess.value or "?" for key, _, guess in self.questions}
-        if self.out:
-            overrides["out"] = self.out
-        words = [shlex.quote(f"{key}={value}") for key, value in overrides.items()]
-        return " ".join(["python main.py mode=hand", *words])
+        typed = command(self.hand, self.questions, self.out)
+        return [
+            *question_lines(self.questions),
+            self.picture,
+            "All at once, where the guesses are right:",
+            f"  {typed}",
+        ]
 
     def _result_lines(self) -> list[str]:
         """Returns what the complete hand has and where its files are."""
@@ -156,14 +124,14 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     if paths.picture.exists() and not is_ours(paths.picture):
         raise path_settings.taken(paths.picture, "picture of mode=hand")
     inspection = inspect_hand(hand.mjcf, hand.couplings)
-    questions = _questions(inspection, hand)
+    questions = questions_of(inspection, hand)
     if questions:
         shown = "shows the hand along x, -y and z of that frame (x red, y green, z blue)."
         picture = _draw(paths.picture, panels_of_frame(inspection.hand), shown, config)
         return HandReport(inspection, hand, questions, None, picture, [], config.out)
     files = {key: _absolute(getattr(hand, key)) for key in ("mjcf", "left_mjcf")}
     hand_config = replace(hand, name=paths.name, **files, **_directions(hand))
-    warnings = _direction_warnings(inspection, hand_config)
+    warnings = [*_direction_warnings(inspection, hand_config), *_candidate_warnings(inspection, hand_config)]
     complete = propose(inspection, hand_config, config.energy.keypoint_distance)
     left, right = load_hands(complete)
     warnings += _keypoint_warnings((left, right), config.energy.keypoint_distance)
@@ -186,25 +154,6 @@ def _absolute(file: str) -> str:
     return file if path.is_relative_to(ASSET_ROOT) and not Path(file).is_absolute() else str(path.absolute())
 
 
-def _questions(inspection: HandInspection, hand: HandConfig) -> list[Question]:
-    """Returns the questions that the user must answer, with a guess where there is one."""
-    normal, along = guess_palm_normal(inspection), guess_finger_direction(inspection)
-    palm, fingers = hand.palm_normal or _parsed(normal), hand.finger_direction or _parsed(along)
-    has_directions = palm is not None and fingers is not None
-    side = guess_side(inspection, np.array(palm), np.array(fingers)) if has_directions else NO_GUESS
-    questions = [
-        Question("hand.palm_normal", "which way the palm looks, a unit vector", normal),
-        Question("hand.finger_direction", "which way the stretched fingers point, a unit vector", along),
-        Question("hand.side", "right or left: which hand it is", side),
-    ]
-    return [question for question in questions if not getattr(hand, question.key.removeprefix("hand."))]
-
-
-def _parsed(guess: Guess) -> list[float] | None:
-    """Returns the guessed vector; None without a guess."""
-    return json.loads(guess.value) if guess.value else None
-
-
 def _directions(hand: HandConfig) -> dict[str, list[float]]:
     """Returns palm normal and finger direction as unit vectors at a right angle.
 
@@ -214,9 +163,11 @@ def _directions(hand: HandConfig) -> dict[str, list[float]]:
     palm, fingers = (np.array(v, float) / np.linalg.norm(v) for v in (hand.palm_normal, hand.finger_direction))
     if abs(palm @ fingers) > np.sin(PERPENDICULAR_RAD):
         angle = np.degrees(np.arccos(np.clip(palm @ fingers, -1, 1)))
+        across = ",".join(f"{x:g}" for x in np.eye(3)[np.argmin(np.abs(palm))])
         raise InputError(
             f"hand.palm_normal={list(hand.palm_normal)} and hand.finger_direction={list(hand.finger_direction)} stand "
-            f"at {angle:.0f} degrees; wanted 90: stretched fingers lie along the palm, and the normal looks out of it"
+            f"at {angle:.0f} degrees; wanted 90: stretched fingers lie along the palm, and the normal looks out of it. "
+            f"Where fingers point out of the palm, any direction across it does: 'hand.finger_direction=[{across}]'"
         )
     fingers = fingers - (fingers @ palm) * palm
     fingers /= np.linalg.norm(fingers)
@@ -238,11 +189,22 @@ def _direction_warnings(inspection: HandInspection, hand: HandConfig) -> list[st
             f"the palm looks the other way, hand.palm_normal={opposite}"
         )
     guess = guess_palm_normal(inspection)
-    if guess.value and np.array(_parsed(guess)) @ np.array(hand.palm_normal) < MIN_GUESS_COSINE:
+    if guess.value and vector_of(guess) @ np.array(hand.palm_normal) < MIN_GUESS_COSINE:
         return [
             f"hand.palm_normal={hand.palm_normal} is not where the fingertips go when the joints close, {guess.value}"
         ]
     return []
+
+
+def _candidate_warnings(inspection: HandInspection, hand: HandConfig) -> list[str]:
+    """Returns a warning of links that get no candidates by themselves."""
+    names = [] if hand.candidates.palmar else left_out(inspection, hand.palm_normal)
+    if not names:
+        return []
+    return [
+        f"no joint bends {', '.join(names)}, so no contact candidates are proposed there: write the link and its "
+        "palmar direction in the YAML, below candidates.palmar, if it may touch"
+    ]
 
 
 def _keypoint_warnings(pair: tuple[HandDescription, HandDescription], minimum_distance: float) -> list[str]:
