@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+from scipy.spatial.transform import Rotation
+
 CLAW_RADIUS = 0.06
 CLAW_SWING = 0.524, 1.32
 CLAW_BEND = 1.57
@@ -21,8 +23,18 @@ def _file(bodies: str, more: str = "") -> str:
     return f'<mujoco><compiler angle="radian"/><worldbody>{bodies}</worldbody>{more}</mujoco>'
 
 
-def claw() -> str:
-    """D'Claw: three fingers around an axis along which they are stretched; each swings aside and bends twice."""
+def _turned(angle: float, splay: float) -> str:
+    """A turn about y, then one about z, as MJCF writes it."""
+    x, y, z, w = Rotation.from_euler("yz", [splay, angle]).as_quat()
+    return f"{w} {x} {y} {z}"
+
+
+def claw(splay: float = 0.0) -> str:
+    """D'Claw: three fingers around an axis along which they are stretched; each swings aside and bends twice.
+
+    Args:
+        splay: angle by which they point away from the axis, rad.
+    """
     fingers = ""
     for number in range(3):
         angle = 2 * math.pi * number / 3
@@ -32,7 +44,9 @@ def claw() -> str:
         for part in (3, 2, 1):
             length = CLAW_LENGTHS[part - 1]
             axis, limits = ("1 0 0", (low, high)) if part == 1 else ("0 1 0", (-CLAW_BEND, CLAW_BEND))
-            where = f'pos="{place}" euler="0 0 {angle:.6f}"' if part == 1 else f'pos="0 0 {CLAW_LENGTHS[part - 2]}"'
+            where = (
+                f'pos="{place}" quat="{_turned(angle, splay)}"' if part == 1 else f'pos="0 0 {CLAW_LENGTHS[part - 2]}"'
+            )
             inner = (
                 f'<body name="f{number}_{part}" {where}><joint name="f{number}_j{part}" axis="{axis}" '
                 f'range="{limits[0]} {limits[1]}"/><geom type="capsule" fromto="0 0 0.01 0 0 {length - 0.012}" '

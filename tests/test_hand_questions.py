@@ -113,6 +113,15 @@ def test_of_fingers_around_an_axis_the_palm_looks_along_it_and_a_direction_is_ch
     assert load_hands(conf.load(["hand=claw"], ".").hand)[1].sha256 == done.pair[1].sha256
 
 
+@pytest.mark.parametrize("degrees", [10, 30, 45, 60])
+def test_fingers_that_splay_from_the_axis_have_no_thumb_among_them(degrees: float):
+    report = asked(odd_hands.claw(np.radians(degrees)))
+    assert report.inspection.thumb is None
+    normal, along = (question.guess for question in report.questions[:2])
+    assert (normal.value, along.value) == ("[0,0,1]", "[1,0,0]")
+    assert "chosen" in along.reason
+
+
 def test_fingers_around_an_axis_touch_with_the_sides_toward_it():
     right = finished(odd_hands.claw(), finger_direction=[1.0, 0.0, 0.0]).pair[1]
     frames = frames_at(right, np.zeros(9))
@@ -141,7 +150,8 @@ def test_a_joint_that_spreads_a_finger_bends_nothing_and_its_link_gets_no_candid
     assert set(palmar) == {"base", *(f"f{n}_{part}" for n in (1, 2, 3) for part in ("proximal", "distal"))}
     assert all(palmar[f"f{n}_proximal"] == pytest.approx([0, 0, 1], abs=1e-6) for n in (1, 2, 3))
     assert done.hand.joint_mean["f1_spread"] == 0, "slightly bent, not spread"
-    assert 0 < done.hand.joint_mean["f1_bend"] < 1
+    means = {done.hand.joint_mean[f"f{number}_bend"] for number in (1, 2, 3)}
+    assert len(means) == 1 and 0 < means.pop() < 1, "the finger that faces the others is bent like them"
     assert len(load_hands(conf.load(["hand=gripper"], ".").hand)[1].coordinates.free) == 4
 
 

@@ -19,6 +19,9 @@ CLOSING_SHARE = 0.5
 MIN_THUMB_OFFSET = 0.1
 """A thumb whose sideways offset is less than this fraction of the hand's size does not determine the side."""
 
+LEAST_LENGTH = 0.3
+"""Fingers whose unit directions have a mean shorter than this point to all sides."""
+
 ALONG_NORMAL = 0.7
 """Fingers whose mean direction has a cosine with the palm normal above this point out of the palm."""
 
@@ -50,7 +53,7 @@ def ring_axis(inspection: HandInspection) -> np.ndarray | None:
     fingers = fingers_of(inspection)
     along = _mean_direction(inspection)
     length = np.linalg.norm(along)
-    if inspection.thumb is not None or len(fingers) < 2 or length < ALONG_NORMAL:
+    if inspection.thumb is not None or len(fingers) < 2 or length < LEAST_LENGTH:
         return None
     axis = along / length
     if len(fingers) == 2:
@@ -71,7 +74,7 @@ def guess_palm_normal(inspection: HandInspection, finger_direction: np.ndarray |
     axis = ring_axis(inspection)
     if axis is not None:
         return _guess(axis, "the fingers stand around that axis and hold what is between them", finger_direction)
-    if finger_direction is None and np.linalg.norm(_mean_direction(inspection)) > 1 - ALONG_NORMAL:
+    if finger_direction is None and np.linalg.norm(_mean_direction(inspection)) > LEAST_LENGTH:
         finger_direction = vector_of(guess_finger_direction(inspection))
     along = np.zeros(3) if finger_direction is None else _unit(finger_direction)
     motion = sum((_closing_motion(inspection, number, along) for number in fingers_of(inspection)), np.zeros(3))
@@ -85,13 +88,13 @@ def guess_finger_direction(inspection: HandInspection, palm_normal: np.ndarray |
     Fingers that point out of the palm, or to all sides, have none of their own: an axis across the palm is chosen.
     """
     along = _mean_direction(inspection)
-    points_nowhere = np.linalg.norm(along) <= 1 - ALONG_NORMAL
+    points_nowhere = np.linalg.norm(along) <= LEAST_LENGTH
     if palm_normal is None and (points_nowhere or ring_axis(inspection) is not None):
         palm_normal = vector_of(guess_palm_normal(inspection))
     if palm_normal is None:
         return _guess(along, "the fingers point there with their joints at 0")
     normal = _unit(palm_normal)
-    if points_nowhere or abs(along @ normal) > ALONG_NORMAL:
+    if points_nowhere or abs(_unit(along) @ normal) > ALONG_NORMAL:
         across = np.eye(3)[np.argmin(np.abs(normal))]
         where = "to all sides" if points_nowhere else "along the palm normal"
         reason = f"chosen, as good as any direction across the palm: the fingers point {where}"
@@ -101,7 +104,8 @@ def guess_finger_direction(inspection: HandInspection, palm_normal: np.ndarray |
 
 def point_along(inspection: HandInspection, palm_normal: np.ndarray) -> bool:
     """Whether the fingers point out of the palm, as those of a claw do, and not along it."""
-    return float(_mean_direction(inspection) @ _unit(palm_normal)) > ALONG_NORMAL
+    along = _mean_direction(inspection)
+    return np.linalg.norm(along) > LEAST_LENGTH and float(_unit(along) @ _unit(palm_normal)) > ALONG_NORMAL
 
 
 def guess_side(inspection: HandInspection, palm_normal: np.ndarray, finger_direction: np.ndarray) -> Guess:

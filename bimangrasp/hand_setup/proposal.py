@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig
 from bimangrasp.hand_files.tables import check_names, joint_mean
-from bimangrasp.hand_setup.guesses import point_along
-from bimangrasp.hand_setup.inspection import HandInspection, base_of, farther_limit, fingers_of, tip_at
+from bimangrasp.hand_setup.guesses import ALONG_NORMAL, point_along
+from bimangrasp.hand_setup.inspection import HandInspection, base_of, direction_of, farther_limit, fingers_of, tip_at
 from bimangrasp.hands.description import HandDescription, frames_at, on_couplings
 
 LINKS_OF_FINGER, LINKS_OF_THUMB = 3, 2
@@ -230,15 +230,22 @@ def _joint_mean(inspection: HandInspection, config: HandConfig) -> dict[str, flo
     hand = inspection.hand
     check_names(config.joint_mean, hand.joint_names, "hand.joint_mean")
     mean = inspection.hand.joint_mean.copy()
-    for number in fingers_of(inspection):
+    faces = inspection.thumb is not None and _faces_fingers(inspection)
+    for number in range(len(inspection.chains)) if faces else fingers_of(inspection):
         for joint in inspection.chains[number].joints:
             mean[joint] += _slight_bend(inspection, config, number, joint)
-    if inspection.thumb is not None:
+    if inspection.thumb is not None and not faces:
         mean = _opposed(inspection, mean, _grasp_center(inspection, config))
     mean = on_couplings(hand, mean)
     following = {follower.node for follower in hand.couplings.followers}  # their leaders' means are theirs
     named = [(joint, name) for joint, name in enumerate(hand.joint_names) if joint not in following]
     return {name: _within_limits(hand, joint, mean[joint]) for joint, name in named} | config.joint_mean
+
+
+def _faces_fingers(inspection: HandInspection) -> bool:
+    """Whether the thumb is a finger that points against the others, as in a gripper, and starts bent like them."""
+    others = np.mean([direction_of(inspection, number) for number in fingers_of(inspection)], axis=0)
+    return float(direction_of(inspection, inspection.thumb) @ others) < -ALONG_NORMAL
 
 
 def _slight_bend(inspection: HandInspection, config: HandConfig, finger: int, joint: int) -> float:
