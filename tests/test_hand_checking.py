@@ -209,12 +209,12 @@ INSPIRE = {"palm_normal": [0.0, -1.0, 0.0], "finger_direction": [0.0, 0.0, 1.0],
 
 def test_a_hand_of_six_motors_goes_from_its_file_to_a_yaml_that_loads():
     Path("right.xml").write_text(coupled_hands.inspire())
-    report = check("inspire.yaml", **INSPIRE)
+    report = check("six_motors.yaml", **INSPIRE)
     shown = str(report)
     assert "12 joints moved by 6 motors" in shown
     assert "thumb_pitch stays within 0.000 to 0.600 rad for what follows it" in shown
     assert "= -0.04545 + 1.064 index_proximal" in shown and "= 1.334 thumb_pitch" in shown
-    hand = conf.load(["hand=inspire"], ".").hand
+    hand = conf.load(["hand=six_motors"], ".").hand
     assert set(hand.joint_mean) == set(coupled_hands.INSPIRE_MOTORS), "what follows has the mean of its leader"
     right = load_hands(hand)[1]
     assert right.sha256 == report.pair[1].sha256 and len(right.coordinates.free) == 6
