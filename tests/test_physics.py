@@ -448,9 +448,10 @@ def test_a_kill_in_the_middle_changes_no_byte(call, objects, tmp_path, reference
 
 
 def _validator(parent):
-    """The pid of a validator: the children that hold the log of one open."""
+    """The pid of a validator: a spawned child that holds the log of one open; so does Python's own resource tracker."""
     for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        if "validator_" in str(Path(f"/proc/{pid}/fd/1").readlink()):
+        is_spawned = b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if is_spawned and "validator_" in str(Path(f"/proc/{pid}/fd/1").readlink()):
             return int(pid)
     raise AssertionError("no validator runs")
 
