@@ -34,10 +34,12 @@ def test_the_commands_lead_from_a_file_to_grasps(tmp_path: Path, monkeypatch: py
         if "hand=leap" in words:
             continue  # of a file that is not here: tests/test_hand_presets.py
         extra = ["dry_run=true"] if "mode=scale" in words else []
+        extra += ["hand_test=2", "num_iterations=2"] if "hand_test=32" in words else []
         monkeypatch.setattr("sys.argv", ["main.py", *words, *extra])
         codes.append(main.main())
-    assert codes == [2, 0, 0, 0, 0, 0], capsys.readouterr().err
+    assert codes == [2, 0, 0, 0, 0, 0, 0], capsys.readouterr().err
     shown = capsys.readouterr().out
+    assert "bowl: " in shown and " of 2 grasps hold" in shown
     assert "hand/my_hand.yaml: look at it" in shown and "40 contact candidates on 4 links" in shown
     assert {path.name for path in Path("hand").iterdir()} == {
         *("right.png", "my_hand.yaml", "my_hand.png", "tips.yaml", "tips.png")

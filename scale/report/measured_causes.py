@@ -14,7 +14,6 @@ from bimangrasp.objects.files import mesh_of
 from scale.report.summary import ObjectLine
 from scale.settings.parsing import ObjectEntry
 from scale.settings.schema import Config, as_config
-from scale.store.convex_pieces import present_pieces
 from scale.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ def _diagnosis(folder: RunFolder, code: str) -> Diagnosis:
     from bimangrasp.hands.model import HandModel
     from bimangrasp.objects.pieces import read_pieces
     from scale.engine.synthesizer import UNUSED_POINTS
+    from scale.store.convex_pieces import present_pieces
 
     config = _settings(folder.config)
     pair = load_hands(config.hand)
