@@ -153,6 +153,13 @@ class EngineLaws:
         assert words(pool, 2) == []
 
     @pytest.mark.slow
+    def test_the_clock_of_a_start_begins_with_the_start(self, engine_of, tmp_path):
+        _, pool = engine_of(Stub(faults={("load", 0): ["slow:2"]}, marks=str(tmp_path)), startup_s=5)
+        assert words(pool, 5.5) == []
+        pool.start(0)
+        assert kinds(heard(pool, Ready)) == [Ready]
+
+    @pytest.mark.slow
     def test_a_worker_that_cannot_load_dies_with_its_reason(self, engine_of):
         _, pool = engine_of(Stub(broken=True))
         one = pool.start(0)

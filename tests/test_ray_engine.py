@@ -4,6 +4,7 @@ Two nodes of this machine stand in for two hosts. They have folders of their own
 """
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -386,6 +387,21 @@ def test_files_of_jobs_under_way_are_never_forgotten(fake, tmp_path):
     assert len(engine._agents[0].files) <= ray_engine.KEPT_FILES + 2
 
 
+def test_a_full_disk_of_the_run_is_no_failure_of_the_node(fake, monkeypatch):
+    engine, pool, _ = fake(nodes=1)
+    pool.workers[0].has_job(job(0))
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "no room", str(path))
+
+    monkeypatch.setattr(pool._folder, "write", full)
+    name = f"shards/worker_0_0/mug.000000.{hashlib.sha256(b'whole').hexdigest()[:16]}.h5"
+    engine.link.posts.append(says(0, 0, Sealed("mug", 0, name, 1.0), **{name: b"whole"}))
+    (event,) = pool.events_of([], 0)
+    assert isinstance(event.message, Failed) and event.message.errno == errno.ENOSPC
+    assert pool.has(0) and list(engine._agents) == [0]
+
+
 def test_bytes_that_came_otherwise_than_their_name_promises_are_a_failed_attempt(fake):
     engine, pool, _ = fake(nodes=1)
     pool.workers[0].has_job(job(0))
@@ -555,7 +571,6 @@ def test_with_a_killed_parent_all_are_gone_and_the_same_command_goes_on(config_o
     wait_until(lambda: not kin & set(processes(b"")), within=5)
     report = scale.run(config, maker=Stub())
     assert report.exit_code == 0
-    assert not list(Path(config.ray.scratch).glob("*/*")), "what killed agents left is removed by the next ones"
     same_bytes(report, **SETTINGS)
 
 
@@ -569,6 +584,16 @@ def test_preemption_ends_a_run_as_on_one_machine(config_of, tmp_path, number):
     assert process.returncode == 143, output
     assert journal(run_dir, "end")[-1]["exit_code"] == 143
     assert not journal(run_dir, "lost") and not agents()
+
+
+@pytest.mark.slow
+def test_without_an_address_a_cluster_is_started_for_the_run_and_ends_with_it(config_of, tmp_path):
+    before = set(processes(b"raylet"))
+    process, run_dir, _ = as_command(config_of, tmp_path, **{"ray.address": "", "gpus": "[cpu,cpu]"})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert len(list((run_dir / "final").glob("*.h5"))) == 3
+    wait_until(lambda: set(processes(b"raylet")) <= before, within=20)
 
 
 @pytest.mark.slow

@@ -1,46 +1,37 @@
-"""Runs pools on a Ray cluster: places agents, sends them what jobs read, and writes down what they seal."""
+"""Runs a call on a Ray cluster: starts agents on its nodes, gives up those that are gone, and hears what they say."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import math
 import time
-import traceback
 import uuid
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Collection, Iterator
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bimangrasp.errors import InputError
-from scale.cluster.agent import Answer, Assign, Hello, Retire, Said, Start, Terms, version_differences, versions
+from scale.cluster.agent import Answer, Hello, Terms, version_differences, versions
 from scale.cluster.connection import LOOK_S, Connection, Gone, HeadGone, Nodes
 from scale.cluster.layout import AgentPlan, Demand, Node, missing_agents
-from scale.cluster.platform_choice import PlatformChoice
+from scale.cluster.ray_pool import RayPool
 from scale.engine.devices import Device
 from scale.engine.interfaces import (
-    Died,
     Failed,
-    Job,
-    Joined,
-    Lost,
-    Message,
     PiecesMade,
-    Ready,
     RowsJudged,
     Sealed,
-    Unusable,
 )
-from scale.engine.pool import Crew, PoolEvent, WorkerPool, WorkerProcess
-from scale.engine.scheduler import IN_A_ROW, is_disk_full
+from scale.engine.pool import Crew
+from scale.engine.scheduler import IN_A_ROW
 from scale.errors import RunError
 from scale.settings.parsing import parse_gpus
 from scale.settings.schema import Config
 from scale.store.durable_io import DISK_FULL
-from scale.store.run_folder import VALIDATOR, WORKER, RunFolder, parse_shard_name
+from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 KEPT_FILES = 64
 """Files that an agent keeps besides those of its slots' last jobs."""
@@ -343,178 +334,6 @@ class RayEngine:
         """Ends all agents with their processes, and leaves the cluster."""
         self._connection.end([number for number, agent in self._agents.items() if agent.has_joined])
         self._connection.close()
-
-
-class RayPool(WorkerPool):
-    """The processes of one role on a cluster's nodes."""
-
-    def __init__(self, folder: RunFolder, crew: Crew, engine: RayEngine) -> None:
-        super().__init__(folder, crew)
-        self._engine = engine
-        self._next_launch = folder.next_launch(self.role)
-        self._agent_of: dict[int, int] = {}
-        self._happened: deque[PoolEvent] = deque()
-        self._choice = PlatformChoice(crew.platforms, crew.allow_mixed)
-        self._held: dict[int, Ready] = {}
-        self._refused: set[int] = set()
-
-    def has(self, slot: int) -> bool:
-        """Whether a slot is there to be used; one may be gone before its event is heard."""
-        return slot in self._agent_of and slot not in self._refused
-
-    @property
-    def may_grow(self) -> bool:
-        """Whether slots are about to join."""
-        return not self._engine.is_settled(self.role)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a slot to be used."""
-        return any(map(self.has, self._agent_of))
-
-    @property
-    def crew(self) -> Crew:
-        """What the processes are."""
-        return self._crew
-
-    def start(self, slot: int) -> WorkerProcess:
-        """Starts the process of a slot; it says when it is ready."""
-        self.workers[slot] = WorkerProcess(self.role, slot, self._next_launch, self.devices[slot])
-        self._engine.tell(self._agent_of[slot], Start(self.role, slot, self._next_launch))
-        self._next_launch += 1
-        return self.workers[slot]
-
-    def assign(self, worker: WorkerProcess, job: Job) -> None:
-        """Hands a job out, with those of its files that the agent lacks. Of a process that died, `events` tells."""
-        worker.has_job(job)
-        number, root = self._agent_of[worker.slot], self._folder.root
-        paths = {root / path: path for path in job.files}  # a path that is absolute stays what it is
-        try:
-            known, sent, forget = self._engine.files_for(number, (self.role, worker.slot), paths)
-        except OSError:
-            text = traceback.format_exc()
-            self._happen(worker, Failed(job.code, job.round_id, text, first=getattr(job, "first", 0)))
-            return
-        files = {paths[path]: of_agent for path, of_agent in known.items()}
-        command = Assign(self.role, worker.slot, worker.launch, job, files, sent, forget)
-        self._engine.tell(number, command)
-
-    def retire(self, slot: int) -> None:
-        """Ends the process of a slot, if there is one; nothing of it is heard any more, and none is started again."""
-        self.workers.pop(slot, None)
-        self._held.pop(slot, None)
-        number = self._agent_of.pop(slot, None)
-        if number is not None:
-            self._engine.tell(number, Retire(self.role, slot))
-
-    def stop(self) -> None:
-        """Ends every process at once; what they had sealed and sent stays."""
-        for slot in list(self.workers):
-            self.retire(slot)
-
-    @property
-    def sources(self) -> Collection[Any]:
-        """What can be waited for: post from the cluster."""
-        return [self._engine.wake]
-
-    def events_of(self, readable: Collection[Any], timeout: float) -> Iterator[PoolEvent]:  # noqa: ARG002
-        """Yields what happened; see `WorkerPool`."""
-        self._engine.look()
-        self._release_held()
-        while self._happened:
-            yield self._happened.popleft()
-
-    # ---- what the engine says
-
-    def expect(self, slots: list[int], device: Device) -> None:
-        """Notes slots that are asked for, with what is known of them."""
-        self.devices |= dict.fromkeys(slots, device)
-
-    def start_early(self, slot: int) -> None:
-        """Starts a process without a job for it, where all nodes have to tell their platforms first."""
-        if not self._choice.is_decided and slot not in self.workers:
-            self.start(slot)
-
-    def join(self, slot: int, number: int, device: Device) -> None:
-        """Takes a slot in, of the agent with that number."""
-        self.devices[slot], self._agent_of[slot] = device, number
-        self._happened.append(PoolEvent(self.role, slot, Joined()))
-
-    def lose(self, slot: int, reason: str) -> None:
-        """Takes a slot out that is gone, also one that has not joined yet."""
-        self._agent_of.pop(slot, None)
-        self._held.pop(slot, None)
-        self._happened.append(PoolEvent(self.role, slot, Lost(reason), self.workers.pop(slot, None)))
-
-    def refuse(self, slots: list[int], reason: str) -> None:
-        """Says once that the slots of an agent must not be used, and takes the others out."""
-        first, *others = [slot for slot in slots if self.has(slot)] or [None]
-        if first is not None:
-            self._refused.add(first)
-            self._happened.append(PoolEvent(self.role, first, Unusable(reason), self.workers.get(first)))
-        for slot in others:
-            self.lose(slot, reason)
-
-    def log(self, slot: int, words: bytes) -> None:
-        """Keeps what a slot's processes wrote; on a full disk it is gone."""
-        try:
-            with self.log_of(slot).open("ab") as file:
-                file.write(words)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-
-    def hear(self, said: Said) -> None:
-        """Takes in what a process said, unless it is of one that is gone."""
-        worker = self.workers.get(said.slot)
-        if worker is None or worker.launch != said.launch:
-            return
-        message = said.message
-        if isinstance(message, Ready):
-            self._held[said.slot] = message
-        elif isinstance(message, Sealed):
-            self._happen(worker, self._written(worker, message, said.files))
-        else:
-            if isinstance(message, Died):
-                del self.workers[said.slot]
-                self._held.pop(said.slot, None)
-            self._happen(worker, message)
-
-    def _happen(self, worker: WorkerProcess, message: Message) -> None:
-        self._happened.append(PoolEvent(self.role, worker.slot, worker.says(message), worker))
-
-    def _written(self, worker: WorkerProcess, sealed: Sealed, files: dict[str, bytes]) -> Sealed | Failed:
-        """Returns word of a sealed file that lies in the run folder now, or of why it does not."""
-        try:
-            for name, data in files.items():
-                sealed_name = parse_shard_name(Path(name).name)
-                if sealed_name and sealed_name.sha16 != hashlib.sha256(data).hexdigest()[:16]:
-                    raise OSError(errno.EIO, "other bytes came than its name promises", name)
-                self._folder.write(self._folder.root / name, data)
-        except OSError as error:
-            first = getattr(worker.job, "first", 0)
-            return Failed(sealed.code, sealed.round_id, traceback.format_exc(), error.errno, first=first)
-        return sealed
-
-    def _release_held(self) -> None:
-        """Lets processes begin whose platform is the run's, and refuses the others, once it is known which that is."""
-        if not self._held:
-            return
-        if not self._choice.is_decided:
-            starting = [slot for slot in self.workers if not self.workers[slot].is_ready and slot not in self._held]
-            if starting or not self._engine.is_settled(self.role):
-                return
-            where = {slot: self.devices[slot].label for slot in self._held}
-            self._choice.decide({slot: ready.platform for slot, ready in self._held.items()}, where)
-        held, self._held = self._held, {}
-        for slot, ready in sorted(held.items()):
-            if not self.has(slot):
-                continue  # refused with another of its node
-            reason = self._choice.refusal(ready.platform)
-            if reason:
-                self._engine.refuse_node_of(self._agent_of[slot], self.role, reason)
-            else:
-                self._happen(self.workers[slot], ready)
 
 
 def demand(config: Config, nodes: list[Node], tests_on_gpus: bool, is_tested: bool) -> Demand:
