@@ -17,7 +17,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import CouplingRule
 from bimangrasp.hand_files.couplings import coupled, placed_on_couplings, read_couplings, rules_of
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco, unread_mimics
+from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco
+from bimangrasp.hand_files.urdf import unread_mimics
 from bimangrasp.hand_setup.inspection import inspect_hand
 from bimangrasp.hands.couplings import Couplings
 

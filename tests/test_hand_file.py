@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import is_urdf, read_bare_hand
+from bimangrasp.hand_files.read_hand import read_bare_hand
+from bimangrasp.hand_files.urdf import is_urdf
 from bimangrasp.hand_setup.inspection import inspect_hand
 from bimangrasp.hands.description import HandDescription
 
@@ -138,8 +139,33 @@ def test_what_cannot_be_read_is_refused(case: str, tmp_path: Path):
         assert word in str(error.value), str(error.value)
 
 
-def test_a_mesh_that_mujoco_does_not_read_is_refused_with_how_to_convert_it(tmp_path: Path):
-    (tmp_path / "a.dae").write_text("<COLLADA/>")
-    (tmp_path / "hand.urdf").write_text(URDF.format('<mesh filename="a.dae"/>'))
-    with pytest.raises(InputError, match=r"'a.dae'; MuJoCo reads .stl, .obj, .msh. Convert it, .*export"):
+TWO_LINKS = (
+    '<robot name="r"><link name="palm"><collision><geometry>{}</geometry></collision></link>'
+    '<link name="finger"><collision><geometry>{}</geometry></collision></link><joint name="bend" type="revolute">'
+    '<parent link="palm"/><child link="finger"/><origin xyz="0 0 0.1"/><axis xyz="0 1 0"/>'
+    '<limit lower="0" upper="1" effort="1" velocity="1"/></joint></robot>'
+)
+
+
+def test_meshes_that_mujoco_does_not_read_are_converted(tmp_path: Path):
+    box, ball = trimesh.creation.box((0.02, 0.04, 0.06)), trimesh.creation.icosphere(subdivisions=1, radius=0.01)
+    scene = trimesh.Scene([box])
+    scene.add_geometry(ball, transform=trimesh.transformations.translation_matrix((0.0, 0.0, 0.05)))
+    scene.export(tmp_path / "palm.glb")
+    box.export(tmp_path / "a.b.ply")
+    glb, ply = (f'<mesh filename="{name}" scale="1 1 2"/>' for name in ("palm.glb", "a.b.ply"))
+    (tmp_path / "hand.urdf").write_text(TWO_LINKS.format(glb, ply))
+    sizes = [
+        np.ptp(shape.vertices @ shape.T_link_shape[:3, :3].T, axis=0)
+        for shape in read_bare_hand(str(tmp_path / "hand.urdf")).primitives
+    ]
+    assert sizes[0] == pytest.approx((0.02, 0.04, 2 * 0.09), abs=1e-5), "all parts, in their places"
+    assert sizes[1] == pytest.approx((0.02, 0.04, 2 * 0.06), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["a.dae", "a.glb", "empty.ply"])
+def test_a_mesh_that_nothing_reads_is_refused_with_the_reason(name: str, tmp_path: Path):
+    (tmp_path / name).write_text("<COLLADA/>")
+    (tmp_path / "hand.urdf").write_text(URDF.format(f'<mesh filename="{name}"/>'))
+    with pytest.raises(InputError, match=rf"collision mesh '{name}', which cannot be read: \w+: .+Convert it to STL"):
         read_bare_hand(str(tmp_path / "hand.urdf"))

@@ -7,26 +7,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
-import trimesh
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.couplings import coupled
+from bimangrasp.hand_files.hulls import Hull, hand_hull
 from bimangrasp.hand_files.tables import joint_mean, keypoints, place_candidates, with_tables
+from bimangrasp.hand_files.urdf import parsed_hand, prepared_urdf
 from bimangrasp.hands.description import HandDescription, Primitive
 
-MESHES = (".stl", ".obj", ".msh")
-"""Suffixes of the mesh files that MuJoCo reads."""
-
 WANTED = "Wanted an MJCF that MuJoCo compiles on its own, or a URDF."
-
-SMALLEST_MASS, SMALLEST_INERTIA = 1e-6, 1e-9
-"""Mass, kg, and inertia, kg m2, of links of a URDF that have none: MuJoCo requires them, and nothing here uses them."""
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 
@@ -86,11 +80,13 @@ def compile_hand(path: Path) -> mujoco.MjModel:
     Raises:
         InputError: no XML, a file that must be expanded first, a missing mesh, or MuJoCo refuses it.
     """
-    root = _parsed(path)
-    urdf = _prepared_urdf(root, path) if root.tag == "robot" else None
+    root = parsed_hand(path)
+    urdf = prepared_urdf(root, path) if root.tag == "robot" else None
     try:
         with quiet_mujoco():
-            spec = mujoco.MjSpec.from_string(urdf) if urdf else mujoco.MjSpec.from_file(str(path))
+            spec = (
+                mujoco.MjSpec.from_string(urdf.text, assets=urdf.assets) if urdf else mujoco.MjSpec.from_file(str(path))
+            )
             return spec.compile()
     except ValueError as error:
         reason = str(error).strip().removeprefix("Error: ")
@@ -98,92 +94,6 @@ def compile_hand(path: Path) -> mujoco.MjModel:
         if "opening file" in reason:
             advice = f"Put it there: paths are relative to {path.resolve().parent} and meshdir."
         raise InputError(f"hand.mjcf={str(path)!r}: MuJoCo cannot read it: {reason}. {advice}") from error
-
-
-def is_urdf(path: Path) -> bool:
-    """Whether a file that can be read is a URDF."""
-    return _parsed(path).tag == "robot"
-
-
-def unread_mimics(path: Path) -> list[str]:
-    """Returns a phrase for each joint of a URDF that mimics something else than a hinge, which MuJoCo leaves free."""
-    root = _parsed(path)
-    kinds = {joint.get("name"): joint.get("type") for joint in root.findall("joint")}
-    mimics = [
-        (joint, joint.find("mimic").get("joint")) for joint in root.findall("joint") if joint.find("mimic") is not None
-    ]
-    return [
-        f"joint {joint.get('name')!r} mimics {leader!r}, which is no hinge of the file"
-        for joint, leader in mimics
-        if kinds.get(leader) not in ("revolute", "continuous")
-    ]
-
-
-def _parsed(path: Path) -> ElementTree.Element:
-    """Returns the top element of the file."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"hand.mjcf={str(path)!r}: MuJoCo cannot read it, it is no XML ({error}). Wanted an MJCF or a URDF."
-        ) from error
-    if root.tag == "mujocoinclude":
-        raise InputError(f"hand.mjcf={str(path)!r} is a fragment for <include>; give the complete MJCF of one hand.")
-    if root.tag not in ("mujoco", "robot"):
-        raise InputError(
-            f"hand.mjcf={str(path)!r} begins with <{root.tag}>; wanted an MJCF, which begins with <mujoco>, or a URDF, "
-            "which begins with <robot>."
-        )
-    return root
-
-
-def _prepared_urdf(root: ElementTree.Element, path: Path) -> str:
-    """Returns the text of a URDF as MuJoCo can read it: absolute mesh paths, no visuals, only our settings."""
-    macros = [element.tag for element in root.iter() if isinstance(element.tag, str) and "xacro" in element.tag]
-    if macros:
-        raise InputError(
-            f"hand.mjcf={str(path)!r} has xacro macros; expand it first: xacro {path.name} > {path.stem}.urdf"
-        )
-    for link in root.iter("link"):
-        for visual in link.findall("visual"):
-            link.remove(visual)
-    for mesh in root.iter("mesh"):
-        mesh.set("filename", str(_mesh_file(mesh.get("filename", ""), path)))
-    for extension in root.findall("mujoco"):
-        root.remove(extension)  # its paths were relative to the original file
-    compiler = ElementTree.SubElement(ElementTree.SubElement(root, "mujoco"), "compiler")
-    settings = {"strippath": "false", "fusestatic": "false", "discardvisual": "false", "balanceinertia": "true"}
-    masses = {"boundmass": str(SMALLEST_MASS), "boundinertia": str(SMALLEST_INERTIA)}
-    compiler.attrib.update(settings | masses)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _mesh_file(name: str, urdf: Path) -> Path:
-    """Returns the absolute path of a mesh that a URDF names.
-
-    Raises:
-        InputError: it is missing, or of a kind that MuJoCo does not read.
-    """
-    relative = name.removeprefix("file://")
-    if name.startswith("package://"):
-        package, _, inside = name.removeprefix("package://").partition("/")
-        folders = urdf.resolve().parents
-        paths = [folder / part for folder in folders for part in (f"{package}/{inside}", inside)]
-    else:
-        paths = [urdf.resolve().parent / relative]
-    mesh = next((file for file in paths if file.is_file()), None)
-    if mesh is None:
-        where = f"below {urdf.resolve().parent} or a folder above it" if "package://" in name else f"at {paths[0]}"
-        raise InputError(
-            f"hand.mjcf={str(urdf)!r} names the mesh {name!r}, which is not there (looked {where}). Put it there, or "
-            "change the path in the file."
-        )
-    if mesh.suffix.lower() not in MESHES:
-        raise InputError(
-            f"hand.mjcf={str(urdf)!r} names the collision mesh {name!r}; MuJoCo reads {', '.join(MESHES)}. Convert it, "
-            "for instance trimesh.load(file, force='mesh').export('file.stl'), and change the path."
-        )
-    return mesh
 
 
 class KinematicTree(NamedTuple):
@@ -331,7 +241,7 @@ def read_primitives(model: mujoco.MjModel, body_link: dict[int, int], source: st
     """Returns the collision shapes of the bodies in `body_link`, in link order.
 
     A geom is a collision shape if it can touch anything: `contype` or `conaffinity` is not 0, or a contact
-    pair names it. A mesh stands for its convex hull, which is what MuJoCo collides.
+    pair names it. A mesh stands for its convex hull, which is what MuJoCo collides, see `hand_hull`.
 
     Raises:
         InputError: a shape of an unknown type, or no collision shape at all.
@@ -357,8 +267,8 @@ def _primitive(model: mujoco.MjModel, geom: int, link: int, source: str) -> Prim
     a, b, c = model.geom_size[geom]
     T_link_shape = pose(model.geom_pos[geom], _turn(model.geom_quat[geom]))
     if kind == _GEOM.mjGEOM_MESH:
-        hull = _convex_hull(model, int(model.geom_dataid[geom]))
-        return Primitive(link, "mesh", T_link_shape, np.zeros(3), *hull)
+        hull = _hull(model, geom)
+        return Primitive(link, "mesh", T_link_shape, np.zeros(3), hull.vertices, hull.faces)
     analytic = {
         _GEOM.mjGEOM_CAPSULE: ("capsule", (a, b, 0.0)),
         _GEOM.mjGEOM_SPHERE: ("capsule", (a, 0.0, 0.0)),
@@ -376,8 +286,15 @@ def _primitive(model: mujoco.MjModel, geom: int, link: int, source: str) -> Prim
     return Primitive(link, shape, T_link_shape, np.array(size), np.zeros((0, 3)), np.zeros((0, 3), np.int64))
 
 
-def _convex_hull(model: mujoco.MjModel, mesh: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns vertices and outward faces of a mesh's convex hull."""
+def simplified_meshes(model: mujoco.MjModel) -> list[tuple[str, int, int]]:
+    """Returns body, faces of the whole hull and faces of what stands for it, of each mesh that is simplified."""
+    meshes = [g for g in range(model.ngeom) if model.geom_type[g] == _GEOM.mjGEOM_MESH and _collides(model, g)]
+    hulls = [(_body_name(model, int(model.geom_bodyid[geom])), _hull(model, geom)) for geom in meshes]
+    return [(name, hull.whole, len(hull.faces)) for name, hull in hulls if hull.whole > len(hull.faces)]
+
+
+def _hull(model: mujoco.MjModel, geom: int) -> Hull:
+    """Returns the convex hull that stands for the mesh of a geom."""
+    mesh = model.geom_dataid[geom]
     first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
-    hull = trimesh.convex.convex_hull(model.mesh_vert[first : first + count].astype(np.float64))
-    return np.array(hull.vertices), np.array(hull.faces, np.int64)
+    return hand_hull(model.mesh_vert[first : first + count])

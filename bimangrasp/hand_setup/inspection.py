@@ -14,7 +14,9 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.hand_files.couplings import Rules, coupled, read_couplings
-from bimangrasp.hand_files.read_hand import compile_hand, hand_of, unread_mimics
+from bimangrasp.hand_files.hulls import MAX_FACES, TOLERANCE
+from bimangrasp.hand_files.read_hand import compile_hand, hand_of, simplified_meshes
+from bimangrasp.hand_files.urdf import unread_mimics
 from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import (
     Chain,
@@ -39,9 +41,6 @@ other one."""
 
 SMALLEST_HAND, LARGEST_HAND = 0.05, 0.6
 """Plausible sizes of a hand, m; others are probably in millimeters, or the file holds more than a hand."""
-
-MAX_HULL_FACES = 500
-"""Faces of a convex hull above which a warning is given: each optimizer step visits every face."""
 
 MAX_FINGERS = 5
 
@@ -99,6 +98,7 @@ def inspect_hand(mjcf: str, couplings: Rules | None = None) -> HandInspection:
         *_unread_couplings(unread, hand),
         *_ignored_parts(model),
         *_shape_warnings(hand, chains),
+        *_mesh_warnings(model),
         *_size_warnings(size, chains),
     ]
     inspection = HandInspection(path, hand, find_palm(hand), chains, None, tips, size, warnings, frames)
@@ -221,7 +221,7 @@ def _ignored_parts(model: mujoco.MjModel) -> list[str]:
 
 
 def _shape_warnings(hand: HandDescription, chains: list[Chain]) -> list[str]:
-    """Returns warnings of links without shapes, joints that move nothing, and meshes with many faces."""
+    """Returns warnings of links without shapes and of joints that move nothing."""
     shaped = {shape.link for shape in hand.primitives}
     shapeless = [name for link, name in enumerate(hand.link_names) if link not in shaped and ":" not in name]
     warnings = [f"links without collision shapes: {', '.join(shapeless)}"] if shapeless else []
@@ -233,13 +233,18 @@ def _shape_warnings(hand: HandDescription, chains: list[Chain]) -> list[str]:
     idle = set(range(len(hand.joint_names))) - moving
     if idle:
         warnings.append(f"joints that move no shape: {', '.join(hand.joint_names[joint] for joint in sorted(idle))}")
-    for shape in hand.primitives:
-        if len(shape.faces) > MAX_HULL_FACES:
-            warnings.append(
-                f"the mesh of {hand.link_names[shape.link]!r} has a hull of {len(shape.faces)} faces, which makes each "
-                f"step slow: simplify it to {MAX_HULL_FACES} or fewer, or put capsules and boxes in its place"
-            )
     return warnings
+
+
+def _mesh_warnings(model: mujoco.MjModel) -> list[str]:
+    """Returns a line about the meshes whose hulls are simplified."""
+    meshes = [f"{name} ({whole} to {faces})" for name, whole, faces in simplified_meshes(model)]
+    if not meshes:
+        return []
+    return [
+        f"hulls of meshes of more than {MAX_FACES} faces are simplified, to within {1000 * TOLERANCE:g} mm: "
+        f"{', '.join(meshes)}"
+    ]
 
 
 def _moving_joints(hand: HandDescription, chain: Chain) -> list[int]:

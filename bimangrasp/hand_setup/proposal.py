@@ -280,10 +280,10 @@ def _opposed(inspection: HandInspection, mean: np.ndarray, target: np.ndarray) -
 
 
 def _within_limits(hand: HandDescription, joint: int, value: float) -> float:
-    """Returns a joint value within the limits, with three decimals where the rounded value is within them too."""
+    """Returns a joint value within the limits, with three decimals where there is such a value within them."""
     low, high = float(hand.joint_lower[joint]), float(hand.joint_upper[joint])
-    short = round(float(value), 3) + 0.0
-    return short if low <= short <= high else float(np.clip(value, low, high))
+    short = round(float(np.clip(round(float(value), 3), np.ceil(1000 * low) / 1000, np.floor(1000 * high) / 1000)), 3)
+    return short + 0.0 if low <= short <= high else float(np.clip(value, low, high))
 
 
 def _keypoints(inspection: HandInspection, mean: np.ndarray, minimum_distance: float) -> dict[str, list[list[float]]]:

@@ -17,7 +17,7 @@ from bimangrasp.energy.energies import keypoint_penetration
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.hand_files.loading import load_hands
-from bimangrasp.hand_files.read_hand import is_urdf
+from bimangrasp.hand_files.urdf import is_urdf
 from bimangrasp.hand_setup.guesses import guess_palm_normal, guess_side, vector_of
 from bimangrasp.hand_setup.inspection import HandInspection, inspect_hand
 from bimangrasp.hand_setup.picture import Panel, draw, is_ours, panels_of, panels_of_frame, png
