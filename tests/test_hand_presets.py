@@ -16,11 +16,14 @@ from conf import FOLDER
 
 FILES = {
     "leap": "leap_hand/right_hand.xml",
-    "inspire": "robots/hands/inspire_hand/inspire_hand_right.urdf",
+    "inspire": "RH56DFX-2LR/urdf/inspire_hand_right.urdf",
+    "inspire_dex_urdf": "robots/hands/inspire_hand/inspire_hand_right.urdf",
     "ability": "robots/hands/ability_hand/ability_hand_right.urdf",
     "xhand": "assets/robots/xhand/xhand_right.urdf",
 }
-FREE = {"leap": 16, "inspire": 6, "ability": 6, "xhand": 12}
+FREE = {"leap": 16, "inspire": 6, "inspire_dex_urdf": 6, "ability": 6, "xhand": 12}
+TRIED = {"inspire", "ability"}
+"""With the published file and its meshes."""
 presets = pytest.mark.parametrize("name", FILES)
 
 
@@ -34,14 +37,19 @@ def test_without_its_file_it_is_refused_with_the_files_name(name: str, tmp_path:
 
 
 @presets
-def test_it_is_whole_and_says_where_it_is_from_and_what_was_not_tried(name: str):
+def test_it_is_whole_and_says_where_it_is_from_and_what_was_tried(name: str):
     hand = quick_conf.load(f"hand={name}").hand
     assert hand.name == name and hand.side == "right" and hand.mjcf == FILES[name]
     assert abs(np.dot(hand.palm_normal, hand.finger_direction)) < 1e-5
     assert np.linalg.norm(hand.palm_normal) == pytest.approx(1) == np.linalg.norm(hand.finger_direction)
     text = " ".join((FOLDER / "hand" / f"{name}.yaml").read_text().replace("\n# ", " ").split())
     assert re.search(r"Source: .*https://github.com/\S+ .*commit [0-9a-f]{40}\.", text)
-    assert "untried with the file itself" in text and "none is shipped" in text
+    assert (
+        ("untried with the file itself" in text)
+        != ("Tried with the file and the meshes of " in text)
+        == (name in TRIED)
+    )
+    assert "none is shipped" in text
     assert len(hand.joint_mean) == FREE[name], "a mean for each joint that a motor moves"
     for direction in hand.candidates.palmar.values():
         assert np.linalg.norm(direction) == pytest.approx(1, abs=1e-5)
@@ -50,7 +58,7 @@ def test_it_is_whole_and_says_where_it_is_from_and_what_was_not_tried(name: str)
 
 @presets
 def test_a_file_of_another_hand_is_refused_by_the_names_that_do_not_fit(name: str):
-    with pytest.raises(InputError, match=r"hand\.(candidates|joint_mean|keypoints)"):
+    with pytest.raises(InputError, match=r"hand\.(candidates|joint_mean|keypoints|couplings)"):
         load_hands(quick_conf.load(f"hand={name}", "hand.mjcf=allegro_hand/right_hand.xml").hand)
 
 

@@ -31,7 +31,18 @@ HANDS = "hand"
 UNKNOWN_HAND = "own"
 """Name of the preset for a hand of which only the file is known."""
 
-SHIPPED = ("ability", "allegro", "inspire", "leap", UNKNOWN_HAND, "release", "shadow", "shadow_coupled", "xhand")
+SHIPPED = (
+    "ability",
+    "allegro",
+    "inspire",
+    "inspire_dex_urdf",
+    "leap",
+    UNKNOWN_HAND,
+    "release",
+    "shadow",
+    "shadow_coupled",
+    "xhand",
+)
 """Names of the package's own YAMLs, which Hydra would read in place of the user's."""
 
 
