@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import odd_hands
 import pytest
 import quick_conf
+import trimesh
 from hand_texts import TEXTS
 
 import conf
@@ -20,7 +22,7 @@ from bimangrasp.hand_files.loading import load_hands
 from bimangrasp.hands.description import frames_at, points_of_links
 from scale.modes import check_hand
 from scale.modes.check_hand import HandReport
-from scale.modes.hand_questions import hydra_text
+from scale.modes.hand_questions import DEFAULTS, hydra_text
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +81,30 @@ def test_what_is_answered_is_not_asked_again_and_stays_in_the_command():
     words = shlex.split(str(report).splitlines()[-1])
     for word in ("hand.palm_normal=[2,0,0.1]", "hand.side=right", "+hand.couplings={index_3:{follows:index_2}}"):
         assert word in words
+
+
+def test_what_is_not_as_usual_stays_in_the_command(tmp_path: Path):
+    usual = conf.load(["hand=own"])
+    assert {key: attrgetter(key)(usual) for key in DEFAULTS} == DEFAULTS
+    changed = (
+        "hand.candidates.per_link=7",
+        "hand.candidates.spread_rad=0.4",
+        "hand.surface_points=1500",
+        "energy.keypoint_distance=0.015",
+        "hand_test=4",
+        f"object_root={tmp_path}",
+        "object_code_list=['a b',mug]",
+    )
+    for code in ("a b", "mug"):
+        trimesh.creation.box((0.1, 0.1, 0.1)).export(tmp_path / f"{code}.obj")
+    words = shlex.split(str(asked(TEXTS["allegro"], *changed)).splitlines()[-1])
+    again, first = conf.load(words[2:]), conf.load(["mode=hand", "hand.mjcf=robot's hand.xml", *changed])
+    told = {"palm_normal", "finger_direction", "side"}
+    assert replace(again.hand, **{key: getattr(first.hand, key) for key in told}) == first.hand
+    assert again.energy.keypoint_distance == 0.015 and again.hand_test == 4
+    assert (again.object_root, again.object_code_list) == (first.object_root, first.object_code_list)
+    plain = str(asked(TEXTS["allegro"])).splitlines()[-1]
+    assert not any(key in plain for key in (*DEFAULTS, "object_")), plain
 
 
 @pytest.mark.parametrize(

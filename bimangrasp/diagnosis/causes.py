@@ -105,10 +105,10 @@ class Diagnosis(NamedTuple):
             f"{self.code}: {self.held} of {self.tried} grasps hold{'' if self.findings else ', nothing stands out'}"
         ]
         for finding in self.findings:
-            failed = f"{finding.failed} failed" if finding.failed else "none failed"
-            also = f" ({finding.held} that hold have it, too)" if finding.held else ""
+            counted = f"{finding.failed} failed" if finding.failed else f"{finding.held} hold all the same"
+            also = f" ({finding.held} that hold have it, too)" if finding.failed and finding.held else ""
             lines += [
-                f"  {failed}: {finding.cause.value}{also}",
+                f"  {counted}: {finding.cause.value}{also}",
                 f"      {finding.measured}",
                 f"      try: {finding.advice}",
             ]

@@ -88,15 +88,20 @@ def diagnose(
 
 
 def findings_of(batch: Batch) -> list[Finding]:
-    """Returns the causes of failed grasps, each grasp under the first that applies, and those of most that hold."""
+    """Returns the causes of failed grasps, each grasp under the first that applies, and those of most that hold.
+
+    A cause with which most of all grasps hold explains no failure: what failed counts under the next one.
+    """
     holds, applies = batch.holds, applies_to(batch)
     order = list(Cause)
     matrix = np.stack([applies[cause] for cause in order])
-    first = np.where(matrix.any(axis=0), matrix.argmax(axis=0), -1)
+    harmless = (holds & matrix).sum(axis=1) > MANY * len(holds)
+    explaining = matrix & ~harmless[:, None]
+    first = np.where(explaining.any(axis=0), explaining.argmax(axis=0), -1)
     findings = []
     for number, cause in enumerate(order):
         failed, held = int((~holds & (first == number)).sum()), int((holds & applies[cause]).sum())
-        if failed or held > MANY * len(holds):
+        if failed or harmless[number]:
             rows = applies[cause] & (~holds if failed else holds)
             measured, advice = _told(batch, cause, rows)
             findings.append(Finding(cause, failed, held, measured, advice or ADVICE[cause]))

@@ -55,7 +55,7 @@ class HandReport(NamedTuple):
         yaml: the YAML that was written; None with open questions, or for a shipped hand.
         picture: what the picture shows and where it is, or the reason why there is none.
         warnings: warnings about the settings; `inspection` has those about the file.
-        out: the setting `out`: where the YAML is to be written.
+        command: with open questions what to type, with all that was typed of the hand and the guesses.
         pair: the left and the right hand, if no question is open.
         diagnoses: why grasps fail, object by object, if `hand_test` asks for some.
     """
@@ -66,7 +66,7 @@ class HandReport(NamedTuple):
     yaml: Path | None
     picture: str
     warnings: list[str]
-    out: str
+    command: str = ""
     pair: tuple[HandDescription, HandDescription] | None = None
     diagnoses: tuple[Diagnosis, ...] = ()
 
@@ -81,13 +81,12 @@ class HandReport(NamedTuple):
         return "\n".join([*_overview(self.inspection), "", *_joints(self.inspection, self.hand), *warnings, "", *end])
 
     def _question_lines(self) -> list[str]:
-        """Returns the questions to the user, and the command to type."""
-        typed = command(self.hand, self.questions, self.out)
+        """Returns the questions to the user, and what to type."""
         return [
             *question_lines(self.questions),
             self.picture,
             "All at once, where the guesses are right:",
-            f"  {typed}",
+            f"  {self.command}",
         ]
 
     def _result_lines(self) -> list[str]:
@@ -128,7 +127,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     if questions:
         shown = "shows the hand along x, -y and z of that frame (x red, y green, z blue)."
         picture = _draw(paths.picture, panels_of_frame(inspection.hand), shown, config)
-        return HandReport(inspection, hand, questions, None, picture, [], config.out)
+        return HandReport(inspection, hand, questions, None, picture, [], command(config, questions))
     files = {key: _absolute(getattr(hand, key)) for key in ("mjcf", "left_mjcf")}
     hand_config = replace(hand, name=paths.name, **files, **_directions(hand))
     warnings = [*_direction_warnings(inspection, hand_config), *_candidate_warnings(inspection, hand_config)]
@@ -142,7 +141,7 @@ def check_hand(config: Config, paths: HandPaths) -> HandReport:
     picture = _draw(paths.picture, panels_of(left, right), shown, config)
     diagnoses = diagnose_hand(replace(config, hand=complete), (left, right), objects) if objects else []
     return HandReport(
-        inspection, complete, [], paths.yaml, picture, warnings, config.out, (left, right), tuple(diagnoses)
+        inspection, complete, [], paths.yaml, picture, warnings, pair=(left, right), diagnoses=tuple(diagnoses)
     )
 
 

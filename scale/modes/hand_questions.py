@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +20,22 @@ from bimangrasp.hand_setup.guesses import (
 from bimangrasp.hand_setup.inspection import HandInspection
 from bimangrasp.hand_setup.proposal import is_unbent, rounded
 from scale.modes.paths import UNKNOWN_HAND
+from scale.settings.schema import Config
 
 ANY_SIDE = Guess("right", "no thumb tells; of a hand that is its own mirror image either is true")
 LOOK = Guess("", "nothing in the file tells; the picture does")
 EXAMPLES = {"hand.palm_normal": "[0,0,1]", "hand.finger_direction": "[1,0,0]", "hand.side": "right"}
 """What is typed, for instance, where nothing can be guessed."""
 
+
+DEFAULTS = {
+    "hand.candidates.per_link": 10,
+    "hand.candidates.spread_rad": 0.6,
+    "hand.surface_points": 2000,
+    "energy.keypoint_distance": 0.02,
+    "hand_test": 0,
+}
+"""What need not be typed: the values of `hand=own` and of the settings."""
 
 HYDRA_WORDS = ("null", "true", "false", "nan", "inf")
 """What Hydra's grammar reads as something other than text."""
@@ -102,8 +113,9 @@ def question_lines(questions: list[Question]) -> list[str]:
     return lines
 
 
-def command(hand: HandConfig, questions: list[Question], out: str) -> str:
+def command(config: Config, questions: list[Question]) -> str:
     """Returns the command with all that was typed of the hand, and the guesses; a shell and Hydra take it as it is."""
+    hand = config.hand
     words = [] if hand.name == UNKNOWN_HAND else [f"hand={hand.name}"]
     words.append(f"hand.mjcf={hand.mjcf}")
     words += [f"hand.left_mjcf={hand.left_mjcf}"] if hand.left_mjcf else []
@@ -120,8 +132,22 @@ def command(hand: HandConfig, questions: list[Question], out: str) -> str:
     # an answer comes after the empty list that asked for it
     words += [f"+hand.{key}={hydra_text(value)}" for key, value in mappings.items() if value]
     words += [question.typed for question in questions if question.typed.startswith("+")]
-    words += [f"out={out}"] if out else []
+    words += [f"{key}={hydra_text(value)}" for key, value in _changed(config).items()]
+    words += [f"out={config.out}"] if config.out else []
     return " ".join(["python main.py mode=hand", *map(shlex.quote, words)])
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    """Returns setting -> value of those that say how a hand is proposed and tested, where they are not the usual ones.
+
+    A test needs its objects.
+    """
+    values = {key: attrgetter(key)(config) for key in DEFAULTS}
+    changed = {key: value for key, value in values.items() if value != DEFAULTS[key]}
+    if config.hand_test:
+        changed |= {"object_root": config.object_root} if config.object_root else {}
+        changed["object_code_list"] = config.object_code_list
+    return changed
 
 
 def _stated(rule: CouplingRule) -> dict[str, Any]:
