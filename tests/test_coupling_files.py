@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import quick_conf
 from coupled_hands import JOINTS, toy
+from hand_texts import TEXTS
 
 import conf
 from bimangrasp.errors import InputError
@@ -21,6 +22,7 @@ from bimangrasp.hand_files.read_hand import hand_of, quiet_mujoco
 from bimangrasp.hand_files.urdf import unread_mimics
 from bimangrasp.hand_setup.inspection import inspect_hand
 from bimangrasp.hands.couplings import Couplings
+from scale.controller import lifecycle
 
 TENDONS = (
     '<tendon><fixed name="t"><joint joint="a" coef="2"/><joint joint="b" coef="-1"/></fixed>'
@@ -380,3 +382,16 @@ def test_rules_go_through_names_and_back(tmp_path: Path):
     turned = {name: replace(rule, tendon=dict(reversed(rule.tendon.items()))) for name, rule in reversed(rules.items())}
     assert coupled(free, model_of(""), turned).sha256 == hand.sha256, "their order is nothing"
     assert coupled(free, model_of(""), rules).couplings == hand.couplings
+
+
+def test_a_start_names_what_is_not_read_of_an_own_file_and_nothing_of_those_of_the_package(tmp_path: Path):
+    pins = "".join(
+        f'<equality><connect name="pin{number}" body1="index_distal" body2="palm" anchor="0 0 0"/></equality>'
+        for number in range(3)
+    )
+    file = tmp_path / "pinned.xml"
+    file.write_text(TEXTS["allegro"].replace("</mujoco>", f"{pins}</mujoco>"))
+    overrides = ("hand=allegro", "filter=none", f"output_root={tmp_path}")
+    [note] = lifecycle.check(quick_conf.load(*overrides, f"hand.mjcf={file}")).notes
+    assert "'pin0' is of type connect, and 2 more" in note and str(file) in note and "hand.couplings" in note
+    assert not lifecycle.check(quick_conf.load(*overrides)).notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import HandConfig, find_mjcf
-from bimangrasp.hand_files.couplings import coupled
+from bimangrasp.hand_files.couplings import coupled, read_couplings
 from bimangrasp.hand_files.hulls import Hull, hand_hull
 from bimangrasp.hand_files.tables import joint_mean, keypoints, place_candidates, with_tables
-from bimangrasp.hand_files.urdf import parsed_hand, prepared_urdf
+from bimangrasp.hand_files.urdf import parsed_hand, prepared_urdf, unread_mimics
 from bimangrasp.hands.description import HandDescription, Primitive
 
 WANTED = "Wanted an MJCF that MuJoCo compiles on its own, or a URDF."
@@ -58,6 +58,22 @@ def read_bare_hand(mjcf: str) -> HandDescription:
     """
     path = find_mjcf(mjcf)
     return hand_of(compile_hand(path), str(path))
+
+
+def unread_couplings(mjcf: str) -> list[str]:
+    """Returns a phrase for each coupling in a file that is not read, with what it is.
+
+    Raises:
+        InputError: see `read_mjcf_hand`.
+    """
+    path = find_mjcf(mjcf)
+    model = compile_hand(path)
+    return unread_of(model, path, hand_of(model, str(path)).joint_names)
+
+
+def unread_of(model: mujoco.MjModel, path: Path, joint_names: Sequence[str]) -> list[str]:
+    """Returns a phrase for each coupling of a compiled file that is not read."""
+    return [*read_couplings(model, joint_names).unread, *unread_mimics(path)]
 
 
 @contextmanager

@@ -13,10 +13,9 @@ import trimesh
 
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
-from bimangrasp.hand_files.couplings import Rules, coupled, read_couplings
+from bimangrasp.hand_files.couplings import Rules, coupled
 from bimangrasp.hand_files.hulls import MAX_FACES, TOLERANCE
-from bimangrasp.hand_files.read_hand import compile_hand, hand_of, simplified_meshes
-from bimangrasp.hand_files.urdf import unread_mimics
+from bimangrasp.hand_files.read_hand import compile_hand, hand_of, simplified_meshes, unread_of
 from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import (
     Chain,
@@ -93,9 +92,8 @@ def inspect_hand(mjcf: str, couplings: Rules | None = None) -> HandInspection:
     tips = np.stack([_tip(hand, frames, chain) for chain in chains])
     corners = [trimesh.transform_points(shape_surface(s).vertices, frames[s.link]) for s in hand.primitives]
     size = np.ptp(np.concatenate(corners), axis=0)
-    unread = [*read_couplings(model, hand.joint_names).unread, *unread_mimics(path)]
     warnings = [
-        *_unread_couplings(unread, hand),
+        *_unread_couplings(unread_of(model, path, hand.joint_names), hand),
         *_ignored_parts(model),
         *_shape_warnings(hand, chains),
         *_mesh_warnings(model),

@@ -32,7 +32,7 @@ from scale.engine.interfaces import RoundFactoryOf, VerdictFactoryOf
 from scale.engine.pool import Engine
 from scale.engine.process_pool import LocalEngine
 from scale.engine.scheduler import is_disk_full
-from scale.engine.synthesizer import Simulator, Synthesizer
+from scale.engine.synthesizer import Simulator, Synthesizer, coupling_note
 from scale.errors import RunError
 from scale.formatting import byte_size, objects_table, spans
 from scale.merge.final_file import write_dataset
@@ -148,6 +148,7 @@ def check(
     cache_note = use_writable_kernel_cache()
     kernels, device_note = usable_kernels(config.kernels, devices, simulates_on_device)
     config = replace(config, kernels=kernels)
+    gpu_note = unseen_gpus(devices) if is_local and config.gpus == "auto" else ""
     hand = factory.hand_table()
     meshes = check_objects(entries, config.object, remember=remember)
     accept, judge_of = Accept(config.filter), verdict_factory_of or Simulator
@@ -171,9 +172,7 @@ def check(
         verdict_factory=verdict_factory,
         second_factory=judge_of(config.in_mujoco) if simulates_on_device else None,
         dedup=config.dedup.thresholds,
-        device_notes=list(
-            filter(None, [cache_note, device_note, unseen_gpus(devices) if is_local and config.gpus == "auto" else ""])
-        ),
+        notes=list(filter(None, [cache_note, device_note, gpu_note, coupling_note(config.hand)])),
     )
 
 
@@ -250,7 +249,7 @@ def plan(settings: Any, factory_of: RoundFactoryOf | None = None) -> Plan:
         objects.append(PlannedObject(state.code, state.index, state.quota, state.collected, round_ids, seeds))
     labels = [device.label for device in request.devices]
     wanted = _bytes(request, objects)
-    return Plan(objects, labels, wanted, folder.free_bytes(), str(folder.root), resumed.notes)
+    return Plan(objects, labels, wanted, folder.free_bytes(), str(folder.root), [*resumed.notes, *request.notes])
 
 
 def _bytes(request: RunRequest, objects: list[PlannedObject]) -> int:
@@ -422,7 +421,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     progress.say(f"{folder.root}: {len(request.entries)} objects, workers on {devices}, kernels {kernels}")
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
         progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL_WARP}")
-    for note in (*resumed.notes, *request.device_notes):
+    for note in (*resumed.notes, *request.notes):
         progress.say(note)
 
 

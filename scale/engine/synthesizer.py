@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimangrasp.builtin import ASSET_ROOT
 from bimangrasp.config import ALGORITHM_VERSION, SynthesisConfig
 from bimangrasp.energy_terms import TERMS
 from bimangrasp.files.header import HandTable
-from bimangrasp.hand_files.config import HandConfig
+from bimangrasp.hand_files.config import HandConfig, find_mjcf
 from bimangrasp.validation.config import ProtocolConfig
 from scale.engine.devices import package_version, platform
 from scale.engine.interfaces import RoundJob, RoundResult, ValidationTask
@@ -89,6 +90,22 @@ def _hands(
     from bimangrasp.hand_files.loading import load_hands
 
     return hands or load_hands(config)
+
+
+def coupling_note(config: HandConfig) -> str:
+    """Returns what a person should hear of couplings in the file of a hand of their own that are not read."""
+    if config.format != "mjcf" or find_mjcf(config.mjcf).is_relative_to(ASSET_ROOT):
+        return ""
+    from bimangrasp.hand_files.read_hand import unread_couplings
+
+    unread = unread_couplings(config.mjcf)
+    if not unread:
+        return ""
+    also = f", and {len(unread) - 1} more" if unread[1:] else ""
+    return (
+        f"not read from {config.mjcf}: {unread[0]}{also}; these joints move by themselves unless hand.couplings states "
+        "otherwise (mode=hand names all)"
+    )
 
 
 def _candidates(hand: HandDescription, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ class RunRequest(NamedTuple):
         verdict_factory: of the validators; None where no row counts by what a simulator says.
         second_factory: of what judges a sample again; None where validators do not simulate on a device.
         dedup: which grasps are near-duplicates; None where all count.
-        device_notes: why the kernels are not those that are meant, or kept elsewhere, if so.
+        notes: what a person should hear at the start of devices, kernels and hands.
         pieces: object code -> its sealed convex pieces; a validator finds those that are missing as the run goes on.
     """
 
@@ -70,7 +70,7 @@ class RunRequest(NamedTuple):
     verdict_factory: VerdictFactory | None = None
     second_factory: VerdictFactory | None = None
     dedup: DuplicateThresholds | None = None
-    device_notes: Sequence[str] = ()
+    notes: Sequence[str] = ()
     pieces: dict[str, SealedPieces] = {}  # noqa: RUF012 - a request gets its own before the first is entered
 
     @property
