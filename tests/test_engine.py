@@ -154,14 +154,26 @@ def test_gpus_are_counted_and_mapped_through_the_list_that_is_set(monkeypatch):
         device_room.resolve_devices(0)
 
 
-@pytest.mark.parametrize("value, is_named", [("nonsense", True), ("", False), ("-1", False), (None, False)])
-def test_workers_on_cpus_are_told_of_where_a_scheduler_has_given_gpus(monkeypatch, value, is_named):
-    for name in device_room.GIVEN_GPUS:
-        monkeypatch.delenv(name, raising=False)
-    if value is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+@pytest.mark.parametrize(
+    "name, value, is_named",
+    [
+        ("CUDA_VISIBLE_DEVICES", "nonsense", True),
+        ("CUDA_VISIBLE_DEVICES", "0", True),
+        ("CUDA_VISIBLE_DEVICES", "", False),
+        ("CUDA_VISIBLE_DEVICES", "-1", False),
+        ("SLURM_JOB_GPUS", "0", True),
+        ("SLURM_GPUS", "2", True),
+        ("SLURM_GPUS_ON_NODE", "2", True),
+        ("SLURM_GPUS_ON_NODE", "0", False),
+        ("NOTHING", "1", False),
+    ],
+)
+def test_workers_on_cpus_are_told_of_where_a_scheduler_has_given_gpus(monkeypatch, name, value, is_named):
+    for known in device_room.GIVEN_GPUS:
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, value)
     note = device_room.unseen_gpus([CPU, CPU])
-    assert bool(note) == is_named and (not note or f"CUDA_VISIBLE_DEVICES={value} speaks of GPUs" in note)
+    assert bool(note) == is_named and (not note or f"{name}={value} speaks of GPUs" in note)
     assert device_room.unseen_gpus([Device("gpu 0", "0")]) == ""
 
 
@@ -172,5 +184,5 @@ def test_gpus_alone_are_all_gpus_and_no_run_without_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_room.resolve_devices("gpu") == [Device("gpu 0", "0"), Device("gpu 1", "1")]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match="no GPU"):
+    with pytest.raises(InputError, match="gpus=gpu wants all GPUs, but this process sees no GPU .*gpus=auto"):
         device_room.resolve_devices("gpu")

@@ -14,8 +14,9 @@ from scale.engine.gpu_probe import probe
 from scale.settings.parsing import parse_gpus
 
 MAX_CPU_WORKERS = 4
-GIVEN_GPUS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
-"""Variables in which schedulers say which GPUs a job has."""
+GIVEN_GPUS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS", "SLURM_GPUS_ON_NODE")
+"""Variables in which schedulers say which GPUs a job has, or how many."""
+COUNTS = ("SLURM_GPUS", "SLURM_GPUS_ON_NODE")
 NO_GPUS = ("", "-1", "NoDevFiles")
 _PACKAGES = ("torch", "numpy", "scipy", "trimesh", "mujoco", "coacd")
 
@@ -50,7 +51,9 @@ def resolve_devices(gpus: Any, workers_per_gpu: int = 1) -> list[Device]:
     asked = parse_gpus(gpus)
     visible = visible_gpus() if asked == "auto" or any(item != "cpu" for item in asked) else []
     if asked == "gpu":
-        asked = [str(i) for i in range(max(1, len(visible)))]  # the first one is refused by name where there is none
+        if not visible:
+            raise InputError(f"gpus=gpu wants all GPUs, but this process sees {_seen(visible)}; or choose gpus=auto")
+        asked = [str(i) for i in range(len(visible))]
     elif asked == "auto":
         asked = [str(i) for i in range(len(visible))] or ["cpu"] * min(MAX_CPU_WORKERS, len(os.sched_getaffinity(0)))
     devices = [_device(item, visible) for item in asked]
@@ -59,13 +62,19 @@ def resolve_devices(gpus: Any, workers_per_gpu: int = 1) -> list[Device]:
 
 def unseen_gpus(devices: list[Device]) -> str:
     """Returns what a person should hear where all workers are on CPUs although a scheduler has given GPUs."""
-    given = [f"{name}={os.environ[name]}" for name in GIVEN_GPUS if os.environ.get(name, "") not in NO_GPUS]
+    given = [f"{name}={os.environ[name]}" for name in GIVEN_GPUS if _gives_gpus(name)]
     if not given or any(device.visible for device in devices):
         return ""
     return (
         f"all workers are on CPUs, though {', '.join(given)} speaks of GPUs: {probe().torch or 'PyTorch sees none'}; "
         f"gpus=gpu refuses a run without GPUs"
     )
+
+
+def _gives_gpus(name: str) -> bool:
+    """Whether a variable of the environment speaks of GPUs."""
+    value = os.environ.get(name, "")
+    return value not in NO_GPUS and not (name in COUNTS and value == "0")
 
 
 def _device(item: str, visible: list[str]) -> Device:
@@ -75,13 +84,16 @@ def _device(item: str, visible: list[str]) -> Device:
     if not item.isdigit():
         return Device(f"gpu {item}", item)
     if int(item) >= len(visible):
-        seen = f"devices 0 to {len(visible) - 1}" if visible else f"no GPU ({probe().torch or 'none is visible'})"
         raise InputError(
-            f"gpus names device {item}, but this process sees {seen} "
-            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}): "
-            f"choose among those, or gpus=[cpu,cpu]"
+            f"gpus names device {item}, but this process sees {_seen(visible)}: choose among those, or gpus=[cpu,cpu]"
         )
     return Device(f"gpu {item}", visible[int(item)])
+
+
+def _seen(visible: list[str]) -> str:
+    """Returns which GPUs this process sees, and by which variable."""
+    seen = f"devices 0 to {len(visible) - 1}" if visible else f"no GPU ({probe().torch or 'none is visible'})"
+    return f"{seen} (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')})"
 
 
 def usable_kernels(kernels: str, devices: list[Device], simulates_on_device: bool) -> tuple[str, str]:
