@@ -2,7 +2,10 @@
 
 import fcntl
 import os
+import shutil
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from stub_rounds import Stub
 
 import scale
 from bimangrasp.errors import InputError
-from scale.cluster import door
+from scale.cluster import door, scratch
 from scale.cluster.layout import VALIDATORS_PER_AGENT, Demand, Node, missing_agents
 from scale.cluster.platform_choice import PlatformChoice
 from scale.cluster.scratch import Scratch
@@ -141,12 +144,43 @@ def test_a_folder_is_removed_only_when_its_agent_and_its_processes_are_gone(tmp_
     assert not living.folder.root.exists()
 
 
+def test_two_agents_that_begin_together_leave_nothing_of_those_that_are_gone(tmp_path, monkeypatch):
+    root = Scratch(str(tmp_path), "run_0").folder.root.parent
+    dead = root / "run_1_dead"
+    dead.mkdir()
+    for name in ("agent.lock", "workers.lock"):
+        (dead / name).touch()
+    really = shutil.rmtree
+
+    def slowly(folder: Path, ignore_errors: bool) -> None:
+        """Deletes what it has listed, as rmtree does; the other agent begins after the first file."""
+        monkeypatch.setattr(shutil, "rmtree", really)
+        first, *others = sorted(folder.iterdir())
+        first.unlink()
+        scratch.remove_forsaken(root)
+        for file in others:
+            file.unlink(missing_ok=ignore_errors)
+        with suppress(OSError):
+            folder.rmdir()
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    scratch.remove_forsaken(root)
+    assert [folder.name.split("_")[:2] for folder in root.iterdir()] == [["run", "0"]]
+
+
+def test_what_an_agent_was_killed_over_is_deleted_by_the_next(tmp_path):
+    root = Scratch(str(tmp_path), "run_0").folder.root.parent
+    (root / ".gone-run_1_dead" / "shards").mkdir(parents=True)
+    scratch.remove_forsaken(root)
+    assert len(list(root.iterdir())) == 1
+
+
 def test_files_keep_their_names_and_are_forgotten_by_hash(tmp_path):
-    scratch = Scratch(str(tmp_path), "run")
-    scratch.keep({"ab": ("mug.obj", b"1"), "cd": ("mug.obj", b"2")})
-    assert scratch.path("ab", "mug.obj").read_bytes() == b"1" and scratch.path("cd", "mug.obj").read_bytes() == b"2"
-    scratch.forget(["ab"])
-    assert not scratch.path("ab", "mug.obj").exists() and scratch.path("cd", "mug.obj").exists()
+    own = Scratch(str(tmp_path), "run")
+    own.keep({"ab": ("mug.obj", b"1"), "cd": ("mug.obj", b"2")})
+    assert own.path("ab", "mug.obj").read_bytes() == b"1" and own.path("cd", "mug.obj").read_bytes() == b"2"
+    own.forget(["ab"])
+    assert not own.path("ab", "mug.obj").exists() and own.path("cd", "mug.obj").exists()
 
 
 # ---- the door

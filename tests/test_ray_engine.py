@@ -569,8 +569,10 @@ def test_with_a_killed_parent_all_are_gone_and_the_same_command_goes_on(config_o
     process.kill()
     process.wait()
     wait_until(lambda: not kin & set(processes(b"")), within=5)
+    left = list((tmp_path / "scratch").glob("bimangrasp_agents_*/*"))
+    assert len(left) == 2
     report = scale.run(config, maker=Stub())
-    assert report.exit_code == 0
+    assert report.exit_code == 0 and not any(folder.exists() for folder in left)
     same_bytes(report, **SETTINGS)
 
 

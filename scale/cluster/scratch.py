@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from scale.store import durable_io
 from scale.store.run_folder import RunFolder
 
-_UNBORN = ".new-"
+_UNBORN, _DOOMED = ".new-", ".gone-"
 YOUNG_S = 3600.0
 
 
@@ -73,7 +74,7 @@ class Scratch:
 
     def remove(self) -> None:
         """Deletes the folder."""
-        shutil.rmtree(self.folder.root, ignore_errors=True)
+        _remove(self.folder.root)
         os.close(self._lock)
 
 
@@ -82,14 +83,25 @@ def remove_forsaken(root: Path) -> None:
     for folder in root.iterdir():
         if not folder.is_dir() or (folder.name.startswith(_UNBORN) and _is_young(folder)):
             continue
+        if folder.name.startswith(_DOOMED):
+            shutil.rmtree(folder, ignore_errors=True)  # of an agent that was killed while it deleted; nobody looks in
+            continue
         of_agent = _free(folder / "agent.lock")
         if of_agent is None:
             continue  # also when another agent is about to delete it: two that hold one lock each would both give up
         of_workers = _free(folder / "workers.lock")
         if of_workers is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             os.close(of_workers)
         os.close(of_agent)
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a folder under another name: whoever looks for its locks meanwhile would make new ones in it."""
+    doomed = folder.with_name(f"{_DOOMED}{folder.name}")
+    with suppress(FileNotFoundError):
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _is_young(folder: Path) -> bool:
