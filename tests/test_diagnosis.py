@@ -292,3 +292,16 @@ def test_weak_motors_are_named_by_the_command_and_a_sound_hand_has_no_defect(tmp
     sound = answer(RIGHT)
     assert sound.held > found.held
     assert not {finding.cause for finding in sound.findings} & {Cause.PALM, Cause.REACH, Cause.MOTORS}
+
+
+@pytest.mark.slow
+def test_the_report_of_a_run_that_falls_short_names_the_defect(tmp_path):
+    words = ("experiment=firm", "filter=physics", "object_code_list=[bowl]", "gpus=[cpu]", "num_iterations=200")
+    config = quick_conf.load(
+        "mode=scale", *words, "target_count_per_object=8", "round_batch_size=8", "max_rounds=1",
+        "validation.hand.force_limit=0.01", output_root=tmp_path,
+    )  # fmt: skip
+    assert scale.run(config).exit_code == 3
+    head = str(scale.write_report(replace(config, mode="report")))
+    assert "measured: the motors are too weak for the squeeze; the squeeze asks for up to" in head
+    assert "a hand reaches" in head and "weakest finger" in head

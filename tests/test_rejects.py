@@ -14,6 +14,7 @@ from threaded_workers import use_threads
 import bimangrasp
 import scale
 from bimangrasp.errors import InputError
+from bimangrasp.files.formats import read_rejects
 from bimangrasp.validation.verdict import Reason
 from scale.merge import rejected_file
 from scale.store import durable_io
@@ -35,12 +36,12 @@ def call(tmp_path, monkeypatch):
     monkeypatch.setenv("BIMANGRASP_CACHE", str(tmp_path / "cache"))
     trimesh.creation.box((1.0, 0.6, 0.4)).export(tmp_path / "brick.obj")
 
-    def run(*overrides, quota=20, name="x", keep=True):
+    def run(*overrides, quota=20, name="x", keep=True, exit_code=0):
         names = [f"object_root={tmp_path}", "object_code_list=[brick]", f"seed_base={SEED}", "gpus=[cpu]"]
         names += [f"target_count_per_object={quota}", f"round_batch_size={BATCH}", f"exp_name={name}"]
         config = quick_conf.load(*names, f"keep_failed={str(keep).lower()}", *overrides, output_root=tmp_path)
         report = scale.run(config, maker=Crowd() if "dedup" in str(overrides) else Stub(), judge=StubJudge())
-        assert report.exit_code == 0
+        assert report.exit_code == exit_code
         folder = RunFolder(tmp_path / name)
         return [hashlib.sha256(p.read_bytes()).hexdigest() for p in (*folder.final_files(), *folder.reject_files())]
 
@@ -207,3 +208,34 @@ def test_generate_counts_nothing_and_keeps_all(call, tmp_path):
     config = quick_conf.load(f"object_root={tmp_path}", "mode=generate", "keep_failed=true", output_root=tmp_path)
     with pytest.raises(InputError, match="keep_failed=true needs mode=scale"):
         scale.generate(config, maker=Stub())
+
+
+SHORT = {"quota": 150, "keep": False, "exit_code": 3}
+
+
+@pytest.mark.slow
+def test_an_object_that_falls_short_keeps_the_first_rejected_grasps_until_it_has_its_quota(call, tmp_path):
+    folder = RunFolder(tmp_path / "x")
+    call(*FILTERS["physics"], "max_rounds=3", **SHORT)
+    sample = read_rejects(folder.failed("brick").read_bytes())[2]
+    call(*FILTERS["physics"], "max_rounds=3", name="kept", **SHORT | {"keep": True})
+    kept = told(tmp_path, "kept").columns
+    assert 10 < len(kept["row"]) < rejected_file.SAMPLE and not RunFolder(tmp_path / "kept").failures.exists()
+    for name in kept.keys() - {"rounds/verdict_sha256"}:  # verdicts say with which settings they were made
+        np.testing.assert_array_equal(sample[name], kept[name], err_msg=name)
+
+    call(*FILTERS["physics"], "max_rounds=40", **SHORT)
+    later = read_rejects(folder.failed("brick").read_bytes())[2]
+    assert len(later["row"]) == rejected_file.SAMPLE and later["round"].min() == 3, "of the rounds that are still there"
+    call(*FILTERS["physics"], "max_rounds=60", **SHORT | {"exit_code": 0})
+    assert not folder.failed("brick").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["reached", "no verdicts"])
+def test_no_grasps_are_kept_of_what_reached_its_quota_or_has_no_verdicts(call, tmp_path, case):
+    if case == "reached":
+        call(*FILTERS["physics"], keep=False)
+    else:
+        call(*FILTERS["energy"], "max_rounds=3", **SHORT)
+    assert not RunFolder(tmp_path / "x").failures.exists()

@@ -82,6 +82,16 @@ class HandFigures(NamedTuple):
     weakest_touch: float
     other_touch: float
 
+    @property
+    def lines(self) -> list[str]:
+        """What they say, for people: sizes, and the weakest finger."""
+        others = "" if math.isnan(self.other_touch) else f", the others in {self.other_touch:.0%}"
+        return [
+            f"a hand reaches {self.reach:.3f} m from its palm and opens {self.opening:.3f} m; "
+            f"the object is {self.width:.3f} m wide where it is narrowest, and {self.extent:.3f} m long",
+            f"weakest finger: {self.weakest}, touching in {self.weakest_touch:.0%} of the grasps{others}",
+        ]
+
 
 class Diagnosis(NamedTuple):
     """Why a pair of hands holds an object in no more grasps. `str(diagnosis)` is for people.
@@ -100,7 +110,6 @@ class Diagnosis(NamedTuple):
     figures: HandFigures
 
     def __str__(self) -> str:
-        figures = self.figures
         lines = [
             f"{self.code}: {self.held} of {self.tried} grasps hold{'' if self.findings else ', nothing stands out'}"
         ]
@@ -112,15 +121,7 @@ class Diagnosis(NamedTuple):
                 f"      {finding.measured}",
                 f"      try: {finding.advice}",
             ]
-        others = "" if math.isnan(figures.other_touch) else f", the others in {figures.other_touch:.0%}"
-        return "\n".join(
-            [
-                *lines,
-                f"  a hand reaches {figures.reach:.3f} m from its palm and opens {figures.opening:.3f} m; "
-                f"the object is {figures.width:.3f} m wide where it is narrowest, and {figures.extent:.3f} m long",
-                f"  weakest finger: {figures.weakest}, touching in {figures.weakest_touch:.0%} of the grasps{others}",
-            ]
-        )
+        return "\n".join([*lines, *(f"  {line}" for line in self.figures.lines)])
 
 
 CAUSE_OF_REASON = {

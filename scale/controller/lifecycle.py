@@ -35,6 +35,7 @@ from scale.engine.scheduler import is_disk_full
 from scale.engine.synthesizer import Simulator, Synthesizer, coupling_note
 from scale.errors import RunError
 from scale.formatting import byte_size, objects_table, spans
+from scale.merge import rejected_file
 from scale.merge.final_file import write_dataset
 from scale.screen import stage
 from scale.settings import fingerprints
@@ -256,7 +257,7 @@ def _bytes(request: RunRequest, objects: list[PlannedObject]) -> int:
     """Returns the room for the rounds' shards, for the final files and for those of rejected grasps."""
     row = row_bytes(len(request.hand.joint_names), request.config.contacts_per_hand)
     rows = [request.config.round_batch_size * len(planned.rounds) for planned in objects]
-    cap = request.config.rejected_cap if request.config.keep_failed else 0
+    cap = request.config.rejected_cap if request.config.keep_failed else rejected_file.SAMPLE
     rejected = sum(min(count, cap) for count in rows)
     quotas = sum(planned.quota for planned in objects if planned.rounds)
     return row * (sum(rows) + rejected + quotas)

@@ -18,6 +18,7 @@ from bimangrasp.files.schema import CURVE_FIELDS, Columns, Field, FormatError, r
 from scale.merge import rejected_file
 from scale.merge.job import MergeJob, MergeRound, Sizes, platforms_of, round_table
 from scale.merge.round_records import sealed_columns
+from scale.store import durable_io
 from scale.store.events import FileMerged
 from scale.store.run_folder import RunFolder
 
@@ -119,12 +120,25 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
     if job.rejected_cap:
         path_of_rejected = folder.rejected(job.header.object_code)
         folder.write(path_of_rejected, rejected_file.image(job, path_of_rejected, sizes))
+    _keep_failures(folder.failed(job.header.object_code), folder, job, sizes)
     header = replace(job.header, platforms=platforms_of(job.rounds))
     image = final_image(header, job.ending, _columns(job, sizes))
     sha256 = hashlib.sha256(image).hexdigest()
     proof = folder.write_verified(path, image, partial(verify_final, sha256=sha256))
     state = path.stat()
     return Merged(path, state.st_size, state.st_mtime_ns, proof)
+
+
+def _keep_failures(path: Path, folder: RunFolder, job: MergeJob, sizes: Sizes) -> None:
+    """Writes grasps by which the report tells why an object falls short, and deletes those of one that no more does.
+
+    Where all rejected grasps are kept it takes those.
+    """
+    is_short = job.ending.end_reason not in ("partial", "quota") and job.is_judged and not job.rejected_cap
+    if is_short and any(merge_round.is_read and merge_round.is_done for merge_round in job.rounds):
+        folder.write(path, rejected_file.sample_image(job, sizes))
+    elif not is_short and path.exists():
+        durable_io.remove(path)
 
 
 def _columns(job: MergeJob, sizes: Sizes) -> Columns:

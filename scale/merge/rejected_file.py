@@ -17,6 +17,9 @@ from scale.merge.round_records import DUPLICATE, sealed_columns
 from scale.settings.fingerprints import Key, differences
 from scale.store.run_folder import file_name
 
+SAMPLE = 64
+"""How many rejected grasps tell why an object falls short."""
+
 
 class RejectedFile(NamedTuple):
     """A file of rejected grasps.
@@ -109,6 +112,15 @@ def image(job: MergeJob, path: Path, sizes: Sizes) -> bytes:
     reasons = (*job.accept.reasons, DUPLICATE)
     ending = RejectsEnding(job.ending.acceptance_key, job.rejected_cap, reasons, job.ending.judging)
     return rejects_image(header, ending, _rows(job, parts, sizes) | _table(job, parts))
+
+
+def sample_image(job: MergeJob, sizes: Sizes) -> bytes:
+    """Returns a file of the first `SAMPLE` rows that do not count, of the rounds whose shards are there.
+
+    See `image`.
+    """
+    read_rounds = tuple(merge_round for merge_round in job.rounds if merge_round.is_read)
+    return image(job._replace(rounds=read_rounds, rejected_cap=SAMPLE), Path(), sizes)
 
 
 def _fields(job: MergeJob, axis: str) -> list[Field]:

@@ -35,17 +35,22 @@ def diagnoses_of(folders: Iterable[RunFolder], objects: Sequence[ObjectLine]) ->
         objects: all of the run; the first that fall short are measured.
     """
     short = [line.code for line in objects if line.is_short]
-    kept = [(folder, code) for folder in folders for code in short if folder.rejected(code).exists()]
+    files = [(folder, code, _rejected(folder, code)) for folder in folders for code in short]
     diagnoses = {}
-    for folder, code in kept[:OBJECTS]:
+    for folder, code, rejected in [each for each in files if each[2].exists()][:OBJECTS]:
         try:
-            diagnoses[code] = _diagnosis(folder, code)
+            diagnoses[code] = _diagnosis(folder, code, rejected)
         except (InputError, OSError, KeyError, ValueError):  # other hands, a mesh that is gone, no verdicts: no figures
             continue
     return diagnoses
 
 
-def _diagnosis(folder: RunFolder, code: str) -> Diagnosis:
+def _rejected(folder: RunFolder, code: str) -> Path:
+    """Returns the file of an object's rejected grasps: of all that are kept, else of some."""
+    return folder.rejected(code) if folder.rejected(code).exists() else folder.failed(code)
+
+
+def _diagnosis(folder: RunFolder, code: str, rejected: Path) -> Diagnosis:
     """Returns why grasps of one object do not hold. Raises what `diagnoses_of` knows where that cannot be measured."""
     from bimangrasp.diagnosis.diagnose import diagnose  # PyTorch, which other pages do without
     from bimangrasp.hand_files.loading import load_hands
@@ -57,7 +62,7 @@ def _diagnosis(folder: RunFolder, code: str) -> Diagnosis:
 
     config = _settings(folder.config)
     pair = load_hands(config.hand)
-    paths = [path for path in (folder.rejected(code), folder.final(code)) if path.exists()]
+    paths = [path for path in (rejected, folder.final(code)) if path.exists()]
     parts = [_columns(path, pair_sha256(*pair)) for path in paths]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     entry = ObjectEntry(code, mesh_of(config.object_root, code))

@@ -277,12 +277,13 @@ def _why(line: ObjectLine) -> str:
 
 
 def _measured(diagnosis: Diagnosis) -> list[str]:
-    """Returns a sentence for each measured cause, that of most first, with what to try."""
-    return [
+    """Returns a sentence for each measured cause, that of most first, with what to try, and one on the hands."""
+    causes = [
         f"{diagnosis.code}, {failed} of {diagnosis.tried} measured: {cause.value}; {measured}. To try: {advice}."
         for cause, failed, _, measured, advice in diagnosis.findings[:CAUSES]
         if failed
     ]
+    return [*causes, f"{diagnosis.code}: {'; '.join(diagnosis.figures.lines)}."]
 
 
 def _causes(line: ObjectLine) -> list[str]:

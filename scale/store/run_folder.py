@@ -78,6 +78,7 @@ class RunFolder:
         self.damaged = self.root / "damaged"
         self.exported = self.root / "export"
         self.rejects = self.root / "rejected"
+        self.failures = self.root / "failed"
         self.page = self.root / "view" / "index.html"
         self.verdicts = self.root / "verdicts"
         self.pieces = self.root / "pieces"
@@ -93,6 +94,10 @@ class RunFolder:
     def rejected(self, code: str) -> Path:
         """The file of an object's grasps that do not count."""
         return self.rejects / f"{file_name(code)}.h5"
+
+    def failed(self, code: str) -> Path:
+        """The file of some grasps of an object that falls short, none of which count."""
+        return self.failures / f"{file_name(code)}.h5"
 
     def judgment(self, protocol: str, name: str) -> Path:
         """What `mode=validate` writes about the final file of that name."""
