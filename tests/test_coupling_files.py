@@ -257,6 +257,14 @@ WRONG = {
         ["hand=shadow", "+hand.couplings.FFJ0={follows:FFJ1,polynomial:[5]}"],
         r"'FFJ0' never leave all .* within their limits.*\+hand.couplings.FFJ0.coupled=false",
     ),
+    "two that are never within limits": (
+        [
+            "hand=shadow",
+            "+hand.couplings.FFJ0={follows:FFJ1,polynomial:[5]}",
+            "+hand.couplings.MFJ0={follows:MFJ1,polynomial:[5]}",
+        ],
+        r"'FFJ0', 'MFJ0' never leave all .*\+hand.couplings.FFJ0.coupled=false.*\+hand.couplings.MFJ0.coupled=false",
+    ),
     "a factor without a leader": (
         ["hand=shadow", "+hand.couplings.FFJ0={polynomial:[0.1,0.8]}"],
         r"polynomial is \[0.1, 0.8\] and follows nothing; wanted hand.couplings.FFJ0.follows=",

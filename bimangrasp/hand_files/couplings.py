@@ -61,15 +61,15 @@ def placed_on_couplings(hand: HandDescription, joints: np.ndarray, source: str) 
     """Returns joint values (J,), rad, on the couplings of a hand.
 
     Raises:
-        InputError: limits leave a coupling no range to move in; it names the joint, and `source` has the limits.
+        InputError: limits leave a coupling no range to move in; it names a joint of each, and `source` has the limits.
     """
     try:
         placed = on_couplings(hand, joints)
     except ValueError as error:
-        joint = hand.joint_names[error.args[0]]
+        joints = [hand.joint_names[joint] for joint in error.args]
         raise InputError(
-            f"the couplings of {joint!r} never leave all that move with it within their limits; change their ranges in "
-            f"{source}, or a coupling: {_removal(joint)}"
+            f"the couplings of {', '.join(map(repr, joints))} never leave all that move together within their limits; "
+            f"change their ranges in {source}, or the couplings: {'; '.join(map(_removal, joints))}"
         ) from error
     table = hand.coordinates
     for number, moved in enumerate(table.moved):

@@ -145,7 +145,7 @@ def coordinate_table(couplings: Couplings, lower: tuple[float, ...], upper: tupl
         upper: the same.
 
     Raises:
-        ValueError: no value of a coordinate leaves all that follow it within their limits; it names the first joint.
+        ValueError: no value of a coordinate leaves all that follow it within their limits; it names a joint of each.
     """
     parent, pieces = _nodes(couplings, lower, upper)
     order, joints = _order(parent), len(lower)
@@ -227,12 +227,17 @@ def _shares(tendon: Tendon, lower: tuple[float, ...], upper: tuple[float, ...]) 
 
 def _ranges(table: CoordinateTable, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns lower and upper ends of all coordinates."""
-    ends = []
+    ends, beyond = [], []
     for number in range(len(table.free)):
         moved = np.flatnonzero(table.coordinate[: len(lower)] == number)
         own = np.sort([(table.weights[number] * limit).sum() for limit in _own_limits(table, number, lower, upper)])
         is_alone = moved.tolist() == [table.free[number]]
-        ends.append(own if is_alone else _range(table, number, own, (moved, lower[moved], upper[moved])))
+        try:
+            ends.append(own if is_alone else _range(table, number, own, (moved, lower[moved], upper[moved])))
+        except ValueError as error:
+            beyond += error.args
+    if beyond:
+        raise ValueError(*beyond)
     return tuple(np.array(ends).reshape(-1, 2).T)
 
 
