@@ -233,6 +233,10 @@ REFUSED = {
         ["2 separate trees", "'palm'", "'o'"],
     ),
     "no joints": (lambda text: re.sub("<joint [^>]*>", "", text), ["no body has a joint"]),
+    "degrees": (
+        lambda text: text.replace('angle="radian"', 'angle="degree"'),
+        ["no joint turns by more than 1.9 degrees", '<compiler angle="radian"/>'],
+    ),
     "slide": (
         lambda text: text.replace('<joint name="index_1"', '<joint type="slide" name="index_1"'),
         ["'index_1'", "slide joint"],

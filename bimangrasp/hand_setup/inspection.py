@@ -43,6 +43,9 @@ SMALLEST_HAND, LARGEST_HAND = 0.05, 0.6
 
 MAX_FINGERS = 5
 
+LEAST_TURN = 0.1
+"""A hand none of whose joints turns by more, rad, has its angles in the wrong unit: pi read as degrees is 0.055."""
+
 
 class HandInspection(NamedTuple):
     """The facts that were read from a hand's file.
@@ -84,6 +87,7 @@ def inspect_hand(mjcf: str, couplings: Rules | None = None) -> HandInspection:
     model = compile_hand(path)
     _refuse_unlimited(model, path)
     free = hand_of(model, str(path))
+    _refuse_wrong_angles(free, path)
     hand = replace(coupled(free, model, couplings or {}), joint_mean=free.joint_mean)  # what is guessed is of its shape
     chains = find_chains(hand)
     if len(chains) > MAX_FINGERS:
@@ -178,6 +182,16 @@ def _refuse_unlimited(model: mujoco.MjModel, path: Path) -> None:
             f"{path}: {len(names)} of {model.njnt} joints have no limits: {', '.join(map(repr, names))}. Give each one "
             'its range in the file: range="lower upper" of an MJCF\'s <joint>, <limit lower="" upper=""/> and type '
             '"revolute" (not "continuous") in a URDF, in rad.'
+        )
+
+
+def _refuse_wrong_angles(hand: HandDescription, path: Path) -> None:
+    """Refuses a hand that cannot move, as one whose angles are meant in radians and are read in degrees."""
+    turn = float((hand.joint_upper - hand.joint_lower).max())
+    if turn < LEAST_TURN:
+        raise InputError(
+            f"{path}: no joint turns by more than {np.degrees(turn):.2g} degrees; if its angles are meant in radians, an "
+            'MJCF has to say so: <compiler angle="radian"/>'
         )
 
 
