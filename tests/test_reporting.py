@@ -17,7 +17,7 @@ import quick_conf
 from conftest import SMALL
 from run_tools import events
 from stub_rounds import Stub
-from toy_files import grasp_columns, header, shadow_table, write_final
+from toy_files import grasp_columns, header, held, shadow_table, write_final
 
 import scale
 from bimangrasp import builtin
@@ -259,6 +259,23 @@ def test_a_finished_run_with_a_damaged_file_is_not_finished(tmp_path, damage):
     )
 
 
+def test_a_file_that_is_open_elsewhere_is_not_called_damaged(tmp_path):
+    small = SMALL | {"object_code_list": "[mug,bowl]", "round_batch_size": 8, "target_count_per_object": 8}
+    config = quick_conf.load(*(f"{k}={v}" for k, v in small.items()), output_root=tmp_path)
+    assert scale.run(config, maker=Stub(marks=str(tmp_path))).exit_code == 0
+    path = RunFolder(tmp_path / "demo").final("mug")
+    with held(path):
+        page, written = report(tmp_path)
+        assert scale.status(tmp_path / "demo").exit_code == 0
+    assert written.outcome.state == "finished" and "damaged" not in page.text
+    fault = f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
+    assert f"1 file left out of the figures, the first: {fault}" in written.outcome.sentences
+    assert f"Not read: {fault}" in page.text
+    path.write_bytes(b"text")
+    page, written = report(tmp_path)
+    assert written.outcome.state == "damaged" and page.text.count(f"{path}: it is damaged") == 1
+
+
 def test_the_page_is_made_again_where_it_was_or_where_it_is_wanted(run, tmp_path):
     root, _ = run
     before = {path: path.stat().st_mtime_ns for path in (root / "demo").rglob("*") if path.name != "report.html"}
@@ -410,7 +427,7 @@ def test_shards_that_no_file_has_yet_are_read_and_damaged_ones_named(tmp_path):
     found = statistics_of([folder])
     wanted = np.concatenate([made[i]["energy/total"][1:] for i in (0, 2)]).astype(float)
     np.testing.assert_array_equal(found.energies["total"], wanted)
-    assert found.rounds == 2 and [str(paths[1]) in one for one in found.unreadable] == [True]
+    assert found.rounds == 2 and list(found.unreadable) == [str(paths[1])]
     page, _ = report(tmp_path)
     assert "Not read: " in page.text and paths[1].name in page.text
     write_final(folder.final("mug"), "mug", 5)  # has round 0, so that its shard is not counted again

@@ -15,6 +15,7 @@ import quick_conf
 import trimesh
 from palms import HALF, palms, palms_config, squeeze
 from stub_rounds import made_columns
+from toy_files import held
 
 import scale
 from bimangrasp.errors import InputError
@@ -250,9 +251,17 @@ def test_a_file_that_is_none_is_refused(bench):
     image = path.read_bytes()
     verdicts = bench.validate(path).paths[0]
     bench.refused("not a bimangrasp-grasps file", verdicts)
-    for content in (b"", b"text", image[: len(image) // 2], image[:-1]):
+    for content, words in {
+        b"": "is empty: copy it again, or let the command of its run mend it; wanted a grasp file$",
+        b"text": "is not a readable grasp file: it is no HDF5 file; wanted one that is whole$",
+        image[: len(image) // 2]: "is damaged: its end is missing; the command of its run mends it, or copy it again$",
+        image[:-1]: "is damaged: its end is missing; the command of its run mends it, or copy it again$",
+    }.items():
         path.write_bytes(content)
-        bench.refused("box.h5 is not a readable grasp file", path)
+        bench.refused(rf"^\S*box.h5 {words}", path)
+    path.write_bytes(image)
+    with held(path):
+        bench.refused(r"^\S*box.h5 is open elsewhere for writing; wait until that is through", path)
 
 
 @pytest.mark.slow
@@ -262,7 +271,8 @@ def test_a_file_that_lacks_a_column_or_half_of_it_is_refused(bench, name):
     with h5py.File(path, "r+") as file:
         half = file[name][:1]
         del file[name]
-    bench.refused("not a readable grasp file", path)
+    lacking = name.rpartition("/")[2]
+    bench.refused(f"not a readable grasp file: it lacks {lacking}; wanted one that is whole", path)
     with h5py.File(path, "r+") as file:
         file[name] = half
     bench.refused(f"not a readable grasp file: {name}|not a readable grasp file: .* has shape", path)

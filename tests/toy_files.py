@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -22,6 +26,18 @@ from scale.merge.final_file import dataset_image
 from scale.store import shards
 
 PLATFORM = {"device": "cpu"}
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """While another process has a file open for writing."""
+    hold = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(1, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin is not None and writer.stdout is not None
+        writer.stdout.readline()
+        yield
+        writer.stdin.close()
 
 
 def shadow_table() -> HandTable:

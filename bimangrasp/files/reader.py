@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,20 @@ FOLDERS = ("final", "generate", "")
 
 NOT_ROWS = ("rounds", "curve")
 """Groups whose first axis is the round; that of every other dataset is the grasp."""
+
+BROKEN = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError)
+"""What h5py and NumPy raise on a file that is not whole, or of another kind."""
+
+IN_WORDS = (
+    (r"file signature not found", "it is no HDF5 file"),
+    (r"object '(.+?)' doesn't exist", "it lacks {}"),
+    (r"can't locate attribute: '(.+?)'", "it lacks the attribute {}"),
+)
+"""Errors of HDF5 -> what they mean."""
+
+
+class HeldError(InputError):
+    """A file that is open elsewhere for writing: it can be read later, and nothing is known to be wrong with it."""
 
 
 class RowFile(NamedTuple):
@@ -94,29 +109,41 @@ def opened(path: Path) -> Iterator[h5py.File]:
     """Yields a grasp file.
 
     Raises:
+        HeldError: it is open elsewhere for writing.
         InputError: it cannot be read; it says why, as far as HDF5's error tells, and what to do.
     """
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, FormatError) as error:
+    except InputError:
+        raise
+    except BROKEN as error:
+        if "unable to lock file" in str(error):
+            raise HeldError(
+                f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
+            ) from error
         raise InputError(_why_unreadable(path, error)) from error
 
 
-def _why_unreadable(path: Path, error: OSError | KeyError | FormatError) -> str:
+def _why_unreadable(path: Path, error: Exception) -> str:
     """Returns what is the matter with a file, and what to do."""
     if not path.exists():
         return f"{path} is not there; wanted a grasp file (.h5)"
-    if "unable to lock file" in str(error):
-        return f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
     if "truncated file" in str(error):
-        return f"{path} is damaged: its end is missing ({error}); the command of its run mends it, or copy it again"
+        return f"{path} is damaged: its end is missing; the command of its run mends it, or copy it again"
     if isinstance(error, PermissionError):
         return f"{path} may not be read by this user"
     if path.is_file() and (lacks := why_no_content(path)):
         return f"{path} {lacks}, or let the command of its run mend it; wanted a grasp file"
-    import_it = "; mode=import makes a grasp file of BimanGrasp's results" if path.suffix == ".npy" else ""
-    return f"{path} is not a readable grasp file: {error}{import_it}"
+    is_released = path.suffix == ".npy"
+    advice = "mode=import makes a grasp file of BimanGrasp's results" if is_released else "wanted one that is whole"
+    return f"{path} is not a readable grasp file: {_in_words(error)}; {advice}"
+
+
+def _in_words(error: Exception) -> str:
+    """Returns an error of HDF5 in words where they are known, and as it is where not."""
+    matches = ((re.search(pattern, str(error)), words) for pattern, words in IN_WORDS)
+    return next((words.format(*match.groups()) for match, words in matches if match), str(error))
 
 
 def _linked(path: Path) -> list[Path]:

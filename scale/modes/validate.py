@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from rich.console import Console
@@ -17,7 +16,8 @@ from bimangrasp.errors import InputError
 from bimangrasp.files.formats import verdict_image
 from bimangrasp.files.header import read_header
 from bimangrasp.files.provenance import check_hand_table, made_with, mesh_made_with, mesh_named
-from bimangrasp.files.schema import GRASP_FIELDS, FormatError, sizes_of
+from bimangrasp.files.reader import opened
+from bimangrasp.files.schema import GRASP_FIELDS, sizes_of
 from bimangrasp.interop import bimangrasp_results
 from bimangrasp.interop.bimangrasp_results import nearest_contacts
 from bimangrasp.objects.files import mesh_of
@@ -191,17 +191,12 @@ def read_grasps(path: Path, hands: HandModel, config: Config) -> Given:
 
 def _ours(path: Path, config: Config) -> Given:
     """Returns the grasps of a shard or a final file."""
-    try:
-        with h5py.File(path, "r") as file:
-            header = read_header(file)
-            sizes_of({field.name: file[field.name] for field in GRASP_FIELDS}, GRASP_FIELDS)
-            poses = Poses(*(file[f"hand/{part}"][...] for part in Poses._fields))
-            names = ("contact/candidate", "contact/normal", "object_scale")
-            subject = ObjectGrasps(poses, *(file[name][...] for name in names))
-    except InputError:
-        raise
-    except (FormatError, OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a readable grasp file: {error}; wanted one that is whole") from error
+    with opened(path) as file:
+        header = read_header(file)
+        sizes_of({field.name: file[field.name] for field in GRASP_FIELDS}, GRASP_FIELDS)
+        poses = Poses(*(file[f"hand/{part}"][...] for part in Poses._fields))
+        names = ("contact/candidate", "contact/normal", "object_scale")
+        subject = ObjectGrasps(poses, *(file[name][...] for name in names))
     check_hand_table(path, header.hand, Synthesizer(config.hand, config.synthesis).hand_table())
     mesh = mesh_made_with(made_with(path, header), config.object_root)
     return Given(header.object_code, subject, {"mesh_sha256": mesh.sha256})

@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 
 from bimangrasp.energy_terms import TERMS
+from bimangrasp.errors import InputError
 from bimangrasp.files.header import text
+from bimangrasp.files.reader import HeldError, opened
 from scale.screen import stage
 from scale.store import shards
 from scale.store.run_folder import RunFolder, parse_shard_name
@@ -37,7 +39,8 @@ class FileStatistics:
         acceptance: (round, point) share of proposals accepted since the point before.
         median_total: object code -> median of the total energy of its grasps.
         rejected: object code -> reason -> rows, as its final file says.
-        unreadable: what could not be read, and why.
+        unreadable: file that could not be read -> why.
+        held: files that were open elsewhere for writing, in words: nothing is wrong with them.
     """
 
     source: str = ""
@@ -51,7 +54,8 @@ class FileStatistics:
     acceptance: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     median_total: dict[str, float] = field(default_factory=dict)
     rejected: dict[str, dict[str, int]] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    held: list[str] = field(default_factory=list)
 
 
 def statistics_of(folders: Iterable[RunFolder]) -> FileStatistics:
@@ -95,10 +99,11 @@ class _Reader:
             rounds, grasps = (ROUNDS // len(deep), GRASPS // len(deep) * is_first) if path in deep else (0, 0)
             try:
                 self._add(path, rounds, grasps, is_first)
-            except FileNotFoundError:
-                continue
-            except (OSError, KeyError, ValueError) as error:
-                self._statistics.unreadable.append(f"{path}: {error}")
+            except HeldError as error:
+                self._statistics.held.append(str(error))
+            except (InputError, OSError) as error:
+                if path.exists():
+                    self._statistics.unreadable[str(path)] = str(error)
         if is_first and self._statistics.grasps:
             share = "" if len(paths) == among else f" ({len(paths)} of {among} read)"
             self._statistics.source = source + share
@@ -114,8 +119,8 @@ class _Reader:
     def _add(self, path: Path, rounds: int, grasps: int, is_first: bool) -> None:
         """Takes in what a file says of itself, and so many of its rounds and grasps."""
         if parse_shard_name(path.name) and path.exists() and shards.is_damaged(path):
-            raise OSError("its bytes are not those that its name promises")  # HDF5 need not survive them
-        with h5py.File(path, "r") as file:
+            raise InputError(f"{path} is damaged: its bytes are not those of its name")  # HDF5 need not survive them
+        with opened(path) as file:
             done = np.flatnonzero(file["rounds/state"][:] == 0)
             self.merged[path.stem] = len(file["rounds/state"])
             self._statistics.rounds += len(done)

@@ -118,7 +118,7 @@ def outcome(
         diagnoses: object code -> why it is not held, where that was measured.
     """
     objects = object_lines(history, manifest, is_running, statistics, lost)
-    files = [*lost.values(), *(fault for fault in statistics.unreadable if not _names_any(fault, lost.values()))]
+    files = [*lost.values(), *_only_unreadable(statistics, lost)]
     second, state = manifest.get("second_judgement", {}), state_of(history, is_running)
     if state == "short" and second.get("is_short") and not any(line.is_short for line in objects):
         state = "unconfirmed"
@@ -128,6 +128,7 @@ def outcome(
         state = "damaged"
     sentences = [
         f"{count(len(files), 'file')} missing or damaged, the first: {files[0]}" if files else "",
+        _held(statistics.held),
         _progress(history, objects),
         _speed(history, objects, is_running),
         *_shortfalls(objects, diagnoses),
@@ -140,9 +141,15 @@ def outcome(
     return Outcome(state, HEADLINES[state], [sentence for sentence in sentences if sentence], objects)
 
 
-def _names_any(fault: str, others: Iterable[str]) -> bool:
-    """Whether a fault is of a file of which another one tells already."""
-    return any(other.partition(": ")[0] == fault.partition(": ")[0] for other in others)
+def _only_unreadable(statistics: FileStatistics, lost: Mapping[str, str]) -> list[str]:
+    """Returns why files cannot be read, without those of which it is known that they are lost."""
+    known = {fault.partition(": ")[0] for fault in lost.values()}
+    return [fault for path, fault in statistics.unreadable.items() if path not in known]
+
+
+def _held(faults: Sequence[str]) -> str:
+    """Returns which files are not in the figures as others write to them; empty for none."""
+    return f"{count(len(faults), 'file')} left out of the figures, the first: {faults[0]}" if faults else ""
 
 
 def state_of(history: History, is_running: bool) -> str:
