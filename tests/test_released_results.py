@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bimangrasp.errors import InputError
-from bimangrasp.interop.bimangrasp_results import ReleasedResults, read_results, results_image
+from bimangrasp.interop.bimangrasp_results import RELEASED, ReleasedResults, read_results, results_image
 from bimangrasp.poses import Poses
 
 JOINTS = ("robot0:FFJ3", "robot0:FFJ2", "robot0:THJ0")
@@ -246,11 +246,14 @@ def without(key: str) -> dict:
         ([without("qpos_right"), 1], "grasp 0 lacks qpos_right"),
         ([without("scale"), 1], "grasp 0 lacks scale"),
         ([without("qpos_left_st"), 1], "grasp 0 lacks qpos_left_st"),
-        ([grasp(0.0), without("E_fc")], "grasp 1 has .*grasp 0 has .*E_fc"),
+        ([grasp(0.0), without("E_fc")], "grasp 1 lacks E_fc; wanted the keys of grasp 0"),
         ([grasp(0.0, qpos_left=3.5), 1], "grasp 1 is a int"),
-        ([grasp(0.0, qpos_left=3.5)], "grasp 0, qpos_left has float"),
-        ([grasp(0.0, qpos_right={"WRJTx": 1.0})], "grasp 0, qpos_right has WRJTx; wanted WRJTx, WRJTy"),
-        ([grasp(0.0, qpos_right=qpos(0.0) | {"robot0:LFJ4": 1.0})], "qpos_right has .*LFJ4; wanted"),
+        ([grasp(0.0, qpos_left=3.5)], "grasp 0, qpos_left is a float; wanted a dict"),
+        (
+            [grasp(0.0, qpos_right={"WRJTx": 1.0})],
+            "qpos_right lacks WRJTy, WRJTz, WRJRx, WRJRy, WRJRz and 3 more; wanted the same",
+        ),
+        ([grasp(0.0, qpos_right=qpos(0.0) | {"robot0:LFJ4": 1.0})], "grasp 0, qpos_right has robot0:LFJ4; wanted the"),
         ([grasp(0.0, qpos_left=qpos(0.0) | {"WRJTx": "far"})], "grasp 0, qpos_left, WRJTx is a str; wanted a number"),
         ([grasp(0.0, scale="large")], "grasp 0, scale is a str"),
         ([grasp(0.0), grasp(1.0, energy=[1])], "grasp 1, energy is a list"),
@@ -262,6 +265,24 @@ def test_dicts_of_another_form_are_refused_by_grasp_and_key(tmp_path, entries, w
     content[:] = entries
     with pytest.raises(InputError, match=words):
         read_results(save(tmp_path / "mug.npy", content))
+
+
+@pytest.mark.parametrize(
+    ("row", "hand", "less", "more", "words"),
+    [
+        (0, "qpos_left", "robot0:RFJ1", {}, "grasp 0, qpos_left lacks robot0:RFJ1; wanted the same"),
+        (0, "qpos_right", "robot0:RFJ1", {}, "grasp 0, qpos_right lacks robot0:RFJ1; wanted the same"),
+        (1, "qpos_left", "robot0:RFJ1", {}, "grasp 1, qpos_left lacks robot0:RFJ1; wanted the same"),
+        (0, "qpos_left", "", {"elbow": 1.0}, "grasp 0, qpos_left has elbow; wanted the same"),
+        (0, "qpos_left", "robot0:RFJ1", {"elbow": 1.0}, "qpos_left lacks robot0:RFJ1 and has elbow; wanted the same"),
+    ],
+)
+def test_a_joint_of_one_hand_that_lacks_or_is_not_meant_is_named_alone(tmp_path, row, hand, less, more, words):
+    whole = dict.fromkeys((*ROOT, *RELEASED), 0.0)
+    entries = [{"scale": 0.15, "qpos_left": dict(whole), "qpos_right": dict(whole)} for _ in range(2)]
+    entries[row][hand] = {name: value for name, value in whole.items() if name != less} | more
+    with pytest.raises(InputError, match=words):
+        read_results(save(tmp_path / "mug.npy", entries))
 
 
 def test_other_arrays_are_refused_with_what_they_are(tmp_path):

@@ -91,7 +91,7 @@ def read_results(path: str) -> ReleasedResults:
     for row, entry in enumerate(entries):
         _check_keys(path, row, entry, entries[0])
     first = entries[0] if entries else {}
-    joint_names = _joint_names(first.get(_HANDS[0]))
+    joint_names = _joint_names(entries)
     others = [key for key in first if key not in (*_HANDS, *_STARTS, _SCALE, _COUPLINGS)]
     energies = [key for key in others if isinstance(key, str) and as_number(first[key]) is not None]
     return ReleasedResults(
@@ -129,10 +129,18 @@ def _check_keys(path: str, row: int, entry: Any, first: Any) -> None:
             "that BimanGrasp writes, for both hands"
         )
     if entry.keys() != first.keys():
-        raise InputError(f"result file {path}: grasp {row} has {_listed(entry)}, grasp 0 has {_listed(first)}")
+        differing = unlike([str(key)[:40] for key in entry], [str(key)[:40] for key in first])
+        raise InputError(f"result file {path}: grasp {row} {differing}; wanted the keys of grasp 0")
 
 
-def _joint_names(qpos: Any) -> tuple[str, ...]:
+def _joint_names(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the joints that every qpos is to have: the release's where any has them, or those of the first."""
+    given = (_joints_of(entry[key]) for entry in entries for key in _HANDS)
+    first = _joints_of(entries[0][_HANDS[0]]) if entries else ()
+    return next((names for names in given if set(names) == set(RELEASED)), first)
+
+
+def _joints_of(qpos: Any) -> tuple[str, ...]:
     """Returns the names of a qpos that are joints, in its order; none where it is no dict, which is refused later."""
     names = [name for name in qpos if isinstance(name, str)] if isinstance(qpos, dict) else []
     return tuple(name for name in names if name not in (*_TRANSLATION, *_ROTATION))
@@ -150,9 +158,13 @@ def _poses(path: str, entries: Sequence[Mapping[str, Any]], keys: Sequence[str],
 
 def _values(path: str, where: str, qpos: Any, names: Sequence[str]) -> list[float]:
     """Returns the numbers of one qpos by these names; it must have them and no others."""
-    if not isinstance(qpos, dict) or qpos.keys() != set(names):
-        content = _listed(qpos) if isinstance(qpos, dict) else type(qpos).__name__
-        raise InputError(f"result file {path}: {where} has {content}; wanted {', '.join(names)}")
+    if not isinstance(qpos, dict):
+        raise InputError(f"result file {path}: {where} is a {type(qpos).__name__}; wanted a dict")
+    if qpos.keys() != set(names):
+        raise InputError(
+            f"result file {path}: {where} {unlike([str(key)[:40] for key in qpos], names)}; wanted the same names for "
+            f"both hands of every grasp, the root's {names[0]} to {_ROTATION[-1]} and the joints"
+        )
     return [_number(path, f"{where}, {name}", qpos[name]) for name in names]
 
 
