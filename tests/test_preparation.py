@@ -78,9 +78,28 @@ def test_overlapping_bodies_become_one(tmp_path):
     assert made.prepared.volume == pytest.approx(
         trimesh.boolean.union([both.split()[0], both.split()[1]]).volume, rel=1e-6
     )
-    assert "until 2 bodies became 1" in made.warnings[0]
+    assert made.warnings[0].startswith("the prepared mesh had the wrong sign at ")
+    assert made.warnings[0].endswith("points until its 2 bodies became 1"), "what would be refused is not advised"
     with pytest.raises(InputError, match=r"wrong sign .* join them \(prepare.interior_faces=remove\)"):
         ready(saved(tmp_path, both), "interior_faces=keep")
+
+
+def test_what_is_advised_for_wrong_signs_was_tried(tmp_path, monkeypatch):
+    small = trimesh.creation.box((0.1, 0.1, 0.1)).apply_translation((0.98, 0, 0))
+    path = saved(tmp_path, trimesh.util.concatenate([BALL, small]))
+    (said,) = ready(path, "normalize=keep").warnings
+    assert said.endswith("until its 2 bodies became 1; prepare.interior_faces=keep leaves them")
+    (kept,) = ready(path, "normalize=keep", "interior_faces=keep").warnings
+    assert kept.startswith("the prepared mesh has the wrong sign at ")
+
+    def refuse(vertices, faces):
+        raise NoSolidError("body 1 of the mesh, with 80 faces", "NotManifold")
+
+    path = saved(tmp_path, trimesh.util.concatenate([BALL, BALL.copy().apply_translation((1, 0, 0))]))
+    monkeypatch.setattr(mesh_repair, "outer_surface", refuse)
+    with pytest.raises(InputError, match="wrong sign") as refusal:
+        ready(path, "normalize=keep", "interior_faces=keep")
+    assert "interior_faces" not in str(refusal.value), "the bodies cannot be joined"
 
 
 def test_bodies_that_do_not_touch_stay(tmp_path):

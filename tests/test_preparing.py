@@ -24,7 +24,17 @@ from bimangrasp.objects import convex_pieces as pieces_room
 from bimangrasp.objects.convex_pieces import convex_pieces
 from bimangrasp.objects.preparation import make_draft
 from scale.modes import paths
-from scale.modes.prepare_objects import KEPT, LEFT_OUT, NOT_TRIED, PREPARED, READY, UNTRIED
+from scale.modes.prepare_objects import (
+    KEPT,
+    LEFT_OUT,
+    MESH_NOT_TRIED,
+    NOT_TRIED,
+    PREPARED,
+    READY,
+    UNTRIED,
+    PreparationReport,
+    PreparedObject,
+)
 from scale.settings.parsing import select_usable
 
 BALL = trimesh.creation.icosphere(subdivisions=1)
@@ -75,7 +85,7 @@ def test_a_check_writes_nothing_and_names_each_fault(meshes, tmp_path):
     text = str(report)
     for words in (
         "would be repaired: faces added over holes: 1",
-        "object.scales 0.15: 0.238 x 0.119 x 0.119 m, 3.36 l",
+        "the prepared mesh at object.scales 0.15: 0.238 x 0.119 x 0.119 m, 3.36 l",
     ):
         assert words in text
     assert (
@@ -352,11 +362,37 @@ def test_a_check_says_of_a_hollow_body_what_out_will_do_and_of_a_convex_one_noth
     assert cross.state == UNTRIED and cross.warnings == (NOT_TRIED,) and cross.prepared.closed and cross.pieces is None
 
 
+def test_each_figure_says_which_mesh_it_is_of(tmp_path):
+    (tmp_path / "meshes").mkdir()
+    trimesh.boolean.union([BOX, ACROSS]).export(tmp_path / "meshes" / "cross.obj")
+    (tmp_path / "pieces").mkdir()
+    layout(tmp_path / "pieces", "cross", [BOX, ACROSS], trimesh.boolean.union([BOX, ACROSS]))
+    for folder, setting, words, note in (
+        ("meshes", "prepare.surface=pieces", "the file's mesh at object.scales 0.15: ", NOT_TRIED),
+        ("meshes", "prepare.surface=mesh", "the prepared mesh at object.scales 0.15: ", MESH_NOT_TRIED),
+        ("pieces", "prepare.surface=pieces", "the prepared mesh at object.scales 0.15: ", ""),
+    ):
+        text = str(called(tmp_path / folder, setting))
+        assert text.count("object.scales") == 1 and f"\n    {words}" in text
+        assert ("not tried yet" in text) == bool(note) and note in text
+
+
+def test_the_last_line_says_what_is_in_the_folder():
+    made = [PreparedObject(str(k), state) for k, state in enumerate((PREPARED, LEFT_OUT, PREPARED, KEPT))]
+    for objects, words in (
+        (made, "4 objects: 2 prepared and 1 kept in out, 1 cannot be used"),
+        (made[:1], "1 object: 1 prepared in out"),
+        (made[1:2], "1 object: 1 cannot be used"),
+    ):
+        report = PreparationReport(tuple(objects), conf.load([]).object, Path("out"))
+        assert str(report).splitlines()[-1] == words
+
+
 @pytest.mark.slow
 def test_sizes_that_hands_cannot_hold_are_named(meshes):
     report = called(meshes, "object.sizes=[0.9]")
     assert "object.sizes=[0.9]" in report.objects[0].reason and report.exit_code == 3
-    assert "object.sizes 0.4: 0.4 x 0.2 x 0.2 m, 16 l" in str(called(meshes, "object.sizes=[0.4]"))
+    assert "the prepared mesh at object.sizes 0.4: 0.4 x 0.2 x 0.2 m, 16 l" in str(called(meshes, "object.sizes=[0.4]"))
 
 
 @pytest.mark.slow
@@ -368,7 +404,7 @@ def test_the_command_line_ends_with_three_where_one_falls_short(meshes, tmp_path
     code, shown = ended(f"out={tmp_path}/out", "dry_run=true")
     assert code == 3 and "only checked" in shown and not (tmp_path / "out").exists()
     code, shown = ended(f"out={tmp_path}/out", "object_code_list=[box]")
-    assert code == 0 and shown.endswith(f"1 objects: 1 prepared in {tmp_path}/out\n")
+    assert code == 0 and shown.endswith(f"1 object: 1 prepared in {tmp_path}/out\n")
     assert ended(f"out={meshes}")[0] == 2
 
 

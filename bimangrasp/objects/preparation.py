@@ -140,19 +140,20 @@ def finish_draft(draft: Draft, config: PreparationConfig) -> Preparation:
         try:
             mesh, image = _checked(draft, config, *joined_bodies(mesh.vertices, mesh.faces))
             remaining = _body_count(mesh.vertices, mesh.faces)
+            kept = "" if _is_refused(sign) else "; prepare.interior_faces=keep leaves them"
             warnings.append(
-                f"wrong sign at {sign.wrong} of {sign.tried} points until {bodies} bodies became {remaining}; "
-                "prepare.interior_faces=keep leaves them"
+                f"the prepared mesh had the wrong sign at {sign.wrong} of {sign.tried} points until its {bodies} "
+                f"bodies became {remaining}{kept}"
             )
             sign, repairs = check_sign(mesh), repairs._replace(joined=bodies - remaining)
         except InputError as error:
             failure = f"its {bodies} bodies cannot be joined, as {getattr(error, 'reason', error)}"
             warnings.append(failure)
-    if sign.far_wrong or sign.wrong > MAX_WRONG_SHARE * sign.tried:
+    if _is_refused(sign):
         raise InputError(
             f"mesh {draft.path} has the wrong sign of its distance at {sign.wrong} of {sign.tried} points (beside "
             f"faces {sign.beside_wrong}, in its box {sign.box_wrong}, far away {sign.far_wrong}), as its bodies "
-            f"overlap or are inside out{f', and {failure}' if failure else ''}; {_advice_on_sign(config, bodies)}"
+            f"overlap or are inside out{f', and {failure}' if failure else ''}; {_advice_on_sign(draft, mesh, config)}"
         )
     facts = facts_of(mesh.vertices, mesh.faces)
     warnings += [*unit_warnings(draft, config), *_warnings(draft, facts, sign)]
@@ -174,11 +175,28 @@ def as_written(vertices: np.ndarray) -> np.ndarray:
     return np.array([[float(f"{value:.9g}") for value in row] for row in vertices.tolist()]).reshape(-1, 3)
 
 
-def _advice_on_sign(config: PreparationConfig, bodies: int) -> str:
+def _advice_on_sign(draft: Draft, mesh: Mesh, config: PreparationConfig) -> str:
     """Returns what helps a mesh with wrong signs, of what is not in force already."""
-    advice = ["join them (prepare.interior_faces=remove)"] if bodies > 1 and config.interior_faces == "keep" else []
+    joins = config.interior_faces == "keep" and _helps_to_join(draft, mesh, config)
+    advice = ["join them (prepare.interior_faces=remove)"] if joins else []
     advice += ["take its convex pieces (prepare.surface=pieces)"] if config.surface == "mesh" else []
     return " or ".join(advice) or "make one closed body of it in an editor of meshes"
+
+
+def _is_refused(sign: SignCheck) -> bool:
+    """Returns whether a mesh with these signs cannot be used."""
+    return bool(sign.far_wrong) or sign.wrong > MAX_WRONG_SHARE * sign.tried
+
+
+def _helps_to_join(draft: Draft, mesh: Mesh, config: PreparationConfig) -> bool:
+    """Returns whether a mesh could be used with its bodies joined: an advice is tried before it is given."""
+    if _body_count(mesh.vertices, mesh.faces) < 2:
+        return False
+    try:
+        joined, _ = _checked(draft, config, *joined_bodies(mesh.vertices, mesh.faces))
+    except InputError:
+        return False
+    return not _is_refused(check_sign(joined))
 
 
 def _advice_on_holes(config: PreparationConfig, holes: tuple[float, ...]) -> str:

@@ -24,7 +24,7 @@ from bimangrasp.objects.model import Mesh, is_closed, load_triangles, report_of,
 from bimangrasp.objects.pieces import Pieces, PiecesFit
 from bimangrasp.objects.pieces_fit import CRACK, joined_pieces
 from scale.errors import RunError
-from scale.formatting import table
+from scale.formatting import count, table
 from scale.screen import Stage, stage
 from scale.settings.mesh_checks import unreadable
 from scale.settings.parsing import ObjectEntry, is_safe
@@ -32,12 +32,21 @@ from scale.settings.schema import Config
 from scale.store.convex_pieces import pieces_of
 from scale.store.run_folder import RunFolder
 
-READY, UNTRIED, PREPARED, KEPT, LEFT_OUT = "can be used", "to be decomposed", "prepared", "kept", "cannot be used"
+STATES = ("can be used", "to be decomposed", "prepared", "kept", "cannot be used")
+READY, UNTRIED, PREPARED, KEPT, LEFT_OUT = STATES
 """States of an object after the run: of an untried one only the pieces are wanting, which a check does not make; a kept
 one was prepared before, with the same content."""
 
-NOT_TRIED = "not tried yet: whether CoACD finds convex pieces that follow it, which out= makes"
-"""What a check says of a mesh that it does not decompose."""
+NOT_TRIED = (
+    "not tried yet: whether CoACD finds convex pieces that follow the file's mesh; out= makes the prepared mesh of them"
+)
+"""What a check says of a mesh whose surface will be that of pieces."""
+
+MESH_NOT_TRIED = (
+    "not tried yet: whether CoACD finds convex pieces that follow the prepared mesh, for a simulator; out= makes "
+    "them, prepare.decompose=false leaves them out"
+)
+"""What a check says of a mesh that stays, and to which pieces are added."""
 
 HEADINGS = ("object", "vertices", "faces", "closed", "bodies", "pieces", "extents in the file", "state")
 NUMBER_COLUMNS = (1, 2, 4, 5)
@@ -53,6 +62,8 @@ class PreparedObject(NamedTuple):
         state: one of the states above.
         original: the mesh of its file; None where it could not be read.
         prepared: the prepared mesh, at unit scale; None where there is none.
+        is_of_file: whether `prepared` is the file's mesh instead, repaired, moved and resized: the surface of the
+            prepared one will be that of pieces which a check does not make.
         pieces: number of convex pieces; None where none were made.
         fit: how far they are from the prepared mesh; None where it was not measured.
         repairs: the repairs, as text.
@@ -64,6 +75,7 @@ class PreparedObject(NamedTuple):
     state: str
     original: preparation.MeshFacts | None = None
     prepared: preparation.MeshFacts | None = None
+    is_of_file: bool = False
     pieces: int | None = None
     fit: PiecesFit | None = None
     repairs: str = ""
@@ -132,7 +144,8 @@ class PreparationReport(NamedTuple):
             scales = object_scales(self.sizes, max(entry.prepared.extents))
             sizes = [_size_at(entry.prepared, scale) for scale in scales]
             parts = [f"{setting:g}: {size}" for setting, size in zip(settings, sizes, strict=True)]
-            yield f"{'object.scales' if has_scales else 'object.sizes'} {'; '.join(parts)}"
+            which = "the file's mesh" if entry.is_of_file else "the prepared mesh"
+            yield f"{which} at {'object.scales' if has_scales else 'object.sizes'} {'; '.join(parts)}"
             if entry.fit:
                 yield f"convex pieces and mesh at {max(settings):g}: {entry.fit.at(max(scales))}"
         if entry.repairs:
@@ -144,11 +157,11 @@ class PreparationReport(NamedTuple):
     def _end(self) -> str:
         """Returns the last line: the number of objects in each state."""
         states = [entry.state for entry in self.objects]
-        counts = [
-            f"{states.count(state)} {state}" for state in (READY, UNTRIED, PREPARED, KEPT, LEFT_OUT) if state in states
-        ]
-        where = f" in {self.out}" if self.out else "; only checked, out=<folder> prepares them"
-        return f"{len(states)} objects: {', '.join(counts)}{where}"
+        counts = {state: f"{states.count(state)} {state}" for state in STATES if state in states}
+        in_folder = [counts.pop(state) for state in (PREPARED, KEPT) if state in counts]
+        parts = [f"{' and '.join(in_folder)} in {self.out}"] if in_folder else []
+        end = "" if self.out else "; only checked, out=<folder> prepares them"
+        return f"{count(len(states), 'object')}: {', '.join([*parts, *counts.values()])}{end}"
 
 
 def prepare_objects(config: Config, entries: list[ObjectEntry], left_out: dict[str, str]) -> PreparationReport:
@@ -216,12 +229,12 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
     check_size(report_of(ready.mesh), config.object, entry.code)
     if writes and config.prepare.decompose and not pieces:
         pieces = _pieces_in({DECOMPOSED.name: ready.image}, entry, config, is_cached=True)
-    count, state = len(pieces.pieces) if pieces else None, PREPARED if writes else READY
+    pieces_count, state = len(pieces.pieces) if pieces else None, PREPARED if writes else READY
     if not (pieces or writes) and config.prepare.decompose:
         if is_convex(ready.mesh, config.pieces):
-            count = 1  # as it will be
+            pieces_count = 1  # as it will be
         else:
-            state, notes = UNTRIED, (*notes, NOT_TRIED)
+            state, notes = UNTRIED, (*notes, MESH_NOT_TRIED)
     if pieces and pieces.fallback:
         notes = (*notes, f"CoACD failed with these settings, its pieces are made with {pieces.fallback}")
     row = PreparedObject(
@@ -229,7 +242,7 @@ def _result(entry: ObjectEntry, config: Config, writes: bool) -> PreparedObject:
         state=state,
         original=ready.original,
         prepared=ready.prepared,
-        pieces=count,
+        pieces=pieces_count,
         fit=pieces.fit if pieces else None,
         repairs=str(ready.repairs),
         warnings=(*notes, *ready.warnings),
@@ -256,6 +269,7 @@ def _untried(
         state=UNTRIED,
         original=draft.original,
         prepared=preparation.facts_of(body.vertices, body.faces),
+        is_of_file=True,
         repairs=str(draft.mesh.repairs),
         warnings=(*notes, *preparation.unit_warnings(draft, config.prepare), NOT_TRIED),
     )
