@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -285,9 +286,15 @@ def test_grasps_are_not_loaded_twice(run, tmp_path):
     (tmp_path / "copies").mkdir()
     copied = tmp_path / "copies" / "other_name.h5"
     copied.write_bytes((run / "final" / f"{code}.h5").read_bytes())
-    for other in (run / "final" / f"{code}.h5", copied):
-        with pytest.raises(InputError, match=f"{code}.h5 has the same grasps as .*{other.name}: name a file"):
-            bimangrasp.load([other, run])
+    final, end = run / "final" / f"{code}.h5", "; wanted each grasp once: name a file, or its folder, once"
+    for paths, words in (
+        ([run, run], f"{run} is given twice"),
+        ([str(run), run / "dataset.h5"], f"{run / 'dataset.h5'} has the same grasps as {run}"),
+        ([final, run], f"{run} has the same grasps as {final}"),
+        ([copied, run], f"{final} (of {run}) has the same grasps as {copied}"),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(words + end)}$"):
+            bimangrasp.load(paths)
     empty = next(code for code, rows in ROWS.items() if not rows)
     assert len(bimangrasp.load([run, run / "final" / f"{empty}.h5"])) == sum(ROWS.values())
 

@@ -20,6 +20,12 @@ BALL = trimesh.creation.icosphere(subdivisions=1)
 TURN = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])
 
 
+BEYOND_PLY = (
+    b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nelement face 1\n"
+    b"property list uchar int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n"
+)
+
+
 def settings(*overrides):
     return quick_conf.load(*(f"prepare.{override}" for override in overrides)).prepare
 
@@ -170,6 +176,14 @@ def test_each_sentence_says_which_mesh_it_is_about(tmp_path, monkeypatch):
         ("sheet.obj", b"v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 3\n", "degenerate"),
         ("point.obj", b"v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "no face|one place"),
         ("nan.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "no face that can be used: faces with NaN left out: 1"),
+        (
+            "beyond.obj",
+            b"v 0 0 0\nf 1 2 3\n",
+            "beyond.obj is damaged: its faces name vertices that are not there; export",
+        ),
+        ("below.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf -1 -2 -9\n", "below.obj is damaged: its faces name vertices"),
+        ("beyond.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", "beyond.off is damaged: its faces name vertices"),
+        ("beyond.ply", BEYOND_PLY, "beyond.ply is damaged: its faces name vertices that are not there; export"),
         ("noise.stl", b"not a mesh at all", "noise.stl"),
         ("none.ply", b"", "none.ply is empty: copy it again"),
         ("pointer.obj", b"version https://git-lfs.github.com/spec/v1\n", "pointer.obj is a pointer of Git LFS"),

@@ -49,7 +49,8 @@ def load(path: Path | str | Sequence[Path | str], tensors: bool = False) -> Gras
     """
     paths = [path] if isinstance(path, Path | str) else list(path)
     reader = RowFileReader()
-    files = [reader.read(file) for path in paths for file in find_files(path)]
+    given = [(path, reader.read(file)) for path in paths for file in find_files(path)]
+    files = [file for _, file in given]
     if not files:
         raise InputError("an empty list of paths was given; wanted at least one grasp file")
     for file in files:
@@ -58,19 +59,39 @@ def load(path: Path | str | Sequence[Path | str], tensors: bool = False) -> Gras
                 f"{files[0].path} has grasps of the hands {files[0].hand_name!r} ({files[0].hand_sha256[:16]}...), "
                 f"{file.path} of {file.hand_name!r} ({file.hand_sha256[:16]}...); load them one by one"
             )
-    _refuse_twice(files)
+    _refuse_twice(given)
     rows = range(sum(file.rows for file in files))
     return GraspDataset(_Store(files), rows, tuple(common_fields(files)), tensors)
 
 
-def _refuse_twice(files: Sequence[RowFile]) -> None:
-    """Refuses a list by which grasps would be there twice, such as a final file and its run's folder."""
-    known: dict[str, RowFile] = {}
-    for file in files:
-        if file.rows and file.content_sha256:
-            first = known.setdefault(file.content_sha256, file)
-            if first is not file:
-                raise InputError(f"{file.path} has the same grasps as {first.path}: name a file, or its folder, once")
+def _refuse_twice(given: Sequence[tuple[Path | str, RowFile]]) -> None:
+    """Refuses a list by which grasps would be there twice, such as a final file and its run's folder.
+
+    Args:
+        given: each file, with the path of the caller's that stands for it.
+    """
+    known: dict[str, tuple[Path | str, RowFile]] = {}
+    for path, file in given:
+        if not file.rows or not file.content_sha256:
+            continue
+        first_path, first = known.setdefault(file.content_sha256, (path, file))
+        if first is not file:
+            fault = _twice(first_path, first, path, file)
+            raise InputError(f"{fault}; wanted each grasp once: name a file, or its folder, once")
+
+
+def _twice(first_path: Path | str, first: RowFile, path: Path | str, file: RowFile) -> str:
+    """Returns which two paths of the caller's stand for the same grasps."""
+    if Path(first.path).resolve() != Path(file.path).resolve():
+        return f"{_named(path, file)} has the same grasps as {_named(first_path, first)}"
+    if Path(first_path) == Path(path):
+        return f"{path} is given twice"
+    return f"{path} has the same grasps as {first_path}"
+
+
+def _named(path: Path | str, file: RowFile) -> str:
+    """Returns a file with the path that was given for it."""
+    return file.path if Path(path) == Path(file.path) else f"{file.path} (of {path})"
 
 
 class GraspDataset(torch.utils.data.Dataset):

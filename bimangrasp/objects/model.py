@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,9 @@ CLOSE_IT = (
     "close it (mode=objects fills small holes) or take convex pieces in its place (mode=objects prepare.surface=pieces)"
 )
 """What to do about a mesh whose inside is not known."""
+
+BEYOND_VERTICES = r"^index -?\d+ is out of bounds for axis 0 with size|face index outside the range of its vertices"
+"""What NumPy and trimesh say of a file whose faces name vertices that it does not have."""
 
 WINDING_TEST_POINTS = 500
 MAX_UNDECIDED = 0.02
@@ -191,11 +195,22 @@ def load_triangles(path: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         loaded = trimesh.load_scene(path, process=False).to_mesh()
     except Exception as error:
+        if re.search(BEYOND_VERTICES, str(error)):
+            raise _beyond_vertices(path) from error
         raise InputError(f"mesh {path} cannot be read: {error}; trimesh reads obj, stl, ply, glb and off") from error
     if not len(loaded.faces):
         raise InputError(f"mesh {path} has {len(loaded.vertices)} vertices and no face; a triangle mesh is wanted")
     used, faces = np.unique(np.asarray(loaded.faces), return_inverse=True)
+    if used[0] < 0 or used[-1] >= len(loaded.vertices):
+        raise _beyond_vertices(path)
     return np.asarray(loaded.vertices, dtype=np.float64)[used], faces.reshape(-1, 3)
+
+
+def _beyond_vertices(path: str) -> InputError:
+    """Returns the refusal of a file whose faces name vertices that it does not have."""
+    return InputError(
+        f"mesh {path} is damaged: its faces name vertices that are not there; export it again, or copy it again"
+    )
 
 
 def _is_flat(vertices: np.ndarray) -> bool:
