@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bimangrasp.errors import InputError
+from conf.own_run import with_own_meshes_and_hands
 from scale.settings.parsing import nearest, parse_gpus, parse_object_codes, read_target
 from scale.settings.schema import RULES, Config, check_ranges, check_settings
 
@@ -41,7 +42,8 @@ def load(overrides: list[str] | tuple[str, ...] = (), config_dir: str | Path | N
                 f"{override.input_line!r} has several values; a list goes in brackets, as in 'gpus=[0,1]', "
                 f"text with a comma in quotes inside the shell's quotes, and a sweep over values needs -m"
             )
-    return check(_compose([override.input_line for override in parsed], folder))
+    config = check(_compose([override.input_line for override in parsed], folder))
+    return with_own_meshes_and_hands(config, [override.key_or_group for override in parsed])
 
 
 def check(cfg: DictConfig) -> Config:

@@ -96,7 +96,7 @@ def mesh_named(path: Path | str, code: str, object_root: Path | str) -> Mesh:
     try:
         return read_mesh(str(mesh_of(object_root, code)))
     except InputError as error:
-        raise InputError(f"{path} is of the object {code!r}, which has no usable mesh: {error}") from error
+        raise InputError(f"{path} has no usable mesh: {error}") from error
 
 
 def mesh_made_with(file: MadeWith, object_root: Path | str) -> Mesh:
