@@ -316,7 +316,7 @@ def test_leftovers_of_unfinished_writes_are_removed_and_named(tmp_path, unfinish
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", ["true", "false"])
 @pytest.mark.parametrize("fate", ["flipped", "torn", "deleted", "another's"])
-def test_a_final_file_is_built_again_to_the_same_bytes(tmp_path, wanted, keep, fate):
+def test_a_final_file_is_built_again_to_the_same_bytes(tmp_path, capsys, wanted, keep, fate):
     run(tmp_path, f"keep_intermediate={keep}")
     folder = RunFolder(tmp_path / "x")
     if keep == "false":
@@ -332,7 +332,10 @@ def test_a_final_file_is_built_again_to_the_same_bytes(tmp_path, wanted, keep, f
     else:
         final.write_bytes(folder.final("storage_bin").read_bytes())
     before = final.read_bytes() if final.exists() else None
+    capsys.readouterr()
     report = run(tmp_path)
+    note = "final files that are gone" if fate == "deleted" else "is damaged and moved to damaged/"
+    assert capsys.readouterr().out.count(note) == 1, "it is told when it is seen, and not again at the end"
     assert hashes(folder) == wanted and [one.collected for one in report.objects] == [QUOTA, QUOTA]
     assert len(done(folder)) == (3 if keep == "true" else 6) and len(done(folder, "storage_bin")) == 4
     if fate == "deleted":

@@ -259,6 +259,13 @@ def test_a_finished_run_with_a_damaged_file_is_not_finished(tmp_path, damage):
     )
 
 
+def test_names_of_objects_have_room_beside_the_other_columns(tmp_path):
+    journalled(tmp_path, START, OBJECTS, READY, done(0, 1010.0))
+    page, _ = report(tmp_path)
+    assert "#objects td.code { min-width: 16rem; }" in page.source, "a long name takes few lines"
+    assert "#objects th { white-space: normal; }" in page.source, "all columns fit into 1000 pixels"
+
+
 def test_a_file_that_is_open_elsewhere_is_not_called_damaged(tmp_path):
     small = SMALL | {"object_code_list": "[mug,bowl]", "round_batch_size": 8, "target_count_per_object": 8}
     config = quick_conf.load(*(f"{k}={v}" for k, v in small.items()), output_root=tmp_path)

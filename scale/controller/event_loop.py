@@ -158,7 +158,7 @@ class EventLoop:
         """Says why no new rounds are handed out."""
         if reason not in self._completion.notes:
             self._completion.notes.append(reason)
-            self._progress.say(reason)
+            self._progress.note(reason)
 
     def _is_over(self, stop: Stop) -> bool:
         if stop.is_immediate:

@@ -295,7 +295,8 @@ def run(
             loop.save(exit_code)
             call.journal.append(CallEnded(exit_code=exit_code, error=_cause()))
         report = RunReport(exit_code, checked.folder.root, loop.reports(), completion.notes, time.monotonic() - start)
-        call.progress.say(str(report))
+        untold = [note for note in report.notes if note not in call.progress.noted]
+        call.progress.say(str(replace(report, notes=untold)))
     stop.pass_on()
     return report
 
@@ -423,7 +424,7 @@ def _enter(call: OpenCall, folder_scan: FolderScan) -> None:
     if config.kernels == "auto" and chosen_path("auto") == PLAIN:
         progress.say(f"kernels are plain PyTorch; ten times as fast: {INSTALL_WARP}")
     for note in (*resumed.notes, *request.notes):
-        progress.say(note)
+        progress.note(note)
 
 
 def _tidy(request: RunRequest) -> None:

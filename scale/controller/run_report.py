@@ -78,6 +78,7 @@ class Progress:
 
     Attributes:
         meter: accepted grasps by device.
+        noted: notes that were told when they arose.
     """
 
     def __init__(self, folder: RunFolder, title: str) -> None:
@@ -88,6 +89,7 @@ class Progress:
         shown = Screen(sys.stdout)
         self._console, self._title = Console(file=shown, highlight=False, soft_wrap=True), title
         self.meter = Meter()
+        self.noted: set[str] = set()
         self._log = durable_io.create(folder.run_log, os.O_APPEND)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._is_live = self._console.is_terminal
@@ -99,6 +101,11 @@ class Progress:
         """Tells something that happened, on the screen and in the log."""
         self._console.print(text, markup=False)
         self.log(text)
+
+    def note(self, text: str) -> None:
+        """Tells what the report has as a note, so that the end need not repeat it."""
+        self.noted.add(text)
+        self.say(text)
 
     def log(self, text: str) -> None:
         """Writes into the log alone."""

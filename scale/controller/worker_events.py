@@ -164,7 +164,7 @@ class RoleHandler:
         device = self.pool.devices[slot].label
         self._journal.append(events.DeviceSetAside(**{self.name: slot}, device=device, reason=why))
         self._completion.notes.append(note)
-        self._progress.say(note)
+        self._progress.note(note)
 
     def _slot_changed(self, event: PoolEvent) -> None:
         """Works with a slot that has joined, or no longer with one that is gone or must not be used."""
