@@ -190,8 +190,8 @@ def _refuse_wrong_angles(hand: HandDescription, path: Path) -> None:
     turn = float((hand.joint_upper - hand.joint_lower).max())
     if turn < LEAST_TURN:
         raise InputError(
-            f"{path}: no joint turns by more than {np.degrees(turn):.2g} degrees; if its angles are meant in radians, an "
-            'MJCF has to say so: <compiler angle="radian"/>'
+            f"{path}: no joint turns by more than {np.degrees(turn):.2g} degrees; if its angles are meant in radians, "
+            'an MJCF has to say so: <compiler angle="radian"/>'
         )
 
 
