@@ -1,15 +1,19 @@
 """Runs the command line: checks the settings, does what `mode` says, and ends with the worst outcome.
 
 Exit codes: 0 every quota reached; 3 some object fell short; 1 an error; 2 a usage error or input that cannot
-be used; 130 and 143 after SIGINT and SIGTERM.
+be used; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM. SIGHUP ends no run.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+
+if __name__ == "__main__":  # before what takes a second to load: a terminal may be closed now, which must end no run
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.version import setbase

@@ -8,12 +8,14 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import util
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import scale
 from bimangrasp.builtin import temporary_prefix
@@ -22,9 +24,12 @@ from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
 
-TERMINATED = 143
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a mode that only shows at once: Ctrl-C, a polite request, a closed terminal."""
 UNLINKING_S = 1.0
 """For removing the semaphores of pools of processes."""
+SWEEPS, SWEEP_S = 10, 0.02
+"""How often what a thread had just begun is looked for, and how far apart."""
 
 SHOWN = {
     "status": lambda config: scale.status(given_path(config)),
@@ -66,17 +71,17 @@ def _dispatch(config: Config) -> int:
         print(report)
         return getattr(report, "exit_code", 0) or 0  # mode=status has that of the last call, None where none ended
     if config.dry_run:
-        with _ending_children(), stage(f"plan of mode={config.mode}"):
+        with _ending_children(*ENDING), stage(f"plan of mode={config.mode}"):
             plan = scale.plan(config)
         print(plan)
         return 0
-    with _ending_children(), stage(f"start of mode={config.mode}"):
+    with _ending_children(signal.SIGTERM), _outliving_terminal(), stage(f"start of mode={config.mode}"):
         return scale.run(config).exit_code
 
 
 @contextmanager
 def _leaving_nothing() -> Iterator[None]:
-    """Ends at SIGTERM with 143 and nothing left, and keeps temporary files where all go then.
+    """Ends at a signal of `ENDING` with nothing left, and keeps temporary files where all go then.
 
     A mode that only shows has nothing to finish, and its threads may wait for a process for minutes.
     """
@@ -84,7 +89,7 @@ def _leaving_nothing() -> Iterator[None]:
         yield
         return
     before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder, _ending_children():
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder, _ending_children(*ENDING):
         tempfile.tempdir = folder
         try:
             yield
@@ -93,33 +98,69 @@ def _leaving_nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _ending_children() -> Iterator[None]:
-    """Ends at SIGTERM with 143, with the processes that were started and what is left in the temporary folder.
+def _ending_children(*numbers: int) -> Iterator[None]:
+    """Ends at these signals with 128 and their number, with the processes that were started and temporary files.
 
-    A run that has begun hears the signal itself; until then it has nothing to finish either.
+    No exception is raised, as threads that wait for a process would be waited for. A run that has begun hears the
+    signals itself; until then it has nothing to finish either.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    temporary, was = Path(tempfile.gettempdir()), signal.getsignal(signal.SIGTERM)
+    temporary = Path(tempfile.gettempdir())
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
         # else the process that watches over semaphores speaks of a leak; aside, as what is interrupted may hold a lock
         unlinking = threading.Thread(target=util._run_finalizers, args=(0,), daemon=True)
         unlinking.start()
         unlinking.join(UNLINKING_S)
-        for pid in _children():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for folder in temporary.glob(f"{temporary_prefix()}*"):
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(TERMINATED)
+        tempfile.tempdir = os.devnull  # threads that go on meanwhile can begin nothing new
+        for _ in range(SWEEPS):
+            _sweep(temporary)
+        os._exit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    with _handling(dict.fromkeys((number for number in numbers if not _is_under_nohup(number)), end)):
+        yield
+
+
+@contextmanager
+def _outliving_terminal() -> Iterator[None]:
+    """Lets a closed terminal end nothing: neither this process nor those that it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handling({signal.SIGHUP: signal.SIG_IGN}):
+        yield
+
+
+@contextmanager
+def _handling(handlers: dict[int, Any]) -> Iterator[None]:
+    """Handles signals, which `main.py` may have blocked until somebody does."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if was is None else was)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _is_under_nohup(number: int) -> bool:
+    """Whether whoever started this process wants it to live on when the terminal is closed."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+def _sweep(temporary: Path) -> None:
+    """Ends the processes that this one has started, and removes its temporary folders; waits where there were any."""
+    children, folders = _children(), list(temporary.glob(f"{temporary_prefix()}*"))
+    for pid in children:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    if children or folders:
+        time.sleep(SWEEP_S)
 
 
 def _children() -> list[int]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import trimesh
 
 import conf
+import scale
 from scale import command
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,8 @@ def processes_of(text):
 
 
 @pytest.mark.slow
-def test_sigterm_ends_the_decomposition_of_a_mesh_and_leaves_no_folder(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_decomposition_of_a_mesh_and_leaves_no_folder(tmp_path, number):
     pytest.importorskip("coacd", reason="needs CoACD")
     rough = trimesh.creation.icosphere(subdivisions=5, radius=0.1)
     rough.vertices *= np.random.default_rng(0).uniform(0.7, 1.3, (len(rough.vertices), 1))
@@ -63,8 +66,8 @@ def test_sigterm_ends_the_decomposition_of_a_mesh_and_leaves_no_folder(tmp_path)
     try:
         until(lambda: processes_of(f"coacd_process.py {temporary}") or running.poll() is not None)
         assert running.poll() is None, running.stdout.read()
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == 143
+        running.send_signal(number)
+        assert running.wait(10) == 128 + number
         until(lambda: not processes_of(str(temporary)), 10)
     finally:
         running.kill()
@@ -139,6 +142,53 @@ def test_a_thread_touches_no_signal(monkeypatch, capsys):
     thread.start()
     thread.join()
     assert capsys.readouterr().out == f"handler {before}\n"
+
+
+def test_a_terminal_that_is_closed_before_a_run_has_begun_ends_nothing(tmp_path):
+    arguments = ["mode=scale", "object_code_list=[none_such]", f"output_root={tmp_path}"]
+    running = subprocess.Popen([sys.executable, str(ROOT / "main.py"), *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: waits_with(running.pid, signal.SIGHUP) or running.poll() is not None)
+        running.send_signal(signal.SIGHUP)
+        assert running.wait(60) == 2 and "none_such" in running.stderr.read()
+    finally:
+        running.kill()
+
+
+def waits_with(pid, number):
+    """Whether a process blocks a signal."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("SigBlk")).split()[1], 16) >> (number - 1) & 1
+
+
+def test_a_terminal_that_is_closed_at_the_door_of_a_run_ends_nothing(monkeypatch):
+    def run(_):
+        os.kill(os.getpid(), signal.SIGHUP)
+        child = subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 1)"])
+        return types.SimpleNamespace(exit_code=child.returncode)
+
+    monkeypatch.setattr(scale, "run", run)
+    before = signal.getsignal(signal.SIGHUP)
+    assert command.outcome(conf.load(["mode=scale"])) == 0
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_a_mode_under_nohup_outlives_its_terminal(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setitem(command.SHOWN, "status", lambda _: os.kill(os.getpid(), signal.SIGHUP) or "it went on")
+    try:
+        assert command.outcome(conf.load(["mode=status"])) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_thread_has_just_begun_is_ended_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "SWEEP_S", 0.0)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    folder = tmp_path / f"{command.temporary_prefix()}x"
+    (folder / "below").mkdir(parents=True)
+    command._sweep(tmp_path)
+    assert child.wait(20) == -signal.SIGKILL and not folder.exists()
 
 
 def test_the_processes_of_a_command_are_found():
