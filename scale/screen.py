@@ -16,13 +16,20 @@ from scale.formatting import duration
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """What a write meets when the reader of a pipe has ended, or a terminal was closed."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a write into a file meets when its disk has no room."""
 
 
 class Screen:
-    """A stream of which the reader may go: what is written from then on is dropped."""
+    """A stream of which the reader may go, or the room: what is written from then on is dropped.
+
+    Attributes:
+        loss: why somebody who still reads lacks words; empty where nobody does.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.loss = ""
 
     def write(self, text: str) -> int:
         """Writes, or drops."""
@@ -40,8 +47,10 @@ class Screen:
         try:
             action(*arguments)
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno not in GONE + FULL:
                 raise
+            if error.errno in FULL:
+                self.loss = error.strerror
             self._drop()
 
     def _drop(self) -> None:
@@ -53,14 +62,35 @@ class Screen:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Lets output be dropped where nobody reads it."""
+    """Lets output be dropped where nobody reads it, or where nothing can be written."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Screen(stream) for stream in before)
-    try:
-        yield
-        sys.stdout.flush()
-    finally:
-        sys.stdout, sys.stderr = before
+    _hold_closed_descriptors()
+    with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123 - in place of a stream that was closed
+        sys.stdout, sys.stderr = shown = [Screen(stream or nothing) for stream in before]
+        try:
+            yield
+        finally:
+            for name, screen in zip(("stdout", "stderr"), shown, strict=True):
+                screen.flush()
+                if screen.loss:
+                    sys.stderr.write(f"{_what_lacks(name, screen.loss)}\n")
+            sys.stdout, sys.stderr = before
+
+
+def _hold_closed_descriptors() -> None:
+    """Puts nothing in the place of closed standard streams: a file that is opened later would get their words."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free, this one
+
+
+def _what_lacks(name: str, why: str) -> str:
+    return (
+        f"warning: {name} cannot be written ({why}), and the rest of it was dropped: make room or let it go elsewhere; "
+        "a run has all of it in logs/run.log"
+    )
 
 
 FIRST_S, PLAIN_EVERY_S, LIVE_EVERY_S = 5.0, 10.0, 0.5

@@ -1,14 +1,17 @@
 """What is shown is no reason to end: a pipe without a reader, a closed terminal."""
 
+import errno
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import pytest
 from documents import ROOT
@@ -67,10 +70,51 @@ def test_a_closed_terminal_ends_no_run(tmp_path):
 def test_other_errors_of_a_stream_are_raised(tmp_path):
     class Full:
         def write(self, text):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.EINVAL, "Invalid argument")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="Invalid"):
         Screen(Full()).write("a")
+
+
+def test_a_file_without_room_takes_what_it_can_and_that_is_said_once(monkeypatch, capfd):
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with screen.lenient():
+            for _ in range(3):
+                print("shown")
+                sys.stdout.flush()
+        assert sys.stdout is full
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("warning: stdout cannot be written (No space left on device)")
+
+
+def shelled(arguments, streams):
+    """Runs the command with streams as a shell spells them; returns its exit code."""
+    line = f"exec {shlex.join([*MAIN, *arguments])} {streams}"
+    return subprocess.run(["/bin/sh", "-c", line], cwd=ROOT, capture_output=True).returncode
+
+
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", "2>&-", ">/dev/full 2>/dev/full"])
+def test_closed_or_full_streams_change_no_exit_code(tmp_path, streams):
+    assert shelled(["--help"], streams) == 0
+    assert shelled(["mode=status", "exp_name=none_such", f"output_root={tmp_path}"], streams) == 2
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path):
+    code = "import os, sys; from scale.screen import lenient\nwith lenient(): print('shown'); "
+    code += f"number = os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_WRONLY); "
+    code += "sys.exit(os.get_inheritable(1) and number > 2)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(["/bin/sh", "-c", f"exec {shlex.join(command)} <&- >&- 2>&-"], cwd=ROOT)
+    assert done.returncode == 1 and not (tmp_path / "file").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [">&-", ">/dev/full"])
+def test_a_run_without_a_screen_goes_on_and_its_log_has_all(tmp_path, streams):
+    assert shelled([*SMALL, "num_iterations=2", f"output_root={tmp_path}"], streams) == 0
+    log = RunFolder(tmp_path / "x").run_log.read_text()
+    assert "ended by quota" in log and "exit code 0" in log
 
 
 class Terminal(io.StringIO):
