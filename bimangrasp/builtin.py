@@ -7,8 +7,14 @@ import shlex
 import tempfile
 from pathlib import Path
 
+from bimangrasp.errors import InputError
+
 ASSET_ROOT = Path(__file__).resolve().parent / "assets"
 OBJECT_ROOT = ASSET_ROOT / "objects"
+
+
+KERNEL_BYTES = 8 << 20
+"""Room for compiled kernels. Those of a run on a CPU take 0.9 MB (Warp 1.19); a GPU's were not measured."""
 
 
 def install_command(extra: str) -> str:
@@ -34,28 +40,69 @@ def temporary_prefix() -> str:
     return f"bimangrasp_{os.getpid()}_"
 
 
-def use_writable_kernel_cache() -> str:
-    """Lets NVIDIA Warp keep compiled kernels in a temporary folder where this user cannot write into its own.
-
-    To be called before Warp begins. Processes that are started later do the same.
+def keep_caches_without_a_home() -> str:
+    """Lets the caches of a user without a home lie in the temporary folder, for libraries and later processes as well.
 
     Returns:
         What a person should hear of it; empty where nothing had to be done.
     """
+    folder = user_cache()
+    if os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~") != "~":  # noqa: PTH111 - see `user_cache`
+        return ""
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return f"this user has no home: caches are kept in {folder}; XDG_CACHE_HOME names another folder"
+
+
+def use_writable_kernel_cache(room: int = 0) -> str:
+    """Lets NVIDIA Warp keep compiled kernels in a temporary folder where this user cannot write into its own.
+
+    To be called before Warp begins. Processes that are started later do the same.
+
+    Args:
+        room: bytes that the folder must have room for, what it has of them included.
+
+    Returns:
+        What a person should hear of it; empty where nothing had to be done.
+
+    Raises:
+        InputError: no folder has so much room.
+    """
+    note = keep_caches_without_a_home()
     given = os.environ.get("WARP_CACHE_PATH")
     folder = Path(given) if given else user_cache() / "warp"
-    if _is_writable(folder):
-        return ""
+    why = _why_not_writable(folder, room)
+    if not why:
+        return note
     instead = Path(tempfile.gettempdir()) / f"bimangrasp-kernels-{os.getuid()}"
+    no_room = _why_not_writable(instead, room) if room else ""
+    if no_room:
+        raise InputError(
+            f"compiled kernels want {room >> 20} MB, and neither {folder} ({why}) nor {instead} ({no_room}) can take "
+            "them: make room, or let WARP_CACHE_PATH, XDG_CACHE_HOME or TMPDIR name a folder on another disk"
+        )
     os.environ["WARP_CACHE_PATH"] = str(instead)
-    return f"{folder} cannot be written: compiled kernels are kept in {instead}; WARP_CACHE_PATH names another folder"
+    moved = f"{folder} cannot be written ({why}): compiled kernels are kept in {instead}; WARP_CACHE_PATH names another"
+    return "; ".join(filter(None, [note, f"{moved} folder"]))
 
 
-def _is_writable(folder: Path) -> bool:
-    """Whether a file can be made in a folder, which is made where it is missing."""
+def _why_not_writable(folder: Path, room: int) -> str:
+    """Returns why a folder, which is made where it is missing, cannot have so many bytes; empty where it can."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+        with tempfile.TemporaryFile(dir=folder) as file:
+            missing = room - (_size(folder, room) if room else 0)
+            if missing > 0:
+                os.posix_fallocate(file.fileno(), 0, missing)
+    except OSError as error:
+        return error.strerror
+    return ""
+
+
+def _size(folder: Path, enough: int) -> int:
+    """Returns how many bytes the files below a folder have; stops counting at what is enough."""
+    size = 0
+    for path in folder.rglob("*"):
+        size += path.lstat().st_size
+        if size >= enough:
+            break
+    return size

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 import scale
-from bimangrasp.builtin import temporary_prefix
+from bimangrasp.builtin import keep_caches_without_a_home, temporary_prefix
 from bimangrasp.errors import InputError
 from scale.screen import stage
 from scale.settings.schema import Config
@@ -89,6 +89,7 @@ def _leaving_nothing() -> Iterator[None]:
         yield
         return
     before = tempfile.tempdir
+    keep_caches_without_a_home()  # else they would be among what goes
     with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder, _ending_children(*ENDING):
         tempfile.tempdir = folder
         try:

@@ -19,6 +19,7 @@ from bimangrasp.files.header import HandTable
 from bimangrasp.files.schema import CURVE_FIELDS, GRASP_FIELDS, shape_of
 from scale.engine.interfaces import RoundJob, RoundResult
 from scale.store import durable_io, shards
+from scale.store.run_folder import RunFolder
 
 SIGNALS = {"kill": signal.SIGKILL, "segv": signal.SIGSEGV, "stop": signal.SIGSTOP}
 JOINTS, CONTACTS, POINTS = 2, 2, 3
@@ -57,6 +58,7 @@ class Stub:
                                             faults, met-<slot>-<code> of a bad slot's objects
         nan                                 every energy is NaN
         full, full-early                    no room for the shard; for something that the round writes itself
+        full-elsewhere                      no room on another disk than the run's
         kill-sealed                         SIGKILL when the shard is sealed and the parent not yet told
     """
 
@@ -147,6 +149,8 @@ class StubBench:
         if name == "until":
             wait_for_marks(Path(self.stub.marks), *number.split(":"))
         if name == "full-early":
+            RunFolder.has_room = lambda *_: False
+        if name in ("full-early", "full-elsewhere"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch")
         if name in ("oom", "memory") and tile > int(number):
             raise out_of_memory(name)(f"no room for {tile} grasps")

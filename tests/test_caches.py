@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bimangrasp.builtin import use_writable_kernel_cache, user_cache
+from bimangrasp.errors import InputError
 from scale.settings.mesh_checks import cache_folder
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +35,51 @@ def test_caches_lie_in_the_home_or_where_the_environment_says(monkeypatch, tmp_p
 
 def test_a_user_without_a_home_has_a_temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert user_cache() == tmp_path / f"cache-{os.getuid()}" and cache_folder().is_relative_to(tmp_path)
+    folder = tmp_path / f"cache-{os.getuid()}"
+    assert user_cache() == folder and cache_folder().is_relative_to(tmp_path)
+    said = use_writable_kernel_cache()
+    assert str(folder) in said and "XDG_CACHE_HOME" in said
+    assert os.environ["XDG_CACHE_HOME"] == str(folder), "Warp and the workers would take ~ as it stands"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of a worker"))
+    assert user_cache() == folder and use_writable_kernel_cache() == ""
+    monkeypatch.delenv("XDG_CACHE_HOME")  # what monkeypatch did not set it does not take away
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A set of folders that take no byte."""
+    folders, real = set(), os.posix_fallocate
+
+    def fallocate(fd, offset, length):
+        if any(Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(folder) for folder in folders):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+    return folders
+
+
+def test_a_kernel_cache_without_room_goes_elsewhere_or_is_refused_by_name(monkeypatch, tmp_path, full):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    full.add(tmp_path / "temporary")
+    assert use_writable_kernel_cache(1000) == ""
+    full.add(tmp_path / "me")
+    with pytest.raises(InputError, match=f"{tmp_path}/me/.* nor {tmp_path}/temporary/.*WARP_CACHE_PATH"):
+        use_writable_kernel_cache(1000)
+    assert "WARP_CACHE_PATH" not in os.environ
+    full.remove(tmp_path / "temporary")
+    assert "(No space left on device)" in use_writable_kernel_cache(1000)
+    monkeypatch.delenv("WARP_CACHE_PATH")
+
+
+def test_kernels_that_are_there_need_no_more_room(monkeypatch, tmp_path, full):
+    monkeypatch.setenv("WARP_CACHE_PATH", str(tmp_path))
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "kernel").write_bytes(bytes(1000))
+    full.add(tmp_path)
+    assert use_writable_kernel_cache(1000) == "" and os.environ["WARP_CACHE_PATH"] == str(tmp_path)
 
 
 def test_a_kernel_cache_that_can_be_written_stays(monkeypatch, tmp_path):
@@ -67,5 +113,8 @@ def test_a_run_without_a_home_works_and_says_where_kernels_are(tmp_path):
         [sys.executable, ROOT / "main.py", *small], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "cannot be written: compiled kernels are kept in " in done.stdout and "Traceback" not in done.stderr
+    assert (
+        "cannot be written (Not a directory): compiled kernels are kept in " in done.stdout
+        and "Traceback" not in done.stderr
+    )
     assert any((tmp_path / "tmp" / f"bimangrasp-kernels-{os.getuid()}").iterdir())

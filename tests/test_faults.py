@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -323,6 +324,19 @@ def test_a_full_disk_pauses_the_run_and_counts_as_no_attempt(run, folder, undist
 
 
 @pytest.mark.slow
+def test_a_full_disk_of_something_else_is_a_failed_attempt(run, folder, undisturbed, monkeypatch, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    report = run({(BIN, 0): ["full-elsewhere"]}, "max_retries=1")
+    (failure,) = events(folder, "fail")
+    assert report.exit_code == 0 and not events(folder, "paused") and not events(folder, "no_room")
+    own = f"the temporary folder, {tmp_path}/temporary/bimangrasp_{os.getpid()}_"
+    assert own in failure["traceback"] and "WARP_CACHE_PATH" in failure["traceback"]
+    assert not list((tmp_path / "temporary").iterdir()), "what workers leave there goes with the call"
+    undisturbed(report)
+
+
+@pytest.mark.slow
 def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, folder, undisturbed, monkeypatch, capsys):
     real, asked = RunFolder.free_bytes, []
 
@@ -335,7 +349,7 @@ def test_too_little_room_starts_nothing_and_goes_on_when_there_is_some(run, fold
     report = run()
     kinds = [event["event"] for event in events(folder)]
     assert kinds.index("paused") < kinds.index("continued") < kinds.index("ready")
-    assert "paused until the disk has room: 0.0 MB free" in capsys.readouterr().out
+    assert f"paused until the disk of {folder.root} has room: 0.0 MB free" in capsys.readouterr().out
     monkeypatch.undo()
     undisturbed(report)
 

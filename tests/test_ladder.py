@@ -21,7 +21,7 @@ LADDER = {
     "bimangrasp": {
         "errors": "",
         "ranges": "errors",
-        "builtin": "",
+        "builtin": "errors",
         "energy_terms": "",
         "grasp": "",
         "poses": "errors",

@@ -178,7 +178,7 @@ class EventLoop:
             self._is_paused = not has_room
             kind = RunContinued if has_room else RunPaused
             self._journal.append(kind(reason=space.shortage))
-            shortage = f"paused until the disk has room: {space.shortage}"
+            shortage = f"paused until the disk of {self._folder.root} has room: {space.shortage}"
             self._progress.say("there is room again" if has_room else shortage)
         if has_room:
             self._completion.settle_again()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bimangrasp.builtin import use_writable_kernel_cache
+from bimangrasp.builtin import KERNEL_BYTES, use_writable_kernel_cache
 from bimangrasp.energy.config import INSTALL_WARP, PLAIN, chosen_path, resolve_kernels
 from bimangrasp.errors import InputError
 from bimangrasp.validation.config import check_installed
@@ -146,7 +146,8 @@ def check(
     is_local = config.engine != RAY
     devices = resolve_devices(config.gpus, config.workers_per_gpu) if is_local else []
     simulates_on_device = config.filter.name == PHYSICS and config.validation.simulator.is_on_device
-    cache_note = use_writable_kernel_cache()
+    compiles = is_local and (simulates_on_device or chosen_path(config.kernels) != PLAIN)
+    cache_note = use_writable_kernel_cache(KERNEL_BYTES if compiles else 0)
     kernels, device_note = usable_kernels(config.kernels, devices, simulates_on_device)
     config = replace(config, kernels=kernels)
     gpu_note = unseen_gpus(devices) if is_local and config.gpus == "auto" else ""

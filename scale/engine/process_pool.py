@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from bimangrasp.builtin import temporary_prefix
 from scale.engine.devices import Device
 from scale.engine.interfaces import Died, Job, Message, Sealed, Silent
 from scale.engine.pool import Crew, PoolEvent, WorkerPool, WorkerProcess
@@ -57,6 +59,7 @@ class ProcessPool(WorkerPool):
         root, parent = str(folder.root.absolute()), os.getpid()
         self._spec = WorkerSpec(root, 0, 0, "", crew.threads, crew.factory, crew.header, parent, crew.role)
         self._next_launch = folder.next_launch(self.role)
+        self._temporary = tempfile.TemporaryDirectory(prefix=temporary_prefix())
         self._handles: dict[int, _Handle] = {}
         self._looked, self._held = time.monotonic(), 0.0
 
@@ -77,7 +80,7 @@ class ProcessPool(WorkerPool):
         )
         log = self.log_of(slot)
         log_start = log.stat().st_size if log.exists() else 0
-        with _signals_blocked(), environment(child_environment(device, spec.threads)), _output_to(log):
+        with _signals_blocked(), environment(self._environment(device)), _output_to(log):
             process.start()
         theirs.close()
         self._handles[slot] = _Handle(process, ours, log_start, self._now)
@@ -200,6 +203,14 @@ class ProcessPool(WorkerPool):
             handle.process.kill()
         for slot in list(self._handles):
             self.retire(slot)
+        self._temporary.cleanup()
+
+    def _environment(self, device: Device) -> dict[str, str]:
+        """Returns what a process's environment must say; its temporary files lie where they go with the pool.
+
+        Who is killed removes none, and libraries leave some: Warp its compiled headers, PyTorch an empty folder.
+        """
+        return child_environment(device, self._spec.threads) | {"TMPDIR": self._temporary.name}
 
 
 class LocalEngine:

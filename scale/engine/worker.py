@@ -9,16 +9,19 @@ import pickle
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bimangrasp.builtin import user_cache
 from bimangrasp.errors import InputError
 from bimangrasp.files.header import Header
 from bimangrasp.files.schema import GRASP_FIELDS
@@ -43,6 +46,7 @@ from scale.engine.interfaces import (
 )
 from scale.settings.fingerprints import object_key
 from scale.store import locks, shards, verdict_files
+from scale.store.disk_space import FILE_BYTES
 from scale.store.run_folder import VALIDATOR, WORKER, RunFolder
 
 BEAT_S = 0.5  # a step is told to the parent at most this often
@@ -168,6 +172,25 @@ def _do(
     return Sealed(code=job.code, round_id=job.round_id, path=folder.relative(done), seconds=seconds)
 
 
+@contextmanager
+def _not_of_the_run(folder: RunFolder) -> Iterator[None]:
+    """Lets a full disk that is not the run's be a failure like any other: nobody would wait for the right one.
+
+    Raises:
+        RuntimeError: there was no room for something else, as for a compiled kernel.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not scheduler.is_disk_full(error) or not folder.has_room(FILE_BYTES):
+            raise
+        kernels = os.environ.get("WARP_CACHE_PATH") or user_cache() / "warp"
+        raise RuntimeError(
+            f"{error}: the disk of the run has room, so it is that of the compiled kernels, {kernels}, or of the "
+            f"temporary folder, {tempfile.gettempdir()}; make room there, or let WARP_CACHE_PATH or TMPDIR name others"
+        ) from error
+
+
 def _log(text: str) -> None:
     """Writes to the worker's log, unless the disk is full: that must not cost the message to the parent."""
     try:
@@ -180,7 +203,8 @@ def _log(text: str) -> None:
 
 def _round(folder: RunFolder, spec: WorkerSpec, runner: RoundRunner, job: RoundJob, connection: Connection) -> Path:
     """Computes one round and returns the path of its sealed shard."""
-    result = compute_round(runner, job, connection)
+    with _not_of_the_run(folder):
+        result = compute_round(runner, job, connection)
     if result.trajectory is not None:
         folder.write(folder.frames(job.code), trajectory_image(result.trajectory))
     header = replace(
@@ -270,7 +294,8 @@ def _verdict(
     if job.rows is not None:
         return _judged_rows(folder, shard, runner, job, connection)
     task = ValidationTask(shard.columns, str(folder.root / job.pieces), job.deadly)
-    columns = runner.judge(task, partial(_tell, connection))
+    with _not_of_the_run(folder):
+        columns = runner.judge(task, partial(_tell, connection))
     _tell(connection, shard.rows)
     about = {
         "code": job.code,
@@ -290,7 +315,8 @@ def _judged_rows(
     own = slice(job.first, job.first + job.rows)
     columns = {f.name: shard.columns[f.name][own] for f in GRASP_FIELDS}
     task = ValidationTask(columns, str(folder.root / job.pieces), tuple(row - job.first for row in job.deadly))
-    verdicts = runner.judge(task, lambda row: _tell(connection, job.first + row))
+    with _not_of_the_run(folder):
+        verdicts = runner.judge(task, lambda row: _tell(connection, job.first + row))
     _tell(connection, shard.rows)
     return RowsJudged(job.code, job.round_id, job.first, shard.sha256, verdicts, runner.platform, runner.judging, 0.0)
 
