@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -195,6 +196,7 @@ class Agent:
         """Does what the parent wants, and tells what happens, until the parent is done or gone."""
         _hide_main_script()
         use_writable_kernel_cache()
+        tempfile.tempdir = str(self._scratch.folder.root)  # what processes leave goes with the agent, killed or not
         try:
             pools = {role: self._pool(crew, slots) for role, (crew, slots) in self._terms.crews.items()}
             is_asked_to = self._serve(pools)
