@@ -92,6 +92,7 @@ def _run_sweep(jobs: list[Config], chosen: launcher.Launcher | None) -> int:
     puts them. A signal ends the sweep, an error does not.
     """
     if chosen and not any(config.dry_run for config in jobs):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the jobs go on without this process
         return max(launcher.run(chosen, jobs, partial(print, flush=True)), key=SEVERITY.index)
     outcomes: list[int] = []
     for number, config in enumerate(jobs):

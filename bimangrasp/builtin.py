@@ -59,7 +59,7 @@ def use_writable_kernel_cache(room: int = 0) -> str:
     To be called before Warp begins. Processes that are started later do the same.
 
     Args:
-        room: bytes that the folder must have room for, what it has of them included.
+        room: bytes that the folder must have room for, unless it has kernels already.
 
     Returns:
         What a person should hear of it; empty where nothing had to be done.
@@ -90,19 +90,8 @@ def _why_not_writable(folder: Path, room: int) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            missing = room - (_size(folder, room) if room else 0)
-            if missing > 0:
-                os.posix_fallocate(file.fileno(), 0, missing)
+            if room and not any(path.is_dir() for path in folder.iterdir()):  # kernels lie in folders of their own
+                os.posix_fallocate(file.fileno(), 0, room)
     except OSError as error:
         return error.strerror
     return ""
-
-
-def _size(folder: Path, enough: int) -> int:
-    """Returns how many bytes the files below a folder have; stops counting at what is enough."""
-    size = 0
-    for path in folder.rglob("*"):
-        size += path.lstat().st_size
-        if size >= enough:
-            break
-    return size

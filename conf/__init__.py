@@ -34,6 +34,12 @@ def load(overrides: list[str] | tuple[str, ...] = (), config_dir: str | Path | N
     Raises:
         InputError: an unknown key or choice, a value of the wrong type or out of range, each by its name.
     """
+    config, typed = composed(overrides, config_dir)
+    return with_own_meshes_and_hands(config, typed)
+
+
+def composed(overrides: list[str] | tuple[str, ...], config_dir: str | Path | None) -> tuple[Config, list[str]]:
+    """Returns the settings as `load` does, without those of a run that was made before, and the keys that are typed."""
     folder = _checked_folder(config_dir)
     parsed = parse(list(overrides), folder)
     for override in parsed:
@@ -43,7 +49,7 @@ def load(overrides: list[str] | tuple[str, ...] = (), config_dir: str | Path | N
                 f"text with a comma in quotes inside the shell's quotes, and a sweep over values needs -m"
             )
     config = check(_compose([override.input_line for override in parsed], folder))
-    return with_own_meshes_and_hands(config, [override.key_or_group for override in parsed])
+    return config, [override.key_or_group for override in parsed]
 
 
 def check(cfg: DictConfig) -> Config:

@@ -60,7 +60,5 @@ def _read(path: Path, key: str) -> Any:
             return str(value)
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(HandConfig), value))
     except (OSError, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} does not say {key} of its run ({type(error).__name__}); wanted the file that the run has written: "
-            f"type {key}= as the run had it"
-        ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path} does not say {key} of its run ({reason}); type {key}= as the run had it") from error

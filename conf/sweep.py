@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 import conf
 from bimangrasp.config import SynthesisConfig
 from bimangrasp.errors import InputError
+from conf.own_run import with_own_meshes_and_hands
 from scale.settings.schema import Config
 
 SECTIONS = ("energy", "optimizer", "initialization", "object", "filter", "hand")
@@ -53,12 +54,13 @@ def jobs(overrides: list[str], config_dir: str | Path | None = None) -> list[Con
     is_one_run = {override.key_or_group for override in parsed if override.is_sweep_override()} == {PART}
     configs: dict[tuple[str, str | None], Config] = {}
     for job in split:
-        config = conf.load(job, folder)
+        config, typed = conf.composed(job, folder)
         name = _job_folder(conf.parse(list(job), folder), config, known)
         if (name, config.part) in configs:
             raise InputError(f"two jobs of the sweep are the same run {name!r}: wanted each value once")
         exp_name = config.exp_name if is_one_run else f"{config.exp_name}/{name}"
-        configs[name, config.part] = dataclasses.replace(config, exp_name=exp_name)
+        own = dataclasses.replace(config, exp_name=exp_name)
+        configs[name, config.part] = with_own_meshes_and_hands(own, typed)
     _check_seeds(list(configs.values()))
     return list(configs.values())
 

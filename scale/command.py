@@ -23,6 +23,7 @@ from bimangrasp.errors import InputError
 from scale.screen import stage
 from scale.settings.schema import Config
 from scale.store.path_settings import given_path
+from scale.store.run_folder import remove_unfinished
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a mode that only shows at once: Ctrl-C, a polite request, a closed terminal."""
@@ -103,7 +104,7 @@ def _ending_children(*numbers: int) -> Iterator[None]:
     """Ends at these signals with 128 and their number, with the processes that were started and temporary files.
 
     No exception is raised, as threads that wait for a process would be waited for. A run that has begun hears the
-    signals itself; until then it has nothing to finish either.
+    signals itself; until then it has nothing to finish either. What is ignored already stays so, as under nohup.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -118,9 +119,11 @@ def _ending_children(*numbers: int) -> Iterator[None]:
         tempfile.tempdir = os.devnull  # threads that go on meanwhile can begin nothing new
         for _ in range(SWEEPS):
             _sweep(temporary)
+        remove_unfinished()
         os._exit(128 + number)
 
-    with _handling(dict.fromkeys((number for number in numbers if not _is_under_nohup(number)), end)):
+    heard = (number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN)
+    with _handling(dict.fromkeys(heard, end)):
         yield
 
 
@@ -147,11 +150,6 @@ def _handling(handlers: dict[int, Any]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _is_under_nohup(number: int) -> bool:
-    """Whether whoever started this process wants it to live on when the terminal is closed."""
-    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
-
-
 def _sweep(temporary: Path) -> None:
     """Ends the processes that this one has started, and removes its temporary folders; waits where there were any."""
     children, folders = _children(), list(temporary.glob(f"{temporary_prefix()}*"))
@@ -166,8 +164,11 @@ def _sweep(temporary: Path) -> None:
 
 def _children() -> list[int]:
     """Returns the processes that this one has started and that run, as Linux tells; none where it does not."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in lists for pid in path.read_text().split()]
+    children = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended meanwhile
+            children += map(int, path.read_text().split())
+    return children
 
 
 def refused(error: InputError) -> int:

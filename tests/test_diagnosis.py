@@ -248,6 +248,8 @@ def test_a_cause_with_which_most_grasps_hold_explains_no_failure():
         (Cause.PALM, 0, 3),
     ]
     assert "of a push" not in most[1].measured and "degrees away" in most[1].measured
+    sample = replace(batch([Reason.HELD] * 3 + [Reason.MOVED] * 2, **palms), held_share=0.02)
+    assert [(finding.cause, finding.failed) for finding in findings_of(sample)] == [(Cause.PALM, 2)], "of few that hold"
 
 
 # ---- hands with a defect, from the optimizer to the answer

@@ -163,7 +163,14 @@ def test_meshes_that_mujoco_does_not_read_are_converted(tmp_path: Path):
     assert sizes[1] == pytest.approx((0.02, 0.04, 2 * 0.06), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["a.dae", "a.glb", "empty.ply"])
+def test_a_mesh_with_a_unit_of_its_own_is_refused(tmp_path: Path):
+    (tmp_path / "a.dae").write_text("<COLLADA/>")
+    (tmp_path / "hand.urdf").write_text(URDF.format('<mesh filename="a.dae"/>'))
+    with pytest.raises(InputError, match=r"'a.dae'; wanted .stl, .obj, .msh, .glb, .* Convert it, in meters"):
+        read_bare_hand(str(tmp_path / "hand.urdf"))
+
+
+@pytest.mark.parametrize("name", ["a.off", "a.glb", "empty.ply"])
 def test_a_mesh_that_nothing_reads_is_refused_with_the_reason(name: str, tmp_path: Path):
     (tmp_path / name).write_text("<COLLADA/>")
     (tmp_path / "hand.urdf").write_text(URDF.format(f'<mesh filename="{name}"/>'))

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 import conf
 from bimangrasp.errors import InputError
+from conf import sweep
 from scale.store.run_folder import RunFolder
 
 
@@ -34,6 +35,16 @@ def test_they_are_read_where_they_are_not_typed(run):
     assert (made.object_root, made.hand.name) == ("", "shadow"), "a run is made of what is typed alone"
 
 
+def test_each_job_of_a_sweep_has_those_of_its_own_run(run, tmp_path):
+    words = ["mode=validate", f"output_root={tmp_path}", "exp_name=swept", "seed_base=1,200001"]
+    swept = RunFolder(tmp_path / "swept" / "seed_base=1")
+    swept.prepare()
+    for name in ("config", "journal"):
+        getattr(run, name).rename(getattr(swept, name))
+    configs = sweep.jobs(words)
+    assert [(config.object_root, config.hand.name) for config in configs] == [("my/meshes", "allegro"), ("", "shadow")]
+
+
 def test_what_is_typed_counts(run):
     here = ["mode=view", f"path={run.root}"]
     config = conf.load([*here, "object_root="])
@@ -52,7 +63,7 @@ def test_a_folder_that_is_no_run_says_nothing(run):
 @pytest.mark.parametrize("content", ["object_root: [", "mode: scale\n", "- 1\n"])
 def test_settings_that_cannot_be_read_are_refused_with_what_to_type(run, content):
     run.config.write_text(content)
-    with pytest.raises(InputError, match=r"config.yaml does not say hand of its run .*: type hand= as the run had it"):
+    with pytest.raises(InputError, match=r"config.yaml does not say hand of its run .*; type hand= as the run had it"):
         conf.load(["mode=view", f"path={run.root}"])
     with pytest.raises(InputError, match=r"does not say object_root of its run"):
         conf.load(["mode=view", f"path={run.root}", "hand=shadow"])

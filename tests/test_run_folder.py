@@ -12,7 +12,7 @@ import time
 import pytest
 
 from bimangrasp.errors import InputError
-from scale.store import durable_io, locks
+from scale.store import durable_io, locks, run_folder
 from scale.store.run_folder import RunFolder, file_name, parse_shard_name, shard_name
 
 
@@ -53,6 +53,16 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder, monkeypatch):
         folder.write(folder.manifest, b"new one")
     assert folder.manifest.read_bytes() == b"old"
     assert [path.name for path in folder.root.iterdir() if path.is_file()] == ["manifest.json"]
+
+
+def test_what_is_being_written_can_be_deleted_at_once(folder):
+    with pytest.raises(FileNotFoundError), folder.replacement(folder.manifest, 5):
+        assert len(list(folder.root.glob(".tmp-*"))) == 1
+        run_folder.remove_unfinished()
+        assert not list(folder.root.glob(".tmp-*"))
+    folder.write(folder.manifest, b"whole")
+    run_folder.remove_unfinished()
+    assert folder.manifest.read_bytes() == b"whole"
 
 
 def test_a_file_is_synced_before_it_takes_its_place_and_its_folder_after(folder, monkeypatch):

@@ -47,6 +47,7 @@ class Batch:
     evaluation: Evaluation
     measures: Measures
     figures: HandFigures
+    held_share: float | None = None
 
     @property
     def holds(self) -> Bool[np.ndarray, " grasp"]:
@@ -69,6 +70,7 @@ def diagnose(
     evaluation: Evaluation,
     protocol: ProtocolConfig,
     rule: PoseConfig,
+    held_share: float | None = None,
 ) -> Diagnosis:
     """Returns why grasps of an object do not hold.
 
@@ -80,10 +82,11 @@ def diagnose(
         evaluation: the verdicts on them.
         protocol: under which they were simulated.
         rule: that made their poses.
+        held_share: of all grasps that were made, where these are some of them; by default these are all.
     """
     measures = measures_of(hands, pieces, grasps, protocol, rule)
     figures = _figures(hands, pieces, grasps, evaluation)
-    batch = Batch(hands, grasps, protocol, rule, evaluation, measures, figures)
+    batch = Batch(hands, grasps, protocol, rule, evaluation, measures, figures, held_share)
     return Diagnosis(code, len(batch.holds), int(batch.holds.sum()), findings_of(batch), figures)
 
 
@@ -95,7 +98,8 @@ def findings_of(batch: Batch) -> list[Finding]:
     holds, applies = batch.holds, applies_to(batch)
     order = list(Cause)
     matrix = np.stack([applies[cause] for cause in order])
-    harmless = (holds & matrix).sum(axis=1) > MANY * len(holds)
+    held_share = holds.mean() if batch.held_share is None else batch.held_share
+    harmless = held_share * (holds & matrix).sum(axis=1) / max(holds.sum(), 1) > MANY
     explaining = matrix & ~harmless[:, None]
     first = np.where(explaining.any(axis=0), explaining.argmax(axis=0), -1)
     findings = []

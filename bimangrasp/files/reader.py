@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -118,7 +119,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except InputError:
         raise
     except BROKEN as error:
-        if "unable to lock file" in str(error):
+        if "unable to lock file" in str(error) and f"errno = {errno.EAGAIN}" in str(error):
             raise HeldError(
                 f"{path} is open elsewhere for writing; wait until that is through, or close the program that holds it"
             ) from error

@@ -11,7 +11,10 @@ import trimesh
 from bimangrasp.errors import InputError
 
 MESHES = (".stl", ".obj", ".msh")
-"""Suffixes of the mesh files that MuJoCo reads; others are converted."""
+"""Suffixes of the mesh files that MuJoCo reads."""
+
+CONVERTED = (".glb", ".gltf", ".ply", ".off")
+"""Suffixes of those that are converted: in meters, or without a unit of their own, as MuJoCo's are."""
 
 SMALLEST_MASS, SMALLEST_INERTIA = 1e-6, 1e-9
 """Mass, kg, and inertia, kg m2, of links of a URDF that have none: MuJoCo requires them, and nothing here uses them."""
@@ -104,6 +107,11 @@ def _as_obj(mesh: Path, name: str, urdf: Path) -> bytes:
     Raises:
         InputError: it cannot be read.
     """
+    if mesh.suffix.lower() not in CONVERTED:
+        raise InputError(
+            f"hand.mjcf={str(urdf)!r} names the collision mesh {name!r}; wanted {', '.join(MESHES + CONVERTED)}. "
+            "Convert it, in meters, and change the path."
+        )
     try:
         loaded = trimesh.load_mesh(str(mesh))
         if loaded.is_empty:

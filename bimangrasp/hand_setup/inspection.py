@@ -14,7 +14,7 @@ import trimesh
 from bimangrasp.errors import InputError
 from bimangrasp.hand_files.config import find_mjcf
 from bimangrasp.hand_files.couplings import Rules, coupled
-from bimangrasp.hand_files.hulls import MAX_FACES, TOLERANCE
+from bimangrasp.hand_files.hulls import MAX_FACES, SHARE, TOLERANCE
 from bimangrasp.hand_files.read_hand import compile_hand, hand_of, simplified_meshes, unread_of
 from bimangrasp.hands.collision_shapes import shape_surface
 from bimangrasp.hands.description import (
@@ -254,7 +254,8 @@ def _mesh_warnings(model: mujoco.MjModel) -> list[str]:
     if not meshes:
         return []
     return [
-        f"hulls of meshes of more than {MAX_FACES} faces are simplified, to within {1000 * TOLERANCE:g} mm: "
+        f"hulls of meshes of more than {MAX_FACES} faces are simplified, to within {1000 * TOLERANCE:g} mm or "
+        f"1/{round(1 / SHARE)} of their extent: "
         f"{', '.join(meshes)}"
     ]
 

@@ -59,7 +59,7 @@ class ProcessPool(WorkerPool):
         root, parent = str(folder.root.absolute()), os.getpid()
         self._spec = WorkerSpec(root, 0, 0, "", crew.threads, crew.factory, crew.header, parent, crew.role)
         self._next_launch = folder.next_launch(self.role)
-        self._temporary = tempfile.TemporaryDirectory(prefix=temporary_prefix())
+        self._temporary = tempfile.TemporaryDirectory(prefix=temporary_prefix(), ignore_cleanup_errors=True)
         self._handles: dict[int, _Handle] = {}
         self._looked, self._held = time.monotonic(), 0.0
 

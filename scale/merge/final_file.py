@@ -132,13 +132,14 @@ def merge(folder: RunFolder, job: MergeJob) -> Merged:
 def _keep_failures(path: Path, folder: RunFolder, job: MergeJob, sizes: Sizes) -> None:
     """Writes grasps by which the report tells why an object falls short, and deletes those of one that no more does.
 
-    Where all rejected grasps are kept it takes those.
+    Where all rejected grasps are kept it takes those. A few later rounds do not take the place of many earlier ones.
     """
-    is_short = job.ending.end_reason not in ("partial", "quota") and job.is_judged and not job.rejected_cap
-    if is_short and any(merge_round.is_read and merge_round.is_done for merge_round in job.rounds):
-        folder.write(path, rejected_file.sample_image(job, sizes))
-    elif not is_short and path.exists():
+    rows = sum(each.record.rows for each in job.rounds if each.is_read and each.is_done)
+    is_short = job.ending.end_reason not in ("partial", "quota") and job.is_judged
+    if job.rejected_cap or job.ending.end_reason == "quota":
         durable_io.remove(path)
+    elif is_short and (rows >= rejected_file.SAMPLE or (rows and not path.exists())):
+        folder.write(path, rejected_file.sample_image(job, sizes))
 
 
 def _columns(job: MergeJob, sizes: Sizes) -> Columns:

@@ -58,6 +58,16 @@ class Aside(NamedTuple):
     path: Path
 
 
+_unfinished: dict[Path, None] = {}
+"""What this process is writing aside; a dict, since other threads write while a signal is handled."""
+
+
+def remove_unfinished() -> None:
+    """Deletes what this process is writing aside: it ends now, with whatever its threads are doing."""
+    for path in list(_unfinished):
+        path.unlink(missing_ok=True)
+
+
 class RunFolder:
     """The paths of one run and the ways to change what lies there."""
 
@@ -202,6 +212,7 @@ class RunFolder:
         """Yields a file with `length` bytes of room, which takes its place when the block ends."""
         durable_io.make_folder(path.parent)
         aside = _aside(path)
+        _unfinished[aside] = None
         fd = durable_io.create(aside)
         try:
             if length:
@@ -214,6 +225,7 @@ class RunFolder:
             raise
         finally:
             os.close(fd)
+            _unfinished.pop(aside, None)
         durable_io.sync_folder(path.parent)
 
     def link(self, source: Path, target: Path) -> None:
