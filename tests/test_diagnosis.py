@@ -238,18 +238,19 @@ def test_every_reason_of_a_filter_has_a_cause():
     assert set(CAUSE_OF_REASON) == {reason for config in filters for reason in Accept(config).reasons}
 
 
-def test_a_cause_with_which_most_grasps_hold_explains_no_failure():
-    palms = {"palm_angle": np.full((5, 2), 2.0)}
-    few = findings_of(batch([Reason.HELD] * 2 + [Reason.MOVED] * 3, **palms))
-    assert [(finding.cause, finding.failed, finding.held) for finding in few] == [(Cause.PALM, 3, 2)]
-    most = findings_of(batch([Reason.HELD] * 3 + [Reason.MOVED] * 2, **palms))
-    assert [(finding.cause, finding.failed, finding.held) for finding in most] == [
-        (Cause.MOVED, 2, 0),
-        (Cause.PALM, 0, 3),
-    ]
-    assert "of a push" not in most[1].measured and "degrees away" in most[1].measured
-    sample = replace(batch([Reason.HELD] * 3 + [Reason.MOVED] * 2, **palms), held_share=0.02)
-    assert [(finding.cause, finding.failed) for finding in findings_of(sample)] == [(Cause.PALM, 2)], "of few that hold"
+def causes_of(with_it: str, without: str) -> list[tuple[Cause, int]]:
+    """The findings of grasps with palms that look away, and without; h holds, m moved."""
+    reasons = [Reason.HELD if letter == "h" else Reason.MOVED for letter in with_it + without]
+    angle = np.repeat([2.0, 0.0], [len(with_it), len(without)])
+    return [(f.cause, f.failed) for f in findings_of(batch(reasons, palm_angle=np.stack([angle, angle], axis=1)))]
+
+
+def test_a_cause_without_which_grasps_fail_no_less_often_explains_no_failure():
+    assert causes_of("hhhmm", "hhmm") == [(Cause.MOVED, 4)]
+    assert causes_of("hhhmm", "hhhhm") == [(Cause.PALM, 2), (Cause.MOVED, 1)], "it fails more often with it"
+    assert causes_of("hhhmm", "mmm") == [(Cause.MOVED, 3), (Cause.PALM, 2)], "too few lack it"
+    assert causes_of("hhhmm", "") == [(Cause.PALM, 2)], "nothing can be compared"
+    assert causes_of("hhhmm" * 3, "hhmm" * 9)[0] == (Cause.MOVED, 24), "whatever the share of each in the sample"
 
 
 # ---- hands with a defect, from the optimizer to the answer

@@ -23,6 +23,8 @@ FAR = 0.01
 """A contact farther from the object than this does not touch when the hand squeezes, m."""
 MANY = 0.5
 """Contacts that do not touch, joints at limits, and torque that motors lack count from this share on."""
+COMPARED = 4
+"""So many grasps without a cause are compared with those that have it."""
 LARGEST_RESIDUAL = 0.3
 """Forces that leave more of themselves as a wrench do not balance (docs/physics.md has the same value)."""
 SHOWN_JOINTS = 4
@@ -47,7 +49,6 @@ class Batch:
     evaluation: Evaluation
     measures: Measures
     figures: HandFigures
-    held_share: float | None = None
 
     @property
     def holds(self) -> Bool[np.ndarray, " grasp"]:
@@ -70,7 +71,6 @@ def diagnose(
     evaluation: Evaluation,
     protocol: ProtocolConfig,
     rule: PoseConfig,
-    held_share: float | None = None,
 ) -> Diagnosis:
     """Returns why grasps of an object do not hold.
 
@@ -82,34 +82,44 @@ def diagnose(
         evaluation: the verdicts on them.
         protocol: under which they were simulated.
         rule: that made their poses.
-        held_share: of all grasps that were made, where these are some of them; by default these are all.
     """
     measures = measures_of(hands, pieces, grasps, protocol, rule)
     figures = _figures(hands, pieces, grasps, evaluation)
-    batch = Batch(hands, grasps, protocol, rule, evaluation, measures, figures, held_share)
+    batch = Batch(hands, grasps, protocol, rule, evaluation, measures, figures)
     return Diagnosis(code, len(batch.holds), int(batch.holds.sum()), findings_of(batch), figures)
 
 
 def findings_of(batch: Batch) -> list[Finding]:
     """Returns the causes of failed grasps, each grasp under the first that applies, and those of most that hold.
 
-    A cause with which most of all grasps hold explains no failure: what failed counts under the next one.
+    A cause without which grasps fail no less often explains no failure: what failed counts under the next one.
     """
     holds, applies = batch.holds, applies_to(batch)
     order = list(Cause)
     matrix = np.stack([applies[cause] for cause in order])
-    held_share = holds.mean() if batch.held_share is None else batch.held_share
-    harmless = held_share * (holds & matrix).sum(axis=1) / max(holds.sum(), 1) > MANY
-    explaining = matrix & ~harmless[:, None]
+    explaining = matrix & ~_is_harmless(matrix, holds)[:, None]
     first = np.where(explaining.any(axis=0), explaining.argmax(axis=0), -1)
     findings = []
     for number, cause in enumerate(order):
         failed, held = int((~holds & (first == number)).sum()), int((holds & applies[cause]).sum())
-        if failed or harmless[number]:
+        if failed or held > MANY * len(holds):
             rows = applies[cause] & (~holds if failed else holds)
             measured, advice = _told(batch, cause, rows)
             findings.append(Finding(cause, failed, held, measured, advice or ADVICE[cause]))
     return sorted(findings, key=lambda finding: (-finding.failed, -finding.held))
+
+
+def _is_harmless(
+    applies: Bool[np.ndarray, "cause grasp"], holds: Bool[np.ndarray, " grasp"]
+) -> Bool[np.ndarray, " cause"]:
+    """Returns the causes without which grasps fail no less often, by at least `COMPARED` grasps that lack them.
+
+    Odds are compared, which do not depend on how many of those that hold and of those that fail were looked at.
+    """
+    failed_with, held_with = (applies & ~holds).sum(axis=1), (applies & holds).sum(axis=1)
+    failed_without, held_without = (~applies & ~holds).sum(axis=1), (~applies & holds).sum(axis=1)
+    is_known = failed_without + held_without >= COMPARED
+    return is_known & (held_with > 0) & (failed_with * held_without <= failed_without * held_with)
 
 
 def applies_to(batch: Batch) -> dict[Cause, Bool[np.ndarray, " grasp"]]:

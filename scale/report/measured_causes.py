@@ -34,12 +34,12 @@ def diagnoses_of(folders: Iterable[RunFolder], objects: Sequence[ObjectLine]) ->
         folders: the run's, or those of its parts.
         objects: all of the run; the first that fall short are measured.
     """
-    short = [line for line in objects if line.is_short]
-    files = [(folder, line, _rejected(folder, line.code)) for folder in folders for line in short]
+    short = [line.code for line in objects if line.is_short]
+    files = [(folder, code, _rejected(folder, code)) for folder in folders for code in short]
     diagnoses = {}
-    for folder, line, rejected in [each for each in files if each[2].exists()][:OBJECTS]:
+    for folder, code, rejected in [each for each in files if each[2].exists()][:OBJECTS]:
         try:
-            diagnoses[line.code] = _diagnosis(folder, line, rejected)
+            diagnoses[code] = _diagnosis(folder, code, rejected)
         except (InputError, OSError, KeyError, ValueError):  # other hands, a mesh that is gone, no verdicts: no figures
             continue
     return diagnoses
@@ -51,7 +51,7 @@ def _rejected(folder: RunFolder, code: str) -> Path:
     return max(paths, key=lambda path: path.stat().st_mtime if path.exists() else 0.0)
 
 
-def _diagnosis(folder: RunFolder, line: ObjectLine, rejected: Path) -> Diagnosis:
+def _diagnosis(folder: RunFolder, code: str, rejected: Path) -> Diagnosis:
     """Returns why grasps of one object do not hold. Raises what `diagnoses_of` knows where that cannot be measured."""
     from bimangrasp.diagnosis.diagnose import diagnose  # PyTorch, which other pages do without
     from bimangrasp.hand_files.loading import load_hands
@@ -61,7 +61,7 @@ def _diagnosis(folder: RunFolder, line: ObjectLine, rejected: Path) -> Diagnosis
     from scale.engine.synthesizer import UNUSED_POINTS
     from scale.store.convex_pieces import present_pieces
 
-    config, code = _settings(folder.config), line.code
+    config = _settings(folder.config)
     pair = load_hands(config.hand)
     paths = [path for path in (rejected, folder.final(code)) if path.exists()]
     parts = [_columns(path, pair_sha256(*pair)) for path in paths]
@@ -70,8 +70,7 @@ def _diagnosis(folder: RunFolder, line: ObjectLine, rejected: Path) -> Diagnosis
     sealed = present_pieces(folder, [entry], config.pieces)
     pieces = [piece.vertices for piece in read_pieces(str(sealed[code].path)).pieces]
     hands = HandModel(*pair, UNUSED_POINTS)
-    given = _grasps(columns), _evaluation(columns), config.validation, config.poses
-    return diagnose(code, hands, pieces, *given, held_share=line.accepted / max(line.rows, 1))
+    return diagnose(code, hands, pieces, _grasps(columns), _evaluation(columns), config.validation, config.poses)
 
 
 def _settings(path: Path) -> Config:
