@@ -483,7 +483,7 @@ def test_results_that_cannot_be_used_are_refused(bench, released):
     bench.refused("box.npy has no grasps", released(count=0))
     bench.refused("object_scale is not a size above 0 in 1 of 3", released(scale=np.array([0.15, -1.0, 0.15])))
     path = released()
-    bench.refused("cup.npy is of the object 'cup'", path.rename(bench.folder / "cup.npy"))
+    bench.refused("cup.npy has no usable mesh: object 'cup'", path.rename(bench.folder / "cup.npy"))
     path.write_bytes(b"no pickle")
     bench.refused("result file .*box.npy", path)
 
