@@ -29,6 +29,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a mode that only shows at once: Ctrl-C, a polite request, a closed terminal."""
 UNLINKING_S = 1.0
 """For removing the semaphores of pools of processes."""
+OUTLIVING = {signal.SIGHUP: signal.SIG_IGN}
+"""A closed terminal ends no run: neither this process nor those that it starts."""
 SWEEPS, SWEEP_S = 10, 0.02
 """How often what a thread had just begun is looked for, and how far apart."""
 
@@ -76,7 +78,7 @@ def _dispatch(config: Config) -> int:
             plan = scale.plan(config)
         print(plan)
         return 0
-    with _ending_children(signal.SIGTERM), _outliving_terminal(), stage(f"start of mode={config.mode}"):
+    with _ending_children(signal.SIGTERM), _handling(OUTLIVING), stage(f"start of mode={config.mode}"):
         return scale.run(config).exit_code
 
 
@@ -106,9 +108,6 @@ def _ending_children(*numbers: int) -> Iterator[None]:
     No exception is raised, as threads that wait for a process would be waited for. A run that has begun hears the
     signals itself; until then it has nothing to finish either. What is ignored already stays so, as under nohup.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     temporary = Path(tempfile.gettempdir())
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -128,18 +127,11 @@ def _ending_children(*numbers: int) -> Iterator[None]:
 
 
 @contextmanager
-def _outliving_terminal() -> Iterator[None]:
-    """Lets a closed terminal end nothing: neither this process nor those that it starts."""
+def _handling(handlers: dict[int, Any]) -> Iterator[None]:
+    """Handles signals, which `main.py` may have blocked until somebody does; only a main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _handling({signal.SIGHUP: signal.SIG_IGN}):
-        yield
-
-
-@contextmanager
-def _handling(handlers: dict[int, Any]) -> Iterator[None]:
-    """Handles signals, which `main.py` may have blocked until somebody does."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
     try:
